@@ -1,0 +1,49 @@
+"""Which data mixture to pretrain on: losses by domain logged, a law fitted, a mixture recommended.
+
+Names are loaded when first used, so that a training process that needs only the recorder doesn't pay for SciPy
+and pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bimix_tracking.analysis import Analysis as Analysis
+    from bimix_tracking.analysis import analyze as analyze
+    from bimix_tracking.fitting import LawFit as LawFit
+    from bimix_tracking.fitting import fit_law as fit_law
+    from bimix_tracking.mixture import Mixture as Mixture
+    from bimix_tracking.observations import Observations as Observations
+    from bimix_tracking.recommendation import Recommendation as Recommendation
+    from bimix_tracking.recommendation import recommend as recommend
+    from bimix_tracking.recorder import DomainLossRecorder as DomainLossRecorder
+    from bimix_tracking.tracking import open_source as open_source
+    from bimix_tracking.tracking import open_tracker as open_tracker
+
+_ROOMS = {
+    "analysis": ("Analysis", "analyze"),
+    "fitting": ("fit_law",),
+    "law_fit": ("LawFit",),
+    "mixture": ("Mixture",),
+    "observations": ("Observations",),
+    "recommendation": ("Recommendation", "recommend"),
+    "recorder": ("DomainLossRecorder",),
+    "tracking": ("open_source", "open_tracker"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  # the rooms are the one list
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"bimix_tracking.{_HOME[name]}"), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("bimix-tracking")
+    raise AttributeError(f"module 'bimix_tracking' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,235 @@
+"""Source → observations → fit → recommendation → artifacts, and back into the tracker."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bimix_tracking import keys
+from bimix_tracking.fitting import fit_law
+from bimix_tracking.law_fit import LawFit
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.observations import Observations
+from bimix_tracking.recommendation import Recommendation, recommend
+from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
+
+_SOME_RUNS = 20
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What `analyze` found.
+
+    Args:
+        observations: The cleaned sweep.
+        fit: The fitted law.
+        recommendation: The optimum at the target volume.
+        created: When, UTC, ISO 8601.
+        location: Where the tracker shows it, if it was written back.
+    """
+
+    observations: Observations
+    fit: LawFit
+    recommendation: Recommendation
+    created: str
+    location: str | None = None
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write `mixture.yaml`, `fit.json`, `observations.csv`, `lineage.json`, `report.md` and `report.html`.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed; the other files are written.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {
+            "mixture.yaml": self.mixture_yaml(),
+            "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
+            "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        self.observations.to_csv(folder / "observations.csv")
+        # The report is the one part with a dependency of its own; the numbers above don't wait for it.
+        from bimix_tracking.report import html, markdown  # noqa: PLC0415
+
+        (folder / "report.md").write_text(markdown.render(self), encoding="utf-8")
+        (folder / "report.html").write_text(html.render(self), encoding="utf-8")
+        return [folder / name for name in (*texts, "observations.csv", "report.md", "report.html")]
+
+    def mixture_yaml(self) -> str:
+        """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
+        rec = self.recommendation
+        document = {
+            "mixture": {domain: float(share) for domain, share in rec.mixture.items()},
+            "provenance": {
+                "law": self.fit.law,
+                "target_tokens": rec.tokens,
+                "objective": "the least weighted sum of predicted losses, nats per token",
+                "weights": dict(rec.weights),
+                "predicted_loss": dict(rec.predicted),
+                "predicted_gain_over_reference": rec.gain,
+                "reference": {domain: float(share) for domain, share in rec.reference.items()},
+                "kkt_residual": rec.kkt_residual,
+                "warnings": list(rec.warnings),
+                "source": self.observations.source,
+                "runs": len(self.observations.runs),
+                "data_hash": self.fit.data_hash,
+                "created": self.created,
+                "versions": versions(),
+            },
+        }
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+    def lineage(self) -> dict[str, Any]:
+        """Return which runs and which data the recommendation comes from."""
+        obs = self.observations
+        return {
+            "source": obs.source,
+            "runs": [
+                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
+            ],
+            "shared": dict(obs.shared),
+            "data_hash": self.fit.data_hash,
+            "notes": [str(note) for note in self.fit.notes],
+            "created": self.created,
+            "versions": versions(),
+        }
+
+    def note(self) -> str:
+        """Return the run description, Markdown: the answer first, then what to doubt."""
+        rec = self.recommendation
+        lines = [
+            f"**Recommended mixture for {rec.tokens:.4g} tokens** (BiMix, {len(self.observations.runs)} runs)",
+            "",
+            "| domain | recommended | reference | predicted loss | on the reference |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {_cell(d)} | {rec.mixture[d]:.4f} | {rec.reference[d]:.4f} "
+            f"| {rec.predicted[d]:.4f} | {rec.reference_predicted[d]:.4f} |"
+            for d in self.fit.domains
+        ]
+        lines += [
+            "",
+            f"Predicted gain over the reference: {rec.gain:.4f} nats, all domains together, as weighted.",
+        ]
+        lines += [f"- {_cell(text)}" for text in (*rec.warnings, *rec.held.values())]
+        lines += ["", "The report is the artifact `bimix/report.html`; a trainer reads `bimix/mixture.yaml`."]
+        return "\n".join(lines)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is worth a column in the tracker's table of runs."""
+        rec = self.recommendation
+        result = {
+            "bimix/gain": rec.gain,
+            "bimix/target_tokens": rec.tokens,
+            "bimix/runs": float(len(self.observations.runs)),
+        }
+        for domain in self.fit.domains:
+            result[keys.key("bimix_recommended", domain)] = rec.mixture[domain]
+            result[keys.key("bimix_predicted_loss", domain)] = rec.predicted[domain]
+            result[keys.key("bimix_fit_error", domain)] = self.fit.targets[domain].error
+        return result
+
+
+def analyze(
+    source: str | RunSource | Observations,
+    tokens: float,
+    *,
+    law: str = "bimix",
+    weights: Mapping[str, float] | None = None,
+    reference: Mixture | None = None,
+    out: str | Path | None = None,
+    write_back: bool = False,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Read a sweep, fit a law, recommend a mixture, and leave it where the team looks.
+
+    Args:
+        source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
+        tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
+        law: Which law to fit.
+        weights: How much a nat of each target domain counts; 1 where not named.
+        reference: The mixture to compare with; equal parts by default.
+        out: A folder for the artifacts (see `Analysis.save`).
+        write_back: Also write them into the source, as a run of role `analysis`.
+        progress: Called as (what, done, total).
+
+    Raises:
+        BimixError: The source cannot be read, the runs must not be pooled, or no mixture can be recommended.
+
+    >>> import pandas as pd
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s,
+    ...          "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.1 * (40 / s**0.4 + 1)}
+    ...         for a in (0.2, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> analyze(obs, tokens=1e9).recommendation.mixture
+    Mixture({'a': 0.729189, 'b': 0.270811})
+    """
+    if isinstance(source, Observations):
+        obs, opened = source, None
+    else:
+        opened = open_source(source) if isinstance(source, str) else source
+        obs = opened.observations(progress)
+    if progress:
+        progress("fitting", 0, 1)
+    fit = fit_law(obs, law)
+    found = recommend(fit, tokens, weights=weights, reference=reference)
+    if progress:
+        progress("fitting", 1, 1)
+    created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    result = Analysis(observations=obs, fit=fit, recommendation=found, created=created)
+    if out is not None:
+        result.save(out)
+    if write_back:
+        if opened is None:
+            opened = open_source(obs.source)
+        result = _write_back(result, opened)
+    return result
+
+
+def _write_back(analysis: Analysis, source: RunSource) -> Analysis:
+    obs = analysis.observations
+    with tempfile.TemporaryDirectory() as folder:
+        analysis.save(folder)
+        location = source.write_back(
+            WriteBack(
+                directory=Path(folder),
+                manifest=RunManifest(
+                    domains=analysis.fit.domains,
+                    mixture=analysis.recommendation.mixture,
+                    role="analysis",
+                    tokenizer=obs.shared.get("tokenizer"),
+                    eval_set=obs.shared.get("eval_set"),
+                ),
+                metrics=analysis.metrics(),
+                note=analysis.note(),
+                source_runs=[obs.run_ids.get(run, run) for run in obs.runs],
+            )
+        )
+    return Analysis(**{**vars(analysis), "location": location})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions a result depends on."""
+    names = ("bimix-tracking", "numpy", "scipy", "pandas")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _cell(text: str) -> str:
+    """Return text that stays text inside a Markdown table: names are other people's input."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*_[]|#~":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return escaped

@@ -1,0 +1,44 @@
+"""Every error the package raises on purpose: one class for each kind of remedy."""
+
+from __future__ import annotations
+
+
+class BimixError(Exception):
+    """Base of all errors raised on purpose; the text names the culprit, the number and the remedy."""
+
+
+class MixtureError(BimixError, ValueError):
+    """Named proportions that are no point of the simplex."""
+
+
+class ObservationsError(BimixError, ValueError):
+    """Losses and mixtures that cannot be pooled or fitted."""
+
+
+class RecorderError(BimixError, ValueError):
+    """Something a training loop handed over that cannot be attributed to a domain."""
+
+
+class RecommendationError(BimixError, ValueError):
+    """A fit from which no mixture can be recommended."""
+
+
+class SourceError(BimixError):
+    """A tracker that cannot be reached, or that holds nothing to read."""
+
+
+class MissingDependencyError(BimixError, ImportError):
+    """An optional framework that is not installed.
+
+    Args:
+        package: The import name that was missing.
+        extra: The extra of this distribution that installs it.
+
+    >>> print(MissingDependencyError("mlflow", extra="mlflow"))
+    mlflow is not installed. Run: pip install 'bimix-tracking[mlflow]'
+    """
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Run: pip install 'bimix-tracking[{extra}]'")
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,225 @@
+"""Observations + law → LawFit: parameters, error and outcome of every target domain.
+
+Each domain is its own small problem: minimise Σ w ρ_δ(log L_observed − log L_law) with the Huber loss ρ, from
+several starts. Errors of log loss are relative errors of loss, so δ = 0.01 means: what is off by more than 1 %
+pulls no harder than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.law_fit import DomainFit, LawFit, Outcome
+from bimix_tracking.laws import Law
+from bimix_tracking.laws import law as find_law
+from bimix_tracking.least_squares import minimize
+from bimix_tracking.observations import Observations
+from bimix_tracking.pooling import Note
+
+Array = npt.NDArray[np.float64]
+
+ZERO_SHARE = 1e-3
+"""Default floor of a proportion inside the law, which is infinite at r = 0."""
+_AGREE = 1e-4
+"""Starts agree whose cost is within this of the best one's, relatively."""
+
+
+def fit_law(
+    obs: Observations, law: str = "bimix", *, huber_delta: float = 0.01, zero_share: float | None = ZERO_SHARE
+) -> LawFit:
+    """Fit a law to each target domain, on log losses, robustly, from several starts.
+
+    θ_i = argmin Σ_n w_n ρ_δ(log L_in − log L_i(r_n, s_n; θ)), with w_n in proportion to the evaluation tokens where
+    these differ.
+
+    Args:
+        obs: The sweep.
+        law: `bimix` (arXiv 2405.14908v4, Eq. 3, with A = 1).
+        huber_delta: δ of the Huber loss, in log loss (a relative error).
+        zero_share: A proportion below it counts as it, since the law is infinite at 0; None sets such runs aside
+            for the domain.
+
+    Returns:
+        Parameters, error and outcome of each domain. A fit that fails is such an outcome, no exception.
+
+    Raises:
+        ObservationsError: No target domain is a domain of the mixtures.
+        ValueError: No such law, or an option out of range.
+
+    >>> import pandas as pd
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": 3 * a**-0.1 * (90 / s**0.5 + 0.7), "lb": 2.0 + 1 / s**0.3}
+    ...         for a in (0.2, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> fit = fit_law(obs)
+    >>> {name: round(value, 6) for name, value in fit.targets["a"].parameters.items()}
+    {'alpha': 0.1, 'beta': 0.5, 'B': 270.0, 'C': 2.1}
+    """
+    if not huber_delta > 0 or (zero_share is not None and not 0 < zero_share < 1):
+        raise ValueError(f"huber_delta must be positive and zero_share in (0, 1): {huber_delta}, {zero_share}")
+    model = find_law(law)
+    notes = list(obs.notes)
+    targets = [target for target in obs.targets if target in obs.domains]
+    notes += [
+        Note("set aside", f"{law} only has losses of domains of the mixture", 1, domain=target)
+        for target in obs.targets
+        if target not in targets
+    ]
+    if not targets:
+        raise ObservationsError(f"no loss is of a domain of the mixtures: {obs.targets} against {obs.domains}")
+    scale = float(np.exp(np.log(obs.losses["tokens"]).mean()))
+    data = [_points(obs, target, scale, zero_share, notes) for target in targets]
+    floor = ZERO_SHARE if zero_share is None else zero_share
+    fits = _fit_batch(model, data, scale, huber_delta)
+    tokens = obs.losses["tokens"]
+    return LawFit(
+        law=law,
+        domains=obs.domains,
+        targets=dict(zip(targets, fits, strict=True)),
+        tokens=(float(tokens.min()), float(tokens.max())),
+        scale=scale,
+        huber_delta=huber_delta,
+        zero_share=floor,
+        data_hash=obs.data_hash,
+        source=obs.source,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Points:
+    """What one domain is fitted to; arrays of shape (points,)."""
+
+    share: Array
+    log_share: Array
+    log_u: Array
+    log_loss: Array
+    weight: Array
+    runs: int
+
+
+def _points(obs: Observations, target: str, scale: float, zero_share: float | None, notes: list[Note]) -> _Points:
+    table = obs.losses[obs.losses["domain"] == target]
+    share = obs.mixtures[target].reindex(table["run"]).to_numpy(float)
+    low = share < (ZERO_SHARE if zero_share is None else zero_share)
+    if low.any():
+        runs = int(table["run"][low].nunique())
+        if zero_share is None:
+            notes.append(Note("set aside", "runs with a proportion of (nearly) 0 of the domain", runs, domain=target))
+            table, share = table[~low], share[~low]
+        else:
+            text = f"proportions below {zero_share:g} counted as {zero_share:g}, where the law is finite"
+            notes.append(Note("adjusted", text, runs, domain=target))
+    tokens = table["eval_tokens"].to_numpy(float)
+    known = np.isfinite(tokens).all() and (tokens > 0).all() and len(tokens) > 0
+    return _Points(
+        share=share,
+        log_share=np.log(np.maximum(share, ZERO_SHARE if zero_share is None else zero_share)),
+        log_u=np.log(table["tokens"].to_numpy(float) / scale),
+        log_loss=np.log(table["loss"].to_numpy(float)),
+        weight=tokens / tokens.mean() if known else np.ones(len(table)),
+        runs=int(table["run"].nunique()),
+    )
+
+
+def _fit_batch(model: Law, data: Sequence[_Points], scale: float, delta: float) -> list[DomainFit]:
+    """Fit all domains and all their starts as one batch; points are padded with weight 0."""
+    most = max(1, *(len(d.log_loss) for d in data))
+
+    def padded(name: str) -> Array:
+        return np.stack([np.pad(getattr(d, name), (0, most - len(d.log_loss))) for d in data])
+
+    x, u, y, w = (padded(name) for name in ("log_share", "log_u", "log_loss", "weight"))
+    w = np.where(w.sum(-1, keepdims=True) > 0, w, 1e-300)  # an empty domain: nothing to fit, nothing to divide by
+    starts = model.starts(x, u, y, w)
+    lower, upper = model.bounds(y, w)
+    free = np.array([model.identifiable(_distinct(d.log_share), _distinct(d.log_u)) for d in data])
+    held = model.held()
+    lower, upper = np.where(free, lower, held), np.where(free, upper, held)
+    count, tries, size = starts.shape
+    which = np.repeat(np.arange(count), tries)
+
+    def residuals(theta: Array, problem: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+        of = which[problem]
+        return (
+            model.log_loss(theta, x[of], u[of]) - y[of],
+            model.jacobian(theta, x[of], u[of]),
+        )
+
+    found = minimize(residuals, starts.reshape(-1, size), w[which], lower=lower[which], upper=upper[which], delta=delta)
+    theta, cost, converged = (
+        values.reshape(count, tries, *values.shape[1:]) for values in (found.theta, found.cost, found.converged)
+    )
+    best = cost.argmin(-1)
+    fits = []
+    for i, points in enumerate(data):
+        at = theta[i, best[i]]
+        # Costs of a perfect fit are rounding: compare them against what 1e-8 of relative error would cost.
+        agree = int((cost[i] <= cost[i, best[i]] * (1 + _AGREE) + 0.5e-16 * w[i].sum()).sum())
+        residual = model.log_loss(at, points.log_share, points.log_u) - points.log_loss
+        at_bound = free[i] & ((at <= lower[i] + 1e-9) | (at >= upper[i] - 1e-9))
+        outcome = _outcome(points, at, free[i], at_bound, agree, bool(converged[i, best[i]]))
+        parameters = model.report(at, scale)
+        fits.append(
+            DomainFit(
+                parameters={
+                    name: value if told and outcome is not Outcome.TOO_FEW_POINTS else np.nan
+                    for (name, value), told in zip(parameters.items(), _reported(free[i]), strict=True)
+                },
+                outcome=outcome,
+                points=len(points.log_loss),
+                runs=points.runs,
+                error=float(np.abs(np.expm1(residual)).mean()) if len(residual) else np.nan,
+                r2=_r_squared(points.log_loss, residual),
+                starts=(agree, tries),
+                shares=(float(points.share.min(initial=1.0)), float(points.share.max(initial=0.0))),
+            )
+        )
+    return fits
+
+
+def _reported(free: npt.NDArray[np.bool_]) -> list[bool]:
+    # β and C that the data cannot tell are held at "no change with s" and "no floor": values a prediction can use
+    # within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
+    return [bool(free[0]), *[True] * (len(free) - 1)]
+
+
+def _outcome(
+    points: _Points,
+    theta: Array,
+    free: npt.NDArray[np.bool_],
+    at_bound: npt.NDArray[np.bool_],
+    agree: int,
+    converged: bool,
+) -> Outcome:
+    if len(points.log_loss) < free.sum() or not len(points.log_loss):
+        return Outcome.TOO_FEW_POINTS
+    if not free[0]:
+        return Outcome.SINGLE_MIXTURE
+    if not converged:
+        return Outcome.NOT_CONVERGED
+    if theta[0] <= 0:
+        return Outcome.ALPHA_NOT_POSITIVE
+    if not free.all():
+        return Outcome.TOO_FEW_CHECKPOINTS
+    if at_bound.any():
+        return Outcome.AT_BOUND
+    if agree < 2:
+        return Outcome.STARTS_DISAGREE
+    return Outcome.CONVERGED
+
+
+def _distinct(values: Array) -> int:
+    """Count values that differ by more than rounding."""
+    ordered = np.sort(values)
+    return 0 if not len(ordered) else 1 + int((np.diff(ordered) > 1e-6).sum())
+
+
+def _r_squared(observed: Array, residual: Array) -> float:
+    total = ((observed - observed.mean()) ** 2).sum() if len(observed) else 0.0
+    return float(1 - (residual**2).sum() / total) if total > 0 else float("nan")

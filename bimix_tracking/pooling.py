@@ -1,0 +1,105 @@
+"""Runs of a tracker → one table of losses: what may be compared, under which label, and what has no place in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bimix_tracking import keys
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.tracking import RunManifest, RunRecord
+
+LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that cleaning did, for the report: what, how often, and for which run and domain."""
+
+    action: str
+    reason: str
+    count: int
+    run: str | None = None
+    domain: str | None = None
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            f"{label} {value!r}" for label, value in (("run", self.run), ("domain", self.domain)) if value is not None
+        )
+        return f"{self.action}: {self.reason} ({f'{where}; ' if where else ''}{self.count}×)"
+
+
+def pool(
+    records: Sequence[RunRecord],
+) -> tuple[list[Note], dict[str, dict[str, float]], list[tuple[object, ...]], dict[str, str], dict[str, str]]:
+    """Return notes, mixtures by run, rows of `LOSS_COLUMNS`, ids by run, and what the manifests have in common.
+
+    Raises:
+        ObservationsError: The runs differ in tokenizer, eval set or domains; the text says which.
+    """
+    notes: list[Note] = []
+    rows: list[tuple[object, ...]] = []
+    used: dict[str, RunRecord] = {}
+    mixtures: dict[str, dict[str, float]] = {}
+    for label, record in zip(_labels(records), records, strict=True):
+        notes += [Note("set aside", reason, count, run=label) for reason, count in record.set_aside.items()]
+        of_run = _loss_rows(label, record)
+        if record.manifest.mixture is None:
+            notes.append(Note("set aside", "the run has no mixture in its manifest", 1, run=label))
+        elif not of_run:
+            notes.append(Note("set aside", "the run has no evaluation of any domain", 1, run=label))
+        else:
+            used[label] = record
+            mixtures[label] = dict(record.manifest.mixture)
+            rows += of_run
+    _agreed("domains", used, lambda manifest: ", ".join(sorted(manifest.domains)))
+    shared = {
+        "tokenizer": _agreed("tokenizer", used, lambda manifest: manifest.tokenizer),
+        "eval_set": _agreed("eval set", used, lambda manifest: manifest.eval_set),
+    }
+    run_ids = {label: record.run_id for label, record in used.items()}
+    return notes, mixtures, rows, run_ids, {name: value for name, value in shared.items() if value is not None}
+
+
+def _agreed(what: str, used: Mapping[str, RunRecord], of: Callable[[RunManifest], str | None]) -> str | None:
+    groups: dict[str | None, list[str]] = {}
+    for label, record in used.items():
+        groups.setdefault(of(record.manifest), []).append(label)
+    if len(groups) > 1:
+        listing = "; ".join(f"{value!r}: {_first(runs)}" for value, runs in groups.items())
+        raise ObservationsError(
+            f"the runs differ in {what}, so their losses cannot be compared: {listing}. "
+            "Analyse them apart, in separate experiments"
+        )
+    return next(iter(groups), None)
+
+
+def _labels(records: Sequence[RunRecord]) -> list[str]:
+    """Return a readable and unique label a run: its name, with the id's start where names repeat."""
+    names = [record.name or record.run_id for record in records]
+    return [
+        name if names.count(name) == 1 else f"{name} ({record.run_id[:8]})"
+        for name, record in zip(names, records, strict=True)
+    ]
+
+
+def _first(runs: Iterable[str], most: int = 5) -> str:
+    names = list(runs)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
+    short_to_name = keys.slugs(record.manifest.domains)
+    rows: list[tuple[object, ...]] = []
+    for row in record.rows:
+        values: dict[tuple[str, str], float] = {}
+        for metric, value in row.items():
+            found = keys.parse(metric, short_to_name)
+            if found:
+                values[found] = value
+        for (quantity, domain), value in values.items():
+            if quantity == keys.EVAL_LOSS:
+                counted = values.get((keys.EVAL_TOKENS, domain), math.nan)
+                rows.append((label, row[keys.STEP], row.get(keys.TOKENS, math.nan), domain, value, counted))
+    return rows

@@ -1,0 +1,1 @@
+"""The report: one HTML file and one Markdown page, from an Analysis."""

@@ -1,0 +1,244 @@
+"""The two ports: a `Tracker` takes a run's numbers, a `RunSource` gives them back. Both are opened by URI.
+
+    mlflow:EXPERIMENT                     tracking URI from the environment, as MLflow itself finds it
+    mlflow+sqlite:///FILE#EXPERIMENT      an embedded store, no server
+    mlflow+http://HOST:PORT#EXPERIMENT    a tracking server
+    jsonl:DIR                             plain files, no service (read and write)
+    csv:FILE                              a table, as `bimix pull` writes it (read)
+
+A package adds a scheme by an entry point of the group `bimix_tracking.trackers` or `bimix_tracking.sources`
+that names a callable taking the URI.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bimix_tracking.errors import BimixError, MixtureError, SourceError
+from bimix_tracking.keys import STEP
+from bimix_tracking.mixture import Mixture, check_domains
+
+if TYPE_CHECKING:
+    from bimix_tracking.observations import Observations
+
+SCHEMA = 1
+"""Version of the manifest and of `bimix/curves.json`."""
+CURVES = "bimix/curves.json"
+"""Artifact that every run leaves: its manifest and every row with an evaluation."""
+
+Progress = Callable[[str, int, int], None]
+"""Called as (what is being done, how many are done, how many there are)."""
+
+
+@dataclass(frozen=True)
+class RunManifest:
+    """What a run says of itself, so that an analyzer knows what it may pool.
+
+    Args:
+        domains: All domain names, in the order of the domain ids.
+        mixture: The nominal mixture: what the sampler was told. A domain it doesn't name is only evaluated.
+        sweep: A name that the runs of one sweep share.
+        role: `train` or `analysis`.
+        tokenizer: Anything that names the tokenizer; losses per token of different ones are not comparable.
+        eval_set: Anything that names the evaluation data; without one, the recorder sums it up itself.
+        model_size: Trainable parameters.
+        batch_tokens: Tokens of one optimizer step.
+    """
+
+    domains: tuple[str, ...]
+    mixture: Mixture | None = None
+    sweep: str | None = None
+    role: str = "train"
+    tokenizer: str | None = None
+    eval_set: str | None = None
+    model_size: int | None = None
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        check_domains(self.domains)
+        if self.mixture is not None:
+            unknown = [name for name in self.mixture if name not in self.domains]
+            if unknown:
+                raise MixtureError(
+                    f"the mixture has unknown {', '.join(map(repr, unknown))}; "
+                    f"the domains are {', '.join(map(repr, self.domains))}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as JSON types; what isn't known is left out."""
+        fields: dict[str, Any] = {
+            "schema": SCHEMA,
+            "role": self.role,
+            "domains": list(self.domains),
+            "mixture": None if self.mixture is None else dict(self.mixture),
+            "sweep": self.sweep,
+            "tokenizer": self.tokenizer,
+            "eval_set": self.eval_set,
+            "model_size": self.model_size,
+            "batch_tokens": self.batch_tokens,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> RunManifest:
+        """Read what `to_dict` wrote; whatever else is in there comes from a tracker and is not trusted.
+
+        Raises:
+            BimixError: A newer schema, or no valid domains or mixture.
+        """
+        schema = fields.get("schema", SCHEMA)
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise BimixError(f"the manifest has schema {schema!r}; this version reads up to {SCHEMA}: upgrade")
+        domains, mixture = fields.get("domains"), fields.get("mixture")
+        if not isinstance(domains, list | tuple) or not isinstance(mixture, Mapping | None):
+            raise BimixError("the manifest needs a list 'domains' and, if any, a mapping 'mixture'")
+        return cls(
+            domains=tuple(domains),
+            mixture=None if mixture is None else Mixture(mixture),
+            role=str(fields.get("role", "train")),
+            **{name: _maybe(str, fields.get(name)) for name in ("sweep", "tokenizer", "eval_set")},
+            **{name: _maybe(int, fields.get(name)) for name in ("model_size", "batch_tokens")},
+        )
+
+
+def _maybe(kind: Callable[[Any], Any], value: object) -> Any:
+    return None if value is None else kind(value)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as a source has read it.
+
+    Args:
+        run_id: The tracker's id.
+        name: What people call it.
+        manifest: What the run says of itself.
+        rows: Metrics by name, one mapping a step, in the order of steps; each has `bimix/step`.
+        set_aside: What the source had to leave out: reason → count.
+    """
+
+    run_id: str
+    name: str
+    manifest: RunManifest
+    rows: Sequence[Mapping[str, float]]
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WriteBack:
+    """What an analysis leaves in the tracker, as a run of role `analysis`.
+
+    Args:
+        directory: The artifacts, each to appear under `bimix/`.
+        manifest: Of role `analysis`; its mixture is the recommended one.
+        metrics: Numbers worth a column in the tracker's table.
+        note: Markdown for the run's description.
+        source_runs: Ids of the runs that were analysed; each gets a tag naming the analysis.
+    """
+
+    directory: Path
+    manifest: RunManifest
+    metrics: Mapping[str, float]
+    note: str
+    source_runs: Sequence[str]
+
+
+class Tracker(Protocol):
+    """Where a training run's numbers go. One instance a run; only the main process has one."""
+
+    def start(self, manifest: RunManifest) -> None:
+        """Adopt the run in progress or open one, and note the manifest. Called again when that grows."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write one row."""
+
+    def write_artifact(self, path: str, text: str) -> None:
+        """Write a file of the run, over an earlier one of that path."""
+
+    def finish(self) -> None:
+        """Deliver what is still buffered; end the run if it was opened here."""
+
+
+class RunSource(Protocol):
+    """Where a sweep's numbers come back from."""
+
+    uri: str
+
+    def observations(self, progress: Progress | None = None) -> Observations:
+        """Read and pool the finished training runs.
+
+        Raises:
+            SourceError: Unreachable, no such experiment, or no training run of this package in it.
+            ObservationsError: The runs must not be pooled, or nothing is left to fit.
+        """
+
+    def write_back(self, analysis: WriteBack) -> str:
+        """Write an analysis beside its runs and return where a person finds it.
+
+        Raises:
+            SourceError: The source cannot be written to.
+        """
+
+
+def parse_row(content: object) -> dict[str, float]:
+    """Return a row of metrics read from a file, or say that it is none.
+
+    Raises:
+        ValueError: No mapping of numbers with a step.
+    """
+    if not isinstance(content, dict) or STEP not in content:
+        raise ValueError(f"a row must be a mapping with {STEP!r}, got {str(content)[:80]}")
+    return {str(name): float(value) for name, value in content.items()}
+
+
+def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
+    """Return the manifest and the rows of a `bimix/curves.json`.
+
+    Raises:
+        ValueError: The text isn't one.
+        BimixError: Its manifest isn't one.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("manifest"), dict):
+        raise ValueError(f"{CURVES} needs the entries manifest and rows")
+    return RunManifest.from_dict(content["manifest"]), [parse_row(row) for row in content.get("rows", [])]
+
+
+def open_tracker(uri: str, **options: Any) -> Tracker:
+    """Open a tracker by URI.
+
+    Raises:
+        BimixError: No such scheme.
+
+    >>> open_tracker("nowhere:sweep")
+    Traceback (most recent call last):
+    bimix_tracking.errors.SourceError: 'nowhere:sweep': no tracker for 'nowhere'; there are jsonl, mlflow
+    """
+    tracker: Tracker = _open("tracker", uri, options)
+    return tracker
+
+
+def open_source(uri: str, **options: Any) -> RunSource:
+    """Open a source by URI.
+
+    Raises:
+        BimixError: No such scheme.
+    """
+    source: RunSource = _open("source", uri, options)
+    return source
+
+
+def _open(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
+    scheme, colon, _ = uri.partition(":")
+    entries = importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")
+    # mlflow+http:… is the scheme mlflow, which reads the rest itself
+    found = [entry for entry in entries if colon and entry.name == scheme.partition("+")[0]]
+    if not found:
+        known = ", ".join(sorted({entry.name for entry in entries}))
+        raise SourceError(f"{uri!r}: no {kind} for {scheme!r}; there are {known}")
+    return found[0].load()(uri, **options)

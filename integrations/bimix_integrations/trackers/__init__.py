@@ -1,0 +1,1 @@
+"""One module a tracker; importing it is what needs the tracker installed."""

@@ -1,0 +1,1 @@
+"""One module a trainer; importing it is what needs the trainer installed."""
