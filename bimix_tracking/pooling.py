@@ -45,6 +45,8 @@ def pool(
     for label, record in zip(_labels(records), records, strict=True):
         notes += [Note("set aside", reason, count, run=label) for reason, count in record.set_aside.items()]
         of_run = _loss_rows(label, record)
+        if record.set_aside and not record.rows:
+            continue
         if record.manifest.mixture is None:
             notes.append(Note("set aside", "the run has no mixture in its manifest", 1, run=label))
         elif not of_run:

@@ -110,6 +110,10 @@ class DomainLossRecorder:
         """The domain names, in the order of the domain ids."""
         return self.manifest.domains
 
+    def start(self) -> None:
+        """Open the run at the tracker now, rather than at the first row."""
+        self._redeliver()
+
     def add(
         self,
         domain_ids: npt.ArrayLike,
