@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bimix_tracking.analysis import Analysis as Analysis
     from bimix_tracking.analysis import analyze as analyze
-    from bimix_tracking.law_fit import LawFit as LawFit
     from bimix_tracking.fitting import fit_law as fit_law
+    from bimix_tracking.law_fit import LawFit as LawFit
     from bimix_tracking.mixture import Mixture as Mixture
     from bimix_tracking.observations import Observations as Observations
     from bimix_tracking.recommendation import Recommendation as Recommendation

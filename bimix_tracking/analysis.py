@@ -20,6 +20,8 @@ from bimix_tracking.law_fit import LawFit
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation, recommend
+from bimix_tracking.report import html, markdown, noise
+from bimix_tracking.report.markdown import escape
 from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
 
 _SOME_RUNS = 20
@@ -59,10 +61,8 @@ class Analysis:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         self.observations.to_csv(folder / "observations.csv")
-        # The report is the one part with a dependency of its own; the numbers above don't wait for it.
-        from bimix_tracking.report import html, markdown  # noqa: PLC0415
-
         (folder / "report.md").write_text(markdown.render(self), encoding="utf-8")
+        # Last, for it is the one part with a dependency of its own: what can be written is written.
         (folder / "report.html").write_text(html.render(self), encoding="utf-8")
         return [folder / name for name in (*texts, "observations.csv", "report.md", "report.html")]
 
@@ -115,7 +115,7 @@ class Analysis:
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {_cell(d)} | {rec.mixture[d]:.4f} | {rec.reference[d]:.4f} "
+            f"| {escape(d)} | {rec.mixture[d]:.4f} | {rec.reference[d]:.4f} "
             f"| {rec.predicted[d]:.4f} | {rec.reference_predicted[d]:.4f} |"
             for d in self.fit.domains
         ]
@@ -123,9 +123,13 @@ class Analysis:
             "",
             f"Predicted gain over the reference: {rec.gain:.4f} nats, all domains together, as weighted.",
         ]
-        lines += [f"- {_cell(text)}" for text in (*rec.warnings, *rec.held.values())]
+        lines += [f"- {escape(text)}" for text in (*rec.warnings, *rec.held.values())]
         lines += ["", "The report is the artifact `bimix/report.html`; a trainer reads `bimix/mixture.yaml`."]
         return "\n".join(lines)
+
+    def noise(self) -> str:
+        """Return what repeated mixtures say about chance, against the predicted gain."""
+        return noise.measure(self.observations, self.recommendation.weights).sentences(self.recommendation.gain)
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth a column in the tracker's table of runs."""
@@ -225,11 +229,3 @@ def versions() -> dict[str, str]:
     """Return the versions a result depends on."""
     names = ("bimix-tracking", "numpy", "scipy", "pandas")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
-
-
-def _cell(text: str) -> str:
-    """Return text that stays text inside a Markdown table: names are other people's input."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|#~":
-        escaped = escaped.replace(mark, f"\\{mark}")
-    return escaped

@@ -163,7 +163,7 @@ def _print_analysis(found: Analysis) -> None:
     console.print(table)
     console.print(
         f"Predicted gain over the reference: {rec.gain:.4f} nats, all domains together, as weighted. "
-        "It has no error bar yet: compare it with the difference between two seeds of one mixture.",
+        + escape(found.noise()),
         soft_wrap=True,
     )
     for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items())):

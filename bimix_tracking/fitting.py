@@ -7,7 +7,7 @@ pulls no harder than that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,7 +162,9 @@ def _fit_batch(model: Law, data: Sequence[_Points], scale: float, delta: float) 
         # Costs of a perfect fit are rounding: compare them against what 1e-8 of relative error would cost.
         agree = int((cost[i] <= cost[i, best[i]] * (1 + _AGREE) + 0.5e-16 * w[i].sum()).sum())
         residual = model.log_loss(at, points.log_share, points.log_u) - points.log_loss
-        at_bound = free[i] & ((at <= lower[i] + 1e-9) | (at >= upper[i] - 1e-9))
+        low, high = at <= lower[i] + 1e-9, at >= upper[i] - 1e-9
+        at_bound = {n: "low" for n, is_ in zip(model.parameters, low & free[i], strict=True) if is_}
+        at_bound |= {n: "high" for n, is_ in zip(model.parameters, high & free[i], strict=True) if is_}
         outcome = _outcome(points, at, free[i], at_bound, agree, bool(converged[i, best[i]]))
         parameters = model.report(at, scale)
         fits.append(
@@ -193,7 +195,7 @@ def _outcome(
     points: _Points,
     theta: Array,
     free: npt.NDArray[np.bool_],
-    at_bound: npt.NDArray[np.bool_],
+    at_bound: Mapping[str, str],
     agree: int,
     converged: bool,
 ) -> Outcome:
@@ -207,8 +209,8 @@ def _outcome(
         return Outcome.ALPHA_NOT_POSITIVE
     if not free.all():
         return Outcome.TOO_FEW_CHECKPOINTS
-    if at_bound.any():
-        return Outcome.AT_BOUND
+    if at_bound:
+        return Outcome.NO_FLOOR if at_bound == {"C": "low"} else Outcome.AT_BOUND
     if agree < 2:
         return Outcome.STARTS_DISAGREE
     return Outcome.CONVERGED

@@ -28,6 +28,10 @@ class Outcome(enum.Enum):
         "a parameter is at its bound: the data don't show where the curve bends. Evaluate earlier and later in "
         "training, over at least a factor of 4 in tokens"
     )
+    NO_FLOOR = (
+        "the loss still falls like a power of the tokens, with no floor in sight (C = 0). Within the tokens observed "
+        "that is fine; far beyond them the predictions are too low. Train a run longer to see the floor"
+    )
     STARTS_DISAGREE = (
         "no two starts reached the best fit: its parameters may be chance. Evaluate more often or add mixtures"
     )

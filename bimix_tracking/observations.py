@@ -13,8 +13,7 @@ import pandas as pd
 
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
-from bimix_tracking.pooling import LOSS_COLUMNS, pool
-from bimix_tracking.pooling import Note as Note
+from bimix_tracking.pooling import LOSS_COLUMNS, Note, pool
 from bimix_tracking.tracking import Progress, RunRecord, RunSource, open_source
 
 ROUNDING_TOLERANCE = 0.01

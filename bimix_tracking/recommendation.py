@@ -210,7 +210,8 @@ def _outside(fit: LawFit, mixture: Mixture, tokens: float) -> list[str]:
                 f"the recommended proportion of domain {domain!r}, {mixture[domain]:.4g}, is outside those tried "
                 f"({smallest:.4g} to {largest:.4g})"
             )
-    for domain, fitted in fit.targets.items():
-        if fitted.outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
-            said.append(f"domain {domain!r}: {fitted.outcome.remedy}")
+    for outcome in Outcome:
+        alike = [repr(domain) for domain, fitted in fit.targets.items() if fitted.outcome is outcome]
+        if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
+            said.append(f"domain{'s' if len(alike) > 1 else ''} {', '.join(alike)}: {outcome.remedy}")
     return said

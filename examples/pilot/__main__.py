@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bimix_tracking import DomainLossRecorder, LawFit, Mixture
+from bimix_tracking import LawFit, Mixture
 from bimix_tracking.keys import EVAL_LOSS, key
 
 EXPERIMENT = "pilot"
@@ -34,8 +34,8 @@ MIXTURES = {
     "less-bible": {"python": 4, "bible": 1, "metamath": 4},
     "less-metamath": {"python": 4, "bible": 4, "metamath": 1},
 }
-CONTROL_SEEDS = (1, 2)
-"""Seeds of the runs that check the recommendation; the pilot runs have seed 0."""
+CHECK_SEEDS = (1, 2)
+"""Seeds of the runs that check the recommendation; the pilot's runs have seed 0."""
 
 
 def main() -> None:
@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a few steps a run, to see that everything works")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # MLflow's first touch of a new store lists its tables
+    for name in ("alembic", "mlflow.store.db.utils"):  # the first touch of a new store lists its tables
+        logging.getLogger(name).setLevel(logging.WARNING)
     started = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     store = options.out / "mlflow.db"
@@ -66,7 +67,8 @@ class Pilot:
         self.steps, self.evaluations = (16, 4) if short else (288, 8)
         self.corpus = text.load()
         self.console = Console(width=None if sys.stdout.isatty() else 120)
-        self.done, self.planned = 0, len(MIXTURES) + 3 * len(CONTROL_SEEDS)
+        self.last: dict[tuple[str, int], dict[str, float]] = {}
+        self.planned = len(MIXTURES) + 3 * len(CHECK_SEEDS)
 
     def run(self) -> None:
         """Train, analyse, check, and print what came out."""
@@ -74,36 +76,36 @@ class Pilot:
         print("Domains, in bytes: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
         for name, parts in MIXTURES.items():
             self._train(name, Mixture.normalized(parts), sweep="pilot", seed=0)
+        # One mixture again with another seed: what differs now is chance.
+        self._train(EQUAL, Mixture.uniform(sizes), sweep="pilot", seed=CHECK_SEEDS[0])
         tokens = self.steps * 32 * (text.CONTEXT - 1)
         self._analyze(tokens)
         fit = LawFit.from_dict(json.loads((self.out / "analysis" / "fit.json").read_text(encoding="utf-8")))
-        recommended = Mixture.from_yaml(self.out / "analysis" / "mixture.yaml")
         checks = {
-            "recommended": recommended,
+            "recommended": Mixture.from_yaml(self.out / "analysis" / "mixture.yaml"),
             EQUAL: Mixture.uniform(sizes),
-            "proportional to size": Mixture.normalized(sizes),
+            "by size": Mixture.normalized(sizes),
         }
-        observed = {
-            name: [
-                _last_losses(self._train(f"check-{name.replace(' ', '-')}-{seed}", mixture, sweep="check", seed=seed))
-                for seed in CONTROL_SEEDS
-            ]
-            for name, mixture in checks.items()
-        }
-        self._compare(fit, checks, observed, tokens)
+        for name, mixture in checks.items():
+            for seed in CHECK_SEEDS:
+                # Equal parts with the first of these seeds is the pilot's own repeat.
+                if (name, seed) not in self.last:
+                    self._train(name, mixture, sweep="check", seed=seed)
+        self._compare(fit, checks, tokens)
 
-    def _train(self, name: str, mixture: Mixture, *, sweep: str, seed: int) -> DomainLossRecorder:
+    def _train(self, name: str, mixture: Mixture, *, sweep: str, seed: int) -> None:
         from train import train  # noqa: PLC0415  # transformers takes seconds to import
 
         started = time.monotonic()
         recorder = train(
-            self.corpus, mixture, name=name, tracker=self.tracker, sweep=sweep,
+            self.corpus, mixture, name=f"{name.replace(' ', '-')}-seed-{seed}", tracker=self.tracker, sweep=sweep,
             steps=self.steps, evaluations=self.evaluations, seed=seed,
         )  # fmt: skip
-        self.done += 1
-        losses = ", ".join(f"{domain} {loss:.3f}" for domain, loss in _last_losses(recorder).items())
-        print(f"[{self.done}/{self.planned}] {name}: {losses} ({time.monotonic() - started:.0f} s)", flush=True)
-        return recorder
+        last = recorder.curves()["rows"][-1]
+        self.last[name, seed] = {domain: last[key(EVAL_LOSS, domain)] for domain in recorder.domains}
+        losses = ", ".join(f"{domain} {loss:.3f}" for domain, loss in self.last[name, seed].items())
+        progress = f"[{len(self.last)}/{self.planned}] {name}, seed {seed}"
+        print(f"{progress}: {losses} ({time.monotonic() - started:.0f} s)", flush=True)
 
     def _analyze(self, tokens: int) -> None:
         bimix = Path(sys.executable).with_name("bimix")
@@ -115,33 +117,31 @@ class Pilot:
         self,
         fit: LawFit,
         checks: Mapping[str, Mixture],
-        observed: Mapping[str, list[dict[str, float]]],
         tokens: int,
     ) -> None:
         """Print predicted against observed losses, and which differences are larger than those between seeds."""
+        observed = {name: [self.last[name, seed] for seed in CHECK_SEEDS] for name in checks}
         predicted = {name: fit.predict(mixture, tokens).iloc[0] for name, mixture in checks.items()}
-        table = Table(title="Loss by domain, nats per byte: predicted by the pilot, and observed (mean over seeds)")
-        table.add_column("domain")
-        for name in checks:
-            for what in ("share", "predicted", "observed"):
-                table.add_column(f"{name}\n{what}", justify="right")
-        for domain in fit.domains:
-            cells = []
-            for name, mixture in checks.items():
-                seen = np.mean([losses[domain] for losses in observed[name]])
-                cells += [f"{mixture[domain]:.3f}", f"{predicted[name][domain]:.4f}", f"{seen:.4f}"]
-            table.add_row(domain, *cells)
         sums = {name: np.array([sum(losses.values()) for losses in runs]) for name, runs in observed.items()}
-        totals = []
-        for name in checks:
-            totals += ["", f"{predicted[name].sum():.4f}", f"{sums[name].mean():.4f}"]
-        table.add_row("sum", *totals, style="bold")
+        table = Table(title=f"Loss at {tokens:,} tokens, nats per byte; observed: mean of seeds {CHECK_SEEDS}")
+        for name in ("mixture", "domain"):
+            table.add_column(name)
+        for name in ("proportion", "predicted", "observed", "error"):
+            table.add_column(name, justify="right")
+        for name, mixture in checks.items():
+            for domain in fit.domains:
+                loss, seen = predicted[name][domain], np.mean([losses[domain] for losses in observed[name]])
+                error = f"{100 * (loss / seen - 1):+.2f} %"
+                table.add_row(name, domain, f"{mixture[domain]:.3f}", f"{loss:.4f}", f"{seen:.4f}", error)
+            loss, seen = predicted[name].sum(), sums[name].mean()
+            error = f"{100 * (loss / seen - 1):+.2f} %"
+            table.add_row(name, "sum", "", f"{loss:.4f}", f"{seen:.4f}", error, style="bold", end_section=True)
         self.console.print(table)
         errors = [abs(predicted[n][d] / np.mean([o[d] for o in observed[n]]) - 1) for n in checks for d in fit.domains]
         print(f"Mean relative error of the {len(errors)} predictions: {100 * np.mean(errors):.2f} %")
         # One variance for all mixtures: with two or three seeds each there is no telling them apart.
         spread = float(np.sqrt(np.mean([values.var(ddof=1) for values in sums.values()])))
-        noise = 2 * spread * np.sqrt(2 / len(CONTROL_SEEDS))
+        noise = 2 * spread * np.sqrt(2 / len(CHECK_SEEDS))
         print(f"Two seeds of one mixture differ by {np.sqrt(2) * spread:.4f} nats in the sum (standard deviation).")
         for name in list(checks)[1:]:
             gain = float(sums[name].mean() - sums["recommended"].mean())
@@ -155,11 +155,6 @@ class Pilot:
                 f"Recommended against {name}: {gain:+.4f} nats in the sum (predicted {promised:+.4f}); "
                 f"two standard errors are {noise:.4f}, so this is {verdict}."
             )
-
-
-def _last_losses(recorder: DomainLossRecorder) -> dict[str, float]:
-    last = recorder.curves()["rows"][-1]
-    return {domain: last[key(EVAL_LOSS, domain)] for domain in recorder.domains}
 
 
 if __name__ == "__main__":

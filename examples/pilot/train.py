@@ -45,6 +45,7 @@ def train(
         GPT2Config(
             vocab_size=256, n_positions=CONTEXT, n_embd=64, n_layer=2, n_head=4,
             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+            initializer_range=0.1,  # at this width GPT-2's 0.02 spends half of so short a run on a plateau
         )
     )  # fmt: skip
     callback = DomainLossCallback(
@@ -64,9 +65,11 @@ def train(
                 max_steps=steps,
                 per_device_train_batch_size=BATCH,
                 per_device_eval_batch_size=64,
-                learning_rate=3e-3,
+                learning_rate=4e-3,
+                adam_beta2=0.95,
                 lr_scheduler_type="constant_with_warmup",  # every evaluation is of the same schedule
-                warmup_steps=max(1, steps // 20),
+                warmup_steps=steps // evaluations,
+                eval_delay=2 * steps // evaluations,  # losses during the warm-up follow no law
                 eval_strategy="steps",
                 eval_steps=steps // evaluations,
                 logging_steps=max(1, steps // (2 * evaluations)),

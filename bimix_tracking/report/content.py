@@ -1,0 +1,286 @@
+"""What both reports say, as plain text and numbers already printed; a renderer only sets and escapes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.observations import Observations
+from bimix_tracking.pooling import Note
+from bimix_tracking.recommendation import Recommendation
+from bimix_tracking.report import noise
+from bimix_tracking.report.numbers import MISSING, digits, listing, nats, percent, printable, shorten, tokens
+
+_SOME_NOTES = 3
+"""More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
+
+CAUTION = (
+    "The gain is what the fitted law predicts, and no uncertainty is attached to it yet. "
+    "Compare it with the difference between repeated seeds before acting on it."
+)
+FIT_NOTE = (
+    "The error column is the mean of |predicted − observed| / observed on the very runs that were fitted: it is no "
+    "held-out error, and says nothing about mixtures or token counts that were not tried. R² mostly sees the fall of "
+    "the loss along training."
+)
+GLOSSARY = {
+    "nats per token": "the loss: mean negative natural logarithm of the probability given to each next token; "
+    "lower is better",
+    "proportion": "the part of the training tokens that comes from a domain; those of a mixture add up to 100 %",
+    "alpha": "how strongly a domain's loss falls when its proportion grows; at 0 the proportion doesn't matter",
+}
+
+
+class Result(Protocol):
+    """The part of `Analysis` that a report reads; named here so that `analysis` may import this package."""
+
+    @property
+    def observations(self) -> Observations:
+        """The cleaned sweep."""
+
+    @property
+    def fit(self) -> LawFit:
+        """The fitted law."""
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """The optimum and its reference."""
+
+    @property
+    def created(self) -> str:
+        """When, UTC."""
+
+    def lineage(self) -> dict[str, Any]:
+        """Return runs, data hash and versions."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One domain in the table of mixtures; `outside` where the recommended proportion was not tried."""
+
+    domain: str
+    weight: str
+    recommended: str
+    reference: str
+    tried: str
+    outside: bool
+    predicted: str
+    on_reference: str
+    change: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One domain in the table of fits; `failed` where there is something to do about it."""
+
+    domain: str
+    parameters: tuple[str, ...]
+    error: str
+    r2: str
+    starts: str
+    points: str
+    outcome: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One domain's losses at the last checkpoints: the figures in words."""
+
+    domain: str
+    lowest: str
+    lowest_at: str
+    highest: str
+    highest_at: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run in the provenance."""
+
+    name: str
+    id: str
+    tokens: str
+    shares: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything a report says, top to bottom; see `page`."""
+
+    title: str
+    answer: str
+    gain: str
+    noise: str
+    warnings: tuple[str, ...]
+    weighted: bool
+    reference: str
+    shares: tuple[Share, ...]
+    total: tuple[str, str, str]
+    parameters: tuple[str, ...]
+    fitted: tuple[Fitted, ...]
+    remedies: tuple[str, ...]
+    spreads: tuple[Spread, ...]
+    notes: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    domains: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+
+def page(result: Result) -> Page:
+    """Return what the report of an analysis says.
+
+    Args:
+        result: An `Analysis`.
+    """
+    obs, fit, rec = result.observations, result.fit, result.recommendation
+    targets = list(fit.targets)
+    weighted = any(rec.weights.get(d, 1.0) != 1 for d in targets)
+    return Page(
+        title=f"Data mixture for {tokens(rec.tokens)} tokens",
+        answer=f"For {tokens(rec.tokens)} tokens: {listing(rec.mixture)}.",
+        gain=_gain(rec, len(targets), weighted=weighted),
+        noise=noise.measure(obs, {d: rec.weights.get(d, 1.0) for d in targets}).sentences(rec.gain),
+        warnings=tuple(
+            printable(text) for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()))
+        ),
+        weighted=weighted,
+        reference=_reference(rec),
+        shares=tuple(_share(fit, rec, domain) for domain in fit.domains),
+        total=(
+            nats(sum(rec.weights.get(d, 1.0) * rec.predicted[d] for d in targets)),
+            nats(sum(rec.weights.get(d, 1.0) * rec.reference_predicted[d] for d in targets)),
+            nats(-rec.gain),
+        ),
+        parameters=tuple(dict.fromkeys(name for fitted in fit.targets.values() for name in fitted.parameters)),
+        fitted=tuple(_fitted(fit, domain) for domain in targets),
+        remedies=tuple(_remedies(fit)),
+        spreads=tuple(_spread(obs, domain) for domain in targets),
+        notes=tuple(_notes(fit.notes)),
+        facts=_facts(result),
+        domains=tuple(map(printable, obs.domains)),
+        runs=_runs(obs),
+    )
+
+
+def _gain(rec: Recommendation, count: int, *, weighted: bool) -> str:
+    summed = f"summed over {count} domains" if count > 1 else "in its one domain"
+    weights = "weighted as in the table" if weighted else "weights 1"
+    said = f"Predicted gain over the reference ({_reference(rec)}): {nats(rec.gain)} nats {summed} ({weights})."
+    return said if rec.gain > 0 else f"{said} The law predicts nothing to win over the reference."
+
+
+def _reference(rec: Recommendation) -> str:
+    shares = list(rec.reference.values())
+    return "equal parts" if max(shares) - min(shares) < 1e-9 else listing(rec.reference, most=3)
+
+
+def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
+    fitted = fit.targets.get(domain)
+    low, high = fitted.shares if fitted else (float("nan"), float("nan"))
+    ours, theirs = rec.predicted.get(domain, float("nan")), rec.reference_predicted.get(domain, float("nan"))
+    return Share(
+        domain=printable(domain),
+        weight=f"{rec.weights.get(domain, 1.0):g}",
+        recommended=percent(rec.mixture[domain]),
+        reference=percent(rec.reference[domain]),
+        tried=f"{100 * low:.2f} to {100 * high:.2f} %" if fitted else MISSING,
+        outside=bool(fitted) and not low * 0.999 <= rec.mixture[domain] <= high * 1.001,
+        predicted=nats(ours),
+        on_reference=nats(theirs),
+        change=nats(ours - theirs),
+    )
+
+
+def _fitted(fit: LawFit, domain: str) -> Fitted:
+    found = fit.targets[domain]
+    return Fitted(
+        domain=printable(domain),
+        parameters=tuple(digits(value) for value in found.parameters.values()),
+        error=f"{100 * found.error:.2f}" if np.isfinite(found.error) else MISSING,
+        r2=f"{found.r2:.4f}".replace("-", "−") if np.isfinite(found.r2) else MISSING,
+        starts=f"{found.starts[0]} of {found.starts[1]}",
+        points=f"{found.points} / {found.runs}",
+        outcome=_name(found.outcome),
+        failed=found.outcome is not Outcome.CONVERGED,
+    )
+
+
+def _remedies(fit: LawFit) -> Iterator[str]:
+    """Return what to do about each kind of failed fit, with the domains it concerns."""
+    kinds: dict[Outcome, list[str]] = {}
+    for domain, found in fit.targets.items():
+        kinds.setdefault(found.outcome, []).append(printable(domain))
+    for outcome, names in kinds.items():
+        if outcome is not Outcome.CONVERGED:
+            yield f"{_name(outcome)} (domain{'s' if len(names) > 1 else ''} {_some(names)}): {outcome.remedy}"
+
+
+def _name(outcome: Outcome) -> str:
+    return outcome.name.lower().replace("_", " ")
+
+
+def _spread(obs: Observations, domain: str) -> Spread:
+    table = obs.losses[obs.losses["domain"] == domain].drop_duplicates("run", keep="last")  # in order of tokens
+    losses = table["loss"].to_numpy(float)
+    shares = obs.mixtures[domain].reindex(table["run"]).to_numpy(float)
+    low, high = int(losses.argmin()), int(losses.argmax())
+    return Spread(printable(domain), nats(losses[low]), percent(shares[low]), nats(losses[high]), percent(shares[high]))
+
+
+def _notes(notes: Sequence[Note]) -> Iterator[str]:
+    kinds: dict[tuple[str, str], list[Note]] = {}
+    for note in notes:
+        kinds.setdefault((note.action, note.reason), []).append(note)
+    for (action, reason), alike in kinds.items():
+        if len(alike) <= _SOME_NOTES:
+            yield from (printable(str(note)) for note in alike)
+            continue
+        where = [
+            f"{len(names)} {what}{'s' if len(names) > 1 else ''}: {_some(list(names))}"
+            for what in ("run", "domain")
+            if (names := dict.fromkeys(name for note in alike if (name := getattr(note, what)) is not None))
+        ]
+        yield printable(f"{action}: {reason} ({'; '.join([*where, f'{sum(note.count for note in alike)}×'])})")
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    said = ", ".join(repr(shorten(name, 40)) for name in names[:most])
+    return f"{said} and {len(names) - most} more" if len(names) > most else said
+
+
+def _facts(result: Result) -> tuple[tuple[str, str], ...]:
+    obs, fit = result.observations, result.fit
+    low, high = fit.tokens
+    facts = {
+        "source": obs.source,
+        "proxy runs": str(len(obs.runs)),
+        "training tokens observed": f"{tokens(low)} to {tokens(high)}",
+        **{name.replace("_", " "): value for name, value in obs.shared.items()},
+        "data hash": fit.data_hash,
+        "law": fit.law,
+        "Huber delta": f"{fit.huber_delta:g}, in log loss: a larger relative error pulls no harder",
+        "smallest proportion in the law": percent(fit.zero_share),
+        "optimality residual": f"{result.recommendation.kkt_residual:.1e}, 0 at the exact optimum",
+        "versions": ", ".join(f"{name} {version}" for name, version in result.lineage()["versions"].items()),
+        "created": result.created,
+    }
+    return tuple((name, printable(value)) for name, value in facts.items())
+
+
+def _runs(obs: Observations) -> tuple[Run, ...]:
+    last = obs.losses.groupby("run", sort=False)["tokens"].max()
+    shares = obs.mixtures.to_numpy(float)
+    return tuple(
+        Run(
+            name=printable(run),
+            id=printable(obs.run_ids.get(run, "")),
+            tokens=tokens(float(last[run])),
+            shares=tuple(f"{100 * share:.2f}" for share in row),
+        )
+        for run, row in zip(obs.runs, shares, strict=True)
+    )

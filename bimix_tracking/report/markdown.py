@@ -1,0 +1,108 @@
+"""The report as Markdown: the same content as text and tables, for a tracker's own viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bimix_tracking.report import content
+from bimix_tracking.report.numbers import printable
+
+_MARKS = "\\`*_[]|#~$"
+
+
+def escape(text: str) -> str:
+    r"""Return text that stays text inside Markdown, tables included: names are other people's input.
+
+    Args:
+        text: Anyone's text; line breaks become spaces.
+
+    >>> print(escape("a|b <b>*c*</b>"))
+    a\|b &lt;b&gt;\*c\*&lt;/b&gt;
+    """
+    escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in _MARKS:
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return escaped
+
+
+def render(result: content.Result) -> str:
+    """Return the Markdown page of an analysis, in the order of the HTML report.
+
+    Args:
+        result: An `Analysis`.
+    """
+    page = content.page(result)
+    parts = [
+        f"# {escape(page.title)}",
+        f"**{escape(page.answer)}** {escape(page.gain)}",
+        f"> **Caution.** {escape(content.CAUTION)} {escape(page.noise)}",
+        _bullets("## Warnings", page.warnings),
+        "## Recommended mixture",
+        f"Losses are predicted, in nats per token; a change below 0 is better. Reference: {escape(page.reference)}.",
+        _mixtures(page),
+        "## Fit",
+        _fits(page),
+        escape(content.FIT_NOTE),
+        _bullets("", page.remedies),
+        "## Losses at the last checkpoint of each run",
+        "Observed, in nats per token, and the domain's proportion in that run.",
+        _table(
+            ["domain", "lowest loss", "at proportion", "highest loss", "at proportion"],
+            [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
+        ),
+        _bullets("## Set aside or adjusted", page.notes or ["nothing"]),
+        "## Where this comes from",
+        f"`{result.fit.to_dict()['formula']}`",
+        _table(["fact", "value"], page.facts, numbers=False),
+        "Proportions of the runs, in percent:",
+        _runs(page),
+        _bullets("## Words", [f"{word}: {meaning}" for word, meaning in content.GLOSSARY.items()]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _mixtures(page: content.Page) -> str:
+    head = ["domain", "recommended", "reference", "tried", "predicted loss", "on the reference", "change"]
+    rows = [
+        [
+            s.domain,
+            s.recommended,
+            s.reference,
+            s.tried + (" (recommended is outside)" if s.outside else ""),
+            s.predicted,
+            s.on_reference,
+            s.change,
+        ]
+        for s in page.shares
+    ]
+    total = ["weighted sum" if page.weighted else "sum", "", "", "", *page.total]
+    if page.weighted:
+        head.insert(1, "weight")
+        for row, share in zip(rows, page.shares, strict=True):
+            row.insert(1, share.weight)
+        total.insert(1, "")
+    return _table(head, [*rows, total])
+
+
+def _fits(page: content.Page) -> str:
+    return _table(
+        ["domain", *page.parameters, "error, %", "R²", "starts agreeing", "points / runs", "outcome"],
+        [(f.domain, *f.parameters, f.error, f.r2, f.starts, f.points, f.outcome) for f in page.fitted],
+    )
+
+
+def _runs(page: content.Page) -> str:
+    return _table(
+        ["run", "id", "last tokens", *page.domains], [(run.name, run.id, run.tokens, *run.shares) for run in page.runs]
+    )
+
+
+def _bullets(heading: str, items: Iterable[str]) -> str:
+    lines = [f"- {escape(item)}" for item in items]
+    return "\n".join([heading, "", *lines] if heading else lines) if lines else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    lines = [[escape(cell) for cell in head], rule, *([escape(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,122 @@
+"""What repeated runs say about chance: how far two runs of the same mixture are apart in what is minimised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from bimix_tracking.mixture import SUM_TOLERANCE
+from bimix_tracking.observations import Observations
+from bimix_tracking.report.numbers import nats, printable, shorten, tokens
+
+_SAME_TOKENS = 1e-3
+"""Token counts this close, relatively, are the same count: the loss moves far less between them than by chance."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The largest difference between two runs of one mixture.
+
+    Args:
+        repeated: How many pairs of runs have the same mixture.
+        compared: How many of those were evaluated at one token count.
+        difference: The largest |Σ w L − Σ w L′| of these, each at its last shared token count; NaN if none.
+        tokens: At which token count that is.
+        runs: Of which two runs.
+    """
+
+    repeated: int
+    compared: int
+    difference: float
+    tokens: float
+    runs: tuple[str, str]
+
+    def sentences(self, gain: float) -> str:
+        """Return what the repeats say about a predicted gain, in plain words.
+
+        Args:
+            gain: The predicted gain in the same weighted sum, nats.
+        """
+        if not self.repeated:
+            return (
+                "How far apart two runs of the same mixture come out by chance is unknown here: no mixture was run "
+                "twice. Repeat one mixture with another seed, and this page compares the gain with that difference."
+            )
+        if not self.compared:
+            return (
+                "How far apart two runs of the same mixture come out by chance is unknown here: mixtures were "
+                "repeated, but never with all weighted domains evaluated at the same number of training tokens."
+            )
+        names = " and ".join(f"“{shorten(printable(run), 40)}”" for run in self.runs)
+        pairs = "the only pair" if self.compared == 1 else f"the largest of {self.compared} pairs"
+        said = (
+            f"Two runs of the same mixture differ by up to {nats(self.difference)} nats in the same sum "
+            f"({names} at {tokens(self.tokens)} tokens, {pairs}). "
+        )
+        if self.difference == 0:
+            return said + "They don't differ at all: were they trained with the same seed? Then this says nothing."
+        if gain <= self.difference:
+            return (
+                f"{said}The predicted gain of {nats(gain)} is inside that difference: this sweep doesn't show that the "
+                "recommended mixture is better than the reference."
+            )
+        return (
+            f"{said}The predicted gain of {nats(gain)} is outside it, {gain / self.difference:.3g} times as large. "
+            "So few repeats give only a rough idea of chance, and only at the size of the proxy runs."
+        )
+
+
+def measure(obs: Observations, weights: Mapping[str, float]) -> Noise:
+    """Return how far runs of the same mixture are apart in the weighted sum of their losses.
+
+    Args:
+        obs: The sweep.
+        weights: Weight of each target domain in the sum, as in the recommendation.
+    """
+    pairs = _repeats(obs)
+    sums = _weighted_sums(obs, weights)
+    found: list[tuple[float, float, tuple[str, str]]] = []
+    for one, other in pairs:
+        last = _last_shared(sums.get(one), sums.get(other))
+        if last is not None:
+            found.append((*last, (one, other)))
+    nothing = (float("nan"), float("nan"), ("", ""))
+    worst = max(found, key=lambda entry: entry[0], default=nothing)
+    return Noise(len(pairs), len(found), *worst)
+
+
+def _repeats(obs: Observations) -> list[tuple[str, str]]:
+    shares = obs.mixtures.to_numpy(float)
+    left = list(range(len(shares)))
+    pairs: list[tuple[str, str]] = []
+    while left:
+        same = np.abs(shares[left] - shares[left[0]]).max(axis=1) <= SUM_TOLERANCE
+        group = [obs.runs[i] for i, repeats in zip(left, same, strict=True) if repeats]
+        pairs += combinations(group, 2)
+        left = [i for i, repeats in zip(left, same, strict=True) if not repeats]
+    return pairs
+
+
+def _weighted_sums(obs: Observations, weights: Mapping[str, float]) -> dict[str, pd.Series]:
+    """Return Σ w L of each run by token count, where every weighted domain was evaluated."""
+    counted = {domain: weight for domain, weight in weights.items() if weight > 0}
+    table = obs.losses[obs.losses["domain"].isin(list(counted))]
+    wide = table.pivot_table(index=["run", "tokens"], columns="domain", values="loss").reindex(columns=list(counted))
+    total = (wide * pd.Series(counted)).sum(axis=1, skipna=False).dropna()
+    return {str(run): values.droplevel("run").sort_index() for run, values in total.groupby(level="run")}
+
+
+def _last_shared(one: pd.Series | None, other: pd.Series | None) -> tuple[float, float] | None:
+    """Return the difference at the last token count of both, and that count."""
+    if one is None or other is None:
+        return None
+    theirs = other.index.to_numpy(float)
+    for at in one.index.to_numpy(float)[::-1]:
+        nearest = int(np.abs(theirs - at).argmin())
+        if abs(theirs[nearest] - at) <= _SAME_TOKENS * at:
+            return float(abs(one[at] - other.iloc[nearest])), float(at)
+    return None

@@ -1,0 +1,111 @@
+"""The command line as a script meets it: a real process, its exit code, its two streams."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bimix_tracking import Mixture, Observations
+
+_BIMIX = Path(sys.executable).with_name("bimix")
+
+
+def bimix(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(_BIMIX), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Return a CSV sweep of two domains that follow the law."""
+    rows = [
+        {
+            "run": f"run-{a}", "step": s / 1000, "tokens": s, "proportion/c++": a, "proportion/web": 1 - a,
+            "loss/c++": a**-0.1 * (90 / s**0.5 + 3), "loss/web": (1 - a) ** -0.1 * (40 / s**0.4 + 1),
+        }
+        for a in (0.2, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "sweep.csv", index=False)
+    return tmp_path / "sweep.csv"
+
+
+def test_analyze_prints_a_table_and_leaves_the_artifacts(table: Path, tmp_path: Path) -> None:
+    done = bimix("analyze", f"csv:{table}", "--tokens", "1e9", "--out", tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    mixture = Mixture.from_yaml(tmp_path / "out" / "mixture.yaml")
+    for domain in ("c++", "web"):
+        (line,) = [line for line in done.stdout.splitlines() if domain in line and "│" in line]
+        assert f"{mixture[domain]:.4f}" in line
+        assert "converged" in line
+    assert "warning: the target of 1e+09 tokens is 1.56e+04× the largest volume observed" in done.stdout
+    assert str(tmp_path / "out") in done.stdout
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_weights_move_the_recommendation(table: Path, tmp_path: Path) -> None:
+    for name, options in (("plain", []), ("weighted", ["--weight", "web=5"])):
+        assert bimix("analyze", f"csv:{table}", "--tokens", "1e9", "--out", tmp_path / name, *options).returncode == 0
+
+    plain, weighted = (Mixture.from_yaml(tmp_path / name / "mixture.yaml")["web"] for name in ("plain", "weighted"))
+    assert weighted > plain
+
+
+def test_pull_gives_a_table_that_reads_back(table: Path, tmp_path: Path) -> None:
+    done = bimix("pull", f"csv:{table}", "-o", tmp_path / "pulled.csv")
+
+    assert done.returncode == 0, done.stderr
+    assert "3 runs, 2 domains, 24 losses" in done.stdout
+    assert Observations.from_csv(tmp_path / "pulled.csv").data_hash == Observations.from_csv(table).data_hash
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["analyze", "csv:nowhere.csv", "--tokens", "1e9"], 4, "there is no file nowhere.csv"),
+        (["analyze", "nowhere:sweep", "--tokens", "1e9"], 4, "no source for 'nowhere'; there are csv, jsonl, mlflow"),
+        (["analyze", "csv:x", "--tokens", "many"], 2, "'many' is no positive number of tokens"),
+        (["analyze", "csv:x"], 2, "--tokens"),
+        (["analyze", "csv:x", "--tokens", "1e9", "--weight", "web"], 2, "'web' is not DOMAIN=NUMBER"),
+        (["pull", "csv:nowhere.csv"], 2, "--output"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(arguments: list[str], code: int, text: str) -> None:
+    done = bimix(*arguments)
+
+    assert done.returncode == code
+    assert text in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_data_and_a_fit_without_answer_have_codes_of_their_own(table: Path, tmp_path: Path) -> None:
+    sweep = pd.read_csv(table)
+    sweep.assign(**{"proportion/web": 0.9}).to_csv(tmp_path / "off.csv", index=False)
+    sweep[sweep["run"] == "run-0.5"].to_csv(tmp_path / "single.csv", index=False)
+
+    off = bimix("analyze", f"csv:{tmp_path}/off.csv", "--tokens", "1e9")
+    single = bimix("analyze", f"csv:{tmp_path}/single.csv", "--tokens", "1e9")
+
+    assert (off.returncode, single.returncode) == (3, 5)
+    assert "run 'run-0.2': proportions sum to 1.1, not 1" in off.stderr
+    assert "domain 'c++': the domain's proportion is the same in all runs" in single.stderr
+    assert "Add at least one run with another proportion" in single.stderr
+
+
+def test_a_table_cannot_be_written_back_to(table: Path) -> None:
+    done = bimix("analyze", f"csv:{table}", "--tokens", "1e9", "--write-back")
+
+    assert done.returncode == 4
+    assert "use --out DIR" in done.stderr
+
+
+def test_help_shows_an_example() -> None:
+    done = bimix("analyze", "--help")
+
+    assert done.returncode == 0
+    assert "bimix analyze mlflow:my-sweep --tokens 100e9" in " ".join(done.stdout.split())
