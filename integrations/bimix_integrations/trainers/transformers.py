@@ -117,7 +117,11 @@ class DomainLossCallback(transformers.TrainerCallback):
         """Complete the manifest and open the run."""
         self._hook(model)
         self._training = True
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if (
+            torch.distributed.is_available()
+            and torch.distributed.is_initialized()
+            and torch.distributed.get_world_size() > 1
+        ):
             raise RecorderError("several processes at once aren't supported yet: each would log only its own tokens")
         known = self.recorder.manifest
         if known.model_size is None and model is not None:

@@ -1,0 +1,115 @@
+"""Mixtures: points of the simplex, their arithmetic, and what is none."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bimix_tracking import Mixture
+from bimix_tracking.errors import MixtureError
+
+NAMES = ("code", "c++", "web/en", "<script>", "ä")
+weights = st.fixed_dictionaries(dict.fromkeys(NAMES, st.floats(1e-6, 1e6)))
+
+
+@given(weights)
+def test_normalized_weights_are_a_mixture_in_their_proportion(given_: dict[str, float]) -> None:
+    mixture = Mixture.normalized(given_)
+
+    assert math.fsum(mixture.values()) == pytest.approx(1, abs=1e-12)
+    total = sum(given_.values())
+    assert dict(mixture) == pytest.approx({name: value / total for name, value in given_.items()})
+
+
+@given(weights, weights)
+def test_the_product_adds_logarithms(one: dict[str, float], other: dict[str, float]) -> None:
+    product = Mixture.normalized(one) * Mixture.normalized(other)
+
+    logs = np.array([math.log(one[n]) + math.log(other[n]) for n in NAMES])
+    softmax = np.exp(logs - logs.max())
+    assert product.array(NAMES) == pytest.approx(softmax / softmax.sum(), rel=1e-9)
+    assert dict(product) == pytest.approx(dict(Mixture.normalized(other) * Mixture.normalized(one)))
+
+
+@given(weights)
+def test_a_power_is_a_repeated_product(given_: dict[str, float]) -> None:
+    mixture = Mixture.normalized(given_)
+
+    assert dict(mixture**2) == pytest.approx(dict(mixture * mixture), rel=1e-9)
+    assert dict(mixture**0) == pytest.approx(dict(Mixture.uniform(NAMES)))
+    assert dict((mixture**0.5) ** 2) == pytest.approx(dict(mixture), rel=1e-9)
+
+
+@pytest.mark.parametrize("table", ["pile", "slimpajama"])
+def test_the_paper_s_joint_entropy_mixture_is_the_product_of_the_others(table: str, reference_data: Path) -> None:
+    # r = softmax(H) and H(X, X') = H(X) + H(X' | X), so je ∝ se · ce to the printed digits.
+    printed = pd.read_csv(reference_data / f"paper_mixtures_{table}.csv").set_index("domain")
+    se, ce, je = (Mixture.normalized(printed[name].to_dict()) for name in ("se", "ce", "je"))
+
+    assert (se * ce).array(se.domains) == pytest.approx(je.array(se.domains), abs=1e-4)
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    mixture = Mixture.normalized(dict.fromkeys(NAMES, 1.0) | {"ä": 2.5})
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"mixture": dict(mixture)}, allow_unicode=True), "utf-8")
+
+    assert Mixture.from_yaml(tmp_path / "mixture.yaml") == mixture
+
+
+def test_a_mixture_is_a_value() -> None:
+    one, other = Mixture({"a": 0.25, "b": 0.75}), Mixture({"b": 0.75, "a": 0.25})
+
+    assert one == other
+    assert hash(one) == hash(other)
+    assert len({one, other}) == 1
+    with pytest.raises(TypeError):
+        one["a"] = 0.5  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("proportions", "complaint"),
+    [
+        ({"a": 0.5, "b": 0.4}, r"proportions sum to 0\.9, not 1.*normalized"),
+        ({"a": 50, "b": 50}, r"proportions sum to 100, not 1"),
+        ({"a": 1.5, "b": -0.5}, r"proportion of domain 'b' must be finite and not negative, got -0\.5"),
+        ({"a": math.nan, "b": 1}, r"proportion of domain 'a' must be finite.*got nan"),
+        ({"a": "much", "b": 1}, r"proportion of domain 'a' is no number: 'much'"),
+        ({}, "at least one domain"),
+        ({" a": 1.0}, r"domain name ' a' is empty, padded"),
+        ({"": 1.0}, r"domain name '' is empty"),
+        ({"a\n": 1.0}, "padded with spaces, or not printable"),
+        ({1: 1.0}, r"must be strings, got 1 \(int\)"),
+        ({"x" * 251: 1.0}, "has 251 characters"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(proportions: dict[str, float], complaint: str) -> None:
+    with pytest.raises(MixtureError, match=complaint):
+        Mixture(proportions)
+
+
+def test_another_order_is_mended_and_other_domains_are_named() -> None:
+    mixture = Mixture({"a": 0.25, "b": 0.75})
+
+    assert mixture.array(["b", "a"]).tolist() == [0.75, 0.25]
+    with pytest.raises(MixtureError, match=r"lacks 'c' and has unknown 'b'; the domains are 'a', 'c'"):
+        mixture.array(["a", "c"])
+    with pytest.raises(MixtureError, match=r"got twice: 'a'"):
+        Mixture.uniform(["a", "a"])
+    with pytest.raises(MixtureError, match=r"the one string 'code'"):
+        Mixture.uniform("code")
+    with pytest.raises(MixtureError, match=r"all weights are 0"):
+        Mixture.normalized({"a": 0})
+
+
+def test_a_file_that_holds_no_mixture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("code: 0.5\n", encoding="utf-8")
+
+    with pytest.raises(MixtureError, match=r"holds no mapping 'mixture"):
+        Mixture.from_yaml(tmp_path / "x.yaml")

@@ -1,0 +1,148 @@
+"""The optimum: against brute force, against its own conditions, and the cases where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bimix_tracking import LawFit, Mixture, recommend
+from bimix_tracking.errors import MixtureError, RecommendationError
+from bimix_tracking.law_fit import DomainFit, Outcome
+
+TOKENS = 1e8
+
+
+def domain(
+    alpha: float, floor: float, *, outcome: Outcome = Outcome.CONVERGED, tried: tuple[float, float] = (0.05, 0.9)
+) -> DomainFit:
+    parameters = {"alpha": alpha, "beta": 0.5, "B": 1000.0, "C": floor}
+    return DomainFit(parameters, outcome, 30, 6, 0.01, 0.9, (12, 12), tried)
+
+
+def fit_of(targets: Mapping[str, DomainFit], domains: tuple[str, ...] | None = None) -> LawFit:
+    return LawFit("bimix", domains or tuple(targets), targets, (1e6, TOKENS), 1e7, 0.01, 1e-3, "hash", "test")
+
+
+def test_nothing_on_a_fine_grid_is_better() -> None:
+    fit = fit_of({"a": domain(0.05, 3.0), "b": domain(0.2, 1.0), "c": domain(0.4, 0.5)})
+    weights = {"a": 1.0, "b": 2.0, "c": 0.5}
+
+    found = recommend(fit, TOKENS, weights=weights)
+
+    best = sum(weights[d] * found.predicted[d] for d in weights)
+    steps = np.arange(1, 200) / 200
+    grid = np.array([(a, b, 1 - a - b) for a, b in product(steps, steps) if a + b < 0.9999])
+    everywhere = fit.predict(grid, TOKENS).to_numpy() @ np.array(list(weights.values()))
+    assert best <= everywhere.min()
+    nearest = grid[everywhere.argmin()]
+    assert found.mixture.array(("a", "b", "c")) == pytest.approx(nearest, abs=0.006)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(laws=st.lists(st.tuples(st.floats(1e-3, 1.5), st.floats(0.1, 8), st.floats(0.01, 10)), min_size=2, max_size=50))
+def test_the_gradient_is_level_at_the_optimum(laws: list[tuple[float, float, float]]) -> None:
+    names = [f"d{i}" for i in range(len(laws))]
+    fit = fit_of({n: domain(alpha, floor) for n, (alpha, floor, _) in zip(names, laws, strict=True)})
+    weights = {n: w for n, (*_, w) in zip(names, laws, strict=True)}
+
+    found = recommend(fit, TOKENS, weights=weights)
+
+    assert found.kkt_residual <= 1e-8
+    assert sum(found.mixture.values()) == pytest.approx(1, abs=1e-12)
+    slopes = [
+        weights[n] * alpha * (1000 / TOKENS**0.5 + floor) * found.mixture[n] ** (-alpha - 1)
+        for n, (alpha, floor, _) in zip(names, laws, strict=True)
+    ]
+    assert slopes == pytest.approx([slopes[0]] * len(slopes), rel=1e-8)
+
+
+def test_the_gain_is_the_difference_of_the_weighted_sums() -> None:
+    fit = fit_of({"a": domain(0.05, 3.0), "b": domain(0.2, 1.0)})
+    reference = Mixture({"a": 0.9, "b": 0.1})
+
+    found = recommend(fit, TOKENS, weights={"b": 3.0}, reference=reference)
+
+    ours, theirs = (fit.predict(m, TOKENS).iloc[0] for m in (found.mixture, reference))
+    assert found.gain == pytest.approx(theirs["a"] + 3 * theirs["b"] - ours["a"] - 3 * ours["b"], rel=1e-12)
+    assert found.gain > 0
+    assert dict(found.predicted) == pytest.approx(dict(ours))
+    assert found.reference == reference
+
+
+def test_the_reference_is_equal_parts_unless_told() -> None:
+    found = recommend(fit_of({"a": domain(0.05, 3.0), "b": domain(0.2, 1.0)}), TOKENS)
+
+    assert found.reference == Mixture({"a": 0.5, "b": 0.5})
+
+
+def test_a_domain_that_gains_nothing_is_held_at_the_smallest_share_tried() -> None:
+    fit = fit_of({"a": domain(-0.1, 3.0, outcome=Outcome.ALPHA_NOT_POSITIVE), "b": domain(0.2, 1), "c": domain(0.1, 1)})
+
+    found = recommend(fit, TOKENS)
+
+    assert found.mixture["a"] == pytest.approx(0.05)
+    assert "alpha = -0.1, not above 0" in found.held["a"]
+    assert found.mixture["b"] / found.mixture["c"] > 1
+    assert found.kkt_residual <= 1e-8
+
+
+def test_a_weight_of_zero_gives_nothing_and_says_so() -> None:
+    found = recommend(fit_of({"a": domain(0.1, 3.0), "b": domain(0.2, 1.0)}), TOKENS, weights={"a": 0})
+
+    assert found.mixture["b"] == 1
+    assert "has weight 0" in found.held["a"]
+
+
+def test_what_lies_outside_the_observed_is_said() -> None:
+    fit = fit_of({"a": domain(0.01, 1.0, tried=(0.4, 0.6)), "b": domain(0.5, 1.0), "c": domain(0.1, 1.0)})
+
+    said = " ".join(recommend(fit, 100 * TOKENS).warnings)
+
+    assert "is 100× the largest volume observed (1e+08): the curves are extrapolated" in said
+    assert "proportion of domain 'a', 0.0" in said
+    assert "outside those tried (0.4 to 0.6)" in said
+    assert "below the smallest volume observed (1e+06)" in " ".join(recommend(fit, 1e5).warnings)
+
+
+def test_a_doubtful_fit_is_said() -> None:
+    fit = fit_of({"a": domain(0.1, 1.0, outcome=Outcome.AT_BOUND), "b": domain(0.1, 1.0, outcome=Outcome.AT_BOUND)})
+
+    assert recommend(fit, TOKENS).warnings == (f"domains 'a', 'b': {Outcome.AT_BOUND.remedy}",)
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if not o.usable])
+def test_an_effect_that_is_unknown_is_no_basis(outcome: Outcome) -> None:
+    fit = fit_of({"a": domain(0.1, 1.0, outcome=outcome), "b": domain(0.1, 1.0)})
+
+    with pytest.raises(RecommendationError) as told:
+        recommend(fit, TOKENS)
+    assert f"domain 'a': {outcome.remedy}" in str(told.value)
+
+
+def test_mistakes_are_named() -> None:
+    fit = fit_of({"a": domain(0.1, 1.0), "b": domain(0.2, 1.0)})
+
+    with pytest.raises(RecommendationError, match=r"positive number of tokens, got 0"):
+        recommend(fit, 0)
+    with pytest.raises(RecommendationError, match=r"weights for unknown \['c'\]; the domains are \['a', 'b'\]"):
+        recommend(fit, TOKENS, weights={"c": 1})
+    with pytest.raises(RecommendationError, match=r"weight of domain 'b' must be finite and not negative, got -1"):
+        recommend(fit, TOKENS, weights={"b": -1})
+    with pytest.raises(RecommendationError, match=r"all weights are 0"):
+        recommend(fit, TOKENS, weights={"a": 0, "b": 0})
+    with pytest.raises(MixtureError, match=r"lacks 'b' and has unknown 'c'"):
+        recommend(fit, TOKENS, reference=Mixture({"a": 0.5, "c": 0.5}))
+    with pytest.raises(RecommendationError, match=r"domain 'c': has no losses: log an evaluation of it"):
+        recommend(fit_of(fit.targets, ("a", "b", "c")), TOKENS)
+
+
+def test_no_domain_that_gains_means_no_recommendation() -> None:
+    rising = domain(-0.1, 3.0, outcome=Outcome.ALPHA_NOT_POSITIVE)
+
+    with pytest.raises(RecommendationError, match=r"no domain's loss falls with its proportion.*'a'.*'b'"):
+        recommend(fit_of({"a": rising, "b": rising}), TOKENS)
