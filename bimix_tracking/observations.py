@@ -297,9 +297,11 @@ def _mixtures_of(shares: pd.DataFrame, names: pd.Series, notes: list[Note]) -> p
                 f"run {str(run)!r}: proportions sum to {row.sum():.6g}, not 1 (rounding up to "
                 f"{ROUNDING_TOLERANCE} is mended). Is a domain's column missing, or are these percentages?"
             )
-    off = np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE
+    sums = values.sum(axis=1)
+    off = np.abs(sums - 1) > SUM_TOLERANCE
     if off.any():
         notes.append(Note("adjusted", "proportions summed to 1 only after rounding and were rescaled", int(off.sum())))
-    result = first.div(values.sum(axis=1), axis=0)
+    # Rounding of the sum itself is let be: else a table written and read again would be another one.
+    result = first.div(np.where(np.abs(sums - 1) < 1e-12, 1.0, sums), axis=0)
     result.index = result.index.astype(str)
     return result

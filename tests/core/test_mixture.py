@@ -51,7 +51,7 @@ def test_a_power_is_a_repeated_product(given_: dict[str, float]) -> None:
 def test_the_paper_s_joint_entropy_mixture_is_the_product_of_the_others(table: str, reference_data: Path) -> None:
     # r = softmax(H) and H(X, X') = H(X) + H(X' | X), so je ∝ se · ce to the printed digits.
     printed = pd.read_csv(reference_data / f"paper_mixtures_{table}.csv").set_index("domain")
-    se, ce, je = (Mixture.normalized(printed[name].to_dict()) for name in ("se", "ce", "je"))
+    se, ce, je = (Mixture.normalized(dict(zip(printed.index, printed[n], strict=True))) for n in ("se", "ce", "je"))
 
     assert (se * ce).array(se.domains) == pytest.approx(je.array(se.domains), abs=1e-4)
 

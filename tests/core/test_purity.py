@@ -1,0 +1,78 @@
+"""The core stays light: what an import pulls in, seen in a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bimix_tracking
+
+_FRAMEWORKS = {"torch", "transformers", "mlflow", "wandb", "lightning", "ray", "plotly", "matplotlib", "jinja2"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", bimix_tracking.__all__)
+def test_no_public_name_pulls_in_a_framework(name: str) -> None:
+    assert not (_FRAMEWORKS | {"bimix_integrations"}) & loaded_by(f"from bimix_tracking import {name}")
+
+
+def test_a_training_process_pays_for_no_science() -> None:
+    loaded = loaded_by("from bimix_tracking import DomainLossRecorder, Mixture, open_tracker")
+
+    assert not {"scipy", "pandas", "typer", "rich"} & loaded
+
+
+def test_no_module_of_the_core_knows_an_adapter() -> None:
+    modules = [m.name for m in pkgutil.walk_packages(bimix_tracking.__path__, "bimix_tracking.")]
+    assert "bimix_tracking.report.html" in modules
+
+    loaded = loaded_by("; ".join(f"import {name}" for name in modules))
+
+    assert not (_FRAMEWORKS | {"bimix_integrations"}) & loaded
+
+
+def test_the_two_lists_of_public_names_agree() -> None:
+    tree = ast.parse(Path(bimix_tracking.__file__).read_text(encoding="utf-8"))
+    checked = {
+        str(alias.asname): str(node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("bimix_tracking.")
+        for alias in node.names
+    }
+    assert set(checked) == set(bimix_tracking.__all__)
+    for name, module in checked.items():
+        assert getattr(bimix_tracking, name).__module__ == module
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'regmix'"):
+        bimix_tracking.regmix  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("bimix_integrations.trackers.mlflow", "mlflow", "mlflow"),
+        ("bimix_integrations.trainers.torch", "torch", "torch"),
+        ("bimix_integrations.trainers.transformers", "transformers", "transformers"),
+    ],
+)
+def test_a_missing_framework_names_the_line_that_installs_it(module: str, package: str, extra: str) -> None:
+    code = f"import sys; sys.modules['{package}'] = None\nimport {module}"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.endswith(f"{package} is not installed. Run: pip install 'bimix-tracking[{extra}]'")

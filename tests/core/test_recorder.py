@@ -1,0 +1,238 @@
+"""The recorder: sums in, rows out, the same as a loop over tokens; and a tracker that fails loses nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bimix_tracking import DomainLossRecorder, Observations
+from bimix_tracking.errors import MixtureError, RecorderError
+from bimix_tracking.tracking import RunManifest
+
+DOMAINS = ("code", "web", "math")
+tokens = st.lists(st.tuples(st.integers(0, 2), st.floats(0, 50), st.booleans()), min_size=1, max_size=40)
+
+
+class Tracker:
+    """Keeps what it is given; fails where it is told to."""
+
+    def __init__(self, fails: str = "", *, times: int = 10**9) -> None:
+        self.fails, self.times = fails, times
+        self.rows: list[dict[str, float]] = []
+        self.manifests: list[RunManifest] = []
+        self.files: dict[str, str] = {}
+        self.ended = False
+
+    def _perhaps(self, what: str) -> None:
+        if what == self.fails and self.times > 0:
+            self.times -= 1
+            raise ConnectionError(f"no {what}")
+
+    def start(self, manifest: RunManifest) -> None:
+        self._perhaps("start")
+        self.manifests.append(manifest)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._perhaps("log")
+        self.rows.append(dict(metrics))
+
+    def write_artifact(self, path: str, text: str) -> None:
+        self._perhaps("artifact")
+        self.files[path] = text
+
+    def finish(self) -> None:
+        self._perhaps("finish")
+        self.ended = True
+
+
+@settings(deadline=None)
+@given(st.lists(tokens, min_size=1, max_size=4))
+def test_rows_equal_a_loop_over_tokens(batches: list[list[tuple[int, float, bool]]]) -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+    losses: dict[str, list[float]] = defaultdict(list)
+    for batch in batches:
+        ids, values, counted = zip(*batch, strict=True)
+        recorder.add(list(ids), list(values), [int(c) for c in counted])
+        for id_, value, is_counted in batch:
+            if is_counted:
+                losses[DOMAINS[id_]].append(value)
+
+    row = recorder.log_train(7)
+
+    total = sum(map(len, losses.values()))
+    expected: dict[str, float] = {"bimix/step": 7, "bimix/tokens": total}
+    for name, seen in losses.items():
+        expected[f"bimix_train_loss/{name}"] = math.fsum(seen) / len(seen)
+    if total:
+        for name in DOMAINS:
+            expected[f"bimix_tokens/{name}"] = len(losses[name])
+            expected[f"bimix_share/{name}"] = len(losses[name]) / total
+    assert row == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_window_ends_with_its_row_and_tokens_go_on() -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+    recorder.add([0, 1], [1.0, 5.0])
+    recorder.log_train(1)
+    recorder.add([0, 0], [3.0, 4.0])
+
+    row = recorder.log_train(2)
+
+    assert row["bimix_train_loss/code"] == 3.5
+    assert "bimix_train_loss/web" not in row
+    assert (row["bimix_tokens/code"], row["bimix_tokens/web"]) == (3, 1)
+    assert (row["bimix_share/code"], row["bimix_share/math"]) == (0.75, 0)
+
+
+def test_ids_of_sequences_go_with_losses_of_tokens() -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+
+    recorder.add([0, 2], [[1.0, 2.0, 9.0], [4.0, 6.0, 8.0]], [[1, 1, 0], [1, 1, 1]])
+
+    row = recorder.log_train(1)
+    assert (row["bimix_train_loss/code"], row["bimix_train_loss/math"]) == (1.5, 6.0)
+
+
+def test_one_evaluation_is_one_row_and_forgotten() -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+    recorder.add([0] * 10, [2.0] * 10)
+    recorder.add([0, 1], [3.0, 4.0], [1, 2], split="eval")
+
+    assert recorder.log_eval(5) == {
+        "bimix/step": 5, "bimix/tokens": 10, "bimix_eval_loss/code": 3.0, "bimix_eval_loss/web": 2.0,
+        "bimix_eval_tokens/code": 1, "bimix_eval_tokens/web": 2,
+    }  # fmt: skip
+    assert recorder.log_eval(6) == {}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_bad_loss_leaves_the_rest_right_and_is_counted_and_said_once(bad: float) -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+    recorder.add([0, 0, 1], [1.0, bad, 2.0])
+
+    with pytest.warns(UserWarning, match=r"1 losses of domain 'code' up to step 3 were NaN or infinite"):
+        row = recorder.log_train(3)
+
+    assert (row["bimix_train_loss/code"], row["bimix_train_loss/web"]) == (1.0, 2.0)
+    assert row["bimix_nonfinite/code"] == 1
+    assert row["bimix/tokens"] == 2
+    recorder.add([0], [bad])
+    assert recorder.log_train(4)["bimix_nonfinite/code"] == 1  # a second warning would be an error here
+
+
+@pytest.mark.parametrize(
+    ("ids", "losses", "complaint"),
+    [
+        ([0, 3], [1.0, 1.0], r"domain id 3 is outside 0\.\.2 \(0 'code', 1 'web', 2 'math'\)"),
+        ([-1], [1.0], "domain id -1 is outside"),
+        ([0.0], [1.0], "must be integers, got float64"),
+        (["code"], [1.0], "must be integers"),
+        ([0, 1], [1.0], r"ids of shape \(2,\) don't fit losses of shape \(1,\)"),
+    ],
+)
+def test_what_belongs_to_no_domain_is_refused(ids: list[object], losses: list[float], complaint: str) -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+
+    with pytest.raises(RecorderError, match=complaint):
+        recorder.add(ids, losses)  # type: ignore[arg-type]
+
+
+def test_a_mixture_over_other_domains_is_refused() -> None:
+    with pytest.raises(MixtureError, match=r"unknown 'cobol'; the domains are 'code', 'web'"):
+        DomainLossRecorder(["code", "web"], {"code": 0.5, "cobol": 0.5})
+    with pytest.raises(MixtureError, match=r"sum to 0\.9"):
+        DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.4})
+
+
+def feed(recorder: DomainLossRecorder, steps: range) -> None:
+    for step in steps:
+        recorder.add([0, 1, 2], [3.0 / step, 2.0, 1.0], [step, 1, 2])
+        if step % 2 == 0:
+            recorder.log_train(step)
+            recorder.add([0, 1, 2], [3.0, 2.0, 1.0 * step], split="eval")
+            recorder.log_eval(step)
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been() -> None:
+    whole, first = (DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3)) for _ in range(2))
+    feed(whole, range(1, 10))
+    feed(first, range(1, 6))
+
+    second = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    feed(second, range(6, 10))
+
+    assert second.state_dict() == whole.state_dict()
+    assert second.log_train(9) == whole.log_train(9)
+    assert second.curves() == whole.curves()
+    with pytest.raises(RecorderError, match="the checkpoint has domains"):
+        DomainLossRecorder(["a"]).load_state_dict(first.state_dict())
+
+
+def test_a_run_ends_with_its_curves() -> None:
+    tracker = Tracker()
+    recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker, tokenizer="t")
+    feed(recorder, range(1, 6))
+    recorder.finish(5)
+
+    curves = json.loads(tracker.files["bimix/curves.json"])
+    assert [row["bimix/step"] for row in curves["rows"]] == [2, 4]
+    assert curves["manifest"]["tokenizer"] == "t"
+    assert curves["manifest"]["eval_set"].startswith("sums:")
+    assert tracker.rows[-1]["bimix_train_loss/code"] == 3.0 / 5 / 5  # what came after the last row isn't lost
+    assert tracker.ended
+    assert tracker.manifests[-1].eval_set == curves["manifest"]["eval_set"]
+
+
+@pytest.mark.parametrize("fails", ["start", "log", "artifact", "finish"])
+def test_a_tracker_that_fails_neither_stops_training_nor_loses_a_row(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), Tracker(fails))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        feed(recorder, range(1, 10))
+        recorder.finish(9)
+
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 2
+    assert f"the tracker failed (ConnectionError: no {fails}). Training goes on" in said[0]
+    assert "jsonl:bimix-undelivered reads them" in said[1]
+    kept = Observations.from_source("jsonl:bimix-undelivered")
+    assert sorted(set(kept.losses["step"])) == [2, 4, 6, 8]
+
+
+def test_a_tracker_that_recovers_gets_every_row_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    steady, shaky = Tracker(), Tracker("log", times=1)
+
+    def train(tracker: Tracker) -> None:
+        recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker)
+        feed(recorder, range(1, 10))
+        recorder.finish(9)
+
+    train(steady)
+    with pytest.warns(UserWarning, match="the tracker failed"):
+        train(shaky)
+
+    assert shaky.rows == steady.rows
+    assert shaky.files == steady.files
+    assert not (tmp_path / "bimix-undelivered").exists()
+
+
+def test_without_numpy_types_in_rows() -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+    recorder.add(np.array([0, 1]), np.array([1.0, 2.0]), np.array([1, 1]))
+
+    assert {type(value) for value in recorder.log_train(1).values()} == {float}
