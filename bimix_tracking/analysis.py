@@ -20,7 +20,7 @@ from bimix_tracking.law_fit import LawFit
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation, recommend
-from bimix_tracking.report import html, markdown, noise
+from bimix_tracking.report import content, html, markdown, noise
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
 
@@ -107,9 +107,11 @@ class Analysis:
 
     def note(self) -> str:
         """Return the run description, Markdown: the answer first, then what to doubt."""
-        rec = self.recommendation
+        rec, page = self.recommendation, content.page(self)
         lines = [
-            f"**Recommended mixture for {rec.tokens:.4g} tokens** (BiMix, {len(self.observations.runs)} runs)",
+            f"**{escape(page.answer)}** {escape(page.gain)}",
+            "",
+            escape(page.noise),
             "",
             "| domain | recommended | reference | predicted loss | on the reference |",
             "|---|---|---|---|---|",
@@ -119,11 +121,7 @@ class Analysis:
             f"| {rec.predicted[d]:.4f} | {rec.reference_predicted[d]:.4f} |"
             for d in self.fit.domains
         ]
-        lines += [
-            "",
-            f"Predicted gain over the reference: {rec.gain:.4f} nats, all domains together, as weighted.",
-        ]
-        lines += [f"- {escape(text)}" for text in (*rec.warnings, *rec.held.values())]
+        lines += ["", *(f"- {escape(text)}" for text in (*rec.warnings, *rec.held.values()))]
         lines += ["", "The report is the artifact `bimix/report.html`; a trainer reads `bimix/mixture.yaml`."]
         return "\n".join(lines)
 

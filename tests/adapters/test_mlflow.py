@@ -168,7 +168,7 @@ def test_analysis_is_written_back_with_lineage(uri: str, tmp_path: Path) -> None
     names = ("mixture.yaml", "fit.json", "observations.csv", "lineage.json", "report.html", "report.md")
     assert files == {f"bimix/{name}" for name in names}
     assert {file.name for file in (tmp_path / "out").iterdir()} == set(names)
-    assert "**Recommended mixture" in run.data.tags["mlflow.note.content"]
+    assert run.data.tags["mlflow.note.content"].startswith("**For 1M tokens: ")
     assert "<script>" not in run.data.tags["mlflow.note.content"]
     assert run.info.status == "FINISHED"
     assert found.location is not None

@@ -54,8 +54,9 @@ def test_the_core_tests_pass_against_the_wheel(site: Path, tmp_path: Path) -> No
     # -S would hide the dependencies too; a path of ours goes before the editable install's.
     environment = os.environ | {"PYTHONPATH": str(site), "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "hypothesis")}
     where = "import bimix_tracking, bimix_integrations; print(bimix_tracking.__file__, bimix_integrations.__file__)"
-    seen = subprocess.run([sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=True)
-    assert seen.stdout.split() == [
+    # Where Python starts is on its path too: outside the checkout, then.
+    seen = subprocess.check_output([sys.executable, "-c", where], env=environment, cwd=tmp_path, text=True)
+    assert seen.split() == [
         str(site / "bimix_tracking" / "__init__.py"),
         str(site / "bimix_integrations" / "__init__.py"),
     ]
