@@ -13,6 +13,7 @@ import pytest
 import torch
 from bimix_integrations.trainers.torch import DomainLossMeter
 from bimix_integrations.trainers.transformers import DomainCollator, DomainLossCallback
+from mlflow.tracking import MlflowClient
 from torch.nn import functional
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, default_data_collator
@@ -238,6 +239,37 @@ def test_evaluations_before_and_after_training_are_recorded(tmp_path: Path) -> N
     steps = [row["bimix/step"] for row in watcher.recorder.curves()["rows"]]
     assert steps == [0, 3, 6]
     assert rows[after]["bimix_eval_loss/web"] == pytest.approx(by_step(rows)[6]["bimix_eval_loss/web"], rel=1e-6)
+
+
+def test_a_prediction_is_no_evaluation(tmp_path: Path) -> None:
+    rows = Rows()
+    trainer = run_trainer(tmp_path, callback(rows))
+    trainer.predict(examples(9, 5))  # type: ignore[arg-type]
+    trainer.evaluate()
+
+    assert rows[-1]["bimix_eval_tokens/web"] == by_step(rows)[3]["bimix_eval_tokens/web"]
+    assert rows[-1]["bimix_eval_loss/web"] == pytest.approx(by_step(rows)[6]["bimix_eval_loss/web"], rel=1e-6)
+
+
+def test_beside_the_trainer_s_own_mlflow_callback_there_is_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "shared")
+    monkeypatch.chdir(tmp_path)
+    watcher = DomainLossCallback(DOMAINS, {"code": 0.4, "web": 0.4, "c++": 0.2}, tracker="mlflow:shared")
+
+    run_trainer(tmp_path, watcher, arguments={"report_to": "mlflow", "run_name": "theirs"})
+
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("shared")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    # The trainer's callback ends the run before ours hears of the end; what we then write must still go there.
+    assert run.info.status == "FINISHED"
+    assert "eval_loss" in run.data.metrics
+    assert "bimix_eval_loss/web" in run.data.metrics
+    assert "bimix/curves.json" in {file.path for file in client.list_artifacts(run.info.run_id, "bimix")}
 
 
 def test_the_manifest_says_what_the_trainer_knows(tmp_path: Path) -> None:

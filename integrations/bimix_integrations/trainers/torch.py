@@ -139,6 +139,11 @@ class DomainLossMeter:
             )
             totals.zero_()
 
+    def discard(self, split: str) -> None:
+        """Forget the sums of a split that are still on the device."""
+        if split in self._totals:
+            self._totals[split].zero_()
+
     def log_train(self, step: int) -> dict[str, float]:
         """Emit the training losses since the last such row; see `DomainLossRecorder.log_train`."""
         self.flush()

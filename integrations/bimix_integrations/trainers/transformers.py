@@ -154,6 +154,10 @@ class DomainLossCallback(transformers.TrainerCallback):
             if self._trained:
                 self.recorder.finish()  # the curves have grown
 
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        """Forget what a prediction added: it is no evaluation, and must not get into the next one."""
+        self._meter.discard("eval")
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""
         self._log_evaluation(state.global_step)
