@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bimix_tracking.recorder import DomainLossRecorder as DomainLossRecorder
     from bimix_tracking.tracking import open_source as open_source
     from bimix_tracking.tracking import open_tracker as open_tracker
+    from bimix_tracking.validation import cross_validate as cross_validate
 
 _ROOMS = {
     "analysis": ("Analysis", "analyze"),
@@ -31,6 +32,7 @@ _ROOMS = {
     "recommendation": ("Recommendation", "recommend"),
     "recorder": ("DomainLossRecorder",),
     "tracking": ("open_source", "open_tracker"),
+    "validation": ("cross_validate",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

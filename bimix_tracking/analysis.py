@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from bimix_tracking import keys
+from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting import fit_law
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.mixture import Mixture
@@ -23,8 +24,7 @@ from bimix_tracking.recommendation import Recommendation, recommend
 from bimix_tracking.report import content, html, markdown, noise
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
-
-_SOME_RUNS = 20
+from bimix_tracking.validation import Validation, cross_validate
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Analysis:
         observations: The cleaned sweep.
         fit: The fitted law.
         recommendation: The optimum at the target volume.
+        validation: What the law predicts of mixtures it has not seen; None with fewer than three mixtures.
         created: When, UTC, ISO 8601.
         location: Where the tracker shows it, if it was written back.
     """
@@ -42,11 +43,15 @@ class Analysis:
     observations: Observations
     fit: LawFit
     recommendation: Recommendation
+    validation: Validation | None
     created: str
     location: str | None = None
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Write `mixture.yaml`, `fit.json`, `observations.csv`, `lineage.json`, `report.md` and `report.html`.
+        """Write mixture, fit, validation, observations, lineage and report; return the files.
+
+        `mixture.yaml`, `fit.json`, `validation.json` (if there is one), `observations.csv`, `lineage.json`,
+        `report.md` and `report.html`.
 
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
@@ -58,6 +63,8 @@ class Analysis:
             "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
             "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
         }
+        if self.validation is not None:
+            texts["validation.json"] = json.dumps(self.validation.to_dict(), indent=1, ensure_ascii=False)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         self.observations.to_csv(folder / "observations.csv")
@@ -113,6 +120,8 @@ class Analysis:
             "",
             escape(page.noise),
             "",
+            escape(page.held_out),
+            "",
             "| domain | recommended | reference | predicted loss | on the reference |",
             "|---|---|---|---|---|",
         ]
@@ -141,6 +150,9 @@ class Analysis:
             result[keys.key("bimix_recommended", domain)] = rec.mixture[domain]
             result[keys.key("bimix_predicted_loss", domain)] = rec.predicted[domain]
             result[keys.key("bimix_fit_error", domain)] = self.fit.targets[domain].error
+            if self.validation is not None:
+                error = self.validation.error.get(domain)
+                result |= {} if error is None else {keys.key("bimix_heldout_error", domain): error}
         return result
 
 
@@ -190,8 +202,12 @@ def analyze(
     found = recommend(fit, tokens, weights=weights, reference=reference)
     if progress:
         progress("fitting", 1, 1)
+    try:
+        held_out = cross_validate(obs, weights=weights, fit=fit)
+    except ObservationsError:  # two mixtures can be fitted, and leave nothing to validate on
+        held_out = None
     created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    result = Analysis(observations=obs, fit=fit, recommendation=found, created=created)
+    result = Analysis(observations=obs, fit=fit, recommendation=found, validation=held_out, created=created)
     if out is not None:
         result.save(out)
     if write_back:

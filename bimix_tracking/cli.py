@@ -140,12 +140,21 @@ def _print_analysis(found: Analysis) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     _print_notes(found.observations)
-    rec, fit = found.recommendation, found.fit
+    rec, fit, unseen = found.recommendation, found.fit, found.validation
     # In a log file there is no width to fit: a table that wraps there cannot be read.
     console = Console(width=None if sys.stdout.isatty() else 140)
     table = Table(title=f"Mixture for {rec.tokens:.4g} tokens, from {len(found.observations.runs)} runs")
     table.add_column("domain")
-    for name in ("recommended", "reference", "tried", "predicted loss", "on reference", "alpha", "fit error", "fit"):
+    for name in (
+        "recommended",
+        "reference",
+        "tried",
+        "predicted loss",
+        "on reference",
+        "alpha",
+        "held-out error",
+        "fit",
+    ):
         table.add_column(name, justify="left" if name == "fit" else "right")
     for domain in fit.domains:
         fitted = fit.targets[domain]
@@ -157,7 +166,7 @@ def _print_analysis(found: Analysis) -> None:
             f"{rec.predicted[domain]:.4f}",
             f"{rec.reference_predicted[domain]:.4f}",
             f"{fitted.parameters['alpha']:.4f}",
-            f"{100 * fitted.error:.2f} %",
+            f"{100 * unseen.error[domain]:.2f} %" if unseen and domain in unseen.error else "–",
             fitted.outcome.name.lower().replace("_", " "),
         )
     console.print(table)
@@ -166,6 +175,8 @@ def _print_analysis(found: Analysis) -> None:
         + escape(found.noise()),
         soft_wrap=True,
     )
+    if unseen is not None:
+        console.print(escape(unseen.sentences()), soft_wrap=True)
     for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items())):
         console.print(f"warning: {escape(text)}", soft_wrap=True, style="yellow")
 

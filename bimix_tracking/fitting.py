@@ -17,7 +17,7 @@ from bimix_tracking.errors import ObservationsError
 from bimix_tracking.law_fit import DomainFit, LawFit, Outcome
 from bimix_tracking.laws import Law
 from bimix_tracking.laws import law as find_law
-from bimix_tracking.least_squares import minimize
+from bimix_tracking.least_squares import Model, minimize
 from bimix_tracking.observations import Observations
 from bimix_tracking.pooling import Note
 
@@ -73,7 +73,7 @@ def fit_law(
     if not targets:
         raise ObservationsError(f"no loss is of a domain of the mixtures: {obs.targets} against {obs.domains}")
     scale = float(np.exp(np.log(obs.losses["tokens"]).mean()))
-    data = [_points(obs, target, scale, zero_share, notes) for target in targets]
+    data = [points_of(obs, target, scale, zero_share, notes) for target in targets]
     floor = ZERO_SHARE if zero_share is None else zero_share
     fits = _fit_batch(model, data, scale, huber_delta)
     tokens = obs.losses["tokens"]
@@ -92,18 +92,20 @@ def fit_law(
 
 
 @dataclass(frozen=True)
-class _Points:
+class Points:
     """What one domain is fitted to; arrays of shape (points,)."""
 
+    run: npt.NDArray[np.intp]
+    """Position of the point's run in `Observations.runs`."""
     share: Array
     log_share: Array
     log_u: Array
     log_loss: Array
     weight: Array
-    runs: int
 
 
-def _points(obs: Observations, target: str, scale: float, zero_share: float | None, notes: list[Note]) -> _Points:
+def points_of(obs: Observations, target: str, scale: float, zero_share: float | None, notes: list[Note]) -> Points:
+    """Return what a domain is fitted to, and add to `notes` what its proportions near zero made necessary."""
     table = obs.losses[obs.losses["domain"] == target]
     share = obs.mixtures[target].reindex(table["run"]).to_numpy(float)
     low = share < (ZERO_SHARE if zero_share is None else zero_share)
@@ -117,24 +119,89 @@ def _points(obs: Observations, target: str, scale: float, zero_share: float | No
             notes.append(Note("adjusted", text, runs, domain=target))
     tokens = table["eval_tokens"].to_numpy(float)
     known = np.isfinite(tokens).all() and (tokens > 0).all() and len(tokens) > 0
-    return _Points(
+    position = {run: i for i, run in enumerate(obs.runs)}
+    return Points(
+        run=np.array([position[run] for run in table["run"]], np.intp),
         share=share,
         log_share=np.log(np.maximum(share, ZERO_SHARE if zero_share is None else zero_share)),
         log_u=np.log(table["tokens"].to_numpy(float) / scale),
         log_loss=np.log(table["loss"].to_numpy(float)),
         weight=tokens / tokens.mean() if known else np.ones(len(table)),
-        runs=int(table["run"].nunique()),
     )
 
 
-def _fit_batch(model: Law, data: Sequence[_Points], scale: float, delta: float) -> list[DomainFit]:
-    """Fit all domains and all their starts as one batch; points are padded with weight 0."""
+def refit(obs: Observations, fit: LawFit, run_weights: Array) -> Array:
+    """Fit again with each run counted so often: held-out folds (0 or 1), or bootstrap replicates (how often drawn).
+
+    All replicates of all targets are one batch that starts from the fit at hand, so a replicate costs a few steps.
+
+    Args:
+        obs: The sweep that was fitted.
+        fit: Its fit.
+        run_weights: Non-negative, shape (replicates, runs), in the order of `obs.runs`.
+
+    Returns:
+        θ of the law, shape (replicates, targets, parameters). NaN where the runs that count cannot tell the effect of
+        the proportion.
+    """
+    model = find_law(fit.law)
+    data = [points_of(obs, target, fit.scale, fit.zero_share, []) for target in fit.targets]
+    x, u, y, w = _padded(data)
+    run = np.stack([np.pad(d.run, (0, x.shape[1] - len(d.run))) for d in data])
+    replicates, count, size = len(run_weights), len(data), len(model.parameters)
+    weights = (run_weights[:, run] * w).reshape(replicates * count, -1)
+    which = np.tile(np.arange(count), replicates)
+    lower, upper = (bound[which] for bound in model.bounds(y, w))
+    free = np.array(
+        [
+            model.identifiable(_distinct(x[of][counted]), _distinct(u[of][counted]))
+            for of, counted in zip(which, weights > 0, strict=True)
+        ]
+    )
+    held = model.held()
+    parameters = [
+        {name: 0.0 if np.isnan(value) else value for name, value in fitted.parameters.items()}
+        if fitted.outcome.usable
+        else None
+        for fitted in fit.targets.values()
+    ]
+    start = np.stack([held if known is None else model.internal(known, fit.scale) for known in parameters])[which]
+    told = free[:, 0] & np.array([known is not None for known in parameters])[which]
+    weights = np.where(told[:, None], weights, 0.0)
+    found = minimize(
+        _model_of(model, x, u, y, which),
+        start,
+        weights,
+        lower=np.where(free, lower, held),
+        upper=np.where(free, upper, held),
+        delta=fit.huber_delta,
+    )
+    return np.where(told[:, None], found.theta, np.nan).reshape(replicates, count, size)
+
+
+def _padded(data: Sequence[Points]) -> tuple[Array, Array, Array, Array]:
+    """Return log share, log u, log loss and weight of all domains, shape (domains, points), padded with weight 0."""
     most = max(1, *(len(d.log_loss) for d in data))
+    x, u, y, w = (
+        np.stack([np.pad(getattr(d, name), (0, most - len(d.log_loss))) for d in data])
+        for name in ("log_share", "log_u", "log_loss", "weight")
+    )
+    return x, u, y, w
 
-    def padded(name: str) -> Array:
-        return np.stack([np.pad(getattr(d, name), (0, most - len(d.log_loss))) for d in data])
 
-    x, u, y, w = (padded(name) for name in ("log_share", "log_u", "log_loss", "weight"))
+def _model_of(model: Law, x: Array, u: Array, y: Array, which: npt.NDArray[np.intp]) -> Model:
+    """Return residuals and Jacobian of problems that are each of the domain that `which` says."""
+
+    def residuals(theta: Array, problem: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+        of = which[problem]
+        return model.log_loss(theta, x[of], u[of]) - y[of], model.jacobian(theta, x[of], u[of])
+
+    return residuals
+
+
+def _fit_batch(model: Law, data: Sequence[Points], scale: float, delta: float) -> list[DomainFit]:
+    """Fit all domains and all their starts as one batch; points are padded with weight 0."""
+    x, u, y, w = _padded(data)
     w = np.where(w.sum(-1, keepdims=True) > 0, w, 1e-300)  # an empty domain: nothing to fit, nothing to divide by
     starts = model.starts(x, u, y, w)
     lower, upper = model.bounds(y, w)
@@ -143,15 +210,14 @@ def _fit_batch(model: Law, data: Sequence[_Points], scale: float, delta: float) 
     lower, upper = np.where(free, lower, held), np.where(free, upper, held)
     count, tries, size = starts.shape
     which = np.repeat(np.arange(count), tries)
-
-    def residuals(theta: Array, problem: npt.NDArray[np.intp]) -> tuple[Array, Array]:
-        of = which[problem]
-        return (
-            model.log_loss(theta, x[of], u[of]) - y[of],
-            model.jacobian(theta, x[of], u[of]),
-        )
-
-    found = minimize(residuals, starts.reshape(-1, size), w[which], lower=lower[which], upper=upper[which], delta=delta)
+    found = minimize(
+        _model_of(model, x, u, y, which),
+        starts.reshape(-1, size),
+        w[which],
+        lower=lower[which],
+        upper=upper[which],
+        delta=delta,
+    )
     theta, cost, converged = (
         values.reshape(count, tries, *values.shape[1:]) for values in (found.theta, found.cost, found.converged)
     )
@@ -175,7 +241,7 @@ def _fit_batch(model: Law, data: Sequence[_Points], scale: float, delta: float) 
                 },
                 outcome=outcome,
                 points=len(points.log_loss),
-                runs=points.runs,
+                runs=_distinct(points.run.astype(float)),
                 error=float(np.abs(np.expm1(residual)).mean()) if len(residual) else np.nan,
                 r2=_r_squared(points.log_loss, residual),
                 starts=(agree, tries),
@@ -192,7 +258,7 @@ def _reported(free: npt.NDArray[np.bool_]) -> list[bool]:
 
 
 def _outcome(
-    points: _Points,
+    points: Points,
     theta: Array,
     free: npt.NDArray[np.bool_],
     at_bound: Mapping[str, str],

@@ -14,6 +14,7 @@ from bimix_tracking.pooling import Note
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report import noise
 from bimix_tracking.report.numbers import MISSING, digits, listing, nats, percent, printable, shorten, tokens
+from bimix_tracking.validation import Validation
 
 _SOME_NOTES = 3
 """More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
@@ -23,9 +24,10 @@ CAUTION = (
     "Compare it with the difference between repeated seeds before acting on it."
 )
 FIT_NOTE = (
-    "The error column is the mean of |predicted − observed| / observed on the very runs that were fitted: it is no "
-    "held-out error, and says nothing about mixtures or token counts that were not tried. R² mostly sees the fall of "
-    "the loss along training."
+    "Errors are means of |predicted − observed| / observed. The fit error is on the very runs that were fitted; the "
+    "held-out error is on mixtures that the fit has not seen, and beside it that of the mean of the other runs at the "
+    "same token count, with no law at all. None of them says anything about token counts that were not tried. "
+    "R² mostly sees the fall of the loss along training."
 )
 GLOSSARY = {
     "nats per token": "the loss: mean negative natural logarithm of the probability given to each next token; "
@@ -49,6 +51,10 @@ class Result(Protocol):
     @property
     def recommendation(self) -> Recommendation:
         """The optimum and its reference."""
+
+    @property
+    def validation(self) -> Validation | None:
+        """What the law predicts of mixtures it has not seen."""
 
     @property
     def created(self) -> str:
@@ -80,6 +86,8 @@ class Fitted:
     domain: str
     parameters: tuple[str, ...]
     error: str
+    held_out: str
+    baseline: str
     r2: str
     starts: str
     points: str
@@ -122,6 +130,7 @@ class Page:
     shares: tuple[Share, ...]
     total: tuple[str, str, str]
     parameters: tuple[str, ...]
+    held_out: str
     fitted: tuple[Fitted, ...]
     remedies: tuple[str, ...]
     spreads: tuple[Spread, ...]
@@ -157,7 +166,8 @@ def page(result: Result) -> Page:
             nats(-rec.gain),
         ),
         parameters=tuple(dict.fromkeys(name for fitted in fit.targets.values() for name in fitted.parameters)),
-        fitted=tuple(_fitted(fit, domain) for domain in targets),
+        held_out=_held_out(result.validation),
+        fitted=tuple(_fitted(fit, result.validation, domain) for domain in targets),
         remedies=tuple(_remedies(fit)),
         spreads=tuple(_spread(obs, domain) for domain in targets),
         notes=tuple(_notes(fit.notes)),
@@ -196,12 +206,29 @@ def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
     )
 
 
-def _fitted(fit: LawFit, domain: str) -> Fitted:
+def _held_out(validation: Validation | None) -> str:
+    if validation is None:
+        return "Nothing is known of mixtures the law has not seen: leaving one out takes at least three mixtures."
+    return validation.sentences()
+
+
+def _percent_or_missing(error: float) -> str:
+    return f"{100 * error:.2f}" if np.isfinite(error) else MISSING
+
+
+def _fitted(fit: LawFit, validation: Validation | None, domain: str) -> Fitted:
     found = fit.targets[domain]
+    unseen, without = (
+        (validation.error.get(domain, np.nan), validation.baseline_error.get(domain, np.nan))
+        if validation is not None
+        else (np.nan, np.nan)
+    )
     return Fitted(
         domain=printable(domain),
         parameters=tuple(digits(value) for value in found.parameters.values()),
-        error=f"{100 * found.error:.2f}" if np.isfinite(found.error) else MISSING,
+        error=_percent_or_missing(found.error),
+        held_out=_percent_or_missing(unseen),
+        baseline=_percent_or_missing(without),
         r2=f"{found.r2:.4f}".replace("-", "−") if np.isfinite(found.r2) else MISSING,
         starts=f"{found.starts[0]} of {found.starts[1]}",
         points=f"{found.points} / {found.runs}",

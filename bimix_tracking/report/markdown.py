@@ -40,7 +40,8 @@ def render(result: content.Result) -> str:
         "## Recommended mixture",
         f"Losses are predicted, in nats per token; a change below 0 is better. Reference: {escape(page.reference)}.",
         _mixtures(page),
-        "## Fit",
+        "## How well the law fits",
+        escape(page.held_out),
         _fits(page),
         escape(content.FIT_NOTE),
         _bullets("", page.remedies),
@@ -85,9 +86,13 @@ def _mixtures(page: content.Page) -> str:
 
 
 def _fits(page: content.Page) -> str:
+    errors = ["fit error, %", "held-out error, %", "mean of the others, %"]
     return _table(
-        ["domain", *page.parameters, "error, %", "R²", "starts agreeing", "points / runs", "outcome"],
-        [(f.domain, *f.parameters, f.error, f.r2, f.starts, f.points, f.outcome) for f in page.fitted],
+        ["domain", *page.parameters, *errors, "R²", "starts agreeing", "points / runs", "outcome"],
+        [
+            (f.domain, *f.parameters, f.error, f.held_out, f.baseline, f.r2, f.starts, f.points, f.outcome)
+            for f in page.fitted
+        ],
     )
 
 

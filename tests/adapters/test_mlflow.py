@@ -165,7 +165,15 @@ def test_analysis_is_written_back_with_lineage(uri: str, tmp_path: Path) -> None
     (run,) = runs_of(uri, "analysis")
     client = client_of(uri)
     files = {file.path for file in client.list_artifacts(run.info.run_id, "bimix")}
-    names = ("mixture.yaml", "fit.json", "observations.csv", "lineage.json", "report.html", "report.md")
+    names = (
+        "mixture.yaml",
+        "fit.json",
+        "validation.json",
+        "observations.csv",
+        "lineage.json",
+        "report.html",
+        "report.md",
+    )
     assert files == {f"bimix/{name}" for name in names}
     assert {file.name for file in (tmp_path / "out").iterdir()} == set(names)
     assert run.data.tags["mlflow.note.content"].startswith("**For 1M tokens: ")

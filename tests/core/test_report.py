@@ -110,7 +110,7 @@ def test_both_pages_say_the_numbers_of_the_analysis(plain: Analysis) -> None:
         assert plain.fit.data_hash in text
         assert plain.created in text
         assert "test sweep" in text
-        assert "no held-out error" in " ".join(text.split())
+        assert "held-out error is on mixtures that the fit has not seen" in " ".join(text.split())
 
 
 def test_the_answer_names_the_largest_domain_first(plain: Analysis) -> None:

@@ -38,7 +38,15 @@ def test_the_store_holds_the_runs_the_analysis_and_the_checks(pilot: tuple[Path,
     assert (sweeps.count("pilot"), sweeps.count("check")) == (8, 5)
     (analysis,) = [run for run in runs if run.data.tags["bimix.role"] == "analysis"]
     files = {file.path for file in client.list_artifacts(analysis.info.run_id, "bimix")}
-    names = ("mixture.yaml", "fit.json", "observations.csv", "lineage.json", "report.html", "report.md")
+    names = (
+        "mixture.yaml",
+        "fit.json",
+        "validation.json",
+        "observations.csv",
+        "lineage.json",
+        "report.html",
+        "report.md",
+    )
     assert files == {f"bimix/{name}" for name in names}
 
 

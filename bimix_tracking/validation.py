@@ -1,0 +1,211 @@
+"""Held-out mixtures: how far off the law is on runs it has not seen, beside what one would say without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import spearmanr
+
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting import fit_law, points_of, refit
+from bimix_tracking.law_fit import LawFit
+from bimix_tracking.laws import law as find_law
+from bimix_tracking.observations import Observations
+
+Array = npt.NDArray[np.float64]
+
+_MIN_MIXTURES = 3
+_MIN_RANKED = 4
+_LAST = 0.95
+"""Runs are ranked against each other if their last checkpoint is at no less than this of the longest run's tokens."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Every loss predicted by a fit that has not seen its mixture.
+
+    Args:
+        law: The law.
+        folds: How many parts the mixtures were divided into; each was left out once.
+        predictions: Columns `run`, `tokens`, `domain`, `observed`, `predicted`, `baseline`; losses in nats per token.
+            The baseline is the mean log loss of the other runs at that token count: no law at all.
+        weights: Weight of each target domain in the sum that `rank_correlation` is about.
+    """
+
+    law: str
+    folds: int
+    predictions: pd.DataFrame
+    weights: Mapping[str, float]
+
+    @property
+    def error(self) -> dict[str, float]:
+        """Mean |predicted − observed| / observed by domain."""
+        return self._errors("predicted")
+
+    @property
+    def baseline_error(self) -> dict[str, float]:
+        """The same of the baseline."""
+        return self._errors("baseline")
+
+    @property
+    def mean_error(self) -> float:
+        """Mean relative error over all domains."""
+        return float(np.mean(list(self.error.values())))
+
+    @property
+    def mean_baseline_error(self) -> float:
+        """The same of the baseline."""
+        return float(np.mean(list(self.baseline_error.values())))
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's correlation over runs: the weighted sum of losses at the last checkpoint, predicted and observed.
+
+        It asks what R² along training hides: are good mixtures told from bad ones? NaN below four runs.
+        """
+        sums = self._last_sums()
+        if len(sums) < _MIN_RANKED:
+            return float("nan")
+        return float(spearmanr(sums["observed"], sums["predicted"]).statistic)
+
+    def sentences(self) -> str:
+        """Return in plain words how far the law can be trusted on mixtures it has not seen."""
+        rank, ranked = self.rank_correlation, len(self._last_sums())
+        said = (
+            f"On mixtures it has not seen ({self.folds} folds), the law is off by {100 * self.mean_error:.2f} % on "
+            f"average; the mean of the other runs, with no law at all, by {100 * self.mean_baseline_error:.2f} %. "
+        )
+        if self.mean_error >= self.mean_baseline_error:
+            said += "The law tells nothing about the mixture here: don't act on its recommendation. "
+        if np.isnan(rank):
+            return said + f"Too few runs can be ranked ({ranked}) to say whether it tells good mixtures from bad ones."
+        return said + (
+            f"Of {ranked} runs it ranks the summed final losses with a correlation of {rank:.2f} "
+            "(1: the right order; 0: chance)."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON types."""
+        rank = self.rank_correlation
+        return {
+            "law": self.law,
+            "folds": self.folds,
+            "what": "each mixture predicted by a fit that hasn't seen it; error: mean |predicted/observed - 1|",
+            "mean_error": self.mean_error,
+            "mean_baseline_error": self.mean_baseline_error,
+            "baseline": "mean log loss of the other runs at that token count",
+            "rank_correlation": None if np.isnan(rank) else rank,
+            "ranked_runs": len(self._last_sums()),
+            "error": self.error,
+            "baseline_error": self.baseline_error,
+            "predictions": self.predictions.to_dict("records"),
+        }
+
+    def _errors(self, column: str) -> dict[str, float]:
+        off = (self.predictions[column] / self.predictions["observed"] - 1).abs()
+        return {str(d): float(v) for d, v in off.groupby(self.predictions["domain"], sort=False).mean().items()}
+
+    def _last_sums(self) -> pd.DataFrame:
+        counted = {domain: weight for domain, weight in self.weights.items() if weight > 0}
+        table = self.predictions[self.predictions["domain"].isin(list(counted))]
+        last = table[table["tokens"] == table.groupby("run")["tokens"].transform("max")]
+        last = last[last["tokens"] >= _LAST * last["tokens"].max()]
+        factor = last["domain"].map(counted)
+        sums = last[["observed", "predicted"]].mul(factor, axis=0).groupby(last["run"]).sum()
+        # A run without one of the domains has a smaller sum for that alone.
+        whole = last.groupby("run")["domain"].nunique() == len(counted)
+        kept: pd.DataFrame = sums[whole.reindex(sums.index)]
+        return kept
+
+
+def cross_validate(
+    obs: Observations,
+    law: str = "bimix",
+    *,
+    folds: int = 8,
+    seed: int = 0,
+    weights: Mapping[str, float] | None = None,
+    fit: LawFit | None = None,
+) -> Validation:
+    """Leave mixtures out, fit the rest, and predict the mixtures left out.
+
+    Runs of one mixture are left out together: a repeat in the fit would give its twin away.
+
+    Args:
+        obs: The sweep.
+        law: Which law.
+        folds: Into how many parts the mixtures are divided, at most one a mixture.
+        seed: Of the division, where there are more mixtures than folds.
+        weights: Weight of each target domain in the ranking; 1 where not named.
+        fit: The law's fit to all of `obs`, if it is at hand.
+
+    Raises:
+        ObservationsError: Fewer than three mixtures, or none that can be left out.
+
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.2 * 2}
+    ...         for a in (0.2, 0.4, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> found = cross_validate(obs)
+    >>> found.folds, round(found.error["a"], 6), round(found.baseline_error["a"], 2), round(found.rank_correlation, 3)
+    (4, 0.0, 0.05, 1.0)
+    """
+    fit = fit_law(obs, law) if fit is None else fit
+    fold = _folds(obs, folds, seed)
+    count = int(fold.max()) + 1
+    theta = refit(obs, fit, (fold[None, :] != np.arange(count)[:, None]).astype(float))
+    model = find_law(fit.law)
+    parts = []
+    for i, target in enumerate(fit.targets):
+        points = points_of(obs, target, fit.scale, fit.zero_share, [])
+        at = theta[fold[points.run], i]
+        told = np.isfinite(at).all(-1)
+        predicted = np.full(len(told), np.nan)
+        predicted[told] = model.log_loss(at[told], points.log_share[told, None], points.log_u[told, None])[:, 0]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "run": np.array(obs.runs)[points.run],
+                    "tokens": np.exp(points.log_u) * fit.scale,
+                    "domain": target,
+                    "observed": np.exp(points.log_loss),
+                    "predicted": np.exp(predicted),
+                    "baseline": np.exp(_baseline(points.run, points.log_u, points.log_loss, fold)),
+                }
+            )
+        )
+    table = pd.concat(parts, ignore_index=True).dropna()
+    if table.empty:
+        raise ObservationsError("without any one of its mixtures, the sweep cannot tell the effect of a proportion")
+    counted = {target: float((weights or {}).get(target, 1.0)) for target in fit.targets}
+    return Validation(fit.law, count, table, counted)
+
+
+def _folds(obs: Observations, folds: int, seed: int) -> npt.NDArray[np.intp]:
+    """Return the fold of each run; runs of one mixture share one."""
+    _, mixture = np.unique(np.round(obs.mixtures.to_numpy(float), 6), axis=0, return_inverse=True)
+    mixture = mixture.reshape(-1)
+    count = int(mixture.max()) + 1
+    if count < _MIN_MIXTURES:
+        raise ObservationsError(
+            f"{count} distinct mixture{'s' if count > 1 else ''}: leaving one out needs at least {_MIN_MIXTURES}"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    return (order % min(folds, count))[mixture]
+
+
+def _baseline(run: npt.NDArray[np.intp], log_u: Array, log_loss: Array, fold: npt.NDArray[np.intp]) -> Array:
+    """Return at each point the mean log loss, at its data volume, of the runs of other folds."""
+    present = np.unique(run)
+    at_points = np.empty((len(present), len(run)))
+    for row, one in enumerate(present):
+        own = run == one
+        order = np.argsort(log_u[own])
+        at_points[row] = np.interp(log_u, log_u[own][order], log_loss[own][order])
+    other = fold[present][:, None] != fold[run][None, :]
+    return np.asarray((at_points * other).sum(0) / np.maximum(other.sum(0), 1))
