@@ -142,7 +142,8 @@ class Pilot:
         # One variance for all mixtures: with two or three seeds each there is no telling them apart.
         spread = float(np.sqrt(np.mean([values.var(ddof=1) for values in sums.values()])))
         noise = 2 * spread * np.sqrt(2 / len(CHECK_SEEDS))
-        print(f"Two seeds of one mixture differ by {np.sqrt(2) * spread:.4f} nats in the sum (standard deviation).")
+        apart = np.sqrt(2) * spread
+        print(f"The sum differs between two seeds of one mixture with a standard deviation of {apart:.4f} nats.")
         for name in list(checks)[1:]:
             gain = float(sums[name].mean() - sums["recommended"].mean())
             promised = float(predicted[name].sum() - predicted["recommended"].sum())

@@ -42,7 +42,7 @@ def test_noise_free_parameters_come_back(sweep: MakeSweep, scale: float) -> None
         assert dict(found) == pytest.approx({"alpha": alpha, "beta": beta, "B": b, "C": c}, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(max_examples=40)
 @given(
     alpha=st.floats(0.01, 0.6),
     beta=st.floats(0.2, 1.0),
@@ -109,7 +109,7 @@ def test_one_wild_loss_hardly_moves_the_fit(sweep: MakeSweep) -> None:
     assert after == pytest.approx(before, rel=0.03)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30)
 @given(
     theta=st.tuples(st.floats(-0.5, 1), st.floats(-3, 0.5), st.floats(-3, 3), st.floats(-3, 3)),
     share=st.floats(1e-3, 1),

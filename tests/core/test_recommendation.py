@@ -43,7 +43,7 @@ def test_nothing_on_a_fine_grid_is_better() -> None:
     assert found.mixture.array(("a", "b", "c")) == pytest.approx(nearest, abs=0.006)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(laws=st.lists(st.tuples(st.floats(1e-3, 1.5), st.floats(0.1, 8), st.floats(0.01, 10)), min_size=2, max_size=50))
 def test_the_gradient_is_level_at_the_optimum(laws: list[tuple[float, float, float]]) -> None:
     names = [f"d{i}" for i in range(len(laws))]

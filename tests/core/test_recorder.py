@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bimix_tracking import DomainLossRecorder, Observations
@@ -54,7 +54,6 @@ class Tracker:
         self.ended = True
 
 
-@settings(deadline=None)
 @given(st.lists(tokens, min_size=1, max_size=4))
 def test_rows_equal_a_loop_over_tokens(batches: list[list[tuple[int, float, bool]]]) -> None:
     recorder = DomainLossRecorder(DOMAINS)

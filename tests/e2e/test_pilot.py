@@ -58,7 +58,7 @@ def test_what_is_printed_is_what_the_files_say(pilot: tuple[Path, str]) -> None:
         assert any(domain in line and f"{mixture[domain]:.3f}" in line for line in printed.splitlines())
     assert "Recommended against equal: " in printed
     assert "Recommended against by size: " in printed
-    assert "Two seeds of one mixture differ by" in printed
+    assert "between two seeds of one mixture with a standard deviation of" in printed
 
 
 def test_every_run_was_evaluated_on_every_domain(pilot: tuple[Path, str]) -> None:

@@ -87,6 +87,10 @@ class _Store:
         host = parts.netloc.rpartition("@")[2]
         return parts._replace(netloc=host).geturl() if parts.username or parts.password else self.tracking_uri
 
+    def redacted(self, error: MlflowException) -> str:
+        """Return what MLflow says, without the password that its texts may repeat."""
+        return str(error.message).replace(self.tracking_uri, self.shown)
+
     def experiment_id(self, *, create: bool) -> str:
         """Return the experiment's id, made if it may be."""
         name = self.experiment or "Default"
@@ -196,7 +200,7 @@ class MlflowSource:
                     if progress:
                         progress("reading runs", done, len(runs))
         except MlflowException as error:
-            raise SourceError(f"{self._store.shown}: MLflow says: {error.message}") from error
+            raise SourceError(f"{self._store.shown}: MLflow says: {self._store.redacted(error)}") from None
         return Observations.from_records(records, source=self._shown_uri)
 
     def write_back(self, analysis: WriteBack) -> str:
@@ -217,7 +221,9 @@ class MlflowSource:
                 client.set_tag(source, f"{TAG}analysis_run_id", run_id)
             client.set_terminated(run_id, "FINISHED")
         except MlflowException as error:
-            raise SourceError(f"{self._store.shown}: the analysis was not written: {error.message}") from error
+            raise SourceError(
+                f"{self._store.shown}: the analysis was not written: {self._store.redacted(error)}"
+            ) from None
         if self._store.tracking_uri.startswith("http"):
             return f"{self._store.shown}/#/experiments/{experiment}/runs/{run_id}"
         return f"run {run_id} (mlflow ui --backend-store-uri {self._store.shown})"
