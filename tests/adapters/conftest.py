@@ -28,29 +28,52 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Server:
+    """A real `mlflow server` on a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
+        command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(folder / "files")]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (folder / "log").open("w") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        _wait(self._process, self.address, folder / "log")
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
+        """End the server and its workers; more than once does no harm."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, with_signal)
+            self._process.wait(30)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start `mlflow server` and return its address."""
-    folder = tmp_path_factory.mktemp("mlflow-server")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = (folder / "log").open("w")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait(process, address, folder / "log")
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-        log.close()
+    """Return the address of a server that all tests share."""
+    started = Server(tmp_path_factory.mktemp("mlflow-server"))
+    yield started.address
+    started.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """Return a server that a test may kill."""
+    started = Server(tmp_path)
+    yield started
+    started.stop()
 
 
 def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -293,6 +295,31 @@ def test_training_goes_on_when_the_server_is_down(
     assert "10 undelivered rows are in bimix-undelivered" in kept_at
     kept = Observations.from_source(f"jsonl:{tmp_path}/bimix-undelivered")
     assert len(kept.losses) == 10
+
+
+def test_a_server_killed_in_mid_run_neither_stops_training_nor_loses_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_server: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = DomainLossRecorder(["a", "b"], {"a": 0.3, "b": 0.7}, open_tracker(f"mlflow+{own_server.address}#sweep"))
+
+    def evaluate(step: int) -> None:
+        recorder.add([0, 1], [1.0, 1.0], [300, 700])
+        recorder.add([0, 1], [3.0 / step, 2.0], split="eval")
+        recorder.log_eval(step)
+
+    evaluate(1)
+    own_server.stop(signal.SIGKILL)
+    # MLflow itself would try again for minutes: this must not, or the test runs into its time-out.
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for step in range(2, 6):
+            evaluate(step)
+        recorder.finish()
+
+    assert "no MLflow server answers" in str(warned[0].message)
+    kept = Observations.from_source(f"jsonl:{tmp_path}/bimix-undelivered")
+    assert kept.losses.query("domain == 'a'")["loss"].tolist() == pytest.approx([3.0, 1.5, 1.0, 0.75, 0.6])
 
 
 def test_artifacts_of_an_embedded_store_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

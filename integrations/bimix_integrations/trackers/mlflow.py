@@ -60,20 +60,28 @@ class _Store:
 
     @property
     def client(self) -> MlflowClient:
-        """The client; a dead server is told here, in seconds, before MLflow's own minutes of retries."""
+        """The client; made when first used, if the store is there."""
         if self._client is None:
-            if self.tracking_uri.startswith(("http://", "https://")):
-                try:
-                    requests.get(f"{self.tracking_uri}/health", timeout=_PROBE_SECONDS)
-                except requests.RequestException as error:
-                    raise SourceError(
-                        f"no MLflow server answers at {self.shown} ({type(error).__name__}). "
-                        "Is it running, and is the address right?"
-                    ) from None
-            elif self.explicit and self.tracking_uri.startswith("sqlite:"):
+            self.check()
+            if self.explicit and self.tracking_uri.startswith("sqlite:"):
                 self.database.parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(self.tracking_uri)
         return self._client
+
+    def check(self) -> None:
+        """Say in seconds that a server is dead: MLflow's own retries take minutes to.
+
+        Raises:
+            SourceError: No answer.
+        """
+        if self.tracking_uri.startswith(("http://", "https://")):
+            try:
+                requests.get(f"{self.tracking_uri}/health", timeout=_PROBE_SECONDS)
+            except requests.RequestException as error:
+                raise SourceError(
+                    f"no MLflow server answers at {self.shown} ({type(error).__name__}). "
+                    "Is it running, and is the address right?"
+                ) from None
 
     @property
     def database(self) -> Path:
@@ -158,6 +166,7 @@ class MlflowTracker:
 
     @property
     def _client(self) -> MlflowClient:
+        self._store.check()  # for every row: a server may die in mid-run, and training must not wait for it
         return self._store.client
 
     @property
