@@ -114,7 +114,7 @@ def _errors_as_exit_codes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
-    """Show progress on standard error: a moving bar on a terminal, nothing in a log file."""
+    """Show progress on standard error: a moving bar on a terminal, a line for each stage in a log file."""
     from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as Bars  # noqa: PLC0415
@@ -129,6 +129,8 @@ def _progress() -> Iterator[Progress]:
                 bars.remove_task(tasks.pop(""))
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
+                if not console.is_terminal:
+                    console.print(f"{what}…" if total == 1 else f"{what} ({total})…")
             bars.update(tasks[what], completed=done, total=total)
 
         yield show
