@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,7 @@ from bimix_tracking.errors import (
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis import Analysis
-    from bimix_tracking.observations import Observations
+    from bimix_tracking.pooling import Note
     from bimix_tracking.tracking import Progress
 
 _EXIT_CODES = {SourceError: 4, RecommendationError: 5, MissingDependencyError: 6}
@@ -92,7 +92,7 @@ def pull(
             obs.to_csv(output)
         except OSError as error:
             raise SourceError(f"cannot write {output}: {error}") from error
-        _print_notes(obs)
+        _print_notes(obs.notes)
         typer.echo(f"{output}: {len(obs.runs)} runs, {len(obs.targets)} domains, {len(obs.losses)} losses")
 
 
@@ -141,7 +141,7 @@ def _print_analysis(found: Analysis) -> None:
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    _print_notes(found.observations)
+    _print_notes(found.fit.notes)
     rec, fit, unseen = found.recommendation, found.fit, found.validation
     # In a log file there is no width to fit: a table that wraps there cannot be read.
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -183,9 +183,11 @@ def _print_analysis(found: Analysis) -> None:
         console.print(f"warning: {escape(text)}", soft_wrap=True, style="yellow")
 
 
-def _print_notes(obs: Observations) -> None:
-    for note in obs.notes:
-        typer.echo(str(note), err=True)
+def _print_notes(notes: Sequence[Note]) -> None:
+    from bimix_tracking.report.content import grouped  # noqa: PLC0415  # --help must not wait for SciPy
+
+    for line in grouped(notes):
+        typer.echo(line, err=True)
 
 
 def _number(text: str, option: str) -> float:

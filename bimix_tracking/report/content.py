@@ -170,7 +170,7 @@ def page(result: Result) -> Page:
         fitted=tuple(_fitted(fit, result.validation, domain) for domain in targets),
         remedies=tuple(_remedies(fit)),
         spreads=tuple(_spread(obs, domain) for domain in targets),
-        notes=tuple(_notes(fit.notes)),
+        notes=tuple(grouped(fit.notes)),
         facts=_facts(result),
         domains=tuple(map(printable, obs.domains)),
         runs=_runs(obs),
@@ -259,7 +259,8 @@ def _spread(obs: Observations, domain: str) -> Spread:
     return Spread(printable(domain), nats(losses[low]), percent(shares[low]), nats(losses[high]), percent(shares[high]))
 
 
-def _notes(notes: Sequence[Note]) -> Iterator[str]:
+def grouped(notes: Sequence[Note]) -> Iterator[str]:
+    """Return notes as lines; more than a few of one kind are one line that names some of their runs and domains."""
     kinds: dict[tuple[str, str], list[Note]] = {}
     for note in notes:
         kinds.setdefault((note.action, note.reason), []).append(note)

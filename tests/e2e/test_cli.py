@@ -98,6 +98,21 @@ def test_bad_data_and_a_fit_without_answer_have_codes_of_their_own(table: Path, 
     assert "Add at least one run with another proportion" in single.stderr
 
 
+def test_what_was_set_aside_is_told_in_few_lines(table: Path, tmp_path: Path) -> None:
+    sweep = pd.read_csv(table)
+    before = sweep.drop_duplicates("run").assign(tokens=0.0)
+    more = [before.assign(run=before["run"] + suffix) for suffix in ("", " again")]
+    pd.concat([sweep, sweep.assign(run=sweep["run"] + " again"), *more]).to_csv(tmp_path / "more.csv", index=False)
+
+    done = bimix("pull", f"csv:{tmp_path}/more.csv", "-o", tmp_path / "pulled.csv")
+
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "evaluated before training" in line]
+    assert "6 runs: 'run-0.2', 'run-0.5'" in said
+    assert "2 domains: 'c++', 'web'" in said
+    assert "12×" in said
+
+
 def test_a_table_cannot_be_written_back_to(table: Path) -> None:
     done = bimix("analyze", f"csv:{table}", "--tokens", "1e9", "--write-back")
 
