@@ -107,7 +107,10 @@ class Mixture(Mapping[str, float]):
         Raises:
             MixtureError: The file holds no mapping `mixture: {domain: proportion}`.
         """
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {error}") from error
         if not isinstance(document, dict) or not isinstance(document.get("mixture"), dict):
             raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}'")
         return cls(document["mixture"])

@@ -120,6 +120,11 @@ class Observations:
                 f"the table lacks the columns {', '.join(map(repr, missing))}; "
                 f"it has {', '.join(map(repr, table.columns))}"
             )
+        for column in [column for column in wanted if column != run]:
+            try:
+                table[column].astype(float)
+            except (TypeError, ValueError) as error:
+                raise ObservationsError(f"the column {column!r} must hold numbers: {error}") from error
         domains = check_domains(proportion_columns)
         shares = table[list(proportion_columns.values())].set_axis(list(domains), axis=1).astype(float)
         if run is None:
@@ -168,7 +173,8 @@ class Observations:
             raise ObservationsError(
                 f"none of the {len(records)} runs of {source} can be used: " + "; ".join(map(str, notes))
             )
-        named = [d for d in records[0].manifest.domains if any(d in mixture for mixture in mixtures.values())]
+        known = dict.fromkeys(d for record in records for d in record.manifest.domains)
+        named = [d for d in known if any(d in mixture for mixture in mixtures.values())]
         frame = pd.DataFrame([{**dict.fromkeys(named, 0.0), **m} for m in mixtures.values()], index=list(mixtures))
         losses = pd.DataFrame(rows, columns=list(LOSS_COLUMNS))
         return cls._validated(frame, losses, notes, source=source, run_ids=run_ids, shared=shared)
@@ -229,7 +235,7 @@ class Observations:
         filled = self.losses.assign(step=self.losses["step"].fillna(-1))  # a pivot drops NaN keys
         blocks = []
         for value, prefix in (("loss", _LOSS), ("eval_tokens", _EVAL_TOKENS)):
-            block = filled.pivot_table(index=index, columns="domain", values=value, sort=False, dropna=False)
+            block = filled.pivot_table(index=index, columns="domain", values=value, sort=False)
             if value == "eval_tokens" and not np.isfinite(block.to_numpy()).any():
                 continue
             blocks.append(block.reindex(columns=list(self.targets)).add_prefix(prefix))
@@ -251,6 +257,8 @@ class Observations:
         """
         try:
             table = pd.read_csv(path, dtype={"run": str})
+            if "run" in table.columns:  # a run may be called "null"
+                table["run"] = pd.read_csv(path, usecols=["run"], dtype=str, keep_default_na=False)
         except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ObservationsError(f"cannot read {path} as CSV: {error}") from error
         columns = {
@@ -280,8 +288,10 @@ def _as_columns(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
 
 def _mixtures_of(shares: pd.DataFrame, names: pd.Series, notes: list[Note]) -> pd.DataFrame:
     """Return one row of proportions a run, rescaled to sum to 1."""
-    first = shares.groupby(names, sort=False).first()
-    for run, spread in (shares.groupby(names, sort=False).max() - first).max(axis=1).items():
+    grouped = shares.groupby(names, sort=False)
+    # `first` skips NaN: a run that has one anywhere must not pass for another row's sake.
+    first = grouped.first().where(grouped.count().eq(grouped.size(), axis=0))
+    for run, spread in (grouped.max() - grouped.min()).max(axis=1).items():
         if spread > SUM_TOLERANCE:
             raise ObservationsError(f"run {str(run)!r} has more than one mixture: its proportions vary by {spread:.3g}")
     values = first.to_numpy()

@@ -106,8 +106,14 @@ def recommend(
             "no domain's loss falls with its proportion, so the law prefers no mixture: "
             + "; ".join(f"{d!r} {why}" for d, why in held.items())
         )
+    left = 1 - float(fixed.sum())
+    if not left > 0:
+        raise RecommendationError(
+            f"domains are held at {fixed.sum():.4g} in all, which leaves nothing for the others. "
+            "Add runs with smaller proportions of them: " + "; ".join(f"{d!r} {why}" for d, why in held.items())
+        )
     shares = fixed.copy()
-    shares[free], kkt = _one_scalar(weight[free], alpha[free], level[free], 1 - fixed.sum())
+    shares[free], kkt = _one_scalar(weight[free], alpha[free], level[free], left)
     mixture = Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))
     predicted = fit.predict([mixture, reference], tokens)
     ours, theirs = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
@@ -118,7 +124,8 @@ def recommend(
         predicted=ours,
         reference=reference,
         reference_predicted=theirs,
-        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in zip(fit.domains, weight, strict=True))),
+        # What nobody weighs may be unknown, and 0 · NaN is NaN.
+        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in zip(fit.domains, weight, strict=True) if w > 0)),
         kkt_residual=kkt,
         held=held,
         warnings=tuple(_outside(fit, mixture, tokens)),

@@ -128,20 +128,22 @@ class DomainLossRecorder:
             domain_ids: Integers in [0, domains), any shape; broadcast from the left, so that ids of shape
                 (batch,) go with losses of shape (batch, time).
             loss_sums: Σ of token losses in nats, for each id. For single tokens, their losses.
-            token_counts: How many tokens that is, for each id. For single tokens, 1, or 0 where masked.
+            token_counts: How many tokens that is, for each id; broadcast likewise. For single tokens, 1; masked, 0.
             split: `train` or `eval`.
 
         Raises:
-            RecorderError: An id that is no integer or outside the list, or shapes that don't fit.
+            RecorderError: An id that is no integer or outside the list, a count below 0, or shapes that don't fit.
         """
         losses = np.asarray(loss_sums, np.float64)
         ids = np.asarray(domain_ids)
         if ids.size and not np.issubdtype(ids.dtype, np.integer):
             raise RecorderError(f"domain ids must be integers, got {ids.dtype}; names go to `domains`")
-        if ids.shape != losses.shape[: ids.ndim]:
-            raise RecorderError(f"domain ids of shape {ids.shape} don't fit losses of shape {losses.shape}")
-        ids = np.broadcast_to(ids.reshape(ids.shape + (1,) * (losses.ndim - ids.ndim)), losses.shape).ravel()
-        counts = np.broadcast_to(np.asarray(token_counts, np.int64), losses.shape).ravel()
+        counts = np.asarray(token_counts, np.float64)
+        whole = np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts))
+        if not whole.all():
+            raise RecorderError(f"token counts must be whole numbers from 0 on, got {counts[~whole].ravel()[0]:g}")
+        ids = _from_left("domain ids", ids, losses.shape)
+        counts = _from_left("token counts", counts, losses.shape).astype(np.int64)
         check_ids(ids.min(initial=0), ids.max(initial=0), self.domains)
         losses = losses.ravel()
         bad = ~np.isfinite(losses) & (counts > 0)
@@ -267,7 +269,8 @@ class DomainLossRecorder:
 
     def _fingerprint(self) -> str:
         """Name the evaluation data by its tokens: any other set has another name, bar a coincidence."""
-        content = repr([self.domains, self._eval.tokens.tolist(), self._eval.labels.tolist()])
+        evaluated = self._eval.tokens + self._eval.nonfinite  # a loss that was no number is of the same tokens
+        content = repr([self.domains, evaluated.tolist(), self._eval.labels.tolist()])
         return "sums:" + hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def _deliver(self, row: dict[str, float], step: int) -> None:
@@ -305,20 +308,28 @@ class DomainLossRecorder:
 
     def _save_locally(self, curves: str) -> None:
         directory = Path("bimix-undelivered") / uuid.uuid4().hex[:12]
-        directory.mkdir(parents=True)
-        (directory / Path(CURVES).name).write_text(curves, encoding="utf-8")
         rows = "".join(json.dumps({keys.STEP: step, **row}) + "\n" for row, step in self._undelivered)
-        (directory / "rows.jsonl").write_text(rows, encoding="utf-8")
-        warnings.warn(
-            f"the tracker didn't take everything. The run's evaluations and {len(self._undelivered)} undelivered rows "
-            f"are in {directory}; jsonl:{directory.parent} reads them",
-            stacklevel=3,
-        )
+        what = f"the run's evaluations and {len(self._undelivered)} undelivered rows"
+        said = f"{what} are in {directory}; jsonl:{directory.parent} reads them"
+        try:
+            directory.mkdir(parents=True)
+            (directory / Path(CURVES).name).write_text(curves, encoding="utf-8")
+            (directory / "rows.jsonl").write_text(rows, encoding="utf-8")
+        except OSError as error:  # nor does training die because a disk is full
+            said = f"{what} could not be saved in {directory.parent} and are lost: {error}"
+        warnings.warn(f"the tracker didn't take everything: {said}", stacklevel=3)
 
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:
             self._warned.add(topic)
             warnings.warn(message, stacklevel=4)
+
+
+def _from_left(what: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return one value a loss: values of shape (batch,) go with losses of shape (batch, time)."""
+    if values.shape != shape[: values.ndim]:
+        raise RecorderError(f"{what} of shape {values.shape} don't fit losses of shape {shape}")
+    return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape).ravel()
 
 
 def check_ids(lowest: int, highest: int, domains: Sequence[str]) -> None:

@@ -101,13 +101,17 @@ class RunManifest:
             domains=tuple(domains),
             mixture=None if mixture is None else Mixture(mixture),
             role=str(fields.get("role", "train")),
-            **{name: _maybe(str, fields.get(name)) for name in ("sweep", "tokenizer", "eval_set")},
-            **{name: _maybe(int, fields.get(name)) for name in ("model_size", "batch_tokens")},
+            **{name: _maybe(str, name, fields) for name in ("sweep", "tokenizer", "eval_set")},
+            **{name: _maybe(int, name, fields) for name in ("model_size", "batch_tokens")},
         )
 
 
-def _maybe(kind: Callable[[Any], Any], value: object) -> Any:
-    return None if value is None else kind(value)
+def _maybe(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
+    value = fields.get(name)
+    try:
+        return None if value is None else kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BimixError(f"{name!r} of the manifest is {value!r}, which is no {kind.__name__}") from None
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,10 @@ def parse_row(content: object) -> dict[str, float]:
     """
     if not isinstance(content, dict) or STEP not in content:
         raise ValueError(f"a row must be a mapping with {STEP!r}, got {str(content)[:80]}")
-    return {str(name): float(value) for name, value in content.items()}
+    try:
+        return {str(name): float(value) for name, value in content.items()}
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"a row must hold numbers, got {str(content)[:80]}") from error
 
 
 def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
@@ -206,7 +213,10 @@ def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
     content = json.loads(text)
     if not isinstance(content, dict) or not isinstance(content.get("manifest"), dict):
         raise ValueError(f"{CURVES} needs the entries manifest and rows")
-    return RunManifest.from_dict(content["manifest"]), [parse_row(row) for row in content.get("rows", [])]
+    rows = content.get("rows", [])
+    if not isinstance(rows, list):
+        raise ValueError(f"the rows of {CURVES} must be a list, got {str(rows)[:80]}")
+    return RunManifest.from_dict(content["manifest"]), [parse_row(row) for row in rows]
 
 
 def open_tracker(uri: str, **options: Any) -> Tracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from bimix_tracking import Mixture
 from bimix_tracking.errors import MixtureError
 
 NAMES = ("code", "c++", "web/en", "<script>", "ä")
-weights = st.fixed_dictionaries(dict.fromkeys(NAMES, st.floats(1e-6, 1e6)))
+names = st.text(min_size=1, max_size=30).filter(lambda s: s.isprintable() and s == s.strip())
+parts = st.floats(1e-6, 1e6)
+weights = st.fixed_dictionaries(dict.fromkeys(NAMES, parts))
 
 
 @given(weights)
@@ -26,6 +29,20 @@ def test_normalized_weights_are_a_mixture_in_their_proportion(given_: dict[str, 
     assert math.fsum(mixture.values()) == pytest.approx(1, abs=1e-12)
     total = sum(given_.values())
     assert dict(mixture) == pytest.approx({name: value / total for name, value in given_.items()})
+
+
+@given(weights, st.floats(1e-6, 1e6))
+def test_the_unit_of_the_weights_is_no_information(given_: dict[str, float], unit: float) -> None:
+    scaled = Mixture.normalized({name: weight * unit for name, weight in given_.items()})
+
+    assert dict(scaled) == pytest.approx(dict(Mixture.normalized(given_)), rel=1e-12)
+
+
+@given(weights)
+def test_equal_parts_change_nothing(given_: dict[str, float]) -> None:
+    mixture = Mixture.normalized(given_)
+
+    assert dict(mixture * Mixture.uniform(NAMES)) == pytest.approx(dict(mixture), rel=1e-12)
 
 
 @given(weights, weights)
@@ -61,6 +78,19 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"mixture": dict(mixture)}, allow_unicode=True), "utf-8")
 
     assert Mixture.from_yaml(tmp_path / "mixture.yaml") == mixture
+
+
+@given(st.dictionaries(names | st.sampled_from(["yes", "null", "1e3", "~", "- a", "a: b", "#"]), parts, min_size=1))
+def test_any_name_and_any_share_survive_yaml(given_: dict[str, float]) -> None:
+    mixture = Mixture.normalized(given_)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mixture.yaml")
+        path.write_text(yaml.safe_dump({"mixture": dict(mixture)}, allow_unicode=True), encoding="utf-8")
+
+        again = Mixture.from_yaml(path)
+
+    assert set(again) == set(mixture)
+    assert dict(again) == pytest.approx(dict(mixture), rel=1e-12)
 
 
 def test_a_mixture_is_a_value() -> None:
@@ -108,8 +138,11 @@ def test_another_order_is_mended_and_other_domains_are_named() -> None:
         Mixture.normalized({"a": 0})
 
 
-def test_a_file_that_holds_no_mixture_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("code: 0.5\n", encoding="utf-8")
+@pytest.mark.parametrize(
+    "text", ["code: 0.5\n", "", "mixture: [0.5, 0.5]\n", "mixture: {a: 0.5, b", "!!python/name:os.system"]
+)
+def test_a_file_that_holds_no_mixture_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
 
-    with pytest.raises(MixtureError, match=r"holds no mapping 'mixture"):
+    with pytest.raises(MixtureError, match=r"x\.yaml holds no mapping 'mixture"):
         Mixture.from_yaml(tmp_path / "x.yaml")

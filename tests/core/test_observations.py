@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bimix_tracking import Mixture, Observations
+from bimix_tracking import Mixture, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.tracking import RunManifest, RunRecord
 
@@ -87,6 +88,13 @@ def test_of_a_point_logged_again_the_later_value_counts() -> None:
         ({"a": [-0.2, -0.2, 0.6, 0.6], "b": [1.2, 1.2, 0.4, 0.4]}, r"run 'one': the proportion of domain 'a' is -0\.2"),
         ({"a": [math.nan, math.nan, 0.6, 0.6]}, r"run 'one': the proportion of domain 'a' is nan"),
         ({"a": [0.2, 0.3, 0.6, 0.6], "b": [0.8, 0.7, 0.4, 0.4]}, r"run 'one' has more than one mixture.*vary by 0\.1"),
+        ({"a": [0.6, 0.1, 0.6, 0.6], "b": [0.4] * 4}, r"run 'one' has more than one mixture.*vary by 0\.5"),
+        ({"a": [math.nan, 0.2, 0.6, 0.6]}, r"run 'one': the proportion of domain 'a' is nan"),
+        ({"b": [0.8, math.nan, 0.4, 0.4]}, r"run 'one': the proportion of domain 'b' is nan"),
+        ({"b": [0.8, 0.8, math.inf, math.inf]}, r"run 'two': the proportion of domain 'b' is inf"),
+        ({"b": [0.8, 0.8, "some", 0.4]}, r"column 'b' must hold numbers: .*'some'"),
+        ({"la": ["diverged", 2.9, 2.8, 2.7]}, r"column 'la' must hold numbers: .*'diverged'"),
+        ({"tokens": [1e6, "2M", 1e6, 2e6]}, r"column 'tokens' must hold numbers: .*'2M'"),
         ({"la": [math.nan] * 4, "lb": [math.nan] * 4}, r"no usable loss is left.*loss is NaN"),
     ],
 )
@@ -139,6 +147,55 @@ def test_csv_round_trip_with_hostile_names(sweep: MakeSweep, tmp_path: Path) -> 
     )
 
 
+def test_a_table_written_and_read_predicts_the_same(sweep: MakeSweep, tmp_path: Path) -> None:
+    obs = sweep(LAWS, noise=0.01)
+    obs.to_csv(tmp_path / "sweep.csv")
+    mixture = Mixture.uniform(HOSTILE)
+
+    here, there = (fit_law(data).predict(mixture, 1e9) for data in (obs, Observations.from_csv(tmp_path / "sweep.csv")))
+
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+
+
+@pytest.mark.parametrize("name", ["NA", "null", "nan", "None", "007", "1e3", "-", 'run, with "quotes"'])
+def test_a_run_keeps_its_name_whatever_it_reads_like(name: str, tmp_path: Path) -> None:
+    obs = read(table(run=[name, name, "two", "two"]))
+    obs.to_csv(tmp_path / "sweep.csv")
+
+    again = Observations.from_csv(tmp_path / "sweep.csv")
+
+    assert again.runs == (name, "two")
+    assert again.data_hash == obs.data_hash
+
+
+def test_runs_that_share_no_checkpoint_need_no_table_of_all_their_checkpoints() -> None:
+    runs, checkpoints = 40, 50
+    rows = [
+        {"run": f"r{i}", "step": k, "tokens": 1e6 * k + i, "a": 0.1 + i / 50, "b": 0.9 - i / 50, "la": 2 + 1 / k}
+        for i in range(runs)
+        for k in range(1, checkpoints + 1)
+    ]
+    obs = Observations.from_wide(
+        pd.DataFrame(rows), proportions=["a", "b"], losses={"a": "la"}, tokens="tokens", run="run", step="step"
+    )
+
+    tracemalloc.start()
+    wide = obs.to_wide()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(wide) == runs * checkpoints
+    assert wide["loss/a"].tolist() == [row["la"] for row in rows]
+    assert peak < 20e6  # a table of runs × steps × token counts takes ten times that
+
+
+def test_the_hash_is_of_the_mixtures_and_tokens_too() -> None:
+    other_mixture = table(a=[0.2, 0.2, 0.5, 0.5], b=[0.8, 0.8, 0.5, 0.5])
+    other_tokens = table(tokens=[1e6, 2e6, 1e6, 3e6])
+
+    assert len({read(frame).data_hash for frame in (table(), other_mixture, other_tokens)}) == 3
+
+
 def test_the_hash_is_of_the_numbers(sweep: MakeSweep) -> None:
     obs = sweep(LAWS)
     other = obs.losses.assign(loss=obs.losses["loss"] + 1e-9 * (obs.losses.index == 3))
@@ -189,6 +246,15 @@ def test_a_domain_that_a_mixture_leaves_out_has_share_zero() -> None:
     obs = Observations.from_records([record("x"), record("y", mixture={"b": 1.0})], source="test")
 
     assert obs.mixtures.loc["y"].to_numpy(float).tolist() == [0.0, 1.0]
+
+
+def test_a_run_set_aside_has_no_say_in_the_others_domains() -> None:
+    other = record("other", domains=["x"], mixture=None)
+
+    obs = Observations.from_records([other, record("x", mixture={"b": 1.0}), record("y")], source="test")
+
+    assert obs.domains == ("a", "b")
+    assert obs.mixtures.loc["x"].to_numpy(float).tolist() == [0.0, 1.0]
 
 
 def test_runs_without_mixture_or_evaluation_are_set_aside() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimix_tracking import LawFit, Mixture, recommend
+from bimix_tracking import LawFit, Mixture, Observations, fit_law, recommend
 from bimix_tracking.errors import MixtureError, RecommendationError
 from bimix_tracking.law_fit import DomainFit, Outcome
 
@@ -146,3 +146,52 @@ def test_no_domain_that_gains_means_no_recommendation() -> None:
 
     with pytest.raises(RecommendationError, match=r"no domain's loss falls with its proportion.*'a'.*'b'"):
         recommend(fit_of({"a": rising, "b": rising}), TOKENS)
+
+
+def test_domains_held_at_more_than_there_is_are_named() -> None:
+    rising = {n: domain(-0.1, 1.0, outcome=Outcome.ALPHA_NOT_POSITIVE, tried=(0.5, 0.9)) for n in ("a", "b")}
+
+    with pytest.raises(RecommendationError, match=r"held at 1 in all.*smaller proportions of them: 'a' has .*'b' has "):
+        recommend(fit_of(rising | {"c": domain(0.1, 1.0)}), TOKENS)
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if not o.usable])
+def test_an_unknown_effect_that_nobody_weighs_is_in_nobody_s_way(outcome: Outcome) -> None:
+    unknown = DomainFit(dict.fromkeys(("alpha", "beta", "B", "C"), np.nan), outcome, 3, 1, 0.0, 0.0, (1, 1), (0.3, 0.3))
+    known = {"a": domain(0.1, 3.0), "b": domain(0.2, 1.0)}
+
+    found = recommend(fit_of(known | {"c": unknown}), TOKENS, weights={"c": 0})
+
+    assert found.mixture["c"] == 0
+    assert "has weight 0" in found.held["c"]
+    alone = recommend(fit_of(known), TOKENS, reference=Mixture({"a": 0.5, "b": 0.5}))
+    assert found.mixture["a"] == pytest.approx(alone.mixture["a"], rel=1e-12)
+    theirs = 3.1 * 3**0.1 + 1.1 * 3**0.2  # the reference, a third each: K = 1000 / TOKENS**0.5 + C
+    ours = 3.1 * found.mixture["a"] ** -0.1 + 1.1 * found.mixture["b"] ** -0.2
+    assert found.gain == pytest.approx(theirs - ours, rel=1e-9)
+
+
+def test_a_domain_without_losses_is_named_even_if_nobody_weighs_it() -> None:
+    fit = fit_of({"a": domain(0.1, 1.0), "b": domain(0.2, 1.0)}, ("a", "b", "c"))
+
+    with pytest.raises(RecommendationError, match=r"domains \['c'\] have no losses"):
+        recommend(fit, TOKENS, weights={"c": 0})
+
+
+@settings(max_examples=30)
+@given(unit=st.floats(1e-6, 1e6), falls=st.lists(st.floats(0.01, 1.0), min_size=2, max_size=6))
+def test_only_the_ratio_of_weights_matters(unit: float, falls: list[float]) -> None:
+    fit = fit_of({f"d{i}": domain(alpha, 1.0 + i) for i, alpha in enumerate(falls)})
+    weights = {name: 1.0 + i for i, name in enumerate(fit.domains)}
+
+    one, other = (recommend(fit, TOKENS, weights={n: w * by for n, w in weights.items()}) for by in (1.0, unit))
+
+    assert dict(other.mixture) == pytest.approx(dict(one.mixture), rel=1e-9)
+    assert other.gain == pytest.approx(one.gain * unit, rel=1e-9, abs=1e-12 * unit)
+
+
+def test_a_sweep_of_one_mixture_is_no_basis(sweep: Callable[..., Observations]) -> None:
+    obs = sweep({"a": (0.1, 0.5, 900.0, 2.7), "b": (0.2, 0.4, 200.0, 1.5)}, mixtures=[(0.3, 0.7)])
+
+    with pytest.raises(RecommendationError, match=r"domain 'a': .*Add at least one run with another proportion.*'b'"):
+        recommend(fit_law(obs), TOKENS)

@@ -145,6 +145,44 @@ def test_what_belongs_to_no_domain_is_refused(ids: list[object], losses: list[fl
         recorder.add(ids, losses)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("counts", "complaint"),
+    [
+        ([3, -1], r"token counts must be whole numbers from 0 on, got -1"),
+        ([0.5, 1.0], r"token counts must be whole numbers from 0 on, got 0\.5"),
+        ([math.nan, 1.0], r"token counts must be whole numbers from 0 on, got nan"),
+        ([1, 1, 1], r"token counts of shape \(3,\) don't fit losses of shape \(2,\)"),
+    ],
+)
+def test_what_counts_no_tokens_is_refused_and_leaves_no_trace(counts: list[float], complaint: str) -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+
+    with pytest.raises(RecorderError, match=complaint):
+        recorder.add([0, 1], [1.0, 2.0], counts)
+
+    assert recorder.log_train(1) == {"bimix/step": 1, "bimix/tokens": 0}
+
+
+def test_counts_of_sequences_are_of_sequences_even_in_a_square_batch() -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+
+    recorder.add([0, 1], [[1.0, 2.0], [3.0, 4.0]], [1, 0])
+
+    row = recorder.log_train(1)
+    assert row["bimix_train_loss/code"] == 1.5
+    assert "bimix_train_loss/web" not in row
+
+
+@given(st.lists(tokens, min_size=2, max_size=5))
+def test_many_small_batches_are_one_large_batch(batches: list[list[tuple[int, float, bool]]]) -> None:
+    small, large = DomainLossRecorder(DOMAINS), DomainLossRecorder(DOMAINS)
+    for batch in batches:
+        small.add(*map(list, zip(*batch, strict=True)))
+    large.add(*map(list, zip(*(token for batch in batches for token in batch), strict=True)))
+
+    assert small.log_train(1) == pytest.approx(large.log_train(1), rel=1e-12)
+
+
 def test_a_mixture_over_other_domains_is_refused() -> None:
     with pytest.raises(MixtureError, match=r"unknown 'cobol'; the domains are 'code', 'web'"):
         DomainLossRecorder(["code", "web"], {"code": 0.5, "cobol": 0.5})
@@ -212,9 +250,12 @@ def test_a_tracker_that_fails_neither_stops_training_nor_loses_a_row(
     assert sorted(set(kept.losses["step"])) == [2, 4, 6, 8]
 
 
-def test_a_tracker_that_recovers_gets_every_row_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", ["start", "log"])
+def test_a_tracker_that_recovers_gets_every_row_in_order(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    steady, shaky = Tracker(), Tracker("log", times=1)
+    steady, shaky = Tracker(), Tracker(fails, times=1)
 
     def train(tracker: Tracker) -> None:
         recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker)
@@ -235,3 +276,32 @@ def test_without_numpy_types_in_rows() -> None:
     recorder.add(np.array([0, 1]), np.array([1.0, 2.0]), np.array([1, 1]))
 
     assert {type(value) for value in recorder.log_train(1).values()} == {float}
+
+
+def test_a_disk_that_takes_nothing_does_not_end_training_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bimix-undelivered").write_text("a file where the folder should be", encoding="utf-8")
+    recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), Tracker("log"))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        feed(recorder, range(1, 10))
+        recorder.finish(9)
+
+    said = str(caught[-1].message)
+    assert "9 undelivered rows could not be saved in bimix-undelivered and are lost" in said
+
+
+def test_a_loss_that_is_no_number_makes_no_other_evaluation_set() -> None:
+    def evaluated(losses: list[float], ids: list[int]) -> str | None:
+        recorder = DomainLossRecorder(DOMAINS)
+        recorder.add(ids, losses, split="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            recorder.log_eval(1)
+        return recorder.manifest.eval_set
+
+    assert evaluated([1.0, math.nan, 2.0], [0, 0, 1]) == evaluated([1.0, 3.0, 2.0], [0, 0, 1])
+    assert evaluated([1.0, 3.0, 2.0], [0, 1, 1]) != evaluated([1.0, 3.0, 2.0], [0, 0, 1])

@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bimix_tracking import DomainLossRecorder, Observations, analyze, open_source, open_tracker
 from bimix_tracking.errors import BimixError, MixtureError, SourceError
+from bimix_tracking.local import JsonlTracker
 from bimix_tracking.tracking import RunManifest, parse_curves
 
 HOSTILE = ("c++", "C#", "web/en", "<script>alert(1)</script>", "ä")
@@ -111,6 +114,19 @@ def test_a_third_party_adds_a_scheme_by_entry_point(monkeypatch: pytest.MonkeyPa
     assert str(open_source("aim+http://host:1#sweep")) == "aim+http://host:1#sweep"
 
 
+@pytest.mark.parametrize("uri", ["mine:sweep", "mine+http://host:1#sweep"])
+def test_a_third_party_s_tracker_gets_the_whole_uri_and_the_options(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = importlib.metadata.EntryPoint("mine", "bimix_tracking.local:JsonlTracker", "bimix_tracking.trackers")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [entry])
+
+    tracker = open_tracker(uri, run_name="one")
+
+    assert isinstance(tracker, JsonlTracker)
+    assert tracker.directory == Path(uri.partition(":")[2], "one")
+    with pytest.raises(SourceError, match=r"'jsonl:x': no tracker for 'jsonl'; there are mine"):
+        open_tracker("jsonl:x")
+
+
 def test_a_manifest_comes_back_as_it_was() -> None:
     manifest = RunManifest.from_dict(
         {"domains": list(HOSTILE), "mixture": {"c++": 0.25, "ä": 0.75}, "sweep": "s", "tokenizer": "t", "model_size": 7}
@@ -129,6 +145,9 @@ def test_a_manifest_comes_back_as_it_was() -> None:
         ({"domains": ["a"], "mixture": [1]}, "a mapping 'mixture'"),
         ({"domains": ["a"], "mixture": {"b": 1.0}}, "unknown 'b'"),
         ({"domains": ["a", "a"]}, "twice: 'a'"),
+        ({"domains": ["a"], "model_size": []}, r"'model_size' of the manifest is \[\], which is no int"),
+        ({"domains": ["a"], "batch_tokens": float("inf")}, "'batch_tokens' of the manifest is inf, which is no int"),
+        ({"domains": ["a"], "model_size": "7B"}, "'model_size' of the manifest is '7B', which is no int"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(fields: dict[str, object], complaint: str) -> None:
@@ -140,3 +159,25 @@ def test_curves_that_make_no_sense_are_refused() -> None:
     for text in ("", "{", "[]", '{"manifest": 1}', '{"manifest": {"domains": ["a"]}, "rows": [{"x": 1}]}'):
         with pytest.raises((ValueError, BimixError)):
             parse_curves(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(["schema", "mixture", "tokenizer", "model_size", "role"]), json_values),
+    rows=json_values | st.lists(st.dictionaries(st.just("bimix/step"), json_values), max_size=2),
+)
+def test_whatever_a_tracker_holds_is_read_or_refused(fields: dict[str, object], rows: object) -> None:
+    text = json.dumps({"manifest": {"domains": ["a", "b"]} | fields, "rows": rows})
+
+    try:
+        manifest, read = parse_curves(text)
+    except (ValueError, BimixError):
+        return
+    assert manifest.domains == ("a", "b")
+    assert all(isinstance(value, float) for row in read for value in row.values())
