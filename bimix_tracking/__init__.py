@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bimix_tracking.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation import recommend as recommend
     from bimix_tracking.recorder import DomainLossRecorder as DomainLossRecorder
+    from bimix_tracking.selection import Selection as Selection
+    from bimix_tracking.selection import select_law as select_law
     from bimix_tracking.tracking import open_source as open_source
     from bimix_tracking.tracking import open_tracker as open_tracker
     from bimix_tracking.validation import cross_validate as cross_validate
@@ -31,6 +33,7 @@ _ROOMS = {
     "observations": ("Observations",),
     "recommendation": ("Recommendation", "recommend"),
     "recorder": ("DomainLossRecorder",),
+    "selection": ("Selection", "select_law"),
     "tracking": ("open_source", "open_tracker"),
     "validation": ("cross_validate",),
 }

@@ -1,54 +1,60 @@
-"""Observations + law → LawFit: parameters, error and outcome of every target domain.
+"""Observations + law → LawFit: parameters, errors and outcome of every target domain.
 
 Each domain is its own small problem: minimise Σ w ρ_δ(log L_observed − log L_law) with the Huber loss ρ, from
-several starts. Errors of log loss are relative errors of loss, so δ = 0.01 means: what is off by more than 1 %
-pulls no harder than that.
+several starts, plus what the law shrinks. Errors of log loss are relative errors of loss, so δ = 0.01 means: what
+is off by more than 1 % pulls no harder than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.law_fit import DomainFit, LawFit, Outcome
-from bimix_tracking.laws import Law
+from bimix_tracking.laws import ENSEMBLE, Law
 from bimix_tracking.laws import law as find_law
-from bimix_tracking.least_squares import Model, minimize
+from bimix_tracking.laws.protocol import Array
+from bimix_tracking.least_squares import Prior
 from bimix_tracking.observations import Observations
-from bimix_tracking.pooling import Note
+from bimix_tracking.points import ZERO_SHARE, Points, points_of
+from bimix_tracking.solver import BATCH, agreeing, best_of, by_run, prior_of, solve, told
+from bimix_tracking.warmup import find_warmup
 
-Array = npt.NDArray[np.float64]
-
-ZERO_SHARE = 1e-3
-"""Default floor of a proportion inside the law, which is infinite at r = 0."""
-_AGREE = 1e-4
-"""Starts agree whose cost is within this of the best one's, relatively."""
+_RISES = 0.005
+"""A median log loss that is so much higher at the end of the runs than at their start is no noise."""
 
 
 def fit_law(
-    obs: Observations, law: str = "bimix", *, huber_delta: float = 0.01, zero_share: float | None = ZERO_SHARE
+    obs: Observations,
+    law: str = "bimix",
+    *,
+    huber_delta: float = 0.01,
+    zero_share: float | None = ZERO_SHARE,
+    warmup: float | None = None,
 ) -> LawFit:
     """Fit a law to each target domain, on log losses, robustly, from several starts.
 
     θ_i = argmin Σ_n w_n ρ_δ(log L_in − log L_i(r_n, s_n; θ)), with w_n in proportion to the evaluation tokens where
-    these differ.
+    these differ, and a quadratic prior on what the law shrinks (see the law's `prior`).
 
     Args:
         obs: The sweep.
-        law: `bimix` (arXiv 2405.14908v4, Eq. 3, with A = 1).
+        law: `bimix` (arXiv 2405.14908v4, Eq. 3, with A = 1), `transfer`, `additive` (arXiv 2507.09404),
+            `exponential` (arXiv 2403.16952), `ensemble` (a stack of these) or the name of an entry point.
         huber_delta: δ of the Huber loss, in log loss (a relative error).
-        zero_share: A proportion below it counts as it, since the law is infinite at 0; None sets such runs aside
-            for the domain.
+        zero_share: In a law that is infinite at r = 0, a smaller own proportion counts as this; None sets such runs
+            aside for the domain.
+        warmup: Losses at no more than so many tokens don't count, because no power law holds in the warm-up.
+            None: found from the residuals of `bimix` at the first evaluations (see `find_warmup`); 0: none.
 
     Returns:
-        Parameters, error and outcome of each domain. A fit that fails is such an outcome, no exception.
+        Parameters, standard errors and outcome of each domain. A fit that fails is such an outcome, no exception.
 
     Raises:
-        ObservationsError: No target domain is a domain of the mixtures.
+        ObservationsError: No target domain is a domain of the mixtures, and the law needs one.
         ValueError: No such law, or an option out of range.
 
     >>> import pandas as pd
@@ -62,230 +68,212 @@ def fit_law(
     """
     if not huber_delta > 0 or (zero_share is not None and not 0 < zero_share < 1):
         raise ValueError(f"huber_delta must be positive and zero_share in (0, 1): {huber_delta}, {zero_share}")
+    if warmup is not None and not (np.isfinite(warmup) and warmup >= 0):
+        raise ValueError(f"warmup must be a number of tokens, not negative, got {warmup}")
+    if warmup is None:
+        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
+    if law == ENSEMBLE:
+        from bimix_tracking.stacking import fit_ensemble  # noqa: PLC0415  # it fits laws itself
+
+        return fit_ensemble(obs, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup)
     model = find_law(law)
     notes = list(obs.notes)
-    targets = [target for target in obs.targets if target in obs.domains]
-    notes += [
-        Note("set aside", f"{law} only has losses of domains of the mixture", 1, domain=target)
-        for target in obs.targets
-        if target not in targets
-    ]
-    if not targets:
+    points = points_of(obs, model, zero_share=zero_share, warmup=warmup, notes=notes)
+    if not points.targets:
         raise ObservationsError(f"no loss is of a domain of the mixtures: {obs.targets} against {obs.domains}")
-    scale = float(np.exp(np.log(obs.losses["tokens"]).mean()))
-    data = [points_of(obs, target, scale, zero_share, notes) for target in targets]
-    floor = ZERO_SHARE if zero_share is None else zero_share
-    fits = _fit_batch(model, data, scale, huber_delta)
     tokens = obs.losses["tokens"]
     return LawFit(
         law=law,
         domains=obs.domains,
-        targets=dict(zip(targets, fits, strict=True)),
+        targets=_fit_targets(model, points, huber_delta, obs.domains),
         tokens=(float(tokens.min()), float(tokens.max())),
-        scale=scale,
+        scale=points.scale,
         huber_delta=huber_delta,
-        zero_share=floor,
+        zero_share=zero_share,
         data_hash=obs.data_hash,
         source=obs.source,
         notes=tuple(notes),
-    )
-
-
-@dataclass(frozen=True)
-class Points:
-    """What one domain is fitted to; arrays of shape (points,)."""
-
-    run: npt.NDArray[np.intp]
-    """Position of the point's run in `Observations.runs`."""
-    share: Array
-    log_share: Array
-    log_u: Array
-    log_loss: Array
-    weight: Array
-
-
-def points_of(obs: Observations, target: str, scale: float, zero_share: float | None, notes: list[Note]) -> Points:
-    """Return what a domain is fitted to, and add to `notes` what its proportions near zero made necessary."""
-    table = obs.losses[obs.losses["domain"] == target]
-    share = obs.mixtures[target].reindex(table["run"]).to_numpy(float)
-    low = share < (ZERO_SHARE if zero_share is None else zero_share)
-    if low.any():
-        runs = int(table["run"][low].nunique())
-        if zero_share is None:
-            notes.append(Note("set aside", "runs with a proportion of (nearly) 0 of the domain", runs, domain=target))
-            table, share = table[~low], share[~low]
-        else:
-            text = f"proportions below {zero_share:g} counted as {zero_share:g}, where the law is finite"
-            notes.append(Note("adjusted", text, runs, domain=target))
-    tokens = table["eval_tokens"].to_numpy(float)
-    known = np.isfinite(tokens).all() and (tokens > 0).all() and len(tokens) > 0
-    position = {run: i for i, run in enumerate(obs.runs)}
-    return Points(
-        run=np.array([position[run] for run in table["run"]], np.intp),
-        share=share,
-        log_share=np.log(np.maximum(share, ZERO_SHARE if zero_share is None else zero_share)),
-        log_u=np.log(table["tokens"].to_numpy(float) / scale),
-        log_loss=np.log(table["loss"].to_numpy(float)),
-        weight=tokens / tokens.mean() if known else np.ones(len(table)),
+        warmup=warmup,
     )
 
 
 def refit(obs: Observations, fit: LawFit, run_weights: Array) -> Array:
     """Fit again with each run counted so often: held-out folds (0 or 1), or bootstrap replicates (how often drawn).
 
-    All replicates of all targets are one batch that starts from the fit at hand, so a replicate costs a few steps.
+    All replicates of all targets start from the fit at hand, so a replicate costs a few steps.
 
     Args:
         obs: The sweep that was fitted.
-        fit: Its fit.
-        run_weights: Non-negative, shape (replicates, runs), in the order of `obs.runs`.
+        fit: Its fit, of one law.
+        run_weights: Shape (replicates, runs).
 
     Returns:
-        θ of the law, shape (replicates, targets, parameters). NaN where the runs that count cannot tell the effect of
-        the proportion.
+        θ of the law, shape (replicates, targets, parameters); NaN where a target's fit is not usable, or the runs
+        that are left cannot tell the effect of the mixture.
     """
     model = find_law(fit.law)
-    data = [points_of(obs, target, fit.scale, fit.zero_share, []) for target in fit.targets]
-    x, u, y, w = _padded(data)
-    run = np.stack([np.pad(d.run, (0, x.shape[1] - len(d.run))) for d in data])
-    replicates, count, size = len(run_weights), len(data), len(model.parameters)
-    weights = (run_weights[:, run] * w).reshape(replicates * count, -1)
-    which = np.tile(np.arange(count), replicates)
-    lower, upper = (bound[which] for bound in model.bounds(y, w))
-    free = np.array(
-        [
-            model.identifiable(_distinct(x[of][counted]), _distinct(u[of][counted]))
-            for of, counted in zip(which, weights > 0, strict=True)
-        ]
-    )
-    held = model.held()
-    parameters = [
-        {name: 0.0 if np.isnan(value) else value for name, value in fitted.parameters.items()}
-        if fitted.outcome.usable
-        else None
-        for fitted in fit.targets.values()
-    ]
-    start = np.stack([held if known is None else model.internal(known, fit.scale) for known in parameters])[which]
-    told = free[:, 0] & np.array([known is not None for known in parameters])[which]
-    weights = np.where(told[:, None], weights, 0.0)
-    found = minimize(
-        _model_of(model, x, u, y, which),
-        start,
-        weights,
-        lower=np.where(free, lower, held),
-        upper=np.where(free, upper, held),
-        delta=fit.huber_delta,
-    )
-    return np.where(told[:, None], found.theta, np.nan).reshape(replicates, count, size)
-
-
-def _padded(data: Sequence[Points]) -> tuple[Array, Array, Array, Array]:
-    """Return log share, log u, log loss and weight of all domains, shape (domains, points), padded with weight 0."""
-    most = max(1, *(len(d.log_loss) for d in data))
-    x, u, y, w = (
-        np.stack([np.pad(getattr(d, name), (0, most - len(d.log_loss))) for d in data])
-        for name in ("log_share", "log_u", "log_loss", "weight")
-    )
-    return x, u, y, w
-
-
-def _model_of(model: Law, x: Array, u: Array, y: Array, which: npt.NDArray[np.intp]) -> Model:
-    """Return residuals and Jacobian of problems that are each of the domain that `which` says."""
-
-    def residuals(theta: Array, problem: npt.NDArray[np.intp]) -> tuple[Array, Array]:
-        of = which[problem]
-        return model.log_loss(theta, x[of], u[of]) - y[of], model.jacobian(theta, x[of], u[of])
-
-    return residuals
-
-
-def _fit_batch(model: Law, data: Sequence[Points], scale: float, delta: float) -> list[DomainFit]:
-    """Fit all domains and all their starts as one batch; points are padded with weight 0."""
-    x, u, y, w = _padded(data)
-    w = np.where(w.sum(-1, keepdims=True) > 0, w, 1e-300)  # an empty domain: nothing to fit, nothing to divide by
-    starts = model.starts(x, u, y, w)
-    lower, upper = model.bounds(y, w)
-    free = np.array([model.identifiable(_distinct(d.log_share), _distinct(d.log_u)) for d in data])
-    held = model.held()
-    lower, upper = np.where(free, lower, held), np.where(free, upper, held)
-    count, tries, size = starts.shape
-    which = np.repeat(np.arange(count), tries)
-    found = minimize(
-        _model_of(model, x, u, y, which),
-        starts.reshape(-1, size),
-        w[which],
-        lower=lower[which],
-        upper=upper[which],
-        delta=delta,
-    )
-    theta, cost, converged = (
-        values.reshape(count, tries, *values.shape[1:]) for values in (found.theta, found.cost, found.converged)
-    )
-    best = cost.argmin(-1)
-    fits = []
-    for i, points in enumerate(data):
-        at = theta[i, best[i]]
-        # Costs of a perfect fit are rounding: compare them against what 1e-8 of relative error would cost.
-        agree = int((cost[i] <= cost[i, best[i]] * (1 + _AGREE) + 0.5e-16 * w[i].sum()).sum())
-        residual = model.log_loss(at, points.log_share, points.log_u) - points.log_loss
-        low, high = at <= lower[i] + 1e-9, at >= upper[i] - 1e-9
-        at_bound = {n: "low" for n, is_ in zip(model.parameters, low & free[i], strict=True) if is_}
-        at_bound |= {n: "high" for n, is_ in zip(model.parameters, high & free[i], strict=True) if is_}
-        outcome = _outcome(points, at, free[i], at_bound, agree, bool(converged[i, best[i]]))
-        parameters = model.report(at, scale)
-        fits.append(
-            DomainFit(
-                parameters={
-                    name: value if told and outcome is not Outcome.TOO_FEW_POINTS else np.nan
-                    for (name, value), told in zip(parameters.items(), _reported(free[i]), strict=True)
-                },
-                outcome=outcome,
-                points=len(points.log_loss),
-                runs=_distinct(points.run.astype(float)),
-                error=float(np.abs(np.expm1(residual)).mean()) if len(residual) else np.nan,
-                r2=_r_squared(points.log_loss, residual),
-                starts=(agree, tries),
-                shares=(float(points.share.min(initial=1.0)), float(points.share.max(initial=0.0))),
+    points = points_of(obs, model, zero_share=fit.zero_share, warmup=fit.warmup, notes=[])
+    run_weights = np.asarray(run_weights, float)
+    count, domains = len(points.targets), len(obs.domains)
+    held = model.held(domains)
+    at = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
+    known = told(model, points, run_weights > 0)
+    usable = np.array([theta is not None for theta in at])[None, :] & known[..., model.effect]
+    start = np.stack([held if theta is None else theta for theta in at])
+    replicate, which = (values.reshape(-1) for values in np.indices((len(run_weights), count)))
+    result = np.full((len(run_weights), count, len(held)), np.nan)
+    size = max(1, BATCH // max(1, len(points.run) * len(held)))
+    asked = np.flatnonzero(usable[replicate, which])
+    for chunk in np.split(asked, range(size, len(asked), size)):
+        if len(chunk):
+            weight = points.weight[which[chunk]] * run_weights[replicate[chunk]][:, points.run]
+            found = solve(
+                model,
+                points,
+                which[chunk],
+                start[which[chunk]],
+                weight,
+                known[replicate[chunk], which[chunk]],
+                fit.huber_delta,
             )
+            result[replicate[chunk], which[chunk]] = found.theta
+    return result
+
+
+def _fit_targets(model: Law, points: Points, delta: float, domains: tuple[str, ...]) -> dict[str, DomainFit]:
+    best, rough, found, told = best_of(model, points, delta)
+    agree = agreeing(rough.cost, points)
+    prior = prior_of(model, points)
+    lower, upper = model.bounds(points.own, points.inputs, points.log_loss, points.weight)
+    log_loss = model.evaluate(best, points.own, points.inputs)[0]
+    errors = _standard_errors(model, points, best, delta, prior, told & (lower < upper), domains)
+    fits = {}
+    for i, target in enumerate(points.targets):
+        counts = points.weight[i] > 0
+        residual = (log_loss[i] - points.log_loss[i])[counts]
+        free = told[i] & (lower[i] < upper[i])
+        at_bound = {}
+        for name, position in model.watched.items():
+            if free[position] and best[i, position] <= lower[i, position] + 1e-9:
+                at_bound[name] = "low"
+            elif free[position] and best[i, position] >= upper[i, position] - 1e-9:
+                at_bound[name] = "high"
+        unshrunk = int((free & (np.diagonal(prior.precision[i]) == 0)).sum())
+        outcome = _outcome(
+            model,
+            points,
+            i,
+            unshrunk=unshrunk,
+            best=best[i],
+            told=told[i],
+            at_bound=at_bound,
+            agree=int(agree[i]),
+            converged=bool(found.converged[i]),
+        )
+        parameters = model.report(best[i], points.scale, int(points.own[i]), domains)
+        nothing = outcome is Outcome.TOO_FEW_POINTS
+        # β and C that the data cannot tell are held at "no change with s" and "no floor": values a prediction can
+        # use within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
+        unknown = {"alpha"} if not told[i, 0] else set()
+        own = points.shares[i][counts]
+        fits[target] = DomainFit(
+            parameters={n: np.nan if nothing or n in unknown else v for n, v in parameters.items()},
+            outcome=outcome,
+            points=int(counts.sum()),
+            runs=len(np.unique(points.run[counts])),
+            error=float(np.abs(np.expm1(residual)).mean()) if len(residual) else np.nan,
+            r2=_r_squared(points.log_loss[i][counts], residual),
+            starts=(int(agree[i]), rough.cost.shape[1]),
+            shares=(float(own.min()), float(own.max())) if points.own[i] >= 0 and counts.any() else (0.0, 0.0),
+            standard_errors={} if nothing else {n: v for n, v in errors[i].items() if n not in unknown},
         )
     return fits
 
 
-def _reported(free: npt.NDArray[np.bool_]) -> list[bool]:
-    # β and C that the data cannot tell are held at "no change with s" and "no floor": values a prediction can use
-    # within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
-    return [bool(free[0]), *[True] * (len(free) - 1)]
+def _standard_errors(
+    model: Law,
+    points: Points,
+    theta: Array,
+    delta: float,
+    prior: Prior,
+    free: npt.NDArray[np.bool_],
+    domains: tuple[str, ...],
+) -> list[dict[str, float]]:
+    """Return standard errors of the reported parameters: the sandwich over whole runs, through `report`'s slopes.
+
+    Points of one run share what went well or badly in it, so the run is the unit. NaN with fewer than three runs.
+    """
+    scores, curvature = by_run(model, points, theta, delta)
+    result = []
+    for i, at in enumerate(theta):
+        runs = int(curvature[i].any((-1, -2)).sum())
+        use = free[i]
+        names = list(model.report(at, points.scale, int(points.own[i]), domains))
+        if runs < 3 or not use.any():
+            result.append(dict.fromkeys(names, float("nan")))
+            continue
+        inverse = np.linalg.pinv((curvature[i].sum(0) + prior.precision[i])[np.ix_(use, use)], hermitian=True)
+        meat = scores[i][:, use].T @ scores[i][:, use]
+        spread = np.zeros((len(at), len(at)))
+        spread[np.ix_(use, use)] = inverse @ meat @ inverse * (runs / (runs - 1))
+        slopes = np.zeros((len(names), len(at)))
+        for position in np.flatnonzero(use):
+            step = np.zeros(len(at))
+            step[position] = 1e-5
+            above, below = (
+                np.array(list(model.report(at + sign * step, points.scale, int(points.own[i]), domains).values()))
+                for sign in (1, -1)
+            )
+            slopes[:, position] = (above - below) / 2e-5
+        variance = np.einsum("ap,pq,aq->a", slopes, spread, slopes)
+        result.append(dict(zip(names, np.sqrt(np.maximum(variance, 0)).tolist(), strict=True)))
+    return result
 
 
 def _outcome(
+    model: Law,
     points: Points,
-    theta: Array,
-    free: npt.NDArray[np.bool_],
+    i: int,
+    *,
+    unshrunk: int,
+    best: Array,
+    told: npt.NDArray[np.bool_],
     at_bound: Mapping[str, str],
     agree: int,
     converged: bool,
 ) -> Outcome:
-    if len(points.log_loss) < free.sum() or not len(points.log_loss):
+    counts = points.weight[i] > 0
+    log_loss = points.log_loss[i][counts]
+    if not len(log_loss) or len(log_loss) < unshrunk:
         return Outcome.TOO_FEW_POINTS
-    if not free[0]:
+    if not told[model.effect]:
         return Outcome.SINGLE_MIXTURE
+    if len(log_loss) > 1 and np.ptp(log_loss) < 1e-12:
+        return Outcome.CONSTANT_LOSS
+    if _rises(points, i):
+        return Outcome.LOSS_RISES
     if not converged:
         return Outcome.NOT_CONVERGED
-    if theta[0] <= 0:
+    if "alpha" in model.watched and best[0] <= 0:
         return Outcome.ALPHA_NOT_POSITIVE
-    if not free.all():
+    if not told.all():
         return Outcome.TOO_FEW_CHECKPOINTS
-    if at_bound:
-        return Outcome.NO_FLOOR if at_bound == {"C": "low"} else Outcome.AT_BOUND
+    doubtful = {model.fine_at.get(item, "doubt") for item in at_bound.items()} - {"fine"}
+    if doubtful:
+        return Outcome.NO_FLOOR if doubtful == {"no floor"} else Outcome.AT_BOUND
     if agree < 2:
         return Outcome.STARTS_DISAGREE
     return Outcome.CONVERGED
 
 
-def _distinct(values: Array) -> int:
-    """Count values that differ by more than rounding."""
-    ordered = np.sort(values)
-    return 0 if not len(ordered) else 1 + int((np.diff(ordered) > 1e-6).sum())
+def _rises(points: Points, i: int) -> bool:
+    """Return whether in most runs the last loss is above the first one, by more than rounding and noise."""
+    counts = points.weight[i] > 0
+    run, log_loss = points.run[counts], points.log_loss[i][counts]
+    _, first = np.unique(run, return_index=True)
+    last = np.r_[first[1:], len(run)] - 1
+    several = last > first
+    return bool(several.any() and np.median((log_loss[last] - log_loss[first])[several]) > _RISES)
 
 
 def _r_squared(observed: Array, residual: Array) -> float:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import enum
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bimix_tracking.laws import Law
+from bimix_tracking.laws import Inputs, Law
 from bimix_tracking.laws import law as find_law
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.pooling import Note
 
 Array = npt.NDArray[np.float64]
+Levels = tuple[tuple[float, float], ...]
+"""(tokens, log loss above the law) of checkpoints, in the order of tokens."""
 
 
 class Outcome(enum.Enum):
@@ -43,6 +45,14 @@ class Outcome(enum.Enum):
         "fewer than 3 token counts: no floor can be told from the curve. Predictions hold only within the token counts "
         "observed; evaluate at least 3 times a run"
     )
+    CONSTANT_LOSS = (
+        "all losses of the domain are one number. Is a stale value logged again and again? Evaluate the domain anew at "
+        "every checkpoint"
+    )
+    LOSS_RISES = (
+        "the loss rises along training, which no law of this kind does. Has training diverged, is the domain "
+        "forgotten for want of a share, or is something else logged as a loss? Look at such runs and set them aside"
+    )
     NOT_CONVERGED = "the fit didn't converge. Look for runs whose losses jump, and set them aside"
     SINGLE_MIXTURE = (
         "the domain's proportion is the same in all runs, so alpha is not identifiable and the effect of the mixture "
@@ -53,7 +63,12 @@ class Outcome(enum.Enum):
     @property
     def usable(self) -> bool:
         """Whether the fit predicts the effect of the domain's proportion."""
-        return self not in (Outcome.NOT_CONVERGED, Outcome.SINGLE_MIXTURE, Outcome.TOO_FEW_POINTS)
+        return self not in (
+            Outcome.NOT_CONVERGED,
+            Outcome.SINGLE_MIXTURE,
+            Outcome.TOO_FEW_POINTS,
+            Outcome.CONSTANT_LOSS,
+        )
 
     @property
     def remedy(self) -> str:
@@ -73,7 +88,8 @@ class DomainFit:
         error: Mean |predicted − observed| / observed, on the points fitted.
         r2: 1 − SS_res / SS_tot of log loss over all points fitted. It mostly sees the fall along training.
         starts: How many starts reached the best cost, of how many.
-        shares: Smallest and largest proportion observed.
+        shares: Smallest and largest own proportion observed; 0 and 0 for a target outside the mixtures.
+        standard_errors: By the parameters' names, from the spread between whole runs; none where nothing was fitted.
     """
 
     parameters: Mapping[str, float]
@@ -84,6 +100,7 @@ class DomainFit:
     r2: float
     starts: tuple[int, int]
     shares: tuple[float, float]
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,16 +108,19 @@ class LawFit:
     """A law fitted to a sweep: it predicts the losses of any mixture at any data volume.
 
     Args:
-        law: The law's name.
+        law: The law's name; `ensemble` for a stack.
         domains: Domains of the mixtures, in their order.
-        targets: Fit of each target domain.
+        targets: Fit of each target domain; of an ensemble, the parameters are the weights of its laws.
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of a proportion inside the law.
+        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were set aside.
+        warmup: Losses at no more than so many tokens were set aside.
         data_hash: Of the observations.
         source: Where the observations came from.
         notes: What cleaning and fitting set aside or adjusted.
+        members: Of an ensemble: the fitted laws by name.
+        levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
     """
 
     law: str
@@ -109,10 +129,22 @@ class LawFit:
     tokens: tuple[float, float]
     scale: float
     huber_delta: float
-    zero_share: float
+    zero_share: float | None
     data_hash: str
     source: str
     notes: tuple[Note, ...] = ()
+    warmup: float = 0.0
+    members: Mapping[str, LawFit] = field(default_factory=dict)
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+
+    @property
+    def formula(self) -> str:
+        """The law's formula, in plain text."""
+        return (
+            find_law(self.law).formula
+            if not self.members
+            else ("L_i(r, s) = exp(level_i(s)) * sum over laws of weight_i * L_i(r, s)")
+        )
 
     def predict(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
@@ -130,49 +162,97 @@ class LawFit:
         Raises:
             ValueError: Shapes that don't fit, or a data volume that is not positive.
         """
-        shares = self._shares(mixtures)
-        volume = np.broadcast_to(np.asarray(tokens, float), (max(len(shares), np.size(tokens)),))
-        if not (np.isfinite(volume).all() and (volume > 0).all()):
-            raise ValueError(f"tokens must be positive and finite, got {tokens!r}")
-        shares = np.broadcast_to(shares, (len(volume), len(self.domains)))
+        shares, volume = self.rows(mixtures, tokens)
+        if self.members:
+            return self._stacked({name: fit.predict(shares, volume) for name, fit in self.members.items()}, volume)
+        inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
         columns = {}
         for target, fitted in self.targets.items():
-            own = shares[:, self.domains.index(target)]
-            held = {n: 0.0 if n == "alpha" and np.isnan(v) else v for n, v in fitted.parameters.items()}
-            if any(np.isnan(value) for value in held.values()):
+            theta = self.theta(target)
+            if theta is None:
                 columns[target] = np.full(len(volume), np.nan)
                 continue
-            theta = self._law.internal(held, self.scale)
-            log_share = np.log(np.maximum(own, self.zero_share))
-            values = np.exp(self._law.log_loss(theta, log_share, np.log(volume / self.scale)))
-            if np.isnan(fitted.parameters["alpha"]):
-                values = np.where(np.isclose(own, fitted.shares[0], rtol=1e-6), values, np.nan)
+            own = np.array([self.own(target)], np.intp)
+            values = np.exp(self._law.evaluate(theta[None], own, inputs)[0][0])
+            if fitted.outcome is Outcome.SINGLE_MIXTURE:
+                same = np.isclose(shares[:, own[0]], fitted.shares[0], rtol=1e-6) if own[0] >= 0 else False
+                values = np.where(same, values, np.nan)
             columns[target] = values
         return pd.DataFrame(columns)
+
+    def gradient(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
+        """Return ∂L/∂r at fixed s, nats per token, shape (n, targets, domains): what one more share of each does.
+
+        Args:
+            mixtures: As in `predict`.
+            tokens: As in `predict`.
+        """
+        shares, volume = self.rows(mixtures, tokens)
+        if self.members:
+            parts = {name: fit.gradient(shares, volume) for name, fit in self.members.items()}
+            result = np.zeros((len(volume), len(self.targets), len(self.domains)))
+            for i, (target, fitted) in enumerate(self.targets.items()):
+                for name, weight in fitted.parameters.items():
+                    if weight:
+                        result[:, i] += weight * parts[name][:, list(self.members[name].targets).index(target)]
+                result[:, i] *= np.exp(level_at(self.levels.get(target, ()), volume))[:, None]
+            return result
+        inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
+        result = np.full((len(volume), len(self.targets), len(self.domains)), np.nan)
+        for i, target in enumerate(self.targets):
+            theta = self.theta(target)
+            if theta is not None and self.targets[target].outcome is not Outcome.SINGLE_MIXTURE:
+                own = np.array([self.own(target)], np.intp)
+                loss = np.exp(self._law.evaluate(theta[None], own, inputs)[0][0])
+                result[:, i] = loss[:, None] * self._law.share_gradient(theta[None], own, inputs)[0]
+        return result
+
+    @property
+    def floor(self) -> float:
+        """Below what an own proportion counts as it, in a law that is infinite at 0."""
+        return 1e-3 if self.zero_share is None else self.zero_share
+
+    def own(self, target: str) -> int:
+        """Return the target's place among the domains; −1 where it is none of them."""
+        return self.domains.index(target) if target in self.domains else -1
+
+    def theta(self, target: str) -> Array | None:
+        """Return the law's θ of a target; None where nothing was fitted."""
+        parameters = self.targets[target].parameters
+        known = {n: 0.0 if n == "alpha" and np.isnan(v) else v for n, v in parameters.items()}
+        if any(np.isnan(value) for value in known.values()):
+            return None
+        return self._law.internal(known, self.scale, self.own(target), self.domains)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fit as JSON types; `from_dict` reads it back."""
         return {
             "law": self.law,
-            "formula": "L_i(r_i, s) = r_i^-alpha_i * (B_i / s^beta_i + C_i), A = 1; s in tokens, L in nats per token",
+            "formula": self.formula,
             "domains": list(self.domains),
             "tokens": list(self.tokens),
             "scale": self.scale,
             "huber_delta": self.huber_delta,
             "zero_share": self.zero_share,
+            "warmup": self.warmup,
             "data_hash": self.data_hash,
             "source": self.source,
             "version": importlib.metadata.version("bimix-tracking"),
             "targets": {
                 name: {
                     **vars(fitted),
-                    "parameters": {n: None if np.isnan(v) else v for n, v in fitted.parameters.items()},
+                    "parameters": _nan_as_none(fitted.parameters),
+                    "standard_errors": _nan_as_none(fitted.standard_errors),
+                    "error": _nan_as_none({"": fitted.error})[""],
+                    "r2": _nan_as_none({"": fitted.r2})[""],
                     "outcome": fitted.outcome.name,
                     "remedy": fitted.outcome.remedy,
                 }
                 for name, fitted in self.targets.items()
             },
             "notes": [vars(note) for note in self.notes],
+            "levels": {target: [list(level) for level in levels] for target, levels in self.levels.items()},
+            "members": {name: fit.to_dict() for name, fit in self.members.items()},
         }
 
     @classmethod
@@ -180,11 +260,12 @@ class LawFit:
         """Read what `to_dict` wrote."""
         targets = {
             name: DomainFit(
-                parameters={n: np.nan if v is None else v for n, v in f["parameters"].items()},
+                parameters=_none_as_nan(f["parameters"]),
+                standard_errors=_none_as_nan(f["standard_errors"]),
                 outcome=Outcome[f["outcome"]],
                 starts=tuple(f["starts"]),
                 shares=tuple(f["shares"]),
-                **{n: f[n] for n in ("points", "runs", "error", "r2")},
+                **_none_as_nan({n: f[n] for n in ("points", "runs", "error", "r2")}),
             )
             for name, f in content["targets"].items()
         }
@@ -193,12 +274,31 @@ class LawFit:
             targets=targets,
             tokens=tuple(content["tokens"]),
             notes=tuple(Note(**note) for note in content["notes"]),
-            **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "data_hash", "source")},
+            levels={target: tuple((at, off) for at, off in levels) for target, levels in content["levels"].items()},
+            members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
+            **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
 
     @property
     def _law(self) -> Law:
         return find_law(self.law)
+
+    def _stacked(self, predictions: Mapping[str, pd.DataFrame], volume: Array) -> pd.DataFrame:
+        columns = {}
+        for target, fitted in self.targets.items():
+            used = [w * predictions[name][target].to_numpy(float) for name, w in fitted.parameters.items() if w]
+            columns[target] = np.exp(level_at(self.levels.get(target, ()), volume)) * np.sum(used, axis=0)
+        return pd.DataFrame(columns)
+
+    def rows(
+        self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
+    ) -> tuple[Array, Array]:
+        """Return shares, (n, domains), and data volumes, (n,), of what `predict` takes."""
+        shares = self._shares(mixtures)
+        volume = np.broadcast_to(np.asarray(tokens, float), (max(len(shares), np.size(tokens)),))
+        if not (np.isfinite(volume).all() and (volume > 0).all()):
+            raise ValueError(f"tokens must be positive and finite, got {tokens!r}")
+        return np.broadcast_to(shares, (len(volume), len(self.domains))), volume
 
     def _shares(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike) -> Array:
         if isinstance(mixtures, Mixture):
@@ -211,3 +311,25 @@ class LawFit:
                 f"mixtures of shape {shares.shape} don't fit the {len(self.domains)} domains {self.domains}"
             )
         return shares
+
+
+def level_at(levels: Levels, volume: Array) -> Array:
+    """Return δ at each volume: interpolated in log s, 0 outside.
+
+    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 8e6]))
+    array([0.01, 0.  ])
+    """
+    if not levels:
+        return np.zeros(len(volume))
+    at, off = np.array(levels).T
+    slack = 1 + 1e-6  # a volume read back from a text is still that checkpoint
+    inside = (volume >= at[0] / slack) & (volume <= at[-1] * slack)
+    return np.where(inside, np.interp(np.log(volume), np.log(at), off), 0.0)
+
+
+def _nan_as_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in values.items()}
+
+
+def _none_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: np.nan if v is None else v for name, v in values.items()}

@@ -1,4 +1,4 @@
-"""A batch of small robust least-squares problems at once: Levenberg–Marquardt with a Huber loss and bounds.
+"""A batch of small robust least-squares problems at once: Levenberg–Marquardt with a Huber loss, bounds and a prior.
 
 Domains, starts and replicates are one batch each, so a fit is a few hundred array operations in all.
 """
@@ -17,8 +17,8 @@ Model = Callable[[Array, npt.NDArray[np.intp]], tuple[Array, Array]]
 
 _GAIN_UP, _GAIN_DOWN, _DAMPING_MAX = 4.0, 0.2, 1e12
 _STEP_TOLERANCE = 1e-13
-_STALL = 1e-15
 _STALLS = 3
+_ARRIVED = 1e-7
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,36 @@ class Minimum:
 
     Args:
         theta: Shape (problems, parameters).
-        cost: Σ w ρ(residual), shape (problems,).
+        cost: Σ w ρ(residual) + the prior's, shape (problems,).
         converged: Whether the steps had become negligible, shape (problems,).
     """
 
     theta: Array
     cost: Array
     converged: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """½ (θ − mean)ᵀ precision (θ − mean), added to each problem's cost.
+
+    Args:
+        mean: Shape (problems, parameters).
+        precision: Shape (problems, parameters, parameters).
+    """
+
+    mean: Array
+    precision: Array
+
+    def pull(self, theta: Array, of: npt.NDArray[np.intp]) -> Array:
+        """Return the gradient at θ of those problems."""
+        gradient: Array = (self.precision[of] @ (theta - self.mean[of])[..., None])[..., 0]
+        return gradient
+
+    def cost(self, theta: Array, of: npt.NDArray[np.intp]) -> Array:
+        """Return the cost at θ of those problems."""
+        total: Array = 0.5 * ((theta - self.mean[of]) * self.pull(theta, of)).sum(-1)
+        return total
 
 
 def huber(residual: Array, weight: Array, delta: float) -> Array:
@@ -48,6 +71,15 @@ def huber(residual: Array, weight: Array, delta: float) -> Array:
     return total
 
 
+def huber_weight(residual: Array, delta: float) -> Array:
+    """Return ρ′(e) / e: 1 within δ, δ / |e| beyond.
+
+    >>> huber_weight(np.array([0.5, 4.0]), 1.0)
+    array([1.  , 0.25])
+    """
+    return np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
+
+
 def minimize(
     model: Model,
     start: Array,
@@ -56,12 +88,14 @@ def minimize(
     lower: Array,
     upper: Array,
     delta: float,
+    prior: Prior | None = None,
+    tolerance: float = 1e-15,
     max_iterations: int = 500,
 ) -> Minimum:
-    """Minimise Σ_n w_n ρ_δ(e_n(θ)) for every problem of a batch, lower ≤ θ ≤ upper.
+    """Minimise Σ_n w_n ρ_δ(e_n(θ)) + ½ (θ − m)ᵀ P (θ − m) for every problem of a batch, lower ≤ θ ≤ upper.
 
-    Where lower = upper a parameter is held. Each step solves (JᵀWJ + μ diag) d = −JᵀWe with the Huber weights in
-    W, is cut to the box, and is taken only if the cost falls.
+    Where lower = upper a parameter is held. Each step solves (JᵀWJ + P + μ diag) d = −JᵀWe − P(θ − m) with the Huber
+    weights in W, is cut to the box, and is taken only if the cost falls.
 
     Args:
         model: Residuals and their Jacobian.
@@ -70,6 +104,8 @@ def minimize(
         lower: Shape (problems, parameters).
         upper: Likewise.
         delta: Where the loss turns linear, in units of the residual.
+        prior: What θ is shrunk to; None: nothing.
+        tolerance: Three steps in a row that lower the cost by no more than this, relatively, end a problem.
         max_iterations: At most so many steps.
 
     Returns:
@@ -77,19 +113,24 @@ def minimize(
     """
     theta = np.clip(start, lower, upper)
     problems, size = theta.shape
-    cost = np.full(problems, np.inf)
     damping = np.full(problems, 1e-3)
     stalls = np.zeros(problems, int)
+    change = np.full(problems, np.inf)
     converged = np.zeros(problems, bool)
-    residual, jacobian = model(theta, np.arange(problems))
-    cost = huber(residual, weight, delta)
     active = np.arange(problems)
+    residual, jacobian = model(theta, active)
+    cost = huber(residual, weight, delta)
+    if prior is not None:
+        cost = cost + prior.cost(theta, active)
     eye = np.eye(size)
     for _ in range(max_iterations):
-        w = weight[active] * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
-        gradient = np.einsum("np,npk->nk", w * residual, jacobian)
-        hessian = np.einsum("np,npk,npl->nkl", w, jacobian, jacobian, optimize=True)
+        w = weight[active] * huber_weight(residual, delta)
+        gradient = np.matmul((w * residual)[:, None, :], jacobian)[:, 0]
+        hessian = np.matmul(np.swapaxes(jacobian * w[..., None], 1, 2), jacobian)
         here, low, high = theta[active], lower[active], upper[active]
+        if prior is not None:
+            gradient += prior.pull(here, active)
+            hessian += prior.precision[active]
         # A parameter whose way down leads out of the box stays at its side in this step.
         still = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0)) | (low == high)
         moving = ~still
@@ -101,17 +142,26 @@ def minimize(
         candidate = np.clip(here + step, low, high)
         new_residual, new_jacobian = model(candidate, active)
         new_cost = huber(new_residual, weight[active], delta)
+        if prior is not None:
+            new_cost = new_cost + prior.cost(candidate, active)
         better = new_cost < cost[active]
         small = np.abs(candidate - here).max(-1) <= _STEP_TOLERANCE * (1 + np.abs(here).max(-1))
-        stalled = better & (cost[active] - new_cost <= _STALL * cost[active])
+        change[active] = np.where(better, (cost[active] - new_cost) / np.maximum(cost[active], 1e-300), change[active])
+        stalled = better & (cost[active] - new_cost <= tolerance * cost[active])
         stalls[active] = np.where(stalled, stalls[active] + 1, 0)
         theta[active[better]] = candidate[better]
         cost[active[better]] = new_cost[better]
-        residual[better], jacobian[better] = new_residual[better], new_jacobian[better]
+        if better.all():
+            residual, jacobian = new_residual, new_jacobian
+        else:
+            residual[better], jacobian[better] = new_residual[better], new_jacobian[better]
         damping[active] = np.where(better, np.maximum(damping[active] * _GAIN_DOWN, 1e-14), damping[active] * _GAIN_UP)
         done = small | (stalls[active] >= _STALLS) | (damping[active] > _DAMPING_MAX)
         converged[active[done]] = True
-        active, residual, jacobian = active[~done], residual[~done], jacobian[~done]
+        if done.any():
+            active, residual, jacobian = active[~done], residual[~done], jacobian[~done]
         if not active.size:
             break
+    # Where most points are outliers the last digits come slowly: what moved by nothing that counts has arrived.
+    converged[active] = change[active] <= _ARRIVED
     return Minimum(theta, cost, converged)

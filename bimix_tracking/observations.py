@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.errors import ObservationsError
@@ -47,27 +49,44 @@ class Observations:
     run_ids: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def runs(self) -> tuple[str, ...]:
         """The runs, in the order they were read."""
         return tuple(self.mixtures.index)
 
-    @property
+    @cached_property
     def domains(self) -> tuple[str, ...]:
         """The domains of the mixtures."""
         return tuple(self.mixtures.columns)
 
-    @property
+    @cached_property
     def targets(self) -> tuple[str, ...]:
         """The domains that losses were measured on: those of the mixture first, in its order."""
-        seen = set(self.losses["domain"])
-        others = [d for d in dict.fromkeys(self.losses["domain"]) if d not in self.mixtures.columns]
+        seen = list(self.losses["domain"].unique())
+        others = [d for d in seen if d not in self.mixtures.columns]
         return tuple([d for d in self.domains if d in seen] + others)
 
-    @property
+    @cached_property
     def data_hash(self) -> str:
-        """SHA-256 of the table `to_wide` prints, 16 digits: the same data give the same hash."""
-        return hashlib.sha256(self.to_wide().to_csv(index=False).encode()).hexdigest()[:16]
+        """SHA-256 of runs, proportions and losses, 16 digits: the same data give the same hash."""
+        names = [*self.runs, "", *self.domains, "", *self.targets]
+        run, target = self.codes
+        numbers = self.losses[["tokens", "step", "loss", "eval_tokens"]].to_numpy(float)
+        table = np.column_stack([run, target, np.where(np.isnan(numbers), np.nan, numbers)])
+        table = table[np.lexsort((table[:, 2], target, run))]
+        digest = hashlib.sha256("\0".join(names).encode())
+        for numbers in (self.mixtures.to_numpy(float), table):
+            digest.update(np.ascontiguousarray(numbers).tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def codes(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Places in `runs` and in `targets` of each row of `losses`."""
+        places = [
+            pd.Index(known, dtype=object).get_indexer(pd.Index(self.losses[column], dtype=object))
+            for column, known in (("run", self.runs), ("domain", self.targets))
+        ]
+        return places[0], places[1]
 
     def mixture(self, run: str) -> Mixture:
         """Return the mixture of one run."""

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import spearmanr
 
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting import fit_law, points_of, refit
-from bimix_tracking.law_fit import LawFit
-from bimix_tracking.laws import law as find_law
+from bimix_tracking.fitting import fit_law
+from bimix_tracking.holdout import divide, held_out, mixture_codes
+from bimix_tracking.law_fit import LawFit, level_at
+from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.observations import Observations
+from bimix_tracking.points import Points
+from bimix_tracking.stacking import Held, combine, common_levels, stack_weights
 
-Array = npt.NDArray[np.float64]
-
-_MIN_MIXTURES = 3
 _MIN_RANKED = 4
 _LAST = 0.95
 """Runs are ranked against each other if their last checkpoint is at no less than this of the longest run's tokens."""
@@ -35,12 +34,14 @@ class Validation:
         predictions: Columns `run`, `tokens`, `domain`, `observed`, `predicted`, `baseline`; losses in nats per token.
             The baseline is the mean log loss of the other runs at that token count: no law at all.
         weights: Weight of each target domain in the sum that `rank_correlation` is about.
+        mixtures: Number of each run's mixture: repeats have one number.
     """
 
     law: str
     folds: int
     predictions: pd.DataFrame
     weights: Mapping[str, float]
+    mixtures: Mapping[str, int]
 
     @property
     def error(self) -> dict[str, float]:
@@ -61,6 +62,18 @@ class Validation:
     def mean_baseline_error(self) -> float:
         """The same of the baseline."""
         return float(np.mean(list(self.baseline_error.values())))
+
+    def only(self, domains: Collection[str]) -> Validation:
+        """Return the same of some of the domains."""
+        return replace(self, predictions=self.predictions[self.predictions["domain"].isin(list(domains))])
+
+    @property
+    def by_mixture(self) -> pd.Series:
+        """Relative error of each mixture left out, every domain counting the same."""
+        off = (self.predictions["predicted"] / self.predictions["observed"] - 1).abs()
+        mixture = self.predictions["run"].map(dict(self.mixtures)).rename("mixture")
+        by_domain = off.groupby([mixture, self.predictions["domain"]]).mean()
+        return by_domain.groupby(level=0).mean()
 
     @property
     def rank_correlation(self) -> float:
@@ -131,6 +144,7 @@ def cross_validate(
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
     fit: LawFit | None = None,
+    held: tuple[Held, Index] | None = None,
 ) -> Validation:
     """Leave mixtures out, fit the rest, and predict the mixtures left out.
 
@@ -143,6 +157,7 @@ def cross_validate(
         seed: Of the division, where there are more mixtures than folds.
         weights: Weight of each target domain in the ranking; 1 where not named.
         fit: The law's fit to all of `obs`, if it is at hand.
+        held: What `holdout.held_out` returned of it and the fold of each run, if they are at hand too.
 
     Raises:
         ObservationsError: Fewer than three mixtures, or none that can be left out.
@@ -156,50 +171,64 @@ def cross_validate(
     (4, 0.0, 0.05, 1.0)
     """
     fit = fit_law(obs, law) if fit is None else fit
-    fold = _folds(obs, folds, seed)
-    count = int(fold.max()) + 1
-    theta = refit(obs, fit, (fold[None, :] != np.arange(count)[:, None]).astype(float))
-    model = find_law(fit.law)
+    fold = divide(obs, folds, seed) if held is None else held[1]
+    if fit.members:
+        return of_stack({n: held_out(obs, member, fold) for n, member in fit.members.items()}, obs, fold, fit, weights)
+    points, predicted = held_out(obs, fit, fold) if held is None else held[0]
+    by_target = dict(zip(points.targets, predicted, strict=True))
+    return _validation(fit.law, obs, points, by_target, fold, weights)
+
+
+def of_stack(
+    held: Mapping[str, Held], obs: Observations, fold: Index, fit: LawFit, weights: Mapping[str, float] | None
+) -> Validation:
+    """Validate an ensemble from its laws' held-out predictions; a fold's weights are found on the other folds."""
+    points = max((points for points, _ in held.values()), key=lambda points: len(points.targets))
+    predicted: dict[str, Array] = {target: np.full(len(points.run), np.nan) for target in fit.targets}
+    for one in range(int(fold.max()) + 1):
+        mine = (fold == one)[points.run]
+        stack = stack_weights(held, fit.huber_delta, keep=fold != one)
+        levels = common_levels(held, stack, keep=fold != one)
+        for target, values in combine(held, stack).items():
+            above = level_at(levels[target], np.exp(points.log_u[mine]) * points.scale)
+            predicted[target][mine] = values[mine] + above
+    return _validation(fit.law, obs, points, predicted, fold, weights)
+
+
+def _validation(
+    law: str,
+    obs: Observations,
+    points: Points,
+    predicted: Mapping[str, Array],
+    fold: Index,
+    weights: Mapping[str, float] | None,
+) -> Validation:
     parts = []
-    for i, target in enumerate(fit.targets):
-        points = points_of(obs, target, fit.scale, fit.zero_share, [])
-        at = theta[fold[points.run], i]
-        told = np.isfinite(at).all(-1)
-        predicted = np.full(len(told), np.nan)
-        predicted[told] = model.log_loss(at[told], points.log_share[told, None], points.log_u[told, None])[:, 0]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "run": np.array(obs.runs)[points.run],
-                    "tokens": np.exp(points.log_u) * fit.scale,
-                    "domain": target,
-                    "observed": np.exp(points.log_loss),
-                    "predicted": np.exp(predicted),
-                    "baseline": np.exp(_baseline(points.run, points.log_u, points.log_loss, fold)),
-                }
+    for i, target in enumerate(points.targets):
+        counts = points.weight[i] > 0
+        run, log_u, log_loss = points.run[counts], points.log_u[counts], points.log_loss[i][counts]
+        if target in predicted and len(run):
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "run": np.array(obs.runs)[run],
+                        "tokens": np.exp(log_u) * points.scale,
+                        "domain": target,
+                        "observed": np.exp(log_loss),
+                        "predicted": np.exp(predicted[target][counts]),
+                        "baseline": np.exp(_baseline(run, log_u, log_loss, fold)),
+                    }
+                )
             )
-        )
     table = pd.concat(parts, ignore_index=True).dropna()
     if table.empty:
         raise ObservationsError("without any one of its mixtures, the sweep cannot tell the effect of a proportion")
-    counted = {target: float((weights or {}).get(target, 1.0)) for target in fit.targets}
-    return Validation(fit.law, count, table, counted)
+    counted = {target: float((weights or {}).get(target, 1.0)) for target in predicted}
+    mixture = dict(zip(obs.runs, mixture_codes(obs).tolist(), strict=True))
+    return Validation(law, int(fold.max()) + 1, table, counted, mixture)
 
 
-def _folds(obs: Observations, folds: int, seed: int) -> npt.NDArray[np.intp]:
-    """Return the fold of each run; runs of one mixture share one."""
-    _, mixture = np.unique(np.round(obs.mixtures.to_numpy(float), 6), axis=0, return_inverse=True)
-    mixture = mixture.reshape(-1)
-    count = int(mixture.max()) + 1
-    if count < _MIN_MIXTURES:
-        raise ObservationsError(
-            f"{count} distinct mixture{'s' if count > 1 else ''}: leaving one out needs at least {_MIN_MIXTURES}"
-        )
-    order = np.random.default_rng(seed).permutation(count)
-    return (order % min(folds, count))[mixture]
-
-
-def _baseline(run: npt.NDArray[np.intp], log_u: Array, log_loss: Array, fold: npt.NDArray[np.intp]) -> Array:
+def _baseline(run: Index, log_u: Array, log_loss: Array, fold: Index) -> Array:
     """Return at each point the mean log loss, at its data volume, of the runs of other folds."""
     present = np.unique(run)
     at_points = np.empty((len(present), len(run)))

@@ -2,52 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a law is evaluated. Mixtures and volumes are held once: many points share them, and powers are dear.
+
+    Args:
+        shares: Proportions, shape (mixtures, domains).
+        mixture: Which mixture each point is of, shape (points,).
+        log_u: Distinct log(s / s₀), shape (volumes,).
+        volume: Which volume each point is at, shape (points,).
+        zero_share: Floor of a target's own proportion in the laws that are infinite at 0.
+    """
+
+    shares: Array
+    mixture: Index
+    log_u: Array
+    volume: Index
+    zero_share: float
+
+    @classmethod
+    def rows(cls, shares: Array, log_u: Array, zero_share: float) -> Inputs:
+        """Return the inputs of one point a row of shares."""
+        each = np.arange(len(shares))
+        return cls(shares, each, log_u, each, zero_share)
+
+    def own_share(self, own: Index) -> Array:
+        """Return each problem's own proportion, not below the floor, shape (problems, mixtures)."""
+        return np.maximum(self.shares.T[own], self.zero_share)
 
 
 class Law(Protocol):
     """A parametric law log L(r, u; θ) of the mixture r and the scaled data volume u = s / s₀.
 
-    A law works on θ, its parameters in a scale in which steps of one size mean the same for each of them, and on
-    batches: leading dimensions of θ and of the data broadcast. s₀ is the geometric mean of the observed s, so a
-    fit on tokens and one on steps are the same fit.
+    A law works on θ, its parameters in a scale in which steps of one size mean the same for each of them, and on a
+    batch of problems: the first axis of θ, each with a target domain (`own`, its column in the shares; −1: a target
+    that is no domain of the mixtures). s₀ is the geometric mean of the observed s, so a fit on tokens and one on
+    steps are the same fit. Third parties add laws by the entry point group `bimix_tracking.laws`, an object each.
     """
 
     name: str
-    parameters: tuple[str, ...]
-    """Names of the parameters as they are reported, in the order of θ."""
+    formula: str
+    """As the report prints it."""
+    mixtures_needed: int
+    """With fewer distinct mixtures the law is not chosen: more of its parameters than that are not shrunk."""
+    needs_own: bool
+    """Whether a target must be a domain of the mixtures."""
+    infinite_at_zero: bool
+    """Whether a target's own proportion must be above 0."""
+    effect: int
+    """Position in θ of a parameter without which the effect of the mixture isn't told."""
+    watched: Mapping[str, int]
+    """Reported name → position in θ of the parameters whose reaching a bound says something."""
+    fine_at: Mapping[tuple[str, str], str]
+    """(name, side) → `no floor` or `fine`: bounds that are no cause for doubt."""
 
-    def log_loss(self, theta: Array, log_share: Array, log_u: Array) -> Array:
-        """Return log L, shape (…, points).
+    def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the parameters as they are reported."""
 
-        Args:
-            theta: Shape (…, parameters).
-            log_share: log r_i of the target domain at each point, shape (…, points).
-            log_u: log(s / s₀), shape (…, points).
+    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
+        """Return log L, shape (problems, points), and ∂ log L / ∂θ, shape (problems, points, parameters)."""
+
+    def share_gradient(self, theta: Array, own: Index, x: Inputs) -> Array:
+        """Return ∂ log L / ∂r at fixed s, shape (problems, points, domains)."""
+
+    def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
+        """Return starting points, shape (problems, starts, parameters), from losses of shape (problems, points)."""
+
+    def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
+        """Return lower and upper bounds of θ, each (problems, parameters); equal where a parameter doesn't exist."""
+
+    def prior(self, own: Index, domains: int) -> tuple[Array, Array]:
+        """Return what θ is shrunk to, (problems, parameters), and the precision, (problems, parameters, parameters).
+
+        In the unit of one run whose losses are off by the prior's noise; 0 where nothing is shrunk.
         """
 
-    def jacobian(self, theta: Array, log_share: Array, log_u: Array) -> Array:
-        """Return ∂ log L / ∂θ, shape (…, points, parameters)."""
+    def told(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
+        """Return which θ data can tell that have so many distinct own shares, mixtures and volumes."""
 
-    def starts(self, log_share: Array, log_u: Array, log_loss: Array, weight: Array) -> Array:
-        """Return starting points, shape (…, starts, parameters), from data of shape (…, points)."""
-
-    def bounds(self, log_loss: Array, weight: Array) -> tuple[Array, Array]:
-        """Return the lower and the upper bound of θ, each of shape (…, parameters)."""
-
-    def identifiable(self, shares: int, volumes: int) -> tuple[bool, ...]:
-        """Return for each parameter whether data with that many distinct shares and volumes can tell it."""
-
-    def held(self) -> Array:
+    def held(self, domains: int) -> Array:
         """Return the value of θ at which a parameter that cannot be told is held, shape (parameters,)."""
 
-    def report(self, theta: Array, scale: float) -> dict[str, float]:
+    def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
         """Return the parameters in the units of s, from θ and s₀."""
 
-    def internal(self, parameters: dict[str, float], scale: float) -> Array:
+    def internal(self, parameters: Mapping[str, float], scale: float, own: int, domains: Sequence[str]) -> Array:
         """Return θ of reported parameters: the inverse of `report`."""
+
+
+def loss_range(log_loss: Array, weight: Array) -> tuple[Array, Array]:
+    """Return the smallest and the largest log loss that counts, each (problems,); 0 where none does."""
+    counts = weight > 0
+    low = np.where(counts, log_loss, np.inf).min(-1, initial=np.inf)
+    high = np.where(counts, log_loss, -np.inf).max(-1, initial=-np.inf)
+    return np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(high), high, 0.0)
+
+
+def one_hot(own: Index, domains: int) -> Array:
+    """Return 1 at each problem's own domain, shape (problems, domains); all 0 for a target outside."""
+    return np.asarray(own[:, None] == np.arange(domains), float)

@@ -292,7 +292,7 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
         "data hash": fit.data_hash,
         "law": fit.law,
         "Huber delta": f"{fit.huber_delta:g}, in log loss: a larger relative error pulls no harder",
-        "smallest proportion in the law": percent(fit.zero_share),
+        "smallest proportion in the law": percent(fit.floor),
         "optimality residual": f"{result.recommendation.kkt_residual:.1e}, 0 at the exact optimum",
         "versions": ", ".join(f"{name} {version}" for name, version in result.lineage()["versions"].items()),
         "created": result.created,

@@ -82,7 +82,7 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str) -> str
     low, high = float(own.min()), float(own.max())
 
     def shade(share: float) -> str:
-        return f"s{_shade(share, low, high, fit.zero_share)}"
+        return f"s{_shade(share, low, high, fit.floor)}"
 
     said = f"proportion {about(low)}" + (f" to {about(high)}" if about(low) != about(high) else "")
     parts = [*_heads(target, said), *svg.frame(x, y, "training tokens, log scale", "loss, nats per token")]

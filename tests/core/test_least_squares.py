@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.optimize import least_squares
 from scipy.special import huber as scipy_huber
 
 from bimix_tracking import Mixture, Observations, fit_law
 from bimix_tracking.law_fit import Outcome
-from bimix_tracking.laws import law
+from bimix_tracking.laws import Inputs, law
 from bimix_tracking.least_squares import huber, minimize
 
 DELTA = 0.01
@@ -92,18 +91,19 @@ def test_a_problem_ends_the_same_alone_and_in_a_batch(sweep: Callable[..., Obser
     for name in LAWS:
         apart = fit_law(Observations(obs.mixtures, obs.losses[obs.losses["domain"] == name].reset_index(drop=True)))
 
-        assert dict(apart.targets[name].parameters) == pytest.approx(dict(together.targets[name].parameters), rel=1e-7)
+        assert dict(apart.targets[name].parameters) == pytest.approx(dict(together.targets[name].parameters), rel=1e-6)
 
 
 def test_reported_parameters_are_those_of_the_formula() -> None:
     model, at, scale = law("bimix"), {"alpha": 0.2, "beta": 0.4, "B": 250.0, "C": 1.7}, 3e7
     r, s = np.array([0.01, 0.3, 1.0]), np.array([1e6, 3e7, 1e11])
 
-    theta = model.internal(at, scale)
+    theta = model.internal(at, scale, 0, ("a",))
 
     expected = r**-0.2 * (250.0 / s**0.4 + 1.7)
-    assert np.exp(model.log_loss(theta, np.log(r), np.log(s / scale))) == pytest.approx(expected, rel=1e-12)
-    assert model.report(theta, scale) == pytest.approx(at, rel=1e-12)
-    pd.testing.assert_series_equal(
-        pd.Series(model.report(model.internal(at | {"C": 0.0}, scale), scale)), pd.Series(at | {"C": 0.0})
-    )
+    inputs = Inputs.rows(r[:, None], np.log(s / scale), 1e-3)
+    log_loss, _ = model.evaluate(theta[None], np.array([0]), inputs)
+    assert np.exp(log_loss[0]) == pytest.approx(expected, rel=1e-12)
+    assert model.report(theta, scale, 0, ("a",)) == pytest.approx(at, rel=1e-12)
+    none = model.internal(at | {"C": 0.0}, scale, 0, ("a",))
+    assert model.report(none, scale, 0, ("a",)) == pytest.approx(at | {"C": 0.0}, rel=1e-12)

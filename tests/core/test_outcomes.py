@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bimix_tracking import Mixture, Observations, fit_law, recommend
+from bimix_tracking import Mixture, Observations, fit_law, least_squares, recommend, solver
 from bimix_tracking.errors import RecommendationError
 from bimix_tracking.law_fit import DomainFit, Outcome
 
@@ -35,7 +35,6 @@ def of_table(losses: Sequence[Sequence[float]], *, shares: Sequence[float] = SHA
     "curve",
     [
         pytest.param(lambda r, s: r**-0.1 * (5 if s == TOKENS[0] else 2), id="all of the fall before the second point"),
-        pytest.param(lambda r, s: r**-0.1 * (2 + np.log(s / 1e6) / 10), id="rising with the tokens"),
         pytest.param(lambda r, s: r**-6.0 * (10 / s**0.3 + 1), id="an exponent of the share beyond the box"),
     ],
 )
@@ -46,8 +45,18 @@ def test_a_curve_that_bends_elsewhere_ends_at_a_bound(curve: Callable[[float, fl
     assert "Evaluate earlier and later" in fit.outcome.remedy
 
 
-def test_losses_that_jump_do_not_converge() -> None:
-    fit = of_table([[2, 8, 8, 2, 2, 2], [2, 2, 2, 2, 8, 8], [8, 8, 8, 2, 8, 2]])
+def test_a_loss_that_rises_along_training_is_no_falling_law() -> None:
+    fit = fitted(lambda r, s: r**-0.1 * (2 + np.log(s / 1e6) / 10))
+
+    assert fit.outcome is Outcome.LOSS_RISES
+    assert "Has training diverged" in fit.outcome.remedy
+
+
+def test_a_fit_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = least_squares.minimize
+    monkeypatch.setattr(solver, "minimize", lambda *args, **options: whole(*args, **options | {"max_iterations": 1}))
+
+    fit = of_table([[2, 8, 8, 2, 2, 2], [2, 2, 2, 2, 8, 1], [8, 8, 8, 2, 8, 2]])
 
     assert fit.outcome is Outcome.NOT_CONVERGED
     assert "runs whose losses jump, and set them aside" in fit.outcome.remedy

@@ -108,7 +108,7 @@ def test_replicates_equal_fits_of_the_runs_repeated(sweep: MakeSweep) -> None:
     losses = pd.concat([obs.losses, twice]).reset_index(drop=True)
     whole = without(Observations(mixtures, losses), {"run-1"})
     for i, target in enumerate(fit.targets):
-        found = law("bimix").report(theta[0, i], fit.scale)
+        found = law("bimix").report(theta[0, i], fit.scale, i, fit.domains)
         assert found == pytest.approx(dict(fit_law(whole).targets[target].parameters), rel=1e-4)
 
 

@@ -1,0 +1,196 @@
+"""How sure a fit is: the same fit on runs drawn again, whole runs at a time.
+
+The losses of one run rise and fall together, so a bootstrap that draws single losses would promise too much: here a
+replicate draws as many runs as there are, with replacement, and counts each as often as it was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bimix_tracking.fitting import refit
+from bimix_tracking.law_fit import LawFit, level_at
+from bimix_tracking.laws import Inputs
+from bimix_tracking.laws import law as find_law
+from bimix_tracking.laws.protocol import Array
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.observations import Observations
+from bimix_tracking.points import points_of
+from bimix_tracking.solver import by_run, prior_of
+
+Method = Literal["linearised", "exact"]
+_MIN_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """What the law could have been, had other runs of the same kind been made.
+
+    Args:
+        fit: The fit to all runs.
+        theta: Its law's θ in each replicate, shape (replicates, targets, parameters); NaN where the runs drawn
+            cannot tell. Of an ensemble: by law.
+        method: How they were found.
+    """
+
+    fit: LawFit
+    theta: dict[str, Array]
+    method: Method
+
+    def parameters(self, target: str) -> pd.DataFrame:
+        """Return the reported parameters of a target, one row a replicate.
+
+        Raises:
+            ValueError: An ensemble, whose parameters are weights; or no such target.
+        """
+        if self.fit.members or target not in self.fit.targets:
+            raise ValueError(f"no parameters of {target!r} to draw: {self.fit.law} has {list(self.fit.targets)}")
+        model = find_law(self.fit.law)
+        theta = self.theta[self.fit.law][:, list(self.fit.targets).index(target)]
+        rows = [
+            model.report(at, self.fit.scale, self.fit.own(target), self.fit.domains)
+            for at in theta[np.isfinite(theta).all(-1)]
+        ]
+        return pd.DataFrame(rows)
+
+    def standard_errors(self, target: str) -> dict[str, float]:
+        """Return the standard deviation of each parameter over the replicates."""
+        spread = self.parameters(target).std(ddof=1)
+        return {str(name): float(value) for name, value in spread.items()}
+
+    def predict(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
+        """Return the predicted losses, nats per token, shape (replicates, n, targets); arguments as `LawFit.predict`.
+
+        The members' weights of an ensemble are those of the fit.
+        """
+        shares, volume = self.fit.rows(mixtures, tokens)
+        if not self.fit.members:
+            return self._of_law(self.fit, shares, volume)
+        parts = {name: self._of_law(fit, shares, volume) for name, fit in self.fit.members.items()}
+        count = len(next(iter(parts.values())))
+        result = np.zeros((count, len(volume), len(self.fit.targets)))
+        for i, (target, fitted) in enumerate(self.fit.targets.items()):
+            for name, weight in fitted.parameters.items():
+                if weight:
+                    result[..., i] += weight * parts[name][..., list(self.fit.members[name].targets).index(target)]
+            result[..., i] *= np.exp(level_at(self.fit.levels.get(target, ()), volume))
+        return result
+
+    def interval(
+        self,
+        mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike,
+        tokens: float | npt.ArrayLike,
+        level: float = 0.9,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the lower and the upper end of the interval of the law's loss at each mixture and target.
+
+        The expected loss: a single run will also have noise of its own. Quantiles of log loss about the fit,
+        widened by √(n / (n − q)) for the q unshrunk parameters that n runs were fitted with: a replicate's runs are
+        fitted as closely as the sweep's, and so stray less than new ones would.
+
+        Args:
+            mixtures: As in `LawFit.predict`.
+            tokens: As in `LawFit.predict`.
+            level: Between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level}")
+        centre = np.log(self.fit.predict(mixtures, tokens).to_numpy(float))
+        off = np.log(self.predict(mixtures, tokens)) - centre
+        low, high = np.nanquantile(off, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        wider = np.array([self._wider(target) for target in self.fit.targets])
+        names = list(self.fit.targets)
+        lower, upper = (pd.DataFrame(np.exp(centre + wider * v), columns=names) for v in (low, high))
+        return lower, upper
+
+    def _wider(self, target: str) -> float:
+        runs = self.fit.targets[target].runs
+        # The effect of the mixture is told between runs: α, or constant and slope; the rest within them.
+        return float(np.sqrt(runs / max(runs - 2, 1)))
+
+    def _of_law(self, fit: LawFit, shares: Array, volume: Array) -> Array:
+        model, theta = find_law(fit.law), self.theta[fit.law]
+        inputs = Inputs.rows(shares, np.log(volume / fit.scale), fit.floor)
+        result = np.full((len(theta), len(volume), len(fit.targets)), np.nan)
+        for i, target in enumerate(fit.targets):
+            told = np.isfinite(theta[:, i]).all(-1)
+            if told.any():
+                own = np.full(int(told.sum()), fit.own(target), np.intp)
+                result[told, :, i] = np.exp(model.evaluate(theta[told, i], own, inputs)[0])
+        return result
+
+
+def bootstrap(
+    obs: Observations, fit: LawFit, *, replicates: int = 1000, seed: int = 0, method: Method = "linearised"
+) -> Replicates:
+    """Fit again to runs drawn with replacement.
+
+    `exact` minimises again. `linearised` takes the one step that a replicate's own gradient and Gauss–Newton matrix
+    ask for from the fit at hand, θ_b = θ − (Σ_r n_r H_r + P)⁻¹ (Σ_r n_r g_r + P(θ − m)): sums over runs that were
+    made once, so a thousand replicates cost what a few evaluations of the law do.
+
+    Args:
+        obs: The sweep that was fitted.
+        fit: Its fit.
+        replicates: How many.
+        seed: Of the draws.
+        method: `linearised` or `exact`.
+
+    Raises:
+        ValueError: Fewer than three runs, or no such method.
+
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3) + 0.01 * np.sin(99 * a)}
+    ...         for a in (0.2, 0.4, 0.5, 0.6, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses={"a": "la"}, tokens="tokens")
+    >>> from bimix_tracking import fit_law
+    >>> found = bootstrap(obs, fit_law(obs), replicates=200)
+    >>> low, high = found.interval(Mixture({"a": 0.3, "b": 0.7}), tokens=1e5)
+    >>> bool(low["a"][0] < found.fit.predict(Mixture({"a": 0.3, "b": 0.7}), 1e5)["a"][0] < high["a"][0])
+    True
+    """
+    if len(obs.runs) < _MIN_RUNS:
+        raise ValueError(f"{len(obs.runs)} runs cannot be drawn again: a bootstrap needs at least {_MIN_RUNS}")
+    if method not in ("linearised", "exact"):
+        raise ValueError(f"no method {method!r}; there are 'linearised' and 'exact'")
+    count = len(obs.runs)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
+    make = refit if method == "exact" else _one_step
+    laws = fit.members or {fit.law: fit}
+    return Replicates(fit, {name: make(obs, one, drawn) for name, one in laws.items()}, method)
+
+
+def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
+    model = find_law(fit.law)
+    points = points_of(obs, model, zero_share=fit.zero_share, warmup=fit.warmup, notes=[])
+    thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
+    known = np.array([theta is not None for theta in thetas])
+    held = model.held(len(obs.domains))
+    theta = np.stack([held if at is None else at for at in thetas])
+    prior = prior_of(model, points)
+    lower, upper = model.bounds(points.own, points.inputs, points.log_loss, points.weight)
+    scores, curvature = by_run(model, points, theta, fit.huber_delta)
+    # What the fit could not tell is held; what it left at a bound with the slope leading out stays there.
+    pull = scores.sum(1) + prior.pull(theta, np.arange(len(theta)))
+    free = curvature.sum(1).diagonal(axis1=1, axis2=2) > 0
+    free &= ~((theta <= lower + 1e-9) & (pull > -1e-12)) & ~((theta >= upper - 1e-9) & (pull < 1e-12))
+    size = theta.shape[1]
+    result = np.full((len(drawn), *theta.shape), np.nan)
+    for i in np.flatnonzero(known):
+        use = free[i]
+        gradient = (drawn @ scores[i] + prior.pull(theta, np.arange(len(theta)))[i])[:, use]
+        flat = drawn @ curvature[i][:, use][:, :, use].reshape(len(scores[i]), -1)
+        matrix = flat.reshape(len(drawn), int(use.sum()), -1) + prior.precision[i][np.ix_(use, use)]
+        level = np.einsum("bkk->bk", matrix).max(-1, initial=0.0)
+        matrix = matrix + 1e-12 * level[:, None, None] * np.eye(int(use.sum()))
+        told = level > 0
+        step = np.zeros((len(drawn), size))
+        step[np.ix_(told, use)] = -np.linalg.solve(matrix[told], gradient[told][..., None])[..., 0]
+        result[told, i] = np.clip(theta[i] + step[told], lower[i], upper[i])
+        result[:, i, ~use] = theta[i, ~use]
+    return result

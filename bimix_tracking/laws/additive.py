@@ -1,0 +1,192 @@
+"""The additive law: a floor, a term of the mixture and a term of the data volume.
+
+    L(r, s) = E + 1 / Σ_j C_j r_j^γ_j + B / s^β                 (Shukor et al., arXiv 2507.09404, at one model size)
+
+It sees all proportions, is finite at r = 0 as long as one domain has a share, and needs no own share, so targets
+outside the mixture can be fitted. With 0 < γ_j ≤ 1 the sum is concave and L convex in r.
+
+C_j = C (1[j = i] + t_j) and γ_j = γ e^{d_j}; t_j ≥ 0 and d_j are shrunk to 0 (t_j to 1 for a target outside):
+θ = (log E, log β, log b, log C, log γ, t_1 … t_k, d_1 … d_k).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from bimix_tracking.laws.protocol import Array, Index, Inputs, loss_range, one_hot
+from bimix_tracking.laws.volume import LOG_BETA
+
+_FIXED = 5
+_GAMMA, _GAMMA_SPREAD = 0.7, 0.3
+_SPREAD = 0.3
+_OUTSIDE_SPREAD = 1.0
+_OWN_GAMMA_SPREAD = 0.5
+_NONE = -700.0
+_PARTS = (0.15, 0.6)
+"""Of the loss, how much the mixture's term has at a start."""
+_BETAS = (0.3, 0.8)
+_BELOW, _ABOVE = 14.0, 7.0
+
+
+class Additive:
+    """The law of arXiv 2507.09404 at one model size; E and B / s^β in nats per token, C_j in tokens per nat."""
+
+    name = "additive"
+    formula = "L(r, s) = E + 1 / sum_j(C_j r_j^gamma_j) + B / s^beta; s in tokens, L in nats per token"
+    mixtures_needed = 5
+    needs_own = False
+    infinite_at_zero = False
+    effect = 3
+    watched: Mapping[str, int] = MappingProxyType({"E": 0, "beta": 1, "B": 2})
+    fine_at: Mapping[tuple[str, str], str] = MappingProxyType({("E", "low"): "fine"})
+
+    def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
+        """Return E, β, B and for each domain C and γ."""
+        return ("E", "beta", "B", *(f"C[{d}]" for d in domains), *(f"gamma[{d}]" for d in domains))
+
+    def _terms(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array, Array, Array, Array]:
+        """Return log r, γ, r^γ and C r^γ / C, each (problems, mixtures, domains), and the term's value."""
+        domains = x.shares.shape[1]
+        coefficient = theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains)
+        gamma = np.exp(theta[:, 4:5] + theta[:, _FIXED + domains :])
+        # 0^γ is 0 with no slope in γ; the own share has a floor, so the sum is never 0.
+        mine = one_hot(own, domains)[:, None, :] > 0
+        shares = np.where(mine, np.maximum(x.shares, x.zero_share), x.shares)
+        log_share = np.log(np.where(shares > 0, shares, 1.0))
+        powers = np.where(shares > 0, np.exp(gamma[:, None, :] * log_share), 0.0)
+        terms = powers * coefficient[:, None, :]
+        value = np.exp(-theta[:, 3:4]) / np.maximum(terms.sum(-1), 1e-12)
+        return log_share, gamma, powers, terms, value
+
+    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
+        """Return log(E + 1 / Σ C_j r_j^γ_j + b u^−β) and its derivatives."""
+        log_share, gamma, powers, terms, value = self._terms(theta, own, x)
+        domains = x.shares.shape[1]
+        beta = np.exp(theta[:, 1:2])
+        falling = np.exp(theta[:, 2:3] - beta * x.log_u)
+        floor = np.exp(theta[:, :1])
+        total = floor + value[:, x.mixture] + falling[:, x.volume]
+        part = value / np.maximum(terms.sum(-1), 1e-12)
+        by_coefficient = -part[..., None] * powers
+        by_gamma = -part[..., None] * terms * gamma[:, None, :] * log_share
+        of_mixture = np.empty((*value.shape, 2 + 2 * domains))
+        of_mixture[..., 0], of_mixture[..., 1] = -value, by_gamma.sum(-1)
+        of_mixture[..., 2 : 2 + domains], of_mixture[..., 2 + domains :] = by_coefficient, by_gamma
+        jacobian = np.empty((*total.shape, theta.shape[1]))
+        jacobian[..., 0] = floor
+        jacobian[..., 1] = (-falling * beta * x.log_u)[:, x.volume]
+        jacobian[..., 2] = falling[:, x.volume]
+        jacobian[..., 3:] = of_mixture[:, x.mixture]
+        jacobian /= total[..., None]
+        return np.log(total), jacobian
+
+    def share_gradient(self, theta: Array, own: Index, x: Inputs) -> Array:
+        """Return −M² C_j γ_j r_j^(γ_j − 1) / L with M the mixture's term; at r = 0 the slope at the floor."""
+        _, gamma, _, terms, value = self._terms(theta, own, x)
+        domains = x.shares.shape[1]
+        floored = np.maximum(x.shares, x.zero_share)
+        coefficient = (theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains))[:, None, :]
+        slope = coefficient * gamma[:, None, :] * floored ** (gamma[:, None, :] - 1)
+        by_share = -(value / np.maximum(terms.sum(-1), 1e-12))[..., None] * slope
+        log_loss = self.evaluate(theta, own, x)[0]
+        result: Array = by_share[:, x.mixture] * np.exp(-log_loss)[..., None]
+        return result
+
+    def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
+        """Return a small and a large part of the mixture's term, a slow and a fast fall with s."""
+        domains, hot = x.shares.shape[1], one_hot(own, x.shares.shape[1])
+        w = np.where(weight.sum(-1, keepdims=True) > 0, weight, 1.0)
+        mean = np.exp((w * log_loss).sum(-1) / w.sum(-1))
+        outside = own < 0
+        transfers = np.where(outside[:, None], 1.0, 0.1) * (1 - hot)
+        thetas = []
+        for part in _PARTS:
+            powers = (np.maximum(x.shares, x.zero_share) ** _GAMMA).mean(0)
+            strength = ((hot + transfers) * powers).sum(-1)
+            for beta in _BETAS:
+                fixed = np.stack(
+                    [
+                        np.log(mean * (0.85 - part)),
+                        np.full_like(mean, math.log(beta)),
+                        np.log(0.15 * mean),
+                        -np.log(part * mean * strength),
+                        np.full_like(mean, math.log(_GAMMA)),
+                    ],
+                    -1,
+                )
+                thetas.append(np.concatenate([fixed, transfers, np.zeros((len(mean), domains))], -1))
+        return np.stack(thetas, axis=1)
+
+    def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
+        """Return a wide box; γ ≤ 1 keeps the law convex, t ≥ 0 keeps it defined."""
+        low, high = loss_range(log_loss, weight)
+        domains = x.shares.shape[1]
+        others = 1 - one_hot(own, domains)
+        fixed_low = [low - _BELOW, np.full_like(low, LOG_BETA[0]), low - _BELOW, -high - 20, np.full_like(low, -4.0)]
+        fixed_high = [high + _ABOVE, np.full_like(low, LOG_BETA[1]), high + _ABOVE, -low + 20, np.zeros_like(low)]
+        lower = np.concatenate([np.stack(fixed_low, -1), 0 * others, -4 * others], -1)
+        upper = np.concatenate([np.stack(fixed_high, -1), 50 * others, 4 * others], -1)
+        return lower, upper
+
+    def prior(self, own: Index, domains: int) -> tuple[Array, Array]:
+        """Shrink γ to 0.7, transfers to 0 (to 1 where no domain is the target's own), exponents to one another."""
+        outside = (own < 0)[:, None]
+        spread = np.where(outside, _OUTSIDE_SPREAD, _SPREAD) * np.ones(domains)
+        ones = np.ones((len(own), 1))
+        mean = np.concatenate(
+            [0 * ones.repeat(4, 1), math.log(_GAMMA) * ones, outside * np.ones(domains), 0 * spread], -1
+        )
+        diagonal = np.concatenate(
+            [
+                0 * ones.repeat(4, 1),
+                _GAMMA_SPREAD**-2 * ones,
+                spread**-2,
+                np.full_like(spread, _OWN_GAMMA_SPREAD**-2),
+            ],
+            -1,
+        )
+        return mean, diagonal[:, :, None] * np.eye(diagonal.shape[1])
+
+    def told(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
+        """Volumes for β and B; mixtures for the rest, where the prior tells what they don't."""
+        varied = mixtures >= 2
+        return np.asarray(np.r_[True, volumes >= 3, volumes >= 2, np.full(2 + 2 * domains, varied)])
+
+    def held(self, domains: int) -> Array:
+        """No fall with s; no mixture's term, unless other values are known."""
+        return np.asarray(np.r_[0.0, math.log(0.5), _NONE, -_NONE, math.log(_GAMMA), np.zeros(2 * domains)])
+
+    def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
+        """Return E, β, B = b s₀^β, and C and γ of each domain."""
+        count = len(domains)
+        beta = math.exp(theta[1])
+        hot = np.arange(count) == own
+        c = np.exp(theta[3]) * (theta[_FIXED : _FIXED + count] + hot)
+        gamma = np.exp(theta[4] + theta[_FIXED + count :])
+        result = {
+            "E": math.exp(theta[0]),
+            "beta": beta,
+            "B": math.exp(theta[2] + beta * math.log(scale)) if theta[2] > _NONE else 0.0,
+        }
+        result |= {f"C[{d}]": float(v) for d, v in zip(domains, c, strict=True)}
+        return result | {f"gamma[{d}]": float(v) for d, v in zip(domains, gamma, strict=True)}
+
+    def internal(self, parameters: Mapping[str, float], scale: float, own: int, domains: Sequence[str]) -> Array:
+        """Return θ of what `report` returned."""
+        c = np.array([parameters[f"C[{d}]"] for d in domains])
+        log_gamma = np.log([parameters[f"gamma[{d}]"] for d in domains])
+        unit = c[own] if own >= 0 else c.mean()
+        beta, b = parameters["beta"], parameters["B"]
+        fixed = [
+            math.log(parameters["E"]),
+            math.log(beta),
+            math.log(b) - beta * math.log(scale) if b > 0 else _NONE,
+            math.log(unit),
+            log_gamma[own] if own >= 0 else log_gamma.mean(),
+        ]
+        return np.asarray(np.r_[fixed, c / unit - (np.arange(len(domains)) == own), log_gamma - fixed[4]])

@@ -1,0 +1,206 @@
+"""The choice of the law: each predicts mixtures it hasn't seen, and the simplest of the best ones is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting import fit_law
+from bimix_tracking.holdout import divide, held_out, noise_floor, smallest_training
+from bimix_tracking.law_fit import LawFit
+from bimix_tracking.laws import BUILT_IN, ENSEMBLE
+from bimix_tracking.laws import law as find_law
+from bimix_tracking.observations import Observations
+from bimix_tracking.points import ZERO_SHARE
+from bimix_tracking.stacking import Held, stack
+from bimix_tracking.validation import Validation, cross_validate, of_stack
+from bimix_tracking.warmup import find_warmup
+
+_GIVEN_UP = 0.01
+"""Simplicity is worth no more than this part of the error, even where one standard error would allow more."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The law that was chosen, and how all of them did.
+
+    Args:
+        fit: The chosen law's fit to all runs.
+        validation: Its held-out predictions; None where nothing could be left out.
+        fits: Every law's fit, by name, the simplest first.
+        validations: Every law's held-out predictions.
+        excluded: Law → why it was no candidate.
+        noise: Mean relative error of the right law, from repeated mixtures; None without repeats.
+    """
+
+    fit: LawFit
+    validation: Validation | None
+    fits: Mapping[str, LawFit]
+    validations: Mapping[str, Validation]
+    excluded: Mapping[str, str]
+    noise: float | None
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row a law, the simplest first, then the mean of the other runs.
+
+        `error`: mean relative error on left-out mixtures; `above_best`: how much more than the best law's, and
+        `standard_error`: of that difference, paired by mixture; `rank_correlation`: of the summed final losses;
+        `chosen`; `note`: why not.
+        """
+        rows: list[dict[str, Any]] = []
+        best = _best(self.validations)
+        for name, validation in self.validations.items():
+            above, error = _difference(validation, self.validations[best]) if best else (0.0, 0.0)
+            rows.append(
+                {
+                    "law": name,
+                    "error": validation.mean_error,
+                    "above_best": above,
+                    "standard_error": error,
+                    "rank_correlation": validation.rank_correlation,
+                    "chosen": name == self.fit.law,
+                    "note": "",
+                }
+            )
+        nothing = {"error": np.nan, "above_best": np.nan, "standard_error": np.nan, "rank_correlation": np.nan}
+        unscored = {n: "nothing could be left out" for n in self.fits if n not in self.validations}
+        for name, why in {**unscored, **self.excluded}.items():
+            rows.append({"law": name, **nothing, "chosen": name == self.fit.law, "note": why})
+        if self.validation is not None:
+            mean = {"error": self.validation.mean_baseline_error, "note": "mean of the other runs: no law"}
+            rows.append({"law": "mean", **nothing, "chosen": False, **mean})
+        return pd.DataFrame(rows)
+
+    def sentences(self) -> str:
+        """Return in plain words which law was chosen, why, and against what."""
+        if self.validation is None:
+            return f"The law is {self.fit.law}: too few mixtures to leave one out and compare."
+        others = "; ".join(
+            f"{name} {100 * v.mean_error:.2f} %" for name, v in self.validations.items() if name != self.fit.law
+        )
+        said = (
+            f"The law is {self.fit.law}: on left-out mixtures it is off by {100 * self.validation.mean_error:.2f} %"
+            + (
+                f" ({others}; mean of the other runs {100 * self.validation.mean_baseline_error:.2f} %)."
+                if others
+                else "."
+            )
+        )
+        if self.noise is not None:
+            said += f" Chance alone, by the repeated mixtures, makes {100 * self.noise:.2f} %."
+        for name, why in self.excluded.items():
+            said += f" {name} was no candidate: {why}."
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scoreboard as JSON types."""
+        rows = self.scores.to_dict("records")
+        clean = [{str(n): None if isinstance(v, float) and np.isnan(v) else v for n, v in row.items()} for row in rows]
+        return {"chosen": self.fit.law, "why": self.sentences(), "noise_floor": self.noise, "scores": clean}
+
+
+def select_law(
+    obs: Observations,
+    laws: Sequence[str] = (*BUILT_IN, ENSEMBLE),
+    *,
+    folds: int = 10,
+    seed: int = 0,
+    weights: Mapping[str, float] | None = None,
+    huber_delta: float = 0.01,
+    zero_share: float | None = ZERO_SHARE,
+    warmup: float | None = None,
+) -> Selection:
+    """Fit every law, let each predict left-out mixtures, and choose by the one-standard-error rule.
+
+    Chosen is the simplest law whose error is above the best one's by no more than the standard error of that
+    difference, and by no more than 1 % of the error. Both are measured on the same mixtures, so what is hard about
+    a mixture for every law cancels. A law that needs more mixtures than a training part has is no candidate.
+
+    Args:
+        obs: The sweep.
+        laws: Candidates, the simplest first; `ensemble` stacks the others.
+        folds: Into how many parts the mixtures are divided, at most one a mixture.
+        seed: Of the division.
+        weights: Weight of each target domain in the ranking; 1 where not named.
+        huber_delta: As in `fit_law`.
+        zero_share: As in `fit_law`.
+        warmup: As in `fit_law`.
+
+    Raises:
+        ObservationsError: No law can be fitted.
+        ValueError: No such law.
+
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.2 * 2}
+    ...         for a in (0.2, 0.4, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> best = select_law(obs)
+    >>> best.fit.law, best.excluded["additive"]
+    ('bimix', 'it needs 5 mixtures, and with a fold left out there are 3')
+    """
+    if warmup is None:
+        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
+    options: dict[str, Any] = {"huber_delta": huber_delta, "zero_share": zero_share, "warmup": warmup}
+    singles = [name for name in laws if name != ENSEMBLE]
+    noise = noise_floor(obs)
+    try:
+        fold = divide(obs, folds, seed)
+    except ObservationsError:
+        fit = fit_law(obs, singles[0], **options)
+        return Selection(fit, None, {fit.law: fit}, {}, {}, noise)
+    mixtures = smallest_training(obs, fold)
+    excluded = {
+        name: f"it needs {find_law(name).mixtures_needed} mixtures, and with a fold left out there are {mixtures}"
+        for name in singles
+        if find_law(name).mixtures_needed > mixtures
+    }
+    fits: dict[str, LawFit] = {}
+    held: dict[str, Held] = {}
+    validations: dict[str, Validation] = {}
+    for name in [name for name in singles if name not in excluded]:
+        try:
+            fits[name] = fit_law(obs, name, **options)
+            held[name] = held_out(obs, fits[name], fold)
+            validations[name] = cross_validate(obs, weights=weights, fit=fits[name], held=(held[name], fold))
+        except ObservationsError as refused:
+            excluded[name] = str(refused)
+            fits.pop(name, None)
+            held.pop(name, None)
+    if ENSEMBLE in laws and len(held) > 1:
+        fits[ENSEMBLE] = stack(obs, fits, held)
+        validations[ENSEMBLE] = of_stack(held, obs, fold, fits[ENSEMBLE], weights)
+    elif ENSEMBLE in laws:
+        excluded[ENSEMBLE] = "there is no second law to stack"
+    if not validations:
+        raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
+    best = validations[_best(validations)]
+    for name, validation in validations.items():
+        above, error = _difference(validation, best)
+        if above <= min(error, _GIVEN_UP * best.mean_error):
+            return Selection(fits[name], validation, fits, validations, excluded, noise)
+    raise AssertionError("the best law is no worse than itself")
+
+
+def _best(validations: Mapping[str, Validation]) -> str:
+    # Targets that only some laws can have don't count, or they would decide.
+    return min(validations, key=lambda name: float(_comparable(validations, name).mean()), default="")
+
+
+def _comparable(validations: Mapping[str, Validation], name: str) -> pd.Series:
+    shared = set.intersection(*(set(v.predictions["domain"]) for v in validations.values()))
+    return validations[name].only(shared).by_mixture if shared else validations[name].by_mixture
+
+
+def _difference(one: Validation, best: Validation) -> tuple[float, float]:
+    """Return the mean difference of error by mixture, and its standard error."""
+    shared = set(one.predictions["domain"]) & set(best.predictions["domain"])
+    difference = (one.only(shared).by_mixture - best.only(shared).by_mixture).dropna()
+    if len(difference) < 2:
+        return 0.0, 0.0
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
