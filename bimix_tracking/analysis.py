@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 import yaml
 
 from bimix_tracking import keys
+from bimix_tracking.diagnostics import Diagnostic, diagnose
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.extrapolation import Extrapolation, extrapolate
 from bimix_tracking.fitting import fit_law
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.mixture import Mixture
@@ -23,8 +25,12 @@ from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation, recommend
 from bimix_tracking.report import content, html, markdown, noise
 from bimix_tracking.report.markdown import escape
+from bimix_tracking.selection import Selection, select_law
 from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
 from bimix_tracking.validation import Validation, cross_validate
+
+AUTO = "auto"
+"""The law that predicts left-out mixtures best."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class Analysis:
         recommendation: The optimum at the target volume.
         validation: What the law predicts of mixtures it has not seen; None with fewer than three mixtures.
         created: When, UTC, ISO 8601.
+        selection: How the law was chosen; None where the caller named it.
+        extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
+        diagnostics: What to know before acting on it.
         location: Where the tracker shows it, if it was written back.
     """
 
@@ -45,6 +54,9 @@ class Analysis:
     recommendation: Recommendation
     validation: Validation | None
     created: str
+    selection: Selection | None = None
+    extrapolation: Extrapolation | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
     location: str | None = None
 
     def save(self, directory: str | Path) -> list[Path]:
@@ -64,7 +76,12 @@ class Analysis:
             "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
         }
         if self.validation is not None:
-            texts["validation.json"] = json.dumps(self.validation.to_dict(), indent=1, ensure_ascii=False)
+            checks = self.validation.to_dict() | {
+                "selection": None if self.selection is None else self.selection.to_dict(),
+                "extrapolation": None if self.extrapolation is None else self.extrapolation.to_dict(),
+                "diagnostics": [vars(found) for found in self.diagnostics],
+            }
+            texts["validation.json"] = json.dumps(checks, indent=1, ensure_ascii=False)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         self.observations.to_csv(folder / "observations.csv")
@@ -120,6 +137,8 @@ class Analysis:
             "",
             escape(page.noise),
             "",
+            escape(page.choice),
+            "",
             escape(page.held_out),
             "",
             "| domain | recommended | reference | predicted loss | on the reference |",
@@ -148,6 +167,8 @@ class Analysis:
         }
         for domain in self.fit.domains:
             result[keys.key("bimix_recommended", domain)] = rec.mixture[domain]
+            if domain not in self.fit.targets:
+                continue
             result[keys.key("bimix_predicted_loss", domain)] = rec.predicted[domain]
             result[keys.key("bimix_fit_error", domain)] = self.fit.targets[domain].error
             if self.validation is not None:
@@ -160,7 +181,7 @@ def analyze(
     source: str | RunSource | Observations,
     tokens: float,
     *,
-    law: str = "bimix",
+    law: str = AUTO,
     weights: Mapping[str, float] | None = None,
     reference: Mixture | None = None,
     out: str | Path | None = None,
@@ -172,7 +193,7 @@ def analyze(
     Args:
         source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
         tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
-        law: Which law to fit.
+        law: Which law to fit; `auto`: the one that predicts left-out mixtures best (see `select_law`).
         weights: How much a nat of each target domain counts; 1 where not named.
         reference: The mixture to compare with; equal parts by default.
         out: A folder for the artifacts (see `Analysis.save`).
@@ -198,16 +219,24 @@ def analyze(
         obs = opened.observations(progress)
     if progress:
         progress("fitting", 0, 1)
-    fit = fit_law(obs, law)
+    selection = select_law(obs, weights=_of_targets(weights, obs)) if law == AUTO else None
+    fit = fit_law(obs, law) if selection is None else selection.fit
     found = recommend(fit, tokens, weights=weights, reference=reference)
     if progress:
         progress("fitting", 1, 1)
-    try:
-        held_out = cross_validate(obs, weights=weights, fit=fit)
-    except ObservationsError:  # two mixtures can be fitted, and leave nothing to validate on
-        held_out = None
-    created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    result = Analysis(observations=obs, fit=fit, recommendation=found, validation=held_out, created=created)
+    held_out = (
+        selection.validation if selection is not None else _or_none(cross_validate, obs, weights=weights, fit=fit)
+    )
+    result = Analysis(
+        observations=obs,
+        fit=fit,
+        recommendation=found,
+        validation=held_out,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        selection=selection,
+        extrapolation=_or_none(extrapolate, obs, fit=fit),
+        diagnostics=diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens),
+    )
     if out is not None:
         result.save(out)
     if write_back:
@@ -215,6 +244,20 @@ def analyze(
             opened = open_source(obs.source)
         result = _write_back(result, opened)
     return result
+
+
+def _or_none(check: Callable[..., Any], obs: Observations, **options: Any) -> Any:
+    """Return what a check finds; None where the sweep is too small to ask, which the report says."""
+    try:
+        return check(obs, **options)
+    except ObservationsError:
+        return None
+
+
+def _of_targets(weights: Mapping[str, float] | None, obs: Observations) -> dict[str, float]:
+    """Return the weight of each target: 1 for a domain that isn't named, 0 for a target outside the mixtures."""
+    given = dict(weights or {})
+    return {target: float(given.get(target, 1.0 if target in obs.domains else 0.0)) for target in obs.targets}
 
 
 def _write_back(analysis: Analysis, source: RunSource) -> Analysis:

@@ -53,20 +53,34 @@ def analyze(
         list[str] | None,
         typer.Option(help="Weight of a domain's loss, as DOMAIN=NUMBER; 1 where not given. Repeatable."),
     ] = None,
+    law: Annotated[
+        str,
+        typer.Option(
+            help="auto (which predicts left-out mixtures best), bimix, transfer, additive, exponential or ensemble."
+        ),
+    ] = "auto",
     write_back: Annotated[
         bool, typer.Option("--write-back", help="Write the analysis into the source, as a run of its own.")
     ] = False,
 ) -> None:
-    """Read a sweep, fit BiMix, recommend a mixture.
+    """Read a sweep, fit the laws, recommend a mixture.
 
     Example: bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
     """
+    from bimix_tracking.analysis import AUTO  # noqa: PLC0415
     from bimix_tracking.analysis import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415
+    from bimix_tracking.laws import law as find_law  # noqa: PLC0415
 
     target, weights = _number(tokens, "--tokens"), _weights(weight or [])
+    if law not in (AUTO, ENSEMBLE):
+        try:
+            find_law(law)
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}, {AUTO}", param_hint="--law") from error
     with _errors_as_exit_codes():
         with _progress() as progress:
-            found = run(source, target, weights=weights, out=out, write_back=write_back, progress=progress)
+            found = run(source, target, law=law, weights=weights, out=out, write_back=write_back, progress=progress)
         _print_analysis(found)
         if out is not None:
             typer.echo(f"\nArtifacts: {out}")
@@ -153,7 +167,6 @@ def _print_analysis(found: Analysis) -> None:
         "tried",
         "predicted loss",
         "on reference",
-        "alpha",
         "held-out error",
         "fit",
     ):
@@ -167,7 +180,6 @@ def _print_analysis(found: Analysis) -> None:
             f"{fitted.shares[0]:.3f}–{fitted.shares[1]:.3f}",
             f"{rec.predicted[domain]:.4f}",
             f"{rec.reference_predicted[domain]:.4f}",
-            f"{fitted.parameters['alpha']:.4f}",
             f"{100 * unseen.error[domain]:.2f} %" if unseen and domain in unseen.error else "–",
             fitted.outcome.name.lower().replace("_", " "),
         )
@@ -177,6 +189,8 @@ def _print_analysis(found: Analysis) -> None:
         + escape(found.noise()),
         soft_wrap=True,
     )
+    if found.selection is not None:
+        console.print(escape(found.selection.sentences()), soft_wrap=True)
     if unseen is not None:
         console.print(escape(unseen.sentences()), soft_wrap=True)
     for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items())):

@@ -5,6 +5,9 @@
 With K_i = B_i / s^β_i + C_i the gradient in r_i is −w_i α_i K_i r_i^(−α_i − 1). At the optimum it is −λ for every
 domain, so r_i(λ) = (w_i α_i K_i / λ)^(1 / (1 + α_i)), and λ is the one number that makes them sum to 1. The problem
 is convex for α_i, K_i > 0, so this is its only minimum.
+
+That is BiMix. Laws that see all proportions are minimised from several starts, within the proportions that were
+tried: what they say beyond those is their form's and not the data's.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from scipy.optimize import brentq
 from bimix_tracking.errors import RecommendationError
 from bimix_tracking.law_fit import LawFit, Outcome
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.simplex import minimize_on_simplex
 
 Array = npt.NDArray[np.float64]
 
@@ -70,9 +74,9 @@ def recommend(
     """Return the mixture with the least weighted sum of predicted losses at a data volume.
 
     Args:
-        fit: A fitted `bimix` law.
+        fit: A fitted law.
         tokens: Data volume s of the run that will use the mixture, in the unit of the observations.
-        weights: How much a nat of each target domain counts; 1 where not named.
+        weights: How much a nat of each target counts; where not named, 1 for a domain and 0 for a target that is none.
         reference: The mixture to compare with; equal parts by default.
 
     Raises:
@@ -94,8 +98,34 @@ def recommend(
     reference.array(fit.domains)  # raises where the domains differ
     weight = _weights(fit, weights)
     _refuse_unknown_effects(fit, weight)
+    said: list[str] = []
+    if fit.law == "bimix":
+        shares, kkt, held = _closed_form(fit, tokens, weight)
+    else:
+        shares, kkt, held = _searched(fit, tokens, weight, reference, said)
+    mixture = Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))
+    predicted = fit.predict([mixture, reference], tokens)
+    ours, theirs = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
+    return Recommendation(
+        mixture=mixture,
+        tokens=float(tokens),
+        weights=weight,
+        predicted=ours,
+        reference=reference,
+        reference_predicted=theirs,
+        # What nobody weighs may be unknown, and 0 · NaN is NaN.
+        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in weight.items() if w > 0)),
+        kkt_residual=kkt,
+        held=held,
+        warnings=(*said, *_outside(fit, mixture, tokens)),
+    )
+
+
+def _closed_form(fit: LawFit, tokens: float, by_target: Mapping[str, float]) -> tuple[Array, float, dict[str, str]]:
+    """Return BiMix's optimum, its residual, and the domains that were held."""
     alpha = np.array([fit.targets[d].parameters["alpha"] for d in fit.domains])
     level = np.array([_level(fit, d, tokens) for d in fit.domains])
+    weight = np.array([by_target[d] for d in fit.domains])
     held = _held(fit, alpha, weight)
     fixed = np.array([fit.targets[d].shares[0] if d in held else 0.0 for d in fit.domains])
     # A domain nobody weighs is worth nothing to the objective, and not even its smallest share.
@@ -114,22 +144,38 @@ def recommend(
         )
     shares = fixed.copy()
     shares[free], kkt = _one_scalar(weight[free], alpha[free], level[free], left)
-    mixture = Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))
-    predicted = fit.predict([mixture, reference], tokens)
-    ours, theirs = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
-    return Recommendation(
-        mixture=mixture,
-        tokens=float(tokens),
-        weights=dict(zip(fit.domains, weight.tolist(), strict=True)),
-        predicted=ours,
-        reference=reference,
-        reference_predicted=theirs,
-        # What nobody weighs may be unknown, and 0 · NaN is NaN.
-        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in zip(fit.domains, weight, strict=True) if w > 0)),
-        kkt_residual=kkt,
-        held=held,
-        warnings=tuple(_outside(fit, mixture, tokens)),
-    )
+    return shares, kkt, held
+
+
+def _searched(
+    fit: LawFit, tokens: float, weight: Mapping[str, float], reference: Mixture, said: list[str]
+) -> tuple[Array, float, dict[str, str]]:
+    """Return the optimum of a law that sees all proportions, its residual, and the domains at the edge."""
+    counted = np.array([weight[target] for target in fit.targets])
+    use = counted > 0
+
+    def objective(shares: Array) -> tuple[float, Array]:
+        losses = fit.predict(shares[None], tokens).to_numpy(float)[0]
+        return float(counted[use] @ losses[use]), counted[use] @ fit.gradient(shares[None], tokens)[0][use]
+
+    tried = [fit.targets[d].shares if d in fit.targets else (0.0, 1.0) for d in fit.domains]
+    lower, upper = (np.array(side) for side in zip(*tried, strict=True))
+    even = np.full(len(fit.domains), 1 / len(fit.domains))
+    leaning = [np.where(np.arange(len(even)) == i, 0.5, 0.5 / max(len(even) - 1, 1)) for i in range(min(len(even), 6))]
+    found = minimize_on_simplex(objective, lower, upper, [even, reference.array(fit.domains), *leaning])
+    if found.agree[0] < found.agree[1]:
+        said.append(
+            f"{found.agree[0]} of {found.agree[1]} searches for the optimum ended at the best one: this law has others"
+        )
+    held = {}
+    for domain, share, low, high in zip(fit.domains, found.shares, lower, upper, strict=True):
+        edge = "smallest" if share <= low + 1e-6 else "largest" if share >= high - 1e-6 else None
+        if edge and high - low > 1e-6:
+            held[domain] = (
+                f"is at the {edge} proportion tried, {share:.4g}: the law would go further, the data don't say that it "
+                "may. Add a run with a proportion beyond it"
+            )
+    return found.shares, found.kkt_residual, held
 
 
 def _one_scalar(weight: Array, alpha: Array, level: Array, total: float) -> tuple[Array, float]:
@@ -159,30 +205,31 @@ def _level(fit: LawFit, domain: str, tokens: float) -> float:
     return float(p["B"] * tokens ** -p["beta"] + p["C"])
 
 
-def _weights(fit: LawFit, weights: Mapping[str, float] | None) -> Array:
+def _weights(fit: LawFit, weights: Mapping[str, float] | None) -> dict[str, float]:
     given = dict(weights or {})
-    unknown = [name for name in given if name not in fit.domains]
+    names = list(dict.fromkeys([*fit.domains, *fit.targets]))
+    unknown = [name for name in given if name not in names]
     if unknown:
-        raise RecommendationError(f"weights for unknown {unknown}; the domains are {list(fit.domains)}")
+        raise RecommendationError(f"weights for unknown {unknown}; the domains are {names}")
     for name, value in given.items():
         if not (math.isfinite(value) and value >= 0):
             raise RecommendationError(f"the weight of domain {name!r} must be finite and not negative, got {value}")
-    result = np.array([float(given.get(d, 1.0)) for d in fit.domains])
-    if not result.any():
+    result = {name: float(given.get(name, 1.0 if name in fit.domains else 0.0)) for name in names}
+    if not any(result.values()):
         raise RecommendationError("all weights are 0: every mixture is equally good")
     return result
 
 
-def _refuse_unknown_effects(fit: LawFit, weight: Array) -> None:
+def _refuse_unknown_effects(fit: LawFit, weight: Mapping[str, float]) -> None:
     bad = {d: "has no losses: log an evaluation of it" for d in fit.domains if d not in fit.targets}
     bad |= {d: f.outcome.remedy for d, f in fit.targets.items() if not f.outcome.usable}
-    bad = {d: why for d, why in bad.items() if weight[fit.domains.index(d)] > 0}
+    bad = {d: why for d, why in bad.items() if weight[d] > 0}
     if bad:
         raise RecommendationError(
             "no mixture can be recommended. " + "; ".join(f"domain {d!r}: {why}" for d, why in bad.items())
         )
     missing = [d for d in fit.domains if d not in fit.targets]
-    if missing:
+    if missing and fit.law == "bimix":
         raise RecommendationError(f"domains {missing} have no losses: log an evaluation of them")
 
 
@@ -210,7 +257,7 @@ def _outside(fit: LawFit, mixture: Mixture, tokens: float) -> list[str]:
         )
     elif tokens < low * 0.999:
         said.append(f"the target of {tokens:.4g} tokens is below the smallest volume observed ({low:.4g})")
-    for domain in fit.domains:
+    for domain in [d for d in fit.domains if d in fit.targets]:
         smallest, largest = fit.targets[domain].shares
         if not smallest * 0.999 <= mixture[domain] <= largest * 1.001:
             said.append(

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from bimix_tracking.diagnostics import Diagnostic
+from bimix_tracking.extrapolation import Extrapolation
 from bimix_tracking.law_fit import LawFit, Outcome
 from bimix_tracking.observations import Observations
 from bimix_tracking.pooling import Note
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report import noise
 from bimix_tracking.report.numbers import MISSING, digits, listing, nats, percent, printable, shorten, tokens
+from bimix_tracking.selection import Selection
 from bimix_tracking.validation import Validation
 
 _SOME_NOTES = 3
@@ -33,7 +36,8 @@ GLOSSARY = {
     "nats per token": "the loss: mean negative natural logarithm of the probability given to each next token; "
     "lower is better",
     "proportion": "the part of the training tokens that comes from a domain; those of a mixture add up to 100 %",
-    "alpha": "how strongly a domain's loss falls when its proportion grows; at 0 the proportion doesn't matter",
+    "alpha": "BiMix's exponent: how strongly a domain's loss falls when its proportion grows; at 0 the proportion "
+    "doesn't matter",
 }
 
 
@@ -59,6 +63,18 @@ class Result(Protocol):
     @property
     def created(self) -> str:
         """When, UTC."""
+
+    @property
+    def selection(self) -> Selection | None:
+        """How the law was chosen."""
+
+    @property
+    def extrapolation(self) -> Extrapolation | None:
+        """How well the law predicts more tokens."""
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """What to know before acting."""
 
     def lineage(self) -> dict[str, Any]:
         """Return runs, data hash and versions."""
@@ -93,6 +109,18 @@ class Fitted:
     points: str
     outcome: str
     failed: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """One law in the scoreboard."""
+
+    law: str
+    error: str
+    above_best: str
+    rank: str
+    note: str
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -131,6 +159,9 @@ class Page:
     total: tuple[str, str, str]
     parameters: tuple[str, ...]
     held_out: str
+    choice: str
+    scores: tuple[Score, ...]
+    bimix: tuple[tuple[str, ...], ...]
     fitted: tuple[Fitted, ...]
     remedies: tuple[str, ...]
     spreads: tuple[Spread, ...]
@@ -147,7 +178,7 @@ def page(result: Result) -> Page:
         result: An `Analysis`.
     """
     obs, fit, rec = result.observations, result.fit, result.recommendation
-    targets = list(fit.targets)
+    targets = [target for target in fit.targets if target in fit.domains]
     weighted = any(rec.weights.get(d, 1.0) != 1 for d in targets)
     return Page(
         title=f"Data mixture for {tokens(rec.tokens)} tokens",
@@ -165,10 +196,14 @@ def page(result: Result) -> Page:
             nats(sum(rec.weights.get(d, 1.0) * rec.reference_predicted[d] for d in targets)),
             nats(-rec.gain),
         ),
-        parameters=tuple(dict.fromkeys(name for fitted in fit.targets.values() for name in fitted.parameters)),
-        held_out=_held_out(result.validation),
+        parameters=_shown(fit),
+        held_out=_held_out(result.validation)
+        + ("" if result.extrapolation is None else f" {result.extrapolation.sentences()}"),
+        choice="" if result.selection is None else result.selection.sentences(),
+        scores=() if result.selection is None else tuple(_scores(result.selection)),
+        bimix=() if result.selection is None or fit.law == "bimix" else tuple(_bimix(result.selection)),
         fitted=tuple(_fitted(fit, result.validation, domain) for domain in targets),
-        remedies=tuple(_remedies(fit)),
+        remedies=(*_remedies(fit, targets), *_found(result.diagnostics)),
         spreads=tuple(_spread(obs, domain) for domain in targets),
         notes=tuple(grouped(fit.notes)),
         facts=_facts(result),
@@ -225,7 +260,7 @@ def _fitted(fit: LawFit, validation: Validation | None, domain: str) -> Fitted:
     )
     return Fitted(
         domain=printable(domain),
-        parameters=tuple(digits(value) for value in found.parameters.values()),
+        parameters=tuple(digits(found.parameters.get(name, np.nan)) for name in _shown(fit)),
         error=_percent_or_missing(found.error),
         held_out=_percent_or_missing(unseen),
         baseline=_percent_or_missing(without),
@@ -237,10 +272,55 @@ def _fitted(fit: LawFit, validation: Validation | None, domain: str) -> Fitted:
     )
 
 
-def _remedies(fit: LawFit) -> Iterator[str]:
+def _shown(fit: LawFit) -> tuple[str, ...]:
+    """Return the parameters there is room for: weights of an ensemble, and what isn't one a domain."""
+    names = dict.fromkeys(name for fitted in fit.targets.values() for name in fitted.parameters)
+    return tuple(name for name in names if "[" not in name)
+
+
+def _scores(selection: Selection) -> Iterator[Score]:
+    for row in selection.scores.to_dict("records"):
+        known = np.isfinite(row["above_best"])
+        above = f"{100 * row['above_best']:.2f} ± {100 * row['standard_error']:.2f}".replace("-", "−")
+        yield Score(
+            law=printable(str(row["law"])),
+            error=_percent_or_missing(row["error"]),
+            above_best=above if known else MISSING,
+            rank=f"{row['rank_correlation']:.2f}".replace("-", "−")
+            if np.isfinite(row["rank_correlation"])
+            else MISSING,
+            note="chosen" if row["chosen"] else printable(str(row["note"])),
+            chosen=bool(row["chosen"]),
+        )
+
+
+def _bimix(selection: Selection) -> Iterator[tuple[str, ...]]:
+    """Return BiMix's parameters with standard errors: the law that is reported whichever was chosen."""
+    if "bimix" in selection.fits:
+        for domain, fitted in selection.fits["bimix"].targets.items():
+            values = (
+                f"{digits(value)} ± {digits(fitted.standard_errors.get(name, np.nan))}"
+                for name, value in fitted.parameters.items()
+            )
+            yield (printable(domain), *values, _name(fitted.outcome))
+
+
+def _found(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
+    kinds: dict[str, list[Diagnostic]] = {}
+    for found in diagnostics:
+        if found.kind not in ("outcome", "outside"):  # said by domain above, and in the warnings
+            kinds.setdefault(found.kind, []).append(found)
+    for alike in kinds.values():
+        yield from (printable(str(found)) for found in alike[:_SOME_NOTES])
+        if len(alike) > _SOME_NOTES:
+            yield f"{alike[0].kind}: {len(alike) - _SOME_NOTES} more, in validation.json"
+
+
+def _remedies(fit: LawFit, targets: Sequence[str]) -> Iterator[str]:
     """Return what to do about each kind of failed fit, with the domains it concerns."""
     kinds: dict[Outcome, list[str]] = {}
-    for domain, found in fit.targets.items():
+    for domain in targets:
+        found = fit.targets[domain]
         kinds.setdefault(found.outcome, []).append(printable(domain))
     for outcome, names in kinds.items():
         if outcome is not Outcome.CONVERGED:
@@ -290,7 +370,8 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
         "training tokens observed": f"{tokens(low)} to {tokens(high)}",
         **{name.replace("_", " "): value for name, value in obs.shared.items()},
         "data hash": fit.data_hash,
-        "law": fit.law,
+        "law": f"{fit.law}: {fit.formula}",
+        **({"warm-up set aside": f"up to {tokens(fit.warmup)} tokens"} if fit.warmup else {}),
         "Huber delta": f"{fit.huber_delta:g}, in log loss: a larger relative error pulls no harder",
         "smallest proportion in the law": percent(fit.floor),
         "optimality residual": f"{result.recommendation.kkt_residual:.1e}, 0 at the exact optimum",

@@ -58,8 +58,12 @@ def predict_curves(obs: Observations, fit: LawFit) -> Curves:
     predicted = fit.predict(np.repeat(mixtures.to_numpy(float), _GRID, axis=0), np.tile(grid, len(mixtures)))
     return Curves(
         tokens=grid,
-        losses={target: predicted[target].to_numpy(float).reshape(len(mixtures), _GRID) for target in fit.targets},
-        shares={target: mixtures[target].to_numpy(float) for target in fit.targets},
+        losses={
+            target: predicted[target].to_numpy(float).reshape(len(mixtures), _GRID)
+            for target in fit.targets
+            if target in fit.domains
+        },
+        shares={target: mixtures[target].to_numpy(float) for target in fit.targets if target in fit.domains},
     )
 
 

@@ -26,6 +26,7 @@ def render(result: content.Result) -> str:
         raise MissingDependencyError("jinja2", extra="report") from error
     obs, fit, rec = result.observations, result.fit, result.recommendation
     curves = figures.predict_curves(obs, fit)
+    targets = [target for target in fit.targets if target in fit.domains]
     source = resources.files("bimix_tracking.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -39,6 +40,6 @@ def render(result: content.Result) -> str:
         shades=figures.SHADES,
         most_curves=figures.MOST_CURVES,
         mixtures=markupsafe.Markup(figures.mixtures(obs, fit, rec)),  # noqa: S704
-        training=[markupsafe.Markup(figures.training(obs, fit, curves, target)) for target in fit.targets],  # noqa: S704
-        response=[markupsafe.Markup(figures.response(obs, fit, rec, target)) for target in fit.targets],  # noqa: S704
+        training=[markupsafe.Markup(figures.training(obs, fit, curves, target)) for target in targets],  # noqa: S704
+        response=[markupsafe.Markup(figures.response(obs, fit, rec, target)) for target in targets],  # noqa: S704
     )

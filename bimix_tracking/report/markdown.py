@@ -41,10 +41,13 @@ def render(result: content.Result) -> str:
         f"Losses are predicted, in nats per token; a change below 0 is better. Reference: {escape(page.reference)}.",
         _mixtures(page),
         "## How well the law fits",
+        escape(page.choice),
         escape(page.held_out),
+        _scores(page),
         _fits(page),
         escape(content.FIT_NOTE),
         _bullets("", page.remedies),
+        _bimix(page),
         "## Losses at the last checkpoint of each run",
         "Observed, in nats per token, and the domain's proportion in that run.",
         _table(
@@ -53,7 +56,7 @@ def render(result: content.Result) -> str:
         ),
         _bullets("## Set aside or adjusted", page.notes or ["nothing"]),
         "## Where this comes from",
-        f"`{result.fit.to_dict()['formula']}`",
+        f"`{result.fit.formula}`",
         _table(["fact", "value"], page.facts, numbers=False),
         "Proportions of the runs, in percent:",
         _runs(page),
@@ -94,6 +97,19 @@ def _fits(page: content.Page) -> str:
             for f in page.fitted
         ],
     )
+
+
+def _scores(page: content.Page) -> str:
+    if not page.scores:
+        return ""
+    head = ["law", "held-out error, %", "above the best, %", "rank correlation", "note"]
+    return _table(head, [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
+
+
+def _bimix(page: content.Page) -> str:
+    if not page.bimix:
+        return ""
+    return "### BiMix, for comparison\n\n" + _table(["domain", "alpha", "beta", "B", "C", "outcome"], page.bimix)
 
 
 def _runs(page: content.Page) -> str:
