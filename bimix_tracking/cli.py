@@ -193,7 +193,10 @@ def _print_analysis(found: Analysis) -> None:
         console.print(escape(found.selection.sentences()), soft_wrap=True)
     if unseen is not None:
         console.print(escape(unseen.sentences()), soft_wrap=True)
-    for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items())):
+    if found.extrapolation is not None:
+        console.print(escape(found.extrapolation.sentences()), soft_wrap=True)
+    diagnosed = (str(one) for one in found.diagnostics if one.kind not in ("outcome", "outside"))
+    for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()), *diagnosed):
         console.print(f"warning: {escape(text)}", soft_wrap=True, style="yellow")
 
 

@@ -132,7 +132,7 @@ def _warm_up(points: Points, warmup: float, notes: list[Note]) -> None:
     hit = early[None, :] & (points.weight > 0)
     if hit.any():
         text = f"losses at up to {warmup:.4g} tokens, still in the warm-up: no power law holds there yet"
-        notes.append(Note("set aside", text, int(hit.sum())))
+        notes.append(Note("set aside", text, int(hit.any(0).sum())))
         points.weight[hit] = 0.0
 
 
@@ -147,5 +147,5 @@ def _repeated_checkpoints(points: Points, runs: Sequence[str], notes: list[Note]
     if hit.any():
         count = len(np.unique(points.run[hit.any(0)]))
         text = f"checkpoints within {SAME_CHECKPOINT:.1%} of the next one's tokens, in {count} of {len(runs)} runs"
-        notes.append(Note("set aside", text, int(hit.sum())))
+        notes.append(Note("set aside", text, int(hit.any(0).sum())))
         points.weight[hit] = 0.0

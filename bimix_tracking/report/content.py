@@ -158,6 +158,7 @@ class Page:
     shares: tuple[Share, ...]
     total: tuple[str, str, str]
     parameters: tuple[str, ...]
+    weights: str
     held_out: str
     choice: str
     scores: tuple[Score, ...]
@@ -197,6 +198,7 @@ def page(result: Result) -> Page:
             nats(-rec.gain),
         ),
         parameters=_shown(fit),
+        weights="The columns of laws are their weights in the ensemble." if fit.members else "",
         held_out=_held_out(result.validation)
         + ("" if result.extrapolation is None else f" {result.extrapolation.sentences()}"),
         choice="" if result.selection is None else result.selection.sentences(),

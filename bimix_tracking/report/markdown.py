@@ -45,7 +45,7 @@ def render(result: content.Result) -> str:
         escape(page.held_out),
         _scores(page),
         _fits(page),
-        escape(content.FIT_NOTE),
+        escape(f"{page.weights} {content.FIT_NOTE}".strip()),
         _bullets("", page.remedies),
         _bimix(page),
         "## Losses at the last checkpoint of each run",
