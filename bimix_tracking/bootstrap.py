@@ -119,10 +119,16 @@ class Replicates:
         inputs = Inputs.rows(shares, np.log(volume / fit.scale), fit.floor)
         result = np.full((len(theta), len(volume), len(fit.targets)), np.nan)
         for i, target in enumerate(fit.targets):
-            told = np.isfinite(theta[:, i]).all(-1)
-            if told.any():
+            told, at = np.isfinite(theta[:, i]).all(-1), fit.theta(target)
+            if at is None or not told.any():
+                continue
+            if self.method == "exact":
                 own = np.full(int(told.sum()), fit.own(target), np.intp)
                 result[told, :, i] = np.exp(model.evaluate(theta[told, i], own, inputs)[0])
+            else:
+                # Along the tangent, as the step itself: the law at the end of a straight step leaves the valley.
+                log_loss, jacobian = model.evaluate(at[None], np.array([fit.own(target)], np.intp), inputs)
+                result[told, :, i] = np.exp(log_loss[0] + (theta[told, i] - at) @ jacobian[0].T)
         return result
 
 
@@ -190,7 +196,36 @@ def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
         matrix = matrix + 1e-12 * level[:, None, None] * np.eye(int(use.sum()))
         told = level > 0
         step = np.zeros((len(drawn), size))
-        step[np.ix_(told, use)] = -np.linalg.solve(matrix[told], gradient[told][..., None])[..., 0]
-        result[told, i] = np.clip(theta[i] + step[told], lower[i], upper[i])
+        step[np.ix_(told, use)] = _inside(
+            matrix[told], gradient[told], lower[i][use] - theta[i][use], upper[i][use] - theta[i][use]
+        )
+        result[told, i] = theta[i] + step[told]
         result[:, i, ~use] = theta[i, ~use]
     return result
+
+
+def _inside(matrix: Array, gradient: Array, lower: Array, upper: Array) -> Array:
+    """Return the minima of ½ dᵀHd + gᵀd with lower ≤ d ≤ upper: what leaves the box is set on its side, the rest anew.
+
+    Args:
+        matrix: Shape (replicates, parameters, parameters).
+        gradient: Shape (replicates, parameters).
+        lower: Shape (parameters,), at most 0.
+        upper: Likewise, at least 0.
+    """
+    fixed = np.zeros(gradient.shape, bool)
+    step = np.zeros(gradient.shape)
+    eye = np.eye(gradient.shape[1])
+    for _ in range(gradient.shape[1] + 1):
+        free = ~fixed
+        held = np.where(fixed, step, 0.0)
+        right = np.where(free, -gradient - (matrix @ held[..., None])[..., 0], held)
+        system = np.where((free[:, :, None] & free[:, None, :]) | (fixed[:, :, None] & (eye > 0)), matrix, 0.0)
+        system = np.where(fixed[:, :, None] & (eye > 0), 1.0, system)
+        step = np.linalg.solve(system, right[..., None])[..., 0]
+        out = free & ((step < lower) | (step > upper))
+        if not out.any():
+            break
+        step = np.where(out, np.clip(step, lower, upper), step)
+        fixed |= out
+    return np.clip(step, lower, upper)

@@ -6,6 +6,7 @@ import enum
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -165,20 +166,13 @@ class LawFit:
         shares, volume = self.rows(mixtures, tokens)
         if self.members:
             return self._stacked({name: fit.predict(shares, volume) for name, fit in self.members.items()}, volume)
-        inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
-        columns = {}
-        for target, fitted in self.targets.items():
-            theta = self.theta(target)
-            if theta is None:
-                columns[target] = np.full(len(volume), np.nan)
-                continue
-            own = np.array([self.own(target)], np.intp)
-            values = np.exp(self._law.evaluate(theta[None], own, inputs)[0][0])
+        values = self._losses(shares, volume)
+        for i, (target, fitted) in enumerate(self.targets.items()):
             if fitted.outcome is Outcome.SINGLE_MIXTURE:
-                same = np.isclose(shares[:, own[0]], fitted.shares[0], rtol=1e-6) if own[0] >= 0 else False
-                values = np.where(same, values, np.nan)
-            columns[target] = values
-        return pd.DataFrame(columns)
+                own = self.own(target)
+                same = np.isclose(shares[:, own], fitted.shares[0], rtol=1e-6) if own >= 0 else False
+                values[:, i] = np.where(same, values[:, i], np.nan)
+        return pd.DataFrame(values, columns=list(self.targets))
 
     def gradient(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
         """Return ∂L/∂r at fixed s, nats per token, shape (n, targets, domains): what one more share of each does.
@@ -198,13 +192,13 @@ class LawFit:
                 result[:, i] *= np.exp(level_at(self.levels.get(target, ()), volume))[:, None]
             return result
         inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
+        known, theta, own = self._fitted
         result = np.full((len(volume), len(self.targets), len(self.domains)), np.nan)
-        for i, target in enumerate(self.targets):
-            theta = self.theta(target)
-            if theta is not None and self.targets[target].outcome is not Outcome.SINGLE_MIXTURE:
-                own = np.array([self.own(target)], np.intp)
-                loss = np.exp(self._law.evaluate(theta[None], own, inputs)[0][0])
-                result[:, i] = loss[:, None] * self._law.share_gradient(theta[None], own, inputs)[0]
+        if len(known):
+            slopes = self._law.share_gradient(theta, own, inputs)
+            result[:, known] = np.swapaxes(slopes, 0, 1) * self._losses(shares, volume)[:, known, None]
+        single = [fitted.outcome is Outcome.SINGLE_MIXTURE for fitted in self.targets.values()]
+        result[:, single] = np.nan
         return result
 
     @property
@@ -278,6 +272,24 @@ class LawFit:
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
+
+    @cached_property
+    def _fitted(self) -> tuple[npt.NDArray[np.intp], Array, npt.NDArray[np.intp]]:
+        """Places of the targets that were fitted, their θ and their places among the domains."""
+        thetas = [self.theta(target) for target in self.targets]
+        known = np.array([i for i, theta in enumerate(thetas) if theta is not None], np.intp)
+        own = np.array([self.own(target) for target in self.targets], np.intp)[known]
+        stacked = np.stack([theta for theta in thetas if theta is not None]) if len(known) else np.empty((0, 0))
+        return known, stacked, own
+
+    def _losses(self, shares: Array, volume: Array) -> Array:
+        """Return the law's losses, (n, targets); NaN where nothing was fitted."""
+        known, theta, own = self._fitted
+        result = np.full((len(volume), len(self.targets)), np.nan)
+        if len(known):
+            inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
+            result[:, known] = np.exp(self._law.evaluate(theta, own, inputs)[0]).T
+        return result
 
     @property
     def _law(self) -> Law:

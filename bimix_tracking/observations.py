@@ -309,7 +309,8 @@ def _check_unit(table: pd.DataFrame) -> None:
     means = table.groupby("domain", sort=False)["loss"].mean()
     for domain, mean in means.items():
         if mean > LARGEST_MEAN:
-            worst = table.loc[table.loc[table["domain"] == domain, "loss"].idxmax()]
+            of_domain = table[table["domain"] == domain]
+            worst = of_domain.iloc[int(of_domain["loss"].to_numpy().argmax())]
             raise ObservationsError(
                 f"the losses of domain {str(domain)!r} are {mean:.4g} on average (up to {worst['loss']:.4g}, run "
                 f"{worst['run']!r}): more than {LARGEST_MEAN:g} nats per token is no language model's loss, for a "

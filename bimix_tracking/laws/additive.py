@@ -5,8 +5,8 @@
 It sees all proportions, is finite at r = 0 as long as one domain has a share, and needs no own share, so targets
 outside the mixture can be fitted. With 0 < γ_j ≤ 1 the sum is concave and L convex in r.
 
-C_j = C (1[j = i] + t_j) and γ_j = γ e^{d_j}; t_j ≥ 0 and d_j are shrunk to 0 (t_j to 1 for a target outside):
-θ = (log E, log β, log b, log C, log γ, t_1 … t_k, d_1 … d_k).
+C_j = C (1[j = i] + t_j) with t_j ≥ 0 shrunk to 0 (to 1 for a target outside), and the log γ_j to one another:
+θ = (log E, log β, log b, log C, t_1 … t_k, log γ_1 … log γ_k).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from bimix_tracking.laws.protocol import Array, Index, Inputs, loss_range, one_hot
 from bimix_tracking.laws.volume import LOG_BETA
 
-_FIXED = 5
+_FIXED = 4
 _GAMMA, _GAMMA_SPREAD = 0.7, 0.3
 _SPREAD = 0.3
 _OUTSIDE_SPREAD = 1.0
@@ -53,7 +53,7 @@ class Additive:
         """Return log r, γ, r^γ and C r^γ / C, each (problems, mixtures, domains), and the term's value."""
         domains = x.shares.shape[1]
         coefficient = theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains)
-        gamma = np.exp(theta[:, 4:5] + theta[:, _FIXED + domains :])
+        gamma = np.exp(theta[:, _FIXED + domains :])
         # 0^γ is 0 with no slope in γ; the own share has a floor, so the sum is never 0.
         mine = one_hot(own, domains)[:, None, :] > 0
         shares = np.where(mine, np.maximum(x.shares, x.zero_share), x.shares)
@@ -66,7 +66,6 @@ class Additive:
     def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
         """Return log(E + 1 / Σ C_j r_j^γ_j + b u^−β) and its derivatives."""
         log_share, gamma, powers, terms, value = self._terms(theta, own, x)
-        domains = x.shares.shape[1]
         beta = np.exp(theta[:, 1:2])
         falling = np.exp(theta[:, 2:3] - beta * x.log_u)
         floor = np.exp(theta[:, :1])
@@ -74,9 +73,7 @@ class Additive:
         part = value / np.maximum(terms.sum(-1), 1e-12)
         by_coefficient = -part[..., None] * powers
         by_gamma = -part[..., None] * terms * gamma[:, None, :] * log_share
-        of_mixture = np.empty((*value.shape, 2 + 2 * domains))
-        of_mixture[..., 0], of_mixture[..., 1] = -value, by_gamma.sum(-1)
-        of_mixture[..., 2 : 2 + domains], of_mixture[..., 2 + domains :] = by_coefficient, by_gamma
+        of_mixture = np.concatenate([-value[..., None], by_coefficient, by_gamma], axis=-1)
         jacobian = np.empty((*total.shape, theta.shape[1]))
         jacobian[..., 0] = floor
         jacobian[..., 1] = (-falling * beta * x.log_u)[:, x.volume]
@@ -115,11 +112,10 @@ class Additive:
                         np.full_like(mean, math.log(beta)),
                         np.log(0.15 * mean),
                         -np.log(part * mean * strength),
-                        np.full_like(mean, math.log(_GAMMA)),
                     ],
                     -1,
                 )
-                thetas.append(np.concatenate([fixed, transfers, np.zeros((len(mean), domains))], -1))
+                thetas.append(np.concatenate([fixed, transfers, np.full((len(mean), domains), math.log(_GAMMA))], -1))
         return np.stack(thetas, axis=1)
 
     def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
@@ -127,39 +123,38 @@ class Additive:
         low, high = loss_range(log_loss, weight)
         domains = x.shares.shape[1]
         others = 1 - one_hot(own, domains)
-        fixed_low = [low - _BELOW, np.full_like(low, LOG_BETA[0]), low - _BELOW, -high - 20, np.full_like(low, -4.0)]
-        fixed_high = [high + _ABOVE, np.full_like(low, LOG_BETA[1]), high + _ABOVE, -low + 20, np.zeros_like(low)]
-        lower = np.concatenate([np.stack(fixed_low, -1), 0 * others, -4 * others], -1)
-        upper = np.concatenate([np.stack(fixed_high, -1), 50 * others, 4 * others], -1)
+        fixed_low = [low - _BELOW, np.full_like(low, LOG_BETA[0]), low - _BELOW, -high - 20]
+        fixed_high = [high + _ABOVE, np.full_like(low, LOG_BETA[1]), high + _ABOVE, -low + 20]
+        lower = np.concatenate([np.stack(fixed_low, -1), 0 * others, np.full_like(others, -4.0)], -1)
+        upper = np.concatenate([np.stack(fixed_high, -1), 50 * others, 0 * others], -1)
         return lower, upper
 
     def prior(self, own: Index, domains: int) -> tuple[Array, Array]:
-        """Shrink γ to 0.7, transfers to 0 (to 1 where no domain is the target's own), exponents to one another."""
-        outside = (own < 0)[:, None]
-        spread = np.where(outside, _OUTSIDE_SPREAD, _SPREAD) * np.ones(domains)
-        ones = np.ones((len(own), 1))
-        mean = np.concatenate(
-            [0 * ones.repeat(4, 1), math.log(_GAMMA) * ones, outside * np.ones(domains), 0 * spread], -1
-        )
-        diagonal = np.concatenate(
-            [
-                0 * ones.repeat(4, 1),
-                _GAMMA_SPREAD**-2 * ones,
-                spread**-2,
-                np.full_like(spread, _OWN_GAMMA_SPREAD**-2),
-            ],
-            -1,
-        )
-        return mean, diagonal[:, :, None] * np.eye(diagonal.shape[1])
+        """Shrink transfers to 0 (to 1 where no domain is the target's own), exponents to one another and to 0.7.
+
+        log γ_j = g + d_j with g of spread 0.3 and d_j of 0.5, and d = 0 for the own domain.
+        """
+        size, outside = _FIXED + 2 * domains, own < 0
+        transfers, exponents = slice(_FIXED, _FIXED + domains), slice(_FIXED + domains, size)
+        mean, precision = np.zeros((len(own), size)), np.zeros((len(own), size, size))
+        mean[:, transfers], mean[:, exponents] = outside[:, None], math.log(_GAMMA)
+        spread = np.where(outside, _OUTSIDE_SPREAD, _SPREAD)
+        precision[:, transfers, transfers] = np.eye(domains) / spread[:, None, None] ** 2
+        apart = 1 - one_hot(own, domains)
+        covariance = _GAMMA_SPREAD**2 + _OWN_GAMMA_SPREAD**2 * apart[:, :, None] * np.eye(domains)
+        precision[:, exponents, exponents] = np.linalg.inv(covariance)
+        return mean, precision
 
     def told(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
         """Volumes for β and B; mixtures for the rest, where the prior tells what they don't."""
         varied = mixtures >= 2
-        return np.asarray(np.r_[True, volumes >= 3, volumes >= 2, np.full(2 + 2 * domains, varied)])
+        return np.asarray(np.r_[True, volumes >= 3, volumes >= 2, np.full(1 + 2 * domains, varied)])
 
     def held(self, domains: int) -> Array:
         """No fall with s; no mixture's term, unless other values are known."""
-        return np.asarray(np.r_[0.0, math.log(0.5), _NONE, -_NONE, math.log(_GAMMA), np.zeros(2 * domains)])
+        return np.asarray(
+            np.r_[0.0, math.log(0.5), _NONE, -_NONE, np.zeros(domains), np.full(domains, math.log(_GAMMA))]
+        )
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
         """Return E, β, B = b s₀^β, and C and γ of each domain."""
@@ -167,7 +162,7 @@ class Additive:
         beta = math.exp(theta[1])
         hot = np.arange(count) == own
         c = np.exp(theta[3]) * (theta[_FIXED : _FIXED + count] + hot)
-        gamma = np.exp(theta[4] + theta[_FIXED + count :])
+        gamma = np.exp(theta[_FIXED + count :])
         result = {
             "E": math.exp(theta[0]),
             "beta": beta,
@@ -179,14 +174,14 @@ class Additive:
     def internal(self, parameters: Mapping[str, float], scale: float, own: int, domains: Sequence[str]) -> Array:
         """Return θ of what `report` returned."""
         c = np.array([parameters[f"C[{d}]"] for d in domains])
-        log_gamma = np.log([parameters[f"gamma[{d}]"] for d in domains])
-        unit = c[own] if own >= 0 else c.mean()
+        # For a target outside, C is what draws the t_j nearest to 1: where the prior has it.
+        unit = c[own] if own >= 0 else (c**2).sum() / c.sum()
         beta, b = parameters["beta"], parameters["B"]
         fixed = [
             math.log(parameters["E"]),
             math.log(beta),
             math.log(b) - beta * math.log(scale) if b > 0 else _NONE,
             math.log(unit),
-            log_gamma[own] if own >= 0 else log_gamma.mean(),
         ]
-        return np.asarray(np.r_[fixed, c / unit - (np.arange(len(domains)) == own), log_gamma - fixed[4]])
+        log_gamma = np.log([parameters[f"gamma[{d}]"] for d in domains])
+        return np.asarray(np.r_[fixed, c / unit - (np.arange(len(domains)) == own), log_gamma])
