@@ -21,9 +21,6 @@ from bimix_tracking.stacking import Held, stack
 from bimix_tracking.validation import Validation, cross_validate, of_stack
 from bimix_tracking.warmup import find_warmup
 
-_GIVEN_UP = 0.01
-"""Simplicity is worth no more than this part of the error, even where one standard error would allow more."""
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -116,11 +113,13 @@ def select_law(
     zero_share: float | None = ZERO_SHARE,
     warmup: float | None = None,
 ) -> Selection:
-    """Fit every law, let each predict left-out mixtures, and choose by the one-standard-error rule.
+    """Fit every law, let each predict left-out mixtures, and choose.
 
-    Chosen is the simplest law whose error is above the best one's by no more than the standard error of that
-    difference, and by no more than 1 % of the error. Both are measured on the same mixtures, so what is hard about
-    a mixture for every law cancels. A law that needs more mixtures than a training part has is no candidate.
+    The one-standard-error rule, on differences of error paired by mixture, so that what is hard about a mixture for
+    every law cancels. Among single laws: the simplest whose error is above the best one's by no more than one standard
+    error. With the ensemble among the candidates: the ensemble, whose weights already lean to the simplest law as far
+    as the data can't tell, unless a single law is better by more than one standard error; then the simplest such. A
+    law that needs more mixtures than a training part has is no candidate.
 
     Args:
         obs: The sweep.
@@ -179,12 +178,23 @@ def select_law(
         excluded[ENSEMBLE] = "there is no second law to stack"
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
-    best = validations[_best(validations)]
-    for name, validation in validations.items():
-        above, error = _difference(validation, best)
-        if above <= min(error, _GIVEN_UP * best.mean_error):
-            return Selection(fits[name], validation, fits, validations, excluded, noise)
-    raise AssertionError("the best law is no worse than itself")
+    chosen = _chosen(validations)
+    return Selection(fits[chosen], validations[chosen], fits, validations, excluded, noise)
+
+
+def _chosen(validations: Mapping[str, Validation]) -> str:
+    best = _best(validations)
+    if ENSEMBLE in validations:
+        for name in validations:
+            above, error = _difference(validations[name], validations[ENSEMBLE])
+            if above < -error:
+                return name
+        return ENSEMBLE
+    for name in validations:
+        above, error = _difference(validations[name], validations[best])
+        if above <= error:
+            return name
+    return best
 
 
 def _best(validations: Mapping[str, Validation]) -> str:
