@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bimix_tracking.analysis import Analysis as Analysis
     from bimix_tracking.analysis import analyze as analyze
+    from bimix_tracking.diagnostics import diagnose as diagnose
+    from bimix_tracking.extrapolation import extrapolate as extrapolate
     from bimix_tracking.fitting import fit_law as fit_law
     from bimix_tracking.law_fit import LawFit as LawFit
     from bimix_tracking.mixture import Mixture as Mixture
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bimix_tracking.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation import recommend as recommend
     from bimix_tracking.recorder import DomainLossRecorder as DomainLossRecorder
+    from bimix_tracking.resampling import bootstrap as bootstrap
     from bimix_tracking.selection import Selection as Selection
     from bimix_tracking.selection import select_law as select_law
     from bimix_tracking.tracking import open_source as open_source
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "analysis": ("Analysis", "analyze"),
+    "resampling": ("bootstrap",),
+    "diagnostics": ("diagnose",),
+    "extrapolation": ("extrapolate",),
     "fitting": ("fit_law",),
     "law_fit": ("LawFit",),
     "mixture": ("Mixture",),

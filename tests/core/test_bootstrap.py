@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Mixture, Observations, fit_law
-from bimix_tracking.bootstrap import Method, bootstrap
+from bimix_tracking.resampling import Method, bootstrap
 
 Array = npt.NDArray[np.float64]
 MakeSweep = Callable[..., Observations]
