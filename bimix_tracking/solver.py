@@ -17,7 +17,7 @@ BATCH = 3_000_000
 _AGREE = 1e-3
 """Starts agree whose cost is within this of the best one's, relatively."""
 _TOLERANCE = 1e-15
-_SHRUNK_TOLERANCE = 1e-9
+_SHRUNK_TOLERANCE, _SHRUNK_STEPS = 1e-8, 150
 """A law with shrunk parameters has flat directions, whose last digits nothing depends on."""
 _STARTS = 3
 """So many of a law's starts are followed, those that fit best before the first step."""
@@ -88,7 +88,7 @@ def solve(
         upper=np.where(told, upper, held),
         delta=delta,
         prior=Prior(prior.mean[which], prior.precision[which]) if shrunk else None,
-        max_iterations=_ROUGH_STEPS if rough else 500,
+        max_iterations=_ROUGH_STEPS if rough else _SHRUNK_STEPS if shrunk else 500,
         tolerance=_ROUGH if rough else _SHRUNK_TOLERANCE if shrunk else _TOLERANCE,
     )
 

@@ -224,8 +224,9 @@ def _simplex(off: Array, runs: int, strength: float, towards: Array) -> Array:
     level = max(float((off**2).sum(0).min()), 1e-30)
     ridge = np.sqrt(strength * level / max(runs, 1))
     sure = 1e3 * np.sqrt(level * max(strength, 1.0))  # Σ w = 1 to about 1e-6, and exactly by the last line
-    rows = np.concatenate([off, ridge * np.eye(len(towards)), sure * np.ones((1, len(towards)))])
-    weights, _ = nnls(rows, np.r_[np.zeros(len(off)), ridge * towards, sure])
+    triangle = np.linalg.qr(off, mode="r")  # as good as all rows of it
+    rows = np.concatenate([triangle, ridge * np.eye(len(towards)), sure * np.ones((1, len(towards)))])
+    weights, _ = nnls(rows, np.r_[np.zeros(len(triangle)), ridge * towards, sure])
     weights[weights < 1e-3] = 0.0  # not worth a law in the sum
     return np.asarray(weights / weights.sum())
 

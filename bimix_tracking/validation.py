@@ -20,6 +20,7 @@ from bimix_tracking.points import Points
 from bimix_tracking.stacking import Held, combine, common_levels, stack_weights
 
 _MIN_RANKED = 4
+_BASELINE_GRID = 256
 _LAST = 0.95
 """Runs are ranked against each other if their last checkpoint is at no less than this of the longest run's tokens."""
 
@@ -230,11 +231,17 @@ def _validation(
 
 def _baseline(run: Index, log_u: Array, log_loss: Array, fold: Index) -> Array:
     """Return at each point the mean log loss, at its data volume, of the runs of other folds."""
-    present = np.unique(run)
-    at_points = np.empty((len(present), len(run)))
-    for row, one in enumerate(present):
-        own = run == one
-        order = np.argsort(log_u[own])
-        at_points[row] = np.interp(log_u, log_u[own][order], log_loss[own][order])
-    other = fold[present][:, None] != fold[run][None, :]
-    return np.asarray((at_points * other).sum(0) / np.maximum(other.sum(0), 1))
+    volumes = np.unique(log_u)
+    if len(volumes) > _BASELINE_GRID:  # each run has checkpoints of its own
+        volumes = np.linspace(volumes[0], volumes[-1], _BASELINE_GRID)
+    order = np.lexsort((log_u, run))
+    present, first = np.unique(run[order], return_index=True)
+    parts = zip(np.split(log_u[order], first[1:]), np.split(log_loss[order], first[1:]), strict=True)
+    curves = np.stack([np.interp(volumes, at, values) for at, values in parts])
+    of = np.eye(int(fold.max()) + 1)[fold[present]]
+    others = (curves.sum(0) - of.T @ curves) / np.maximum(len(present) - of.sum(0), 1)[:, None]
+    result = np.empty(len(run))
+    for one in range(len(others)):
+        mine = fold[run] == one
+        result[mine] = np.interp(log_u[mine], volumes, others[one])
+    return result
