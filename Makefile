@@ -1,10 +1,10 @@
-# `make demo`: the main job on real text.  `make test`: everything CI runs.
+# `make demo`: the main job on real text.  `make test`: everything CI runs.  `make bench`: tests/benchmarks/README.md.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint
+.PHONY: demo test lint bench
 
 demo: .venv/installed-demo
 	rm -rf demo-results
@@ -19,6 +19,11 @@ lint: .venv/installed-dev
 	$(BIN)/mypy bimix_tracking integrations/bimix_integrations tests
 	MYPYPATH=examples/pilot $(BIN)/mypy examples
 
+bench: .venv/installed-bench
+	env -u OPENBLAS_NUM_THREADS $(BIN)/python tests/benchmarks/speed.py
+	$(BIN)/python tests/benchmarks/accuracy.py --splits 20
+	$(BIN)/python tests/benchmarks/regmix.py
+
 .venv/installed-demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo "Installing torch, transformers and MLflow into .venv: a minute or two"
@@ -29,4 +34,10 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 	@echo "Installing the development environment into .venv: a minute or two"
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+.venv/installed-bench: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@echo "Installing LightGBM into .venv, to compare with"
+	$(PIP) --editable '.[bench]'
 	touch $@

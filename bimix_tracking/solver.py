@@ -32,7 +32,10 @@ def prior_of(model: Law, points: Points) -> Prior:
 
 
 def by_run(model: Law, points: Points, theta: Array, delta: float) -> tuple[Array, Array]:
-    """Return each run's part of gradient and Gauss–Newton matrix at θ, without the prior's.
+    """Return each run's part of gradient and curvature at θ, without the prior's.
+
+    The curvature is JᵀJ over the points within δ: beyond it the Huber loss has none. (Its weight δ / |e|, which makes
+    a minimiser's steps safe, would make what many outliers leave uncertain look sure.)
 
     Args:
         model: The law.
@@ -46,15 +49,17 @@ def by_run(model: Law, points: Points, theta: Array, delta: float) -> tuple[Arra
     log_loss, jacobian = model.evaluate(theta, points.own, points.inputs)
     residual = log_loss - points.log_loss
     weight = points.weight * huber_weight(residual, delta)
+    inner = points.weight * (np.abs(residual) <= delta)
     runs, size = len(points.inputs.shares), theta.shape[1]
     scores, curvature = np.zeros((len(theta), runs, size)), np.zeros((len(theta), runs, size, size))
     # Points are in the order of runs.
     edges = np.searchsorted(points.run, np.arange(runs + 1))
     weighted = jacobian * weight[..., None]
+    curved = jacobian * inner[..., None]
     for run in range(runs):
         part = slice(edges[run], edges[run + 1])
         scores[:, run] = np.matmul(residual[:, None, part], weighted[:, part])[:, 0]
-        curvature[:, run] = np.matmul(np.swapaxes(weighted[:, part], 1, 2), jacobian[:, part])
+        curvature[:, run] = np.matmul(np.swapaxes(curved[:, part], 1, 2), jacobian[:, part])
     return scores, curvature
 
 

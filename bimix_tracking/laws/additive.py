@@ -27,6 +27,8 @@ _SPREAD = 0.3
 _OUTSIDE_SPREAD = 1.0
 _OWN_GAMMA_SPREAD = 0.5
 _NONE = -700.0
+_FLOOR = 1e-6
+"""Of the own share, so that the sum is never 0: the law is finite there, but not without any share at all."""
 _PARTS = (0.15, 0.6)
 """Of the loss, how much the mixture's term has at a start."""
 _BETAS = (0.3, 0.8)
@@ -56,7 +58,7 @@ class Additive:
         gamma = np.exp(theta[:, _FIXED + domains :])
         # 0^γ is 0 with no slope in γ; the own share has a floor, so the sum is never 0.
         mine = one_hot(own, domains)[:, None, :] > 0
-        shares = np.where(mine, np.maximum(x.shares, x.zero_share), x.shares)
+        shares = np.where(mine, np.maximum(x.shares, _FLOOR), x.shares)
         log_share = np.log(np.where(shares > 0, shares, 1.0))
         powers = np.where(shares > 0, np.exp(gamma[:, None, :] * log_share), 0.0)
         terms = powers * coefficient[:, None, :]
@@ -86,7 +88,7 @@ class Additive:
         """Return −M² C_j γ_j r_j^(γ_j − 1) / L with M the mixture's term; at r = 0 the slope at the floor."""
         _, gamma, _, terms, value = self._terms(theta, own, x)
         domains = x.shares.shape[1]
-        floored = np.maximum(x.shares, x.zero_share)
+        floored = np.maximum(x.shares, _FLOOR)
         coefficient = (theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains))[:, None, :]
         slope = coefficient * gamma[:, None, :] * floored ** (gamma[:, None, :] - 1)
         by_share = -(value / np.maximum(terms.sum(-1), 1e-12))[..., None] * slope
@@ -103,7 +105,7 @@ class Additive:
         transfers = np.where(outside[:, None], 1.0, 0.1) * (1 - hot)
         thetas = []
         for part in _PARTS:
-            powers = (np.maximum(x.shares, x.zero_share) ** _GAMMA).mean(0)
+            powers = (np.maximum(x.shares, _FLOOR) ** _GAMMA).mean(0)
             strength = ((hot + transfers) * powers).sum(-1)
             for beta in _BETAS:
                 fixed = np.stack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ def test_one_step_has_the_standard_errors_of_whole_refits() -> None:
     quick, exact = (bootstrap(obs, fit, replicates=300, seed=5, method=m) for m in ("linearised", "exact"))
 
     for target in fit.targets:
-        assert quick.standard_errors(target) == pytest.approx(exact.standard_errors(target), rel=0.05)
+        assert quick.standard_errors(target) == pytest.approx(exact.standard_errors(target), rel=0.1)
     spreads = [np.log(found.predict(ASKED, 1e10)).std(0) for found in (quick, exact)]
     assert spreads[0] == pytest.approx(spreads[1], rel=0.05)
 
@@ -181,3 +182,21 @@ def test_what_cannot_be_drawn_is_said(sweep: MakeSweep) -> None:
             found.interval(Mixture.uniform(LAWS), 1e7, level)
     with pytest.raises(ValueError, match=r"no parameters of 'rust' to draw: bimix has"):
         found.standard_errors("rust")
+
+
+def test_where_the_law_is_off_by_more_than_delta_one_step_is_not_too_sure(reference_data: Path) -> None:
+    table = pd.read_csv(reference_data / "slimpajama_122m.csv")
+    names = [c.removeprefix("weight_") for c in table.columns if c.startswith("weight_")]
+    shares, losses = {n: f"weight_{n}" for n in names}, {n: f"{n}_loss" for n in names}
+    obs = Observations.from_wide(table, proportions=shares, losses=losses, tokens="n_tokens")
+    fit = fit_law(obs)
+    asked = obs.mixtures.to_numpy(float)[:10]
+
+    quick, exact = (
+        np.log(bootstrap(obs, fit, replicates=100, method=m).predict(asked, 1.5e10)).std(0)
+        for m in ("linearised", "exact")
+    )
+
+    # With the weights of a minimiser's step in the curvature it was half.
+    assert float(np.median(quick / exact)) == pytest.approx(1.07, abs=0.1)
+    assert float((quick / exact).min()) > 0.9

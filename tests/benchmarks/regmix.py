@@ -1,0 +1,95 @@
+"""How well the laws rank unseen mixtures of RegMix's 512 runs of 1M parameters, against its gradient-boosted trees.
+
+python tests/benchmarks/regmix.py [--splits 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from time import perf_counter
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import spearmanr
+from sweeps import reference
+
+from bimix_tracking import Observations, fit_law
+
+LAWS = ("bimix", "transfer", "additive", "exponential", "ensemble")
+TRAINING = 256
+TREES = {"objective": "regression", "learning_rate": 0.01, "seed": 42, "verbosity": -1, "num_threads": 2}
+ROUNDS = 1000
+
+
+def sweep() -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
+    """Return one row a run, and by domain the columns of its proportion and, for 13 of the 17, of its loss."""
+    shares, losses = (reference(f"regmix_train_{name}_1m.csv") for name in ("mixture", "pile_loss"))
+    table = shares.merge(losses, on="index", validate="one_to_one").assign(tokens=1e9)
+    proportions = {c.removeprefix("train_the_pile_"): c for c in shares.columns.drop("index")}
+    targets = {c.removeprefix("metric/the_pile_").removesuffix("_val_loss"): c for c in losses.columns.drop("index")}
+    return table, proportions, targets
+
+
+def ranks(predicted: npt.NDArray[np.float64], observed: npt.NDArray[np.float64]) -> list[float]:
+    """Return Spearman's rank correlation of each target over the unseen runs."""
+    return [float(spearmanr(p, o).statistic) for p, o in zip(predicted.T, observed.T, strict=True)]
+
+
+def run(splits: int, seed: int = 0) -> pd.DataFrame:
+    """Return one row a (split, predictor, target) with rank, relative error and the seconds of all targets' fits."""
+    table, proportions, targets = sweep()
+    shares, losses = table[list(proportions.values())].to_numpy(), table[list(targets.values())].to_numpy()
+    rng = np.random.default_rng(seed)
+    rows = []
+    for split in range(splits):
+        order = rng.permutation(len(table))
+        seen, unseen = order[:TRAINING], order[TRAINING:]
+        predictions = {}
+        obs = Observations.from_wide(
+            table.iloc[seen], proportions=proportions, losses=targets, tokens="tokens", run="index"
+        )
+        for law in LAWS:
+            start = perf_counter()
+            fit = fit_law(obs, law)
+            took = perf_counter() - start
+            predictions[law] = fit.predict(shares[unseen], 1e9)[list(targets)].to_numpy(), took
+        start = perf_counter()
+        trees = [
+            lightgbm.train(TREES, lightgbm.Dataset(shares[seen], losses[seen, i]), ROUNDS).predict(shares[unseen])
+            for i in range(len(targets))
+        ]
+        predictions["LightGBM"] = np.column_stack([np.asarray(t) for t in trees]), perf_counter() - start
+        for name, (predicted, took) in predictions.items():
+            off = np.abs(predicted / losses[unseen] - 1).mean(0)
+            found = zip(targets, ranks(predicted, losses[unseen]), off, strict=True)
+            rows += [
+                {"split": split, "law": name, "target": target, "rank": rank, "error": 100 * error, "seconds": took}
+                for target, rank, error in found
+            ]
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--splits", type=int, default=3)
+    found = run(parser.parse_args().splits)
+    splits, targets = found["split"].nunique(), found["target"].nunique()
+    print(f"{TRAINING} runs seen, the other 256 unseen; {splits} random splits; {targets} targets.\n")
+    print("| predictor | mean Spearman | lowest split | lowest target | error % | seconds |")
+    print("|---|---|---|---|---|---|")
+    for law, part in found.groupby("law", sort=False):
+        split = part.groupby("split")["rank"].mean()
+        target = part.groupby("target")["rank"].mean()
+        lowest = f"{target.min():.4f} ({target.idxmin()})"
+        numbers = f"{split.mean():.4f} | {split.min():.4f} | {lowest}"
+        print(f"| {law} | {numbers} | {part['error'].mean():.2f} | {part['seconds'].median():.2f} |")
+
+
+if __name__ == "__main__":
+    main()
