@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,7 @@ _SHRUNK_TOLERANCE, _SHRUNK_STEPS = 1e-8, 150
 """A law with shrunk parameters has flat directions, whose last digits nothing depends on."""
 _STARTS = 3
 """So many of a law's starts are followed, those that fit best before the first step."""
+_THIN = 300
 _ROUGH, _ROUGH_STEPS = 1e-3, 30
 """Tolerance and steps of the starts among which the best is chosen, and of what only a residual is wanted of."""
 
@@ -143,8 +146,9 @@ def best_of(
     everyone = np.ones((1, len(points.inputs.shares)), bool)
     count = len(points.targets)
     known = told(model, points, everyone)[0]
-    starts = model.starts(points.own, points.inputs, points.log_loss, points.weight)
-    starts = screened(model, points, starts, delta, _STARTS if polish else 1)
+    some = _thinned(points)
+    starts = model.starts(some.own, some.inputs, some.log_loss, some.weight)
+    starts = _screened(model, some, starts, delta, _STARTS if polish else 1)
     _, tries, size = starts.shape
     which = np.repeat(np.arange(count), tries)
     flat = starts.reshape(-1, size)
@@ -189,7 +193,14 @@ def agreeing(cost: Array, points: Points) -> Index:
     return np.asarray((cost <= cost.min(-1, keepdims=True) * (1 + _AGREE) + rounding).sum(-1), np.intp)
 
 
-def screened(model: Law, points: Points, starts: Array, delta: float, most: int) -> Array:
+def _thinned(points: Points) -> Points:
+    """Return every so-manyth point: where to start, a few hundred tell as well as all."""
+    step = max(1, len(points.run) // _THIN)
+    inputs = replace(points.inputs, mixture=points.inputs.mixture[::step], volume=points.inputs.volume[::step])
+    return replace(points, inputs=inputs, log_loss=points.log_loss[:, ::step], weight=points.weight[:, ::step])
+
+
+def _screened(model: Law, points: Points, starts: Array, delta: float, most: int) -> Array:
     """Return the best starts of each target, by the cost they start at: steps from the others would be wasted."""
     if starts.shape[1] <= most:
         return starts
