@@ -23,6 +23,8 @@ from bimix_tracking.points import ZERO_SHARE, Points, points_of
 from bimix_tracking.solver import BATCH, agreeing, best_of, by_run, prior_of, solve, told
 from bimix_tracking.warmup import find_warmup
 
+_REFIT_STEPS = 150
+"""Enough from the fit at hand; what isn't there by then moves in directions nothing depends on."""
 _RISES = 0.005
 """A median log loss that is so much higher at the end of the runs than at their start is no noise."""
 
@@ -135,6 +137,7 @@ def refit(obs: Observations, fit: LawFit, run_weights: Array) -> Array:
                 weight,
                 known[replicate[chunk], which[chunk]],
                 fit.huber_delta,
+                most_steps=_REFIT_STEPS,
             )
             result[replicate[chunk], which[chunk]] = found.theta
     return result
@@ -146,7 +149,8 @@ def _fit_targets(model: Law, points: Points, delta: float, domains: tuple[str, .
     prior = prior_of(model, points)
     lower, upper = model.bounds(points.own, points.inputs, points.log_loss, points.weight)
     log_loss = model.evaluate(best, points.own, points.inputs)[0]
-    errors = _standard_errors(model, points, best, delta, prior, told & (lower < upper), domains)
+    inside = (best > lower + 1e-9) & (best < upper - 1e-9)
+    errors = _standard_errors(model, points, best, delta, prior, told & inside, domains)
     fits = {}
     for i, target in enumerate(points.targets):
         counts = points.weight[i] > 0
@@ -201,7 +205,8 @@ def _standard_errors(
 ) -> list[dict[str, float]]:
     """Return standard errors of the reported parameters: the sandwich over whole runs, through `report`'s slopes.
 
-    Points of one run share what went well or badly in it, so the run is the unit. NaN with fewer than three runs.
+    Points of one run share what went well or badly in it, so the run is the unit. NaN with fewer than three runs, and
+    of a parameter at its bound: which way it would go is known, how far is not.
     """
     scores, curvature = by_run(model, points, theta, delta)
     result = []
@@ -226,7 +231,8 @@ def _standard_errors(
             )
             slopes[:, position] = (above - below) / 2e-5
         variance = np.einsum("ap,pq,aq->a", slopes, spread, slopes)
-        result.append(dict(zip(names, np.sqrt(np.maximum(variance, 0)).tolist(), strict=True)))
+        variance[variance <= 0] = np.nan
+        result.append(dict(zip(names, np.sqrt(variance).tolist(), strict=True)))
     return result
 
 

@@ -19,7 +19,7 @@ BATCH = 3_000_000
 _AGREE = 1e-3
 """Starts agree whose cost is within this of the best one's, relatively."""
 _TOLERANCE = 1e-15
-_SHRUNK_TOLERANCE, _SHRUNK_STEPS = 1e-8, 150
+_SHRUNK_TOLERANCE = 1e-8
 """A law with shrunk parameters has flat directions, whose last digits nothing depends on."""
 _STARTS = 3
 """So many of a law's starts are followed, those that fit best before the first step."""
@@ -76,6 +76,7 @@ def solve(
     delta: float,
     *,
     rough: bool = False,
+    most_steps: int = 500,
 ) -> Minimum:
     """Minimise problems that are each of the target that `which` says."""
     lower, upper = (b[which] for b in model.bounds(points.own, points.inputs, points.log_loss, points.weight))
@@ -96,7 +97,7 @@ def solve(
         upper=np.where(told, upper, held),
         delta=delta,
         prior=Prior(prior.mean[which], prior.precision[which]) if shrunk else None,
-        max_iterations=_ROUGH_STEPS if rough else _SHRUNK_STEPS if shrunk else 500,
+        max_iterations=_ROUGH_STEPS if rough else most_steps,
         tolerance=_ROUGH if rough else _SHRUNK_TOLERANCE if shrunk else _TOLERANCE,
     )
 
