@@ -54,7 +54,8 @@ def train(uri: str, mixture: dict[str, float], name: str, *, evaluations: int = 
         recorder.add(np.arange(len(mixture)), 3.0 * tokens, tokens)
         recorder.log_train(step)
         seen = 1000 * step
-        losses = [(i + 1) * r ** -(0.1 + 0.05 * i) * (20 / seen**0.5 + 1) for i, r in enumerate(mixture.values())]
+        laws = enumerate(mixture.values())
+        losses = [(i % 5 + 1) * r ** -(0.1 + 0.05 * (i % 5)) * (20 / seen**0.5 + 1) for i, r in laws]
         recorder.add(np.arange(len(mixture)), 64 * np.array(losses), 64, split="eval")
         recorder.log_eval(step)
     if finish:
