@@ -22,7 +22,7 @@ from bimix_tracking.fitting import fit_law
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
-from bimix_tracking.recommendation import Recommendation, recommend
+from bimix_tracking.recommendation import Recommendation, recommend, target_weights
 from bimix_tracking.report import content, html, markdown, noise
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.selection import Selection, select_law
@@ -219,7 +219,7 @@ def analyze(
         obs = opened.observations(progress)
     if progress:
         progress("fitting", 0, 1)
-    selection = select_law(obs, weights=_of_targets(weights, obs)) if law == AUTO else None
+    selection = select_law(obs, weights=target_weights(weights, obs.targets, obs.domains)) if law == AUTO else None
     fit = fit_law(obs, law) if selection is None else selection.fit
     found = recommend(fit, tokens, weights=weights, reference=reference)
     if progress:
@@ -252,12 +252,6 @@ def _or_none(check: Callable[..., Any], obs: Observations, **options: Any) -> An
         return check(obs, **options)
     except ObservationsError:
         return None
-
-
-def _of_targets(weights: Mapping[str, float] | None, obs: Observations) -> dict[str, float]:
-    """Return the weight of each target: 1 for a domain that isn't named, 0 for a target outside the mixtures."""
-    given = dict(weights or {})
-    return {target: float(given.get(target, 1.0 if target in obs.domains else 0.0)) for target in obs.targets}
 
 
 def _write_back(analysis: Analysis, source: RunSource) -> Analysis:

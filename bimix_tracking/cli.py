@@ -67,10 +67,10 @@ def analyze(
 
     Example: bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
     """
-    from bimix_tracking.analysis import AUTO  # noqa: PLC0415
+    from bimix_tracking.analysis import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.analysis import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415
-    from bimix_tracking.laws import law as find_law  # noqa: PLC0415
+    from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
+    from bimix_tracking.laws import law as find_law  # noqa: PLC0415  # likewise
 
     target, weights = _number(tokens, "--tokens"), _weights(weight or [])
     if law not in (AUTO, ENSEMBLE):

@@ -180,13 +180,14 @@ def _fit_targets(model: Law, points: Points, delta: float, domains: tuple[str, .
         # use within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
         unknown = {"alpha"} if not told[i, 0] else set()
         own = points.shares[i][counts]
+        error, r2 = goodness(points.log_loss[i][counts], residual)
         fits[target] = DomainFit(
             parameters={n: np.nan if nothing or n in unknown else v for n, v in parameters.items()},
             outcome=outcome,
             points=int(counts.sum()),
             runs=len(np.unique(points.run[counts])),
-            error=float(np.abs(np.expm1(residual)).mean()) if len(residual) else np.nan,
-            r2=_r_squared(points.log_loss[i][counts], residual),
+            error=error,
+            r2=r2,
             starts=(int(agree[i]), rough.cost.shape[1]),
             shares=(float(own.min()), float(own.max())) if points.own[i] >= 0 and counts.any() else (0.0, 0.0),
             standard_errors={} if nothing else {n: v for n, v in errors[i].items() if n not in unknown},
@@ -282,6 +283,8 @@ def _rises(points: Points, i: int) -> bool:
     return bool(several.any() and np.median((log_loss[last] - log_loss[first])[several]) > _RISES)
 
 
-def _r_squared(observed: Array, residual: Array) -> float:
+def goodness(observed: Array, residual: Array) -> tuple[float, float]:
+    """Return mean relative error and R² (1 − SS_res / SS_tot) of log losses; NaN where there is nothing to say."""
     total = ((observed - observed.mean()) ** 2).sum() if len(observed) else 0.0
-    return float(1 - (residual**2).sum() / total) if total > 0 else float("nan")
+    error = float(np.abs(np.expm1(residual)).mean()) if len(residual) else float("nan")
+    return error, float(1 - (residual**2).sum() / total) if total > 0 else float("nan")

@@ -11,14 +11,9 @@ from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws import law as find_law
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.observations import Observations
-from bimix_tracking.points import Points, points_of
+from bimix_tracking.points import Points, mixture_codes, points_of
 
 MIN_MIXTURES = 3
-
-
-def mixture_codes(obs: Observations) -> Index:
-    """Number the distinct mixtures, and return each run's."""
-    return np.asarray(np.unique(np.round(obs.mixtures.to_numpy(float), 6), axis=0, return_inverse=True)[1]).reshape(-1)
 
 
 def divide(obs: Observations, folds: int, seed: int) -> Index:
@@ -27,7 +22,7 @@ def divide(obs: Observations, folds: int, seed: int) -> Index:
     Raises:
         ObservationsError: Fewer than three mixtures.
     """
-    mixture = mixture_codes(obs)
+    mixture = mixture_codes(obs.mixtures.to_numpy(float))
     count = int(mixture.max()) + 1
     if count < MIN_MIXTURES:
         raise ObservationsError(
@@ -39,7 +34,7 @@ def divide(obs: Observations, folds: int, seed: int) -> Index:
 
 def smallest_training(obs: Observations, fold: Index) -> int:
     """Return how many distinct mixtures the smallest training part has."""
-    mixture = mixture_codes(obs)
+    mixture = mixture_codes(obs.mixtures.to_numpy(float))
     return min(len(np.unique(mixture[fold != one])) for one in np.unique(fold))
 
 
@@ -78,7 +73,9 @@ def noise_floor(obs: Observations) -> float | None:
         obs: The sweep.
     """
     table = obs.losses.assign(
-        mixture=pd.Series(mixture_codes(obs), index=list(obs.runs)).reindex(obs.losses["run"]).array
+        mixture=pd.Series(mixture_codes(obs.mixtures.to_numpy(float)), index=list(obs.runs))
+        .reindex(obs.losses["run"])
+        .array
     )
     table["log_loss"] = np.log(table["loss"])
     groups = table.groupby(["mixture", "tokens", "domain"])["log_loss"]

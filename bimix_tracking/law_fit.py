@@ -16,6 +16,7 @@ import pandas as pd
 from bimix_tracking.laws import Inputs, Law
 from bimix_tracking.laws import law as find_law
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.points import ZERO_SHARE
 from bimix_tracking.pooling import Note
 
 Array = npt.NDArray[np.float64]
@@ -141,11 +142,8 @@ class LawFit:
     @property
     def formula(self) -> str:
         """The law's formula, in plain text."""
-        return (
-            find_law(self.law).formula
-            if not self.members
-            else ("L_i(r, s) = exp(level_i(s)) * sum over laws of weight_i * L_i(r, s)")
-        )
+        stack = "L_i(r, s) = exp(level_i(s)) * sum over laws of weight_i * L_i(r, s)"
+        return stack if self.members else self._law.formula
 
     def predict(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
@@ -165,7 +163,8 @@ class LawFit:
         """
         shares, volume = self.rows(mixtures, tokens)
         if self.members:
-            return self._stacked({name: fit.predict(shares, volume) for name, fit in self.members.items()}, volume)
+            parts = {name: fit.predict(shares, volume).to_numpy(float) for name, fit in self.members.items()}
+            return pd.DataFrame(self.stacked(parts, volume), columns=list(self.targets))
         values = self._losses(shares, volume)
         for i, (target, fitted) in enumerate(self.targets.items()):
             if fitted.outcome is Outcome.SINGLE_MIXTURE:
@@ -183,14 +182,8 @@ class LawFit:
         """
         shares, volume = self.rows(mixtures, tokens)
         if self.members:
-            parts = {name: fit.gradient(shares, volume) for name, fit in self.members.items()}
-            result = np.zeros((len(volume), len(self.targets), len(self.domains)))
-            for i, (target, fitted) in enumerate(self.targets.items()):
-                for name, weight in fitted.parameters.items():
-                    if weight:
-                        result[:, i] += weight * parts[name][:, list(self.members[name].targets).index(target)]
-                result[:, i] *= np.exp(level_at(self.levels.get(target, ()), volume))[:, None]
-            return result
+            parts = {name: np.moveaxis(fit.gradient(shares, volume), 2, 0) for name, fit in self.members.items()}
+            return np.moveaxis(self.stacked(parts, volume), 0, 2)
         inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
         known, theta, own = self._fitted
         result = np.full((len(volume), len(self.targets), len(self.domains)), np.nan)
@@ -204,7 +197,7 @@ class LawFit:
     @property
     def floor(self) -> float:
         """Below what an own proportion counts as it, in a law that is infinite at 0."""
-        return 1e-3 if self.zero_share is None else self.zero_share
+        return ZERO_SHARE if self.zero_share is None else self.zero_share
 
     def own(self, target: str) -> int:
         """Return the target's place among the domains; −1 where it is none of them."""
@@ -234,11 +227,9 @@ class LawFit:
             "version": importlib.metadata.version("bimix-tracking"),
             "targets": {
                 name: {
-                    **vars(fitted),
+                    **_nan_as_none(vars(fitted)),
                     "parameters": _nan_as_none(fitted.parameters),
                     "standard_errors": _nan_as_none(fitted.standard_errors),
-                    "error": _nan_as_none({"": fitted.error})[""],
-                    "r2": _nan_as_none({"": fitted.r2})[""],
                     "outcome": fitted.outcome.name,
                     "remedy": fitted.outcome.remedy,
                 }
@@ -295,12 +286,23 @@ class LawFit:
     def _law(self) -> Law:
         return find_law(self.law)
 
-    def _stacked(self, predictions: Mapping[str, pd.DataFrame], volume: Array) -> pd.DataFrame:
-        columns = {}
-        for target, fitted in self.targets.items():
-            used = [w * predictions[name][target].to_numpy(float) for name, w in fitted.parameters.items() if w]
-            columns[target] = np.exp(level_at(self.levels.get(target, ()), volume)) * np.sum(used, axis=0)
-        return pd.DataFrame(columns)
+    def stacked(self, parts: Mapping[str, Array], volume: Array) -> Array:
+        """Return e^δ(s) Σ_k w_k part_k of an ensemble, which losses, their slopes and their replicates all are.
+
+        Args:
+            parts: By member, shape (…, n, the member's targets).
+            volume: s, shape (n,).
+
+        Returns:
+            Shape (…, n, targets); a member of weight 0 adds nothing, not even a NaN.
+        """
+        result = np.zeros((*next(iter(parts.values())).shape[:-1], len(self.targets)))
+        for i, (target, fitted) in enumerate(self.targets.items()):
+            for name, weight in fitted.parameters.items():
+                if weight:
+                    result[..., i] += weight * parts[name][..., list(self.members[name].targets).index(target)]
+            result[..., i] *= np.exp(level_at(self.levels.get(target, ()), volume))
+        return result
 
     def rows(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike

@@ -15,14 +15,11 @@ import pandas as pd
 
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
-from bimix_tracking.pooling import LOSS_COLUMNS, Note, pool
+from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool
 from bimix_tracking.tracking import Progress, RunRecord, RunSource, open_source
 
 ROUNDING_TOLERANCE = 0.01
 """Rows of a table may sum to 1 within this (proportions rounded to three decimals); they are rescaled."""
-
-LARGEST_MEAN = 50.0
-"""A domain's mean loss above it, nats per token, is another quantity."""
 
 _PROPORTION = "proportion/"
 _LOSS = "loss/"
@@ -238,7 +235,7 @@ class Observations:
             mixtures = mixtures.drop(index=run)
         if mixtures.empty:
             raise ObservationsError("no usable loss is left: " + "; ".join(map(str, notes)))
-        _check_unit(table)
+        check_unit(table)
         order = {run: position for position, run in enumerate(mixtures.index)}
         table = table.sort_values(
             ["run", "tokens"], key=lambda c: c.map(order) if c.name == "run" else c, kind="stable"
@@ -303,20 +300,6 @@ class Observations:
             eval_tokens=columns[_EVAL_TOKENS],
             source=f"csv:{path}",
         )
-
-
-def _check_unit(table: pd.DataFrame) -> None:
-    means = table.groupby("domain", sort=False)["loss"].mean()
-    for domain, mean in means.items():
-        if mean > LARGEST_MEAN:
-            of_domain = table[table["domain"] == domain]
-            worst = of_domain.iloc[int(of_domain["loss"].to_numpy().argmax())]
-            raise ObservationsError(
-                f"the losses of domain {str(domain)!r} are {mean:.4g} on average (up to {worst['loss']:.4g}, run "
-                f"{worst['run']!r}): more than {LARGEST_MEAN:g} nats per token is no language model's loss, for a "
-                "guess among 50,000 tokens costs 11. Is it a sum over tokens, or a perplexity? Divide by the tokens, "
-                "or take the logarithm"
-            )
 
 
 def _as_columns(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:

@@ -63,6 +63,11 @@ class Points:
         return np.asarray(sums.sum(-1) / np.maximum((sums > 0).sum(-1), 1))
 
 
+def mixture_codes(shares: Array) -> Index:
+    """Number the distinct rows of shares, (runs, domains), and return each run's."""
+    return np.asarray(np.unique(np.round(shares, 6), axis=0, return_inverse=True)[1]).reshape(-1)
+
+
 def points_of(obs: Observations, law: Law, *, zero_share: float | None, warmup: float, notes: list[Note]) -> Points:
     """Return what a law is fitted to, and add to `notes` what was set aside or adjusted for it.
 

@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from bimix_tracking import keys
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.tracking import RunManifest, RunRecord
 
+LARGEST_MEAN = 50.0
+"""A domain's mean loss above it, nats per token, is another quantity."""
 LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
 
 
@@ -105,3 +109,22 @@ def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
                 counted = values.get((keys.EVAL_TOKENS, domain), math.nan)
                 rows.append((label, row[keys.STEP], row.get(keys.TOKENS, math.nan), domain, value, counted))
     return rows
+
+
+def check_unit(table: pd.DataFrame) -> None:
+    """Refuse losses that are no mean negative log-likelihood in nats per token.
+
+    Raises:
+        ObservationsError: A domain's mean is above 50; the text names domain, run and number.
+    """
+    means = table.groupby("domain", sort=False)["loss"].mean()
+    for domain, mean in means.items():
+        if mean > LARGEST_MEAN:
+            of_domain = table[table["domain"] == domain]
+            worst = of_domain.iloc[int(of_domain["loss"].to_numpy().argmax())]
+            raise ObservationsError(
+                f"the losses of domain {str(domain)!r} are {mean:.4g} on average (up to {worst['loss']:.4g}, run "
+                f"{worst['run']!r}): more than {LARGEST_MEAN:g} nats per token is no language model's loss, for a "
+                "guess among 50,000 tokens costs 11. Is it a sum over tokens, or a perplexity? Divide by the tokens, "
+                "or take the logarithm"
+            )

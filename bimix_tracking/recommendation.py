@@ -13,7 +13,7 @@ tried: what they say beyond those is their form's and not the data's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -205,6 +205,13 @@ def _level(fit: LawFit, domain: str, tokens: float) -> float:
     return float(p["B"] * tokens ** -p["beta"] + p["C"])
 
 
+def target_weights(
+    given: Mapping[str, float] | None, targets: Collection[str], domains: Collection[str]
+) -> dict[str, float]:
+    """Return the weight of each target: 1 for a domain that isn't named, 0 for a target outside the mixtures."""
+    return {name: float((given or {}).get(name, 1.0 if name in domains else 0.0)) for name in targets}
+
+
 def _weights(fit: LawFit, weights: Mapping[str, float] | None) -> dict[str, float]:
     given = dict(weights or {})
     names = list(dict.fromkeys([*fit.domains, *fit.targets]))
@@ -214,7 +221,7 @@ def _weights(fit: LawFit, weights: Mapping[str, float] | None) -> dict[str, floa
     for name, value in given.items():
         if not (math.isfinite(value) and value >= 0):
             raise RecommendationError(f"the weight of domain {name!r} must be finite and not negative, got {value}")
-    result = {name: float(given.get(name, 1.0 if name in fit.domains else 0.0)) for name in names}
+    result = target_weights(given, names, fit.domains)
     if not any(result.values()):
         raise RecommendationError("all weights are 0: every mixture is equally good")
     return result

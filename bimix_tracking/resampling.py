@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.fitting import refit
-from bimix_tracking.law_fit import LawFit, level_at
+from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws import Inputs
 from bimix_tracking.laws import law as find_law
 from bimix_tracking.laws.protocol import Array
@@ -73,14 +73,7 @@ class Replicates:
         if not self.fit.members:
             return self._of_law(self.fit, shares, volume)
         parts = {name: self._of_law(fit, shares, volume) for name, fit in self.fit.members.items()}
-        count = len(next(iter(parts.values())))
-        result = np.zeros((count, len(volume), len(self.fit.targets)))
-        for i, (target, fitted) in enumerate(self.fit.targets.items()):
-            for name, weight in fitted.parameters.items():
-                if weight:
-                    result[..., i] += weight * parts[name][..., list(self.fit.members[name].targets).index(target)]
-            result[..., i] *= np.exp(level_at(self.fit.levels.get(target, ()), volume))
-        return result
+        return self.fit.stacked(parts, volume)
 
     def interval(
         self,
@@ -137,7 +130,7 @@ def bootstrap(
 ) -> Replicates:
     """Fit again to runs drawn with replacement.
 
-    `exact` minimises again. `linearised` takes the one step that a replicate's own gradient and Gauss–Newton matrix
+    `exact` minimises again. `linearised` takes the one step that a replicate's own gradient and curvature
     ask for from the fit at hand, θ_b = θ − (Σ_r n_r H_r + P)⁻¹ (Σ_r n_r g_r + P(θ − m)): sums over runs that were
     made once, so a thousand replicates cost what a few evaluations of the law do.
 
@@ -214,15 +207,14 @@ def _inside(matrix: Array, gradient: Array, lower: Array, upper: Array) -> Array
         upper: Likewise, at least 0.
     """
     fixed = np.zeros(gradient.shape, bool)
-    step = np.zeros(gradient.shape)
+    step: Array = np.zeros_like(gradient)
     eye = np.eye(gradient.shape[1])
     for _ in range(gradient.shape[1] + 1):
         free = ~fixed
         held = np.where(fixed, step, 0.0)
         right = np.where(free, -gradient - (matrix @ held[..., None])[..., 0], held)
-        system = np.where((free[:, :, None] & free[:, None, :]) | (fixed[:, :, None] & (eye > 0)), matrix, 0.0)
-        system = np.where(fixed[:, :, None] & (eye > 0), 1.0, system)
-        step = np.linalg.solve(system, right[..., None])[..., 0]
+        system = np.where(free[:, :, None] & free[:, None, :], matrix, 0.0) + fixed[:, :, None] * eye
+        step = np.asarray(np.linalg.solve(system, right[..., None])[..., 0], np.float64)
         out = free & ((step < lower) | (step > upper))
         if not out.any():
             break

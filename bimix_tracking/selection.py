@@ -11,13 +11,12 @@ import pandas as pd
 
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting import fit_law
-from bimix_tracking.holdout import divide, held_out, noise_floor, smallest_training
+from bimix_tracking.holdout import divide, held_out, noise_floor
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws import BUILT_IN, ENSEMBLE
-from bimix_tracking.laws import law as find_law
 from bimix_tracking.observations import Observations
 from bimix_tracking.points import ZERO_SHARE
-from bimix_tracking.stacking import Held, stack
+from bimix_tracking.stacking import Held, stack, too_demanding
 from bimix_tracking.validation import Validation, cross_validate, of_stack
 from bimix_tracking.warmup import find_warmup
 
@@ -153,12 +152,7 @@ def select_law(
     except ObservationsError:
         fit = fit_law(obs, singles[0], **options)
         return Selection(fit, None, {fit.law: fit}, {}, {}, noise)
-    mixtures = smallest_training(obs, fold)
-    excluded = {
-        name: f"it needs {find_law(name).mixtures_needed} mixtures, and with a fold left out there are {mixtures}"
-        for name in singles
-        if find_law(name).mixtures_needed > mixtures
-    }
+    excluded = too_demanding(obs, singles, fold)
     fits: dict[str, LawFit] = {}
     held: dict[str, Held] = {}
     validations: dict[str, Validation] = {}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bimix_tracking.laws import Law
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.least_squares import Minimum, Prior, huber, huber_weight, minimize
-from bimix_tracking.points import Points
+from bimix_tracking.points import Points, mixture_codes
 
 PRIOR_NOISE = 0.003
 """Log loss by which a law is off on a run, when its prior is weighed against the data."""
@@ -111,7 +111,7 @@ def told(model: Law, points: Points, counted: npt.NDArray[np.bool_]) -> npt.NDAr
         counted: Which runs a replicate has, (replicates, runs).
     """
     shares = points.inputs.shares
-    mixture_codes = np.unique(np.round(shares, 6), axis=0, return_inverse=True)[1].reshape(-1)
+    mixture = mixture_codes(shares)
     volume_codes = near_codes(points.inputs.log_u)[points.inputs.volume]
     triples = np.zeros((len(counted), len(points.targets), 3), np.intp)
     for i, own in enumerate(points.own):
@@ -121,7 +121,7 @@ def told(model: Law, points: Points, counted: npt.NDArray[np.bool_]) -> npt.NDAr
         at = np.zeros((len(shares), int(volume_codes.max(initial=0)) + 1))
         at[points.run[weight], volume_codes[weight]] = 1
         own_codes = near_codes(shares[:, own]) if own >= 0 else np.zeros(len(shares), np.intp)
-        for k, hot in enumerate((np.eye(len(shares))[own_codes], np.eye(len(shares))[mixture_codes], at)):
+        for k, hot in enumerate((np.eye(len(shares))[own_codes], np.eye(len(shares))[mixture], at)):
             triples[:, i, k] = (present @ hot > 0).sum(-1)
     known, each = np.unique(triples.reshape(-1, 3), axis=0, return_inverse=True)
     table = np.stack([model.told(int(triple[0]), int(triple[1]), int(triple[2]), shares.shape[1]) for triple in known])

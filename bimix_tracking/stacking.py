@@ -15,12 +15,13 @@ log s, and 0 outside the volumes observed. It moves all mixtures alike, so no re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import nnls
 
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting import fit_law
+from bimix_tracking.fitting import fit_law, goodness
 from bimix_tracking.holdout import divide, held_out, smallest_training
 from bimix_tracking.law_fit import DomainFit, LawFit, Levels, Outcome
 from bimix_tracking.laws import BUILT_IN, ENSEMBLE
@@ -58,28 +59,27 @@ def fit_ensemble(
         warmup: As in `fit_law`.
 
     Raises:
-        ObservationsError: Fewer than three mixtures.
+        ObservationsError: Fewer than three mixtures, or too few for any of the laws.
     """
     fold = divide(obs, folds, seed)
     if warmup is None:
         warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
-    told = identifiable(obs, laws, fold)
+    refused = too_demanding(obs, laws, fold)
+    told = [name for name in laws if name not in refused]
+    if not told:
+        raise ObservationsError("no law can be stacked: " + "; ".join(f"{n}: {why}" for n, why in refused.items()))
     fits = {name: fit_law(obs, name, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup) for name in told}
     return stack(obs, fits, {name: held_out(obs, fit, fold) for name, fit in fits.items()})
 
 
-def identifiable(obs: Observations, laws: Sequence[str], fold: Index) -> list[str]:
-    """Return the laws that every training part has enough mixtures for.
-
-    Raises:
-        ObservationsError: None of them.
-    """
+def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
+    """Return the laws that need more mixtures than the smallest training part has, and the words for it."""
     mixtures = smallest_training(obs, fold)
-    told = [name for name in laws if find_law(name).mixtures_needed <= mixtures]
-    if not told:
-        need = {name: find_law(name).mixtures_needed for name in laws}
-        raise ObservationsError(f"a fold leaves {mixtures} mixtures to fit, and the laws need {need}: add mixtures")
-    return told
+    return {
+        name: f"it needs {find_law(name).mixtures_needed} mixtures, and with a fold left out there are {mixtures}"
+        for name in laws
+        if find_law(name).mixtures_needed > mixtures
+    }
 
 
 _LEVEL_RUNS = 5
@@ -241,13 +241,6 @@ def _with_residuals(fit: LawFit, held: Mapping[str, Held]) -> LawFit:
         counts = points.weight[i] > 0
         predicted = fit.predict(points.inputs.shares[points.run[counts]], np.exp(points.log_u[counts]) * fit.scale)
         observed = points.log_loss[i][counts]
-        residual = np.log(predicted[target].to_numpy(float)) - observed
-        total = float(((observed - observed.mean()) ** 2).sum())
-        targets[target] = DomainFit(
-            **{
-                **vars(fitted),
-                "error": float(np.abs(np.expm1(residual)).mean()),
-                "r2": 1 - float((residual**2).sum()) / total if total > 0 else float("nan"),
-            }
-        )
-    return LawFit(**{**vars(fit), "targets": targets})
+        error, r2 = goodness(observed, np.log(predicted[target].to_numpy(float)) - observed)
+        targets[target] = replace(fitted, error=error, r2=r2)
+    return replace(fit, targets=targets)

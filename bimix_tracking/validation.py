@@ -12,11 +12,11 @@ from scipy.stats import spearmanr
 
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting import fit_law
-from bimix_tracking.holdout import divide, held_out, mixture_codes
+from bimix_tracking.holdout import divide, held_out
 from bimix_tracking.law_fit import LawFit, level_at
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.observations import Observations
-from bimix_tracking.points import Points
+from bimix_tracking.points import Points, mixture_codes
 from bimix_tracking.stacking import Held, combine, common_levels, stack_weights
 
 _MIN_RANKED = 4
@@ -225,7 +225,7 @@ def _validation(
     if table.empty:
         raise ObservationsError("without any one of its mixtures, the sweep cannot tell the effect of a proportion")
     counted = {target: float((weights or {}).get(target, 1.0)) for target in predicted}
-    mixture = dict(zip(obs.runs, mixture_codes(obs).tolist(), strict=True))
+    mixture = dict(zip(obs.runs, mixture_codes(obs.mixtures.to_numpy(float)).tolist(), strict=True))
     return Validation(law, int(fold.max()) + 1, table, counted, mixture)
 
 

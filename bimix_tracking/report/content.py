@@ -6,31 +6,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from bimix_tracking.diagnostics import Diagnostic
 from bimix_tracking.extrapolation import Extrapolation
-from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.law_fit import LawFit
 from bimix_tracking.observations import Observations
 from bimix_tracking.pooling import Note
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report import noise
-from bimix_tracking.report.numbers import MISSING, digits, listing, nats, percent, printable, shorten, tokens
+from bimix_tracking.report.laws import (
+    SOME_NOTES,
+    Fitted,
+    Score,
+    bimix_rows,
+    fitted_row,
+    found_lines,
+    held_out,
+    remedies,
+    score_rows,
+    shown,
+    some,
+)
+from bimix_tracking.report.numbers import MISSING, listing, nats, percent, printable, tokens
 from bimix_tracking.selection import Selection
 from bimix_tracking.validation import Validation
-
-_SOME_NOTES = 3
-"""More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
 
 CAUTION = (
     "The gain is what the fitted law predicts, and no uncertainty is attached to it yet. "
     "Compare it with the difference between repeated seeds before acting on it."
-)
-FIT_NOTE = (
-    "Errors are means of |predicted − observed| / observed. The fit error is on the very runs that were fitted; the "
-    "held-out error is on mixtures that the fit has not seen, and beside it that of the mean of the other runs at the "
-    "same token count, with no law at all. None of them says anything about token counts that were not tried. "
-    "R² mostly sees the fall of the loss along training."
 )
 GLOSSARY = {
     "nats per token": "the loss: mean negative natural logarithm of the probability given to each next token; "
@@ -93,34 +95,6 @@ class Share:
     predicted: str
     on_reference: str
     change: str
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """One domain in the table of fits; `failed` where there is something to do about it."""
-
-    domain: str
-    parameters: tuple[str, ...]
-    error: str
-    held_out: str
-    baseline: str
-    r2: str
-    starts: str
-    points: str
-    outcome: str
-    failed: bool
-
-
-@dataclass(frozen=True)
-class Score:
-    """One law in the scoreboard."""
-
-    law: str
-    error: str
-    above_best: str
-    rank: str
-    note: str
-    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -197,15 +171,15 @@ def page(result: Result) -> Page:
             nats(sum(rec.weights.get(d, 1.0) * rec.reference_predicted[d] for d in targets)),
             nats(-rec.gain),
         ),
-        parameters=_shown(fit),
+        parameters=shown(fit),
         weights="The columns of laws are their weights in the ensemble." if fit.members else "",
-        held_out=_held_out(result.validation)
+        held_out=held_out(result.validation)
         + ("" if result.extrapolation is None else f" {result.extrapolation.sentences()}"),
         choice="" if result.selection is None else result.selection.sentences(),
-        scores=() if result.selection is None else tuple(_scores(result.selection)),
-        bimix=() if result.selection is None or fit.law == "bimix" else tuple(_bimix(result.selection)),
-        fitted=tuple(_fitted(fit, result.validation, domain) for domain in targets),
-        remedies=(*_remedies(fit, targets), *_found(result.diagnostics)),
+        scores=() if result.selection is None else tuple(score_rows(result.selection)),
+        bimix=() if result.selection is None or fit.law == "bimix" else tuple(bimix_rows(result.selection)),
+        fitted=tuple(fitted_row(fit, result.validation, domain) for domain in targets),
+        remedies=(*remedies(fit, targets), *found_lines(result.diagnostics)),
         spreads=tuple(_spread(obs, domain) for domain in targets),
         notes=tuple(grouped(fit.notes)),
         facts=_facts(result),
@@ -243,96 +217,6 @@ def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
     )
 
 
-def _held_out(validation: Validation | None) -> str:
-    if validation is None:
-        return "Nothing is known of mixtures the law has not seen: leaving one out takes at least three mixtures."
-    return validation.sentences()
-
-
-def _percent_or_missing(error: float) -> str:
-    return f"{100 * error:.2f}" if np.isfinite(error) else MISSING
-
-
-def _fitted(fit: LawFit, validation: Validation | None, domain: str) -> Fitted:
-    found = fit.targets[domain]
-    unseen, without = (
-        (validation.error.get(domain, np.nan), validation.baseline_error.get(domain, np.nan))
-        if validation is not None
-        else (np.nan, np.nan)
-    )
-    return Fitted(
-        domain=printable(domain),
-        parameters=tuple(digits(found.parameters.get(name, np.nan)) for name in _shown(fit)),
-        error=_percent_or_missing(found.error),
-        held_out=_percent_or_missing(unseen),
-        baseline=_percent_or_missing(without),
-        r2=f"{found.r2:.4f}".replace("-", "−") if np.isfinite(found.r2) else MISSING,
-        starts=f"{found.starts[0]} of {found.starts[1]}",
-        points=f"{found.points} / {found.runs}",
-        outcome=_name(found.outcome),
-        failed=found.outcome is not Outcome.CONVERGED,
-    )
-
-
-def _shown(fit: LawFit) -> tuple[str, ...]:
-    """Return the parameters there is room for: weights of an ensemble, and what isn't one a domain."""
-    names = dict.fromkeys(name for fitted in fit.targets.values() for name in fitted.parameters)
-    return tuple(name for name in names if "[" not in name)
-
-
-def _scores(selection: Selection) -> Iterator[Score]:
-    for row in selection.scores.to_dict("records"):
-        known = np.isfinite(row["above_best"])
-        above = f"{100 * row['above_best']:.2f} ± {100 * row['standard_error']:.2f}".replace("-", "−")
-        yield Score(
-            law=printable(str(row["law"])),
-            error=_percent_or_missing(row["error"]),
-            above_best=above if known else MISSING,
-            rank=f"{row['rank_correlation']:.2f}".replace("-", "−")
-            if np.isfinite(row["rank_correlation"])
-            else MISSING,
-            note="chosen" if row["chosen"] else printable(str(row["note"])),
-            chosen=bool(row["chosen"]),
-        )
-
-
-def _bimix(selection: Selection) -> Iterator[tuple[str, ...]]:
-    """Return BiMix's parameters with standard errors: the law that is reported whichever was chosen."""
-    if "bimix" in selection.fits:
-        for domain, fitted in selection.fits["bimix"].targets.items():
-            values = (
-                f"{digits(value)} ± {digits(fitted.standard_errors.get(name, np.nan))}"
-                for name, value in fitted.parameters.items()
-            )
-            yield (printable(domain), *values, _name(fitted.outcome))
-
-
-def _found(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
-    kinds: dict[str, list[Diagnostic]] = {}
-    for found in diagnostics:
-        if found.kind not in ("outcome", "outside"):  # said by domain above, and in the warnings
-            kinds.setdefault(found.kind, []).append(found)
-    for alike in kinds.values():
-        yield from (printable(str(found)) for found in alike[:_SOME_NOTES])
-        if len(alike) > _SOME_NOTES:
-            yield f"{alike[0].kind}: {len(alike) - _SOME_NOTES} more, in validation.json"
-
-
-def _remedies(fit: LawFit, targets: Sequence[str]) -> Iterator[str]:
-    """Return what to do about each kind of failed fit, with the domains it concerns."""
-    kinds: dict[Outcome, list[str]] = {}
-    for domain in targets:
-        found = fit.targets[domain]
-        kinds.setdefault(found.outcome, []).append(printable(domain))
-    for outcome, names in kinds.items():
-        if outcome is not Outcome.CONVERGED:
-            yield f"{_name(outcome)} (domain{'s' if len(names) > 1 else ''} {_some(names)}): {outcome.remedy}"
-
-
-def _name(outcome: Outcome) -> str:
-    return outcome.name.lower().replace("_", " ")
-
-
 def _spread(obs: Observations, domain: str) -> Spread:
     table = obs.losses[obs.losses["domain"] == domain].drop_duplicates("run", keep="last")  # in order of tokens
     losses = table["loss"].to_numpy(float)
@@ -347,20 +231,15 @@ def grouped(notes: Sequence[Note]) -> Iterator[str]:
     for note in notes:
         kinds.setdefault((note.action, note.reason), []).append(note)
     for (action, reason), alike in kinds.items():
-        if len(alike) <= _SOME_NOTES:
+        if len(alike) <= SOME_NOTES:
             yield from (printable(str(note)) for note in alike)
             continue
         where = [
-            f"{len(names)} {what}{'s' if len(names) > 1 else ''}: {_some(list(names))}"
+            f"{len(names)} {what}{'s' if len(names) > 1 else ''}: {some(list(names))}"
             for what in ("run", "domain")
             if (names := dict.fromkeys(name for note in alike if (name := getattr(note, what)) is not None))
         ]
         yield printable(f"{action}: {reason} ({'; '.join([*where, f'{sum(note.count for note in alike)}×'])})")
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    said = ", ".join(repr(shorten(name, 40)) for name in names[:most])
-    return f"{said} and {len(names) - most} more" if len(names) > most else said
 
 
 def _facts(result: Result) -> tuple[tuple[str, str], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from bimix_tracking.errors import MissingDependencyError
-from bimix_tracking.report import content, figures
+from bimix_tracking.report import content, figures, laws
 
 
 def render(result: content.Result) -> str:
@@ -35,7 +35,7 @@ def render(result: content.Result) -> str:
     return environment.from_string(source).render(
         page=content.page(result),
         caution=content.CAUTION,
-        fit_note=content.FIT_NOTE,
+        fit_note=laws.FIT_NOTE,
         glossary=content.GLOSSARY,
         shades=figures.SHADES,
         most_curves=figures.MOST_CURVES,

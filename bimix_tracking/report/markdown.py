@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bimix_tracking.report import content
+from bimix_tracking.report import content, laws
 from bimix_tracking.report.numbers import printable
 
 _MARKS = "\\`*_[]|#~$"
@@ -45,7 +45,7 @@ def render(result: content.Result) -> str:
         escape(page.held_out),
         _scores(page),
         _fits(page),
-        escape(f"{page.weights} {content.FIT_NOTE}".strip()),
+        escape(f"{page.weights} {laws.FIT_NOTE}".strip()),
         _bullets("", page.remedies),
         _bimix(page),
         "## Losses at the last checkpoint of each run",

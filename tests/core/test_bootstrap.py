@@ -175,7 +175,7 @@ def test_what_cannot_be_drawn_is_said(sweep: MakeSweep) -> None:
     obs = sweep(LAWS, noise=0.01)
     fit = fit_law(obs)
     with pytest.raises(ValueError, match=r"no method 'jackknife'; there are 'linearised' and 'exact'"):
-        bootstrap(obs, fit, method="jackknife")  # type: ignore[arg-type]
+        bootstrap(obs, fit, method="jackknife")  # type: ignore[arg-type]  # the mistake under test
     found = bootstrap(obs, fit, replicates=5)
     for level in (0, 1, 1.5):
         with pytest.raises(ValueError, match=r"level must be between 0 and 1"):

@@ -1,0 +1,152 @@
+"""What a report says of the laws: how far each is off, which was chosen, and what to do about a failed fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bimix_tracking.diagnostics import Diagnostic
+from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.report.numbers import MISSING, digits, printable, shorten
+from bimix_tracking.selection import Selection
+from bimix_tracking.validation import Validation
+
+SOME_NOTES = 3
+"""More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
+
+FIT_NOTE = (
+    "Errors are means of |predicted − observed| / observed. The fit error is on the very runs that were fitted; the "
+    "held-out error is on mixtures that the fit has not seen, and beside it that of the mean of the other runs at the "
+    "same token count, with no law at all. None of them says anything about token counts that were not tried. "
+    "R² mostly sees the fall of the loss along training."
+)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One domain in the table of fits; `failed` where there is something to do about it."""
+
+    domain: str
+    parameters: tuple[str, ...]
+    error: str
+    held_out: str
+    baseline: str
+    r2: str
+    starts: str
+    points: str
+    outcome: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """One law in the scoreboard."""
+
+    law: str
+    error: str
+    above_best: str
+    rank: str
+    note: str
+    chosen: bool
+
+
+def held_out(validation: Validation | None) -> str:
+    """Return in words how far the law can be trusted on mixtures it has not seen."""
+    if validation is None:
+        return "Nothing is known of mixtures the law has not seen: leaving one out takes at least three mixtures."
+    return validation.sentences()
+
+
+def _percent_or_missing(error: float) -> str:
+    return f"{100 * error:.2f}" if np.isfinite(error) else MISSING
+
+
+def fitted_row(fit: LawFit, validation: Validation | None, domain: str) -> Fitted:
+    """Return a domain's row in the table of fits."""
+    found = fit.targets[domain]
+    unseen, without = (
+        (validation.error.get(domain, np.nan), validation.baseline_error.get(domain, np.nan))
+        if validation is not None
+        else (np.nan, np.nan)
+    )
+    return Fitted(
+        domain=printable(domain),
+        parameters=tuple(digits(found.parameters.get(name, np.nan)) for name in shown(fit)),
+        error=_percent_or_missing(found.error),
+        held_out=_percent_or_missing(unseen),
+        baseline=_percent_or_missing(without),
+        r2=f"{found.r2:.4f}".replace("-", "−") if np.isfinite(found.r2) else MISSING,
+        starts=f"{found.starts[0]} of {found.starts[1]}",
+        points=f"{found.points} / {found.runs}",
+        outcome=_name(found.outcome),
+        failed=found.outcome is not Outcome.CONVERGED,
+    )
+
+
+def shown(fit: LawFit) -> tuple[str, ...]:
+    """Return the parameters there is room for: weights of an ensemble, and what isn't one a domain."""
+    names = dict.fromkeys(name for fitted in fit.targets.values() for name in fitted.parameters)
+    return tuple(name for name in names if "[" not in name)
+
+
+def score_rows(selection: Selection) -> Iterator[Score]:
+    """Return the scoreboard, the simplest law first."""
+    for row in selection.scores.to_dict("records"):
+        known = np.isfinite(row["above_best"])
+        above = f"{100 * row['above_best']:.2f} ± {100 * row['standard_error']:.2f}".replace("-", "−")
+        yield Score(
+            law=printable(str(row["law"])),
+            error=_percent_or_missing(row["error"]),
+            above_best=above if known else MISSING,
+            rank=f"{row['rank_correlation']:.2f}".replace("-", "−")
+            if np.isfinite(row["rank_correlation"])
+            else MISSING,
+            note="chosen" if row["chosen"] else printable(str(row["note"])),
+            chosen=bool(row["chosen"]),
+        )
+
+
+def bimix_rows(selection: Selection) -> Iterator[tuple[str, ...]]:
+    """Return BiMix's parameters with standard errors: the law that is reported whichever was chosen."""
+    if "bimix" in selection.fits:
+        for domain, fitted in selection.fits["bimix"].targets.items():
+            values = (
+                f"{digits(value)} ± {digits(fitted.standard_errors.get(name, np.nan))}"
+                for name, value in fitted.parameters.items()
+            )
+            yield (printable(domain), *values, _name(fitted.outcome))
+
+
+def found_lines(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
+    """Return what was diagnosed, a few of each kind."""
+    kinds: dict[str, list[Diagnostic]] = {}
+    for found in diagnostics:
+        if found.kind not in ("outcome", "outside"):  # said by domain above, and in the warnings
+            kinds.setdefault(found.kind, []).append(found)
+    for alike in kinds.values():
+        yield from (printable(str(found)) for found in alike[:SOME_NOTES])
+        if len(alike) > SOME_NOTES:
+            yield f"{alike[0].kind}: {len(alike) - SOME_NOTES} more, in validation.json"
+
+
+def remedies(fit: LawFit, targets: Sequence[str]) -> Iterator[str]:
+    """Return what to do about each kind of failed fit, with the domains it concerns."""
+    kinds: dict[Outcome, list[str]] = {}
+    for domain in targets:
+        found = fit.targets[domain]
+        kinds.setdefault(found.outcome, []).append(printable(domain))
+    for outcome, names in kinds.items():
+        if outcome is not Outcome.CONVERGED:
+            yield f"{_name(outcome)} (domain{'s' if len(names) > 1 else ''} {some(names)}): {outcome.remedy}"
+
+
+def _name(outcome: Outcome) -> str:
+    return outcome.name.lower().replace("_", " ")
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names and how many more there are."""
+    said = ", ".join(repr(shorten(name, 40)) for name in names[:most])
+    return f"{said} and {len(names) - most} more" if len(names) > most else said
