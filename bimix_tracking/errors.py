@@ -23,6 +23,10 @@ class RecommendationError(BimixError, ValueError):
     """A fit from which no mixture can be recommended."""
 
 
+class ConstraintError(RecommendationError):
+    """Bounds, pins or caps that are wrong, or that no mixture meets."""
+
+
 class SourceError(BimixError):
     """A tracker that cannot be reached, or that holds nothing to read."""
 

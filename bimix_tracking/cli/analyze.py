@@ -1,50 +1,20 @@
-"""`bimix …`: thin; every command is a few calls of the public API.
-
-Exit codes: 0 done; 1 a bug of ours; 2 wrong usage; 3 data that cannot be used; 4 a source that cannot be read or
-written; 5 a fit from which nothing can be recommended; 6 an optional dependency is missing.
-"""
+"""`bimix analyze` and `bimix pull`."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bimix_tracking.errors import (
-    BimixError,
-    MissingDependencyError,
-    RecommendationError,
-    SourceError,
-)
+from bimix_tracking.cli.console import Source, errors_as_exit_codes, named_numbers, number, print_notes, progress_shown
+from bimix_tracking.errors import SourceError
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis import Analysis
-    from bimix_tracking.pooling import Note
-    from bimix_tracking.tracking import Progress
-
-_EXIT_CODES = {SourceError: 4, RecommendationError: 5, MissingDependencyError: 6}
-_BAD_DATA = 3
-_SOURCE_HELP = (
-    "mlflow:EXPERIMENT, mlflow+sqlite:///FILE#EXPERIMENT, mlflow+http://HOST:PORT#EXPERIMENT, jsonl:DIR, csv:FILE"
-)
-
-app = typer.Typer(
-    help="Fit a mixture law to a sweep's losses by domain, and recommend the data mixture to pretrain on.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {_SOURCE_HELP}.")]
 
 
-@app.command()
 def analyze(
     source: Source,
     tokens: Annotated[str, typer.Option(help="Training tokens of the run that will use the mixture, such as 100e9.")],
@@ -72,14 +42,14 @@ def analyze(
     from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
     from bimix_tracking.laws import law as find_law  # noqa: PLC0415  # likewise
 
-    target, weights = _number(tokens, "--tokens"), _weights(weight or [])
+    target, weights = number(tokens, "--tokens"), named_numbers(weight or [], "--weight")
     if law not in (AUTO, ENSEMBLE):
         try:
             find_law(law)
         except ValueError as error:
             raise typer.BadParameter(f"{error}, {AUTO}", param_hint="--law") from error
-    with _errors_as_exit_codes():
-        with _progress() as progress:
+    with errors_as_exit_codes():
+        with progress_shown() as progress:
             found = run(source, target, law=law, weights=weights, out=out, write_back=write_back, progress=progress)
         _print_analysis(found)
         if out is not None:
@@ -88,7 +58,6 @@ def analyze(
             typer.echo(f"Written back: {found.location}")
 
 
-@app.command()
 def pull(
     source: Source,
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV file; `csv:FILE` reads it back.")],
@@ -99,55 +68,15 @@ def pull(
     """
     from bimix_tracking.observations import Observations  # noqa: PLC0415  # --help must not wait for pandas
 
-    with _errors_as_exit_codes():
-        with _progress() as progress:
+    with errors_as_exit_codes():
+        with progress_shown() as progress:
             obs = Observations.from_source(source, progress=progress)
         try:
             obs.to_csv(output)
         except OSError as error:
             raise SourceError(f"cannot write {output}: {error}") from error
-        _print_notes(obs.notes)
+        print_notes(obs.notes)
         typer.echo(f"{output}: {len(obs.runs)} runs, {len(obs.targets)} domains, {len(obs.losses)} losses")
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
-@contextlib.contextmanager
-def _errors_as_exit_codes() -> Iterator[None]:
-    """Print a mistake of the user's as one line; a bug of ours keeps its traceback."""
-    try:
-        yield
-    except BimixError as error:
-        typer.echo(f"error: {error}", err=True)
-        code = next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), _BAD_DATA)
-        raise typer.Exit(code) from error
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show progress on standard error: a moving bar on a terminal, a line for each stage in a log file."""
-    from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bars  # noqa: PLC0415
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        tasks = {"": bars.add_task("opening the source", total=None)}
-
-        def show(what: str, done: int, total: int) -> None:
-            if "" in tasks:
-                bars.remove_task(tasks.pop(""))
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-                if not console.is_terminal:
-                    console.print(f"{what}…" if total == 1 else f"{what} ({total})…")
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield show
 
 
 def _print_analysis(found: Analysis) -> None:
@@ -155,7 +84,7 @@ def _print_analysis(found: Analysis) -> None:
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    _print_notes(found.fit.notes)
+    print_notes(found.fit.notes)
     rec, fit, unseen = found.recommendation, found.fit, found.validation
     # In a log file there is no width to fit: a table that wraps there cannot be read.
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -198,33 +127,3 @@ def _print_analysis(found: Analysis) -> None:
     diagnosed = (str(one) for one in found.diagnostics if one.kind not in ("outcome", "outside"))
     for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()), *diagnosed):
         console.print(f"warning: {escape(text)}", soft_wrap=True, style="yellow")
-
-
-def _print_notes(notes: Sequence[Note]) -> None:
-    from bimix_tracking.report.content import grouped  # noqa: PLC0415  # --help must not wait for SciPy
-
-    for line in grouped(notes):
-        typer.echo(line, err=True)
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise typer.BadParameter(f"{text!r} is no positive number of tokens, such as 100e9", param_hint=option)
-    return number
-
-
-def _weights(pairs: list[str]) -> dict[str, float] | None:
-    weights = {}
-    for pair in pairs:
-        domain, equals, value = pair.rpartition("=")
-        try:
-            weights[domain] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} is not DOMAIN=NUMBER", param_hint="--weight")
-    return weights or None

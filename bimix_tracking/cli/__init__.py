@@ -1,0 +1,26 @@
+"""`bimix …`: thin; every command is a few calls of the public API, and a room of its own.
+
+Exit codes: 0 done; 1 a bug of ours; 2 wrong usage; 3 data that cannot be used; 4 a source that cannot be read or
+written; 5 a fit from which nothing can be recommended; 6 an optional dependency is missing.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from bimix_tracking.cli.analyze import analyze, pull
+
+app = typer.Typer(
+    help="Fit a mixture law to a sweep's losses by domain, and recommend the data mixture to pretrain on.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (analyze, pull):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
