@@ -22,12 +22,13 @@ from bimix_tracking.fitting import fit_law
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
-from bimix_tracking.recommendation import Recommendation, recommend, target_weights
+from bimix_tracking.recommendation import Recommendation, recommend
 from bimix_tracking.report import content, html, markdown, noise
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.selection import Selection, select_law
 from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
 from bimix_tracking.validation import Validation, cross_validate
+from bimix_tracking.weights import target_weights
 
 AUTO = "auto"
 """The law that predicts left-out mixtures best."""

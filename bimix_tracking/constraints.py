@@ -16,6 +16,8 @@ MAX_EPOCHS = 4.0
 """How often a token may be repeated unless told otherwise: up to about four epochs repeated text is worth nearly as
 much as new text (Muennighoff et al., arXiv 2305.16264)."""
 
+PINNED = "pinned"
+
 Bounds = Mapping[str, float | tuple[float, float]]
 """By domain: a lower and an upper proportion, or one that is pinned."""
 
@@ -154,7 +156,7 @@ def _bound(name: str, given: float | tuple[float, float]) -> tuple[float, float,
         raise ConstraintError(f"the bounds of domain {name!r} must be proportions from 0 to 1, got {given}")
     if low > high:
         raise ConstraintError(f"the bounds of domain {name!r} are crossed: at least {low:.4g} and at most {high:.4g}")
-    return low, high, "pinned" if low == high else "its bounds"
+    return low, high, PINNED if low == high else "its bounds"
 
 
 def _cap(

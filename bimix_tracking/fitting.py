@@ -25,6 +25,8 @@ from bimix_tracking.warmup import find_warmup
 
 _REFIT_STEPS = 150
 """Enough from the fit at hand; what isn't there by then moves in directions nothing depends on."""
+_ROUGH_REFIT, _ROUGH_REFIT_STEPS = 1e-6, 30
+"""Of refits whose spread is wanted and not their last digits."""
 _RISES = 0.005
 """A median log loss that is so much higher at the end of the runs than at their start is no noise."""
 
@@ -99,7 +101,7 @@ def fit_law(
     )
 
 
-def refit(obs: Observations, fit: LawFit, run_weights: Array) -> Array:
+def refit(obs: Observations, fit: LawFit, run_weights: Array, *, roughly: bool = False) -> Array:
     """Fit again with each run counted so often: held-out folds (0 or 1), or bootstrap replicates (how often drawn).
 
     All replicates of all targets start from the fit at hand, so a replicate costs a few steps.
@@ -108,6 +110,7 @@ def refit(obs: Observations, fit: LawFit, run_weights: Array) -> Array:
         obs: The sweep that was fitted.
         fit: Its fit, of one law.
         run_weights: Shape (replicates, runs).
+        roughly: Stop when the cost hardly falls any more.
 
     Returns:
         θ of the law, shape (replicates, targets, parameters); NaN where a target's fit is not usable, or the runs
@@ -137,7 +140,8 @@ def refit(obs: Observations, fit: LawFit, run_weights: Array) -> Array:
                 weight,
                 known[replicate[chunk], which[chunk]],
                 fit.huber_delta,
-                most_steps=_REFIT_STEPS,
+                most_steps=_ROUGH_REFIT_STEPS if roughly else _REFIT_STEPS,
+                tolerance=_ROUGH_REFIT if roughly else None,
             )
             result[replicate[chunk], which[chunk]] = found.theta
     return result

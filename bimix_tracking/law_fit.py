@@ -188,7 +188,7 @@ class LawFit:
         known, theta, own = self._fitted
         result = np.full((len(volume), len(self.targets), len(self.domains)), np.nan)
         if len(known):
-            slopes = self._law.share_gradient(theta, own, inputs)
+            slopes = self._law.by_share(theta, own, inputs).gradient
             result[:, known] = np.swapaxes(slopes, 0, 1) * self._losses(shares, volume)[:, known, None]
         single = [fitted.outcome is Outcome.SINGLE_MIXTURE for fitted in self.targets.values()]
         result[:, single] = np.nan

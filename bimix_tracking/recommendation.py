@@ -1,37 +1,35 @@
-"""The mixture that minimises the weighted predicted losses: the optimum of the law, with its residual.
+"""The mixture that minimises the weighted predicted losses within a team's constraints, beside a reference.
 
-    minimise  Σ_i w_i L_i(r_i, s)   subject to  Σ_i r_i = 1, r_i ≥ 0           (arXiv 2405.14908v4, Eq. 15–16)
-
-With K_i = B_i / s^β_i + C_i the gradient in r_i is −w_i α_i K_i r_i^(−α_i − 1). At the optimum it is −λ for every
-domain, so r_i(λ) = (w_i α_i K_i / λ)^(1 / (1 + α_i)), and λ is the one number that makes them sum to 1. The problem
-is convex for α_i, K_i > 0, so this is its only minimum.
-
-That is BiMix. Laws that see all proportions are minimised from several starts, within the proportions that were
-tried: what they say beyond those is their form's and not the data's.
+BiMix says how a domain's loss falls with its own proportion at any proportion. Laws that see all proportions are
+minimised within the proportions that were tried: what they say beyond those is their form's and not the data's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import brentq
 
-from bimix_tracking.errors import RecommendationError
+from bimix_tracking.constraints import MAX_EPOCHS, PINNED, Bounds, Constraints, constrain, proportional_reference
+from bimix_tracking.decision import NearOptimal, Uncertainty, near_optimal, uncertainty
+from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
 from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.simplex import minimize_on_simplex
+from bimix_tracking.optimum import Problem
+from bimix_tracking.resampling import Replicates
+from bimix_tracking.weights import checked_weights
 
-Array = npt.NDArray[np.float64]
+_TRIED, _HELD = "the proportions tried", "held"
+_BINDS = 1e-9
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The optimum of a fitted law, beside a reference mixture.
+    """The optimum of a fitted law under constraints, beside a reference mixture.
 
     Args:
         mixture: The recommended mixture.
@@ -40,10 +38,20 @@ class Recommendation:
         predicted: Predicted loss of each target domain on `mixture`, nats per token.
         reference: What it is compared with.
         reference_predicted: Predicted losses on the reference.
-        gain: Σ w (reference − recommended) of the predicted losses: what is won, nats. Its uncertainty is not in it.
-        kkt_residual: Largest relative difference of a free domain's gradient from λ: 0 at the exact optimum.
+        gain: Σ w (reference − recommended) of the predicted losses: what is won, nats.
+        kkt_residual: Largest violation of optimality, relative to the gradient's size: 0 at the exact optimum.
+        agree: How many of the searches ended at this optimum, of how many.
         held: Domains that were not optimised, and why.
-        warnings: Where the law is used outside what was observed.
+        warnings: Where the law is used outside what was observed, or the reference outside the constraints.
+        constraints: The box it was found in.
+        binding: Domains at a bound: what holds them, and what a percentage point more or less would bring.
+        unconstrained: The optimum without bounds, caps and prior.
+        constraint_cost: What these cost: the weighted loss at `mixture` above that at `unconstrained`, nats.
+        by_law: Of an ensemble, what each of its laws would recommend under the same constraints.
+        prior: The mixture it was kept near to.
+        prior_strength: κ, nats of weighted loss per nat of divergence from the prior.
+        uncertainty: How sure the decision is; None without replicates.
+        near_optimal: How free the choice is; None without replicates or a tolerance.
     """
 
     mixture: Mixture
@@ -54,12 +62,34 @@ class Recommendation:
     reference_predicted: Mapping[str, float]
     gain: float
     kkt_residual: float
+    agree: tuple[int, int]
     held: Mapping[str, str]
     warnings: tuple[str, ...]
+    constraints: Constraints
+    binding: Mapping[str, str]
+    unconstrained: Mixture
+    constraint_cost: float
+    by_law: Mapping[str, Mixture]
+    prior: Mixture | None = None
+    prior_strength: float = 0.0
+    uncertainty: Uncertainty | None = None
+    near_optimal: NearOptimal | None = None
+
+    @property
+    def interval(self) -> pd.DataFrame | None:
+        """The interval of each proportion, one row a domain, columns low and high; None without replicates."""
+        return None if self.uncertainty is None else self.uncertainty.shares
+
+    @property
+    def inside_noise(self) -> bool:
+        """Whether the interval of the gain holds 0: then the sweep doesn't show that anything is won."""
+        return self.gain <= 0 or (self.uncertainty is not None and self.uncertainty.gain[0] <= 0)
 
     def table(self) -> pd.DataFrame:
-        """Return proportions and predicted losses of both mixtures, one row a domain."""
+        """Return proportions, their intervals and predicted losses of both mixtures, one row a domain."""
         frame = pd.DataFrame({"recommended": dict(self.mixture), "reference": dict(self.reference)})
+        if self.interval is not None:
+            frame = frame.join(self.interval)
         losses = pd.DataFrame({"loss": dict(self.predicted), "reference_loss": dict(self.reference_predicted)})
         return frame.join(losses)
 
@@ -69,18 +99,34 @@ def recommend(
     tokens: float,
     *,
     weights: Mapping[str, float] | None = None,
+    bounds: Bounds | None = None,
+    available_tokens: Mapping[str, float] | None = None,
+    max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
+    prior: Mixture | None = None,
+    prior_strength: float = 0.0,
     reference: Mixture | None = None,
+    replicates: Replicates | None = None,
+    tolerance: float | None = None,
 ) -> Recommendation:
-    """Return the mixture with the least weighted sum of predicted losses at a data volume.
+    """Return the mixture with the least weighted sum of predicted losses at a data volume, and how sure it is.
 
     Args:
         fit: A fitted law.
         tokens: Data volume s of the run that will use the mixture, in the unit of the observations.
         weights: How much a nat of each target counts; where not named, 1 for a domain and 0 for a target that is none.
-        reference: The mixture to compare with; equal parts by default.
+        bounds: By domain, (lower, upper) or a pinned proportion.
+        available_tokens: Distinct tokens a domain has: its proportion is capped at available · max_epochs / tokens.
+        max_epochs: How often a token may be repeated, for all or by domain.
+        prior: A mixture to stay near.
+        prior_strength: κ: so many nats of weighted loss per nat of Kullback–Leibler divergence from the prior.
+        reference: The mixture to compare with; by default proportional to the available tokens, or equal parts.
+        replicates: From `bootstrap`: gives intervals, and the tolerance of the near-optimal set.
+        tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
+            the standard deviation of a run about the law.
 
     Raises:
         RecommendationError: A domain whose effect is unknown, an unknown domain or negative weight, or no token.
+        ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
 
     >>> from bimix_tracking.law_fit import DomainFit
     >>> def domain(alpha, floor):
@@ -91,21 +137,34 @@ def recommend(
     >>> rec = recommend(fit, tokens=1e8)  # equal α: r_a / r_b = 3 ** (1 / 1.1)
     >>> rec.mixture, round(rec.mixture["a"] / rec.mixture["b"] / 3 ** (1 / 1.1), 9)
     (Mixture({'a': 0.73081, 'b': 0.26919}), 1.0)
+    >>> capped = recommend(fit, tokens=1e8, available_tokens={"a": 1.5e7}, max_epochs=4)
+    >>> capped.mixture, capped.binding["a"]
+    (Mixture({'a': 0.6, 'b': 0.4}), 'at its most, 0.6 (1.5e+07 tokens × 4 epochs / 1e+08): 0.01 more would win 0.0025')
     """
     if not (math.isfinite(tokens) and tokens > 0):
         raise RecommendationError(f"the target must be a positive number of tokens, got {tokens!r}")
-    reference = Mixture.uniform(fit.domains) if reference is None else reference
-    reference.array(fit.domains)  # raises where the domains differ
-    weight = _weights(fit, weights)
+    box = constrain(fit.domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
+    if reference is None:
+        reference = proportional_reference(fit.domains, available_tokens)
+    _same_domains(reference, fit, "reference")
+    weight = checked_weights(weights, fit.targets, fit.domains)
     _refuse_unknown_effects(fit, weight)
+    box = _with_prior(box, fit, prior, prior_strength)
     said: list[str] = []
-    if fit.law == "bimix":
-        shares, kkt, held = _closed_form(fit, tokens, weight)
-    else:
-        shares, kkt, held = _searched(fit, tokens, weight, reference, said)
-    mixture = Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))
-    predicted = fit.predict([mixture, reference], tokens)
-    ours, theirs = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
+    problem, held = _problem(fit, tokens, weight, box, said)
+    problem = Problem(fit, tokens, problem.weights, problem.box, prior, prior_strength)
+    found, agree = problem.minimum([reference.array(fit.domains)])
+    if agree[0] < agree[1]:
+        said.append(f"{agree[0]} of {agree[1]} searches for the optimum ended at the best one: this law has others")
+    shares = found.shares[0]
+    mixture = _mixture(fit, shares)
+    free_problem, _ = _problem(fit, tokens, weight, constrain(fit.domains), [])
+    free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
+    predicted = fit.predict([mixture, reference, free], tokens)
+    ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
+    # What nobody weighs may be unknown, and 0 · NaN is NaN.
+    counted = {d: w for d, w in weight.items() if w > 0}
+    binding, edges = _binding(problem, shares)
     return Recommendation(
         mixture=mixture,
         tokens=float(tokens),
@@ -113,118 +172,123 @@ def recommend(
         predicted=ours,
         reference=reference,
         reference_predicted=theirs,
-        # What nobody weighs may be unknown, and 0 · NaN is NaN.
-        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in weight.items() if w > 0)),
-        kkt_residual=kkt,
-        held=held,
-        warnings=(*said, *_outside(fit, mixture, tokens)),
+        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in counted.items())),
+        kkt_residual=float(found.kkt_residual[0]),
+        agree=agree,
+        held=held | edges,
+        warnings=(
+            *said,
+            *(f"the reference breaks a constraint: {text}" for text in box.broken_by(reference)),
+            *_outside(fit, mixture, tokens),
+        ),
+        constraints=box,
+        binding=binding,
+        unconstrained=free,
+        constraint_cost=float(sum(w * (ours[d] - freely[d]) for d, w in counted.items())),
+        by_law=_by_law(problem),
+        prior=prior,
+        prior_strength=prior_strength,
+        uncertainty=None if replicates is None else uncertainty(problem, replicates, mixture, reference),
+        near_optimal=near_optimal(problem, shares, replicates, tolerance),
     )
 
 
-def _closed_form(fit: LawFit, tokens: float, by_target: Mapping[str, float]) -> tuple[Array, float, dict[str, str]]:
-    """Return BiMix's optimum, its residual, and the domains that were held."""
-    alpha = np.array([fit.targets[d].parameters["alpha"] for d in fit.domains])
-    level = np.array([_level(fit, d, tokens) for d in fit.domains])
-    weight = np.array([by_target[d] for d in fit.domains])
-    held = _held(fit, alpha, weight)
-    fixed = np.array([fit.targets[d].shares[0] if d in held else 0.0 for d in fit.domains])
-    # A domain nobody weighs is worth nothing to the objective, and not even its smallest share.
-    fixed[weight == 0] = 0.0
-    free = np.array([d not in held for d in fit.domains])
-    if not free.any():
-        raise RecommendationError(
-            "no domain's loss falls with its proportion, so the law prefers no mixture: "
-            + "; ".join(f"{d!r} {why}" for d, why in held.items())
-        )
-    left = 1 - float(fixed.sum())
-    if not left > 0:
-        raise RecommendationError(
-            f"domains are held at {fixed.sum():.4g} in all, which leaves nothing for the others. "
-            "Add runs with smaller proportions of them: " + "; ".join(f"{d!r} {why}" for d, why in held.items())
-        )
-    shares = fixed.copy()
-    shares[free], kkt = _one_scalar(weight[free], alpha[free], level[free], left)
-    return shares, kkt, held
-
-
-def _searched(
-    fit: LawFit, tokens: float, weight: Mapping[str, float], reference: Mixture, said: list[str]
-) -> tuple[Array, float, dict[str, str]]:
-    """Return the optimum of a law that sees all proportions, its residual, and the domains at the edge."""
-    counted = np.array([weight[target] for target in fit.targets])
-    use = counted > 0
-
-    def objective(shares: Array) -> tuple[float, Array]:
-        losses = fit.predict(shares[None], tokens).to_numpy(float)[0]
-        return float(counted[use] @ losses[use]), counted[use] @ fit.gradient(shares[None], tokens)[0][use]
-
+def _problem(
+    fit: LawFit, tokens: float, weight: Mapping[str, float], box: Constraints, said: list[str]
+) -> tuple[Problem, dict[str, str]]:
+    """Return what to minimise, within what the law may be asked, and the domains that this holds."""
+    counted = {target: w for target, w in weight.items() if target in fit.targets}
+    if fit.law == "bimix":
+        held = _held(fit, weight)
+        lower = np.array([fit.targets[d].shares[0] if "alpha" in held.get(d, "") else 0.0 for d in fit.domains])
+        named = "; ".join(f"{d!r} {why}" for d, why in held.items())
+        if len(held) == len(fit.domains):
+            raise RecommendationError(
+                f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}"
+            )
+        if lower.sum() >= 1:
+            raise RecommendationError(
+                f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
+                f"Add runs with smaller proportions of them: {named}"
+            )
+        return Problem(fit, tokens, counted, box.narrowed(lower, np.ones(len(lower)), _HELD)), held
     tried = [fit.targets[d].shares if d in fit.targets else (0.0, 1.0) for d in fit.domains]
     lower, upper = (np.array(side) for side in zip(*tried, strict=True))
-    even = np.full(len(fit.domains), 1 / len(fit.domains))
-    leaning = [np.where(np.arange(len(even)) == i, 0.5, 0.5 / max(len(even) - 1, 1)) for i in range(min(len(even), 6))]
-    found = minimize_on_simplex(objective, lower, upper, [even, reference.array(fit.domains), *leaning])
-    if found.agree[0] < found.agree[1]:
+    inside = box.narrowed(lower, upper, _TRIED)
+    if inside.lower.sum() > 1 or inside.upper.sum() < 1:
         said.append(
-            f"{found.agree[0]} of {found.agree[1]} searches for the optimum ended at the best one: this law has others"
+            "no mixture meets the constraints within the proportions tried, so the law is used outside them, where it "
+            "wasn't fitted. Add runs that meet the constraints"
         )
-    held = {}
-    for domain, share, low, high in zip(fit.domains, found.shares, lower, upper, strict=True):
-        edge = "smallest" if share <= low + 1e-6 else "largest" if share >= high - 1e-6 else None
-        if edge and high - low > 1e-6:
-            held[domain] = (
-                f"is at the {edge} proportion tried, {share:.4g}: the law would go further, the data don't say that it "
-                "may. Add a run with a proportion beyond it"
-            )
-    return found.shares, found.kkt_residual, held
+        inside = box
+    return Problem(fit, tokens, counted, inside), {}
 
 
-def _one_scalar(weight: Array, alpha: Array, level: Array, total: float) -> tuple[Array, float]:
-    """Solve Σ_i (w_i α_i K_i / λ)^(1 / (1 + α_i)) = total for log λ; return the shares and the KKT residual.
-
-    Each term falls in λ, so the sum does: the root is unique, and it lies between the λ at which one domain alone,
-    or each of n domains a total / n, would fill the total.
-    """
-    pull = np.log(weight * alpha * level)
-    power = 1 / (1 + alpha)
-
-    def excess(log_lambda: float) -> float:
-        return float(np.exp((pull - log_lambda) * power).sum() - total)
-
-    low = float((pull - math.log(total) / power).max()) - 1e-9
-    high = float((pull - math.log(total / len(pull)) / power).max()) + 1e-9
-    log_lambda = float(brentq(excess, low, high, xtol=1e-15, rtol=1e-15, maxiter=200))
-    shares = np.exp((pull - log_lambda) * power)
-    shares *= total / shares.sum()
-    log_gradient = pull - (1 + alpha) * np.log(shares)
-    return shares, float(np.abs(np.expm1(log_gradient - log_lambda)).max())
-
-
-def _level(fit: LawFit, domain: str, tokens: float) -> float:
-    """Return K_i = B / s^β + C: the predicted loss at r_i = 1."""
-    p = fit.targets[domain].parameters
-    return float(p["B"] * tokens ** -p["beta"] + p["C"])
+def _binding(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what holds a domain at a bound of the team's, with its price, and what at the edge of the tried."""
+    box = problem.box
+    binding, edges = {}, {}
+    for domain, share, low, high, price in zip(
+        box.domains, shares, box.lower, box.upper, 0.01 * problem.prices(shares), strict=True
+    ):
+        more = f"0.01 {'more' if price > 0 else 'less'} would win {abs(price):.2g}"
+        for side, edge, why, wins in (
+            ("least", low, box.lower_from, price < 0),
+            ("most", high, box.upper_from, price > 0),
+        ):
+            if abs(share - edge) > _BINDS or domain not in why:
+                continue
+            if why[domain] == _TRIED:
+                edges[domain] = (
+                    f"is at the {'smallest' if side == 'least' else 'largest'} proportion tried, {share:.4g}: the law "
+                    "would go further, the data don't say that it may. Add a run with a proportion beyond it"
+                )
+            elif why[domain] != _HELD and (wins or why[domain] == PINNED):
+                binding[domain] = f"at its {side}, {edge:.4g} ({why[domain]}): {more}"
+    return binding, edges
 
 
-def target_weights(
-    given: Mapping[str, float] | None, targets: Collection[str], domains: Collection[str]
-) -> dict[str, float]:
-    """Return the weight of each target: 1 for a domain that isn't named, 0 for a target outside the mixtures."""
-    return {name: float((given or {}).get(name, 1.0 if name in domains else 0.0)) for name in targets}
+def _by_law(problem: Problem) -> dict[str, Mixture]:
+    """Return what each law of an ensemble would recommend: how far they are apart is how far the form decides."""
+    found = {}
+    for name, member in problem.fit.members.items():
+        weight = {t: w for t, w in problem.weights.items() if t in member.targets and member.targets[t].outcome.usable}
+        if sum(weight.values()) < sum(problem.weights.values()):
+            continue
+        alone = Problem(member, problem.tokens, weight, problem.box, problem.prior, problem.strength)
+        found[name] = _mixture(member, alone.minimum([])[0].shares[0])
+    return found
 
 
-def _weights(fit: LawFit, weights: Mapping[str, float] | None) -> dict[str, float]:
-    given = dict(weights or {})
-    names = list(dict.fromkeys([*fit.domains, *fit.targets]))
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        raise RecommendationError(f"weights for unknown {unknown}; the domains are {names}")
-    for name, value in given.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise RecommendationError(f"the weight of domain {name!r} must be finite and not negative, got {value}")
-    result = target_weights(given, names, fit.domains)
-    if not any(result.values()):
-        raise RecommendationError("all weights are 0: every mixture is equally good")
-    return result
+def _with_prior(box: Constraints, fit: LawFit, prior: Mixture | None, strength: float) -> Constraints:
+    if not (math.isfinite(strength) and strength >= 0):
+        raise RecommendationError(f"the prior's strength must be finite and not negative, got {strength!r}")
+    if prior is None:
+        if strength:
+            raise RecommendationError(f"a prior's strength of {strength:g} without a prior mixture: give one")
+        return box
+    if not strength:
+        raise RecommendationError("a prior mixture without a strength counts nothing: give one, such as 0.1 nats")
+    _same_domains(prior, fit, "prior")
+    allowed = (prior.array(fit.domains) > 0).astype(float)
+    if (box.lower > allowed).any():
+        bad = [d for d, low, most in zip(fit.domains, box.lower, allowed, strict=True) if low > most]
+        raise ConstraintError(
+            f"domains {bad} must have a share by their bounds, and the prior mixture has none of them: give them a "
+            "small one in the prior"
+        )
+    return box.narrowed(np.zeros(len(allowed)), allowed, "the prior mixture has none of it")
+
+
+def _same_domains(mixture: Mixture, fit: LawFit, what: str) -> None:
+    try:
+        mixture.array(fit.domains)
+    except MixtureError as error:
+        raise RecommendationError(f"the {what} mixture doesn't fit: {error}") from error
+
+
+def _mixture(fit: LawFit, shares: Array) -> Mixture:
+    return Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))
 
 
 def _refuse_unknown_effects(fit: LawFit, weight: Mapping[str, float]) -> None:
@@ -240,15 +304,16 @@ def _refuse_unknown_effects(fit: LawFit, weight: Mapping[str, float]) -> None:
         raise RecommendationError(f"domains {missing} have no losses: log an evaluation of them")
 
 
-def _held(fit: LawFit, alpha: Array, weight: Array) -> dict[str, str]:
+def _held(fit: LawFit, weight: Mapping[str, float]) -> dict[str, str]:
     held = {}
-    for domain, exponent, importance in zip(fit.domains, alpha, weight, strict=True):
-        if importance == 0:
+    for domain in fit.domains:
+        alpha = fit.targets[domain].parameters["alpha"]
+        if weight[domain] == 0:
             held[domain] = "has weight 0, so the objective gives it nothing"
-        elif not exponent > 0:
+        elif not alpha > 0:
             smallest = fit.targets[domain].shares[0]
             held[domain] = (
-                f"has alpha = {exponent:.3g}, not above 0: its loss doesn't fall when its proportion grows. "
+                f"has alpha = {alpha:.3g}, not above 0: its loss doesn't fall when its proportion grows. "
                 f"It is held at the smallest proportion tried, {smallest:.4g}"
             )
     return held

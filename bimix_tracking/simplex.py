@@ -1,134 +1,186 @@
-"""The least value of a smooth function of a mixture: Σ r = 1, lower ≤ r ≤ upper."""
+"""The least value of smooth functions of a mixture: Σ r = 1, lower ≤ r ≤ upper; a batch of problems at once.
+
+Sequential quadratic programming: each step minimises the quadratic model within the box and on the simplex by a
+primal-dual active set (Hintermüller, Ito, Kunisch 2002), and is shortened until the function falls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize as scipy_minimize
 
-from bimix_tracking.laws.protocol import Array
+from bimix_tracking.laws.protocol import Array, Index
 
-Objective = Callable[[Array], tuple[float, Array]]
-"""r (domains,) → value, gradient (domains,)."""
+Objective = Callable[[Array, Index], tuple[Array, Array, Array]]
+"""r (n, domains), which problems these are (n,) → value (n,), gradient (n, domains), a positive semidefinite bend
+(n, domains, domains)."""
 
-_AT_BOUND = 1e-7
-_SAME = 1e-6
-_STEPS = 100
+_STEPS = 200
+_HALVINGS = 40
+_ROUNDS = 60
+_ARRIVED = 1e-11
+_ARMIJO = 1e-4
+_SNAP, _ROUNDING = 1e-14, 1e-13
 
 
 @dataclass(frozen=True)
 class SimplexMinimum:
-    """Where the search ended.
+    """Where the searches ended.
 
     Args:
-        shares: The best mixture, shape (domains,).
-        value: The objective there.
-        kkt_residual: Largest violation of optimality, relative to the gradient's size: a free domain's gradient off
-            the common value, or one at a bound that pulls inwards. 0 at an exact local optimum.
-        agree: How many starts ended at this value, of how many.
+        shares: The mixtures, shape (problems, domains).
+        value: The objective there, shape (problems,).
+        kkt_residual: Largest violation of optimality, relative to the gradient's size, shape (problems,): a free
+            domain's gradient off the common value, or one at a bound that pulls inwards. 0 at an exact local optimum.
     """
 
     shares: Array
-    value: float
-    kkt_residual: float
-    agree: tuple[int, int]
+    value: Array
+    kkt_residual: Array
 
 
-def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, starts: Sequence[Array]) -> SimplexMinimum:
-    """Minimise from several starts by SLSQP, then by Newton steps on the free domains.
+def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, start: Array) -> SimplexMinimum:
+    """Minimise a batch of functions from one start each.
 
     Args:
-        objective: Value and gradient.
-        lower: Shape (domains,), Σ lower ≤ 1.
+        objective: Values, gradients and bends.
+        lower: Shape (domains,) or (problems, domains), Σ lower ≤ 1.
         upper: Likewise, Σ upper ≥ 1.
-        starts: Mixtures; they are cut to the bounds.
+        start: Shape (problems, domains); cut to the box and brought onto the simplex.
 
-    >>> def squares(r):
-    ...     return float(((r - np.array([0.7, 0.5, 0.0])) ** 2).sum()), 2 * (r - np.array([0.7, 0.5, 0.0]))
-    >>> found = minimize_on_simplex(squares, np.zeros(3), np.ones(3), [np.full(3, 1 / 3)])
-    >>> found.shares.round(6), found.kkt_residual < 1e-8
-    (array([0.6, 0.4, 0. ]), True)
+    >>> goal = np.array([0.7, 0.5, 0.0])
+    >>> def squares(r, which):
+    ...     return ((r - goal) ** 2).sum(-1), 2 * (r - goal), np.broadcast_to(2 * np.eye(3), (len(r), 3, 3))
+    >>> found = minimize_on_simplex(squares, np.zeros(3), np.ones(3), np.full((1, 3), 1 / 3))
+    >>> found.shares.round(6), bool(found.kkt_residual[0] < 1e-8)
+    (array([[0.6, 0.4, 0. ]]), True)
     """
-    found = [_slsqp(objective, lower, upper, start) for start in starts]
-    values = np.array([objective(r)[0] for r in found])
-    agree = int((values <= values.min() + _SAME * (1 + abs(values.min()))).sum())
-    best = _polish(objective, found[int(values.argmin())], lower, upper)
-    residual = _residual(objective, best, lower, upper)
-    return SimplexMinimum(best, objective(best)[0], residual, (agree, len(found)))
-
-
-def _slsqp(objective: Objective, lower: Array, upper: Array, start: Array) -> Array:
-    ones = np.ones(len(start))
-    options: dict[str, Any] = {
-        "method": "SLSQP",
-        "jac": True,
-        "bounds": list(zip(lower.tolist(), upper.tolist(), strict=True)),
-        "constraints": [{"type": "eq", "fun": lambda r: r.sum() - 1, "jac": lambda _: ones}],
-        "options": {"ftol": 1e-13, "maxiter": 500},
-    }
-    result = scipy_minimize(objective, np.clip(start, lower, upper), **options)
-    shares = np.clip(result.x, lower, upper)
-    return _onto_simplex(shares, lower, upper)
-
-
-def _onto_simplex(shares: Array, lower: Array, upper: Array) -> Array:
-    """Spread what is missing to 1 over the domains that have room for it."""
+    start = np.atleast_2d(np.asarray(start, float))
+    low, high = (np.broadcast_to(side, start.shape) for side in (lower, upper))
+    shares = onto_simplex(start, low, high)
+    active = np.arange(len(shares))
+    value, gradient, bend = objective(shares, active)
+    residual = kkt(shares, gradient, low, high)
     for _ in range(_STEPS):
-        missing = 1 - shares.sum()
-        room = (upper - shares) if missing > 0 else (shares - lower)
-        if abs(missing) < 1e-15 or room.sum() <= 0:
+        going = residual[active] > _ARRIVED
+        active, gradient, bend = active[going], gradient[going], bend[going]
+        if not len(active):
             break
-        shares = np.clip(shares + missing * room / room.sum(), lower, upper)
-    return shares
+        here = shares[active]
+        step = _quadratic(gradient, bend, low[active] - here, high[active] - here)
+        taken, here, found = _shortened(objective, here, value[active], gradient, step, active, (low, high))
+        active = active[taken]
+        now = kkt(here, found[1], low[active], high[active])
+        helped = (now < residual[active]) | (found[0] < value[active] - _ROUNDING * np.abs(value[active]))
+        active = active[helped]
+        shares[active], residual[active] = here[helped], now[helped]
+        value[active], gradient, bend = (part[helped] for part in found)
+    return SimplexMinimum(shares, value, residual)
 
 
-def _free(shares: Array, gradient: Array, lower: Array, upper: Array) -> tuple[Array, float]:
-    """Return which domains are off their bounds (as 0 or 1), and the common gradient there."""
-    inside = (shares > lower + _AT_BOUND) & (shares < upper - _AT_BOUND)
-    common = float(gradient[inside].mean()) if inside.any() else float(np.median(gradient))
-    return inside.astype(float), common
+def onto_simplex(shares: Array, lower: Array, upper: Array) -> Array:
+    """Return mixtures within the box: cut to it, and what is missing to 1 spread over the domains that have room.
 
-
-def _polish(objective: Objective, shares: Array, lower: Array, upper: Array) -> Array:
-    """Take Newton steps with a Hessian by differences of the exact gradient, as long as they help."""
-    for _ in range(8):
-        gradient = objective(shares)[1]
-        inside, common = _free(shares, gradient, lower, upper)
-        index = np.flatnonzero(inside)
-        if len(index) < 2:
+    >>> onto_simplex(np.array([[0.9, 0.9, 0.0]]), np.zeros(3), np.array([0.5, 1.0, 1.0])).round(3)
+    array([[0.357, 0.643, 0.   ]])
+    """
+    result: Array = np.clip(np.asarray(shares, float), lower, upper)
+    for _ in range(_ROUNDS):
+        missing = 1 - result.sum(-1, keepdims=True)
+        if np.abs(missing).max() < 1e-15:
             break
-        hessian = np.empty((len(index), len(index)))
-        for column, j in enumerate(index):
-            step = 1e-5 * max(shares[j], 1e-3)
-            moved = np.zeros(len(shares))
-            moved[j] = step
-            hessian[:, column] = (objective(shares + moved)[1] - objective(shares - moved)[1])[index] / (2 * step)
-        size = len(index)
-        system = np.zeros((size + 1, size + 1))
-        system[:size, :size], system[size, :size], system[:size, size] = (hessian + hessian.T) / 2, 1, 1
-        try:
-            move = np.linalg.solve(system, np.r_[-(gradient[index] - common), 0.0])[:size]
-        except np.linalg.LinAlgError:
-            break
-        candidate = shares.copy()
-        candidate[index] += move
-        inside_box = (candidate >= lower - 1e-15).all() and (candidate <= upper + 1e-15).all()
-        if not inside_box or _residual(objective, candidate, lower, upper) >= _residual(
-            objective, shares, lower, upper
-        ):
-            break
-        shares = candidate
-    return shares
+        room = np.where(missing > 0, upper - result, result - lower)
+        total = room.sum(-1, keepdims=True)
+        result = np.clip(result + np.where(total > 0, missing * room / np.where(total > 0, total, 1), 0), lower, upper)
+    return np.asarray(result, np.float64)
 
 
-def _residual(objective: Objective, shares: Array, lower: Array, upper: Array) -> float:
-    gradient = objective(shares)[1]
-    inside, common = _free(shares, gradient, lower, upper)
-    off = gradient - common
-    low = shares <= lower + _AT_BOUND
-    wrong = np.where(inside > 0, np.abs(off), np.where(low, np.maximum(-off, 0), np.maximum(off, 0)))
-    wrong[upper - lower <= 2 * _AT_BOUND] = 0.0
-    return float(wrong.max() / max(np.abs(gradient).max(), 1e-300))
+def kkt(shares: Array, gradient: Array, lower: Array, upper: Array) -> Array:
+    """Return the largest violation of optimality of each mixture, relative to the gradient's size, shape (n,)."""
+    low, high = shares <= lower, shares >= upper
+    free = ~(low | high)
+    # Without a free domain any common value between the two sides' gradients will do.
+    above = np.where(low, np.inf, gradient).max(-1, where=~low, initial=-np.inf)
+    below = np.where(high, -np.inf, gradient).min(-1, where=~high, initial=np.inf)
+    corner = np.where(np.isfinite(above) & np.isfinite(below), (above + np.maximum(below, above)) / 2, 0.0)
+    count = free.sum(-1)
+    common = np.where(count > 0, (gradient * free).sum(-1) / np.maximum(count, 1), corner)
+    off = gradient - common[..., None]
+    inwards = np.where(low, np.maximum(-off, 0), np.maximum(off, 0))
+    wrong = np.where(free, np.abs(off), np.where(low & high, 0.0, inwards))
+    return np.asarray(wrong.max(-1) / np.maximum(np.abs(gradient).max(-1), 1e-300), np.float64)
+
+
+def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array) -> Array:
+    """Return d that minimises gᵀd + ½ dᵀHd with lower ≤ d ≤ upper and Σ d = 0, shape (n, domains)."""
+    count, size = gradient.shape
+    scale = np.maximum(np.einsum("nkk->nk", bend).max(-1), 1e-300)[:, None]
+    g, h = gradient / scale, bend / scale[..., None] + 1e-12 * np.eye(size)
+    at_low = (lower >= 0) & (g > g.mean(-1, keepdims=True))
+    at_high = (upper <= 0) & ~at_low
+    step: Array = np.zeros_like(gradient)
+    system = np.zeros((count, size + 1, size + 1))
+    right = np.zeros((count, size + 1))
+    for _ in range(_ROUNDS):
+        fixed = at_low | at_high
+        free = ~fixed
+        held = np.where(at_low, lower, np.where(at_high, upper, 0.0))
+        system[:, :size, :size] = np.where(free[:, :, None], h * free[:, None, :], fixed[:, :, None] * np.eye(size))
+        system[:, :size, size] = free
+        system[:, size, :size] = free
+        system[:, size, size] = -1e-13  # with nothing free the multiplier grows until something is
+        right[:, :size] = np.where(free, -g - (h @ held[..., None])[..., 0], held)
+        right[:, size] = -held.sum(-1)
+        solved = np.linalg.solve(system, right[..., None])[..., 0]
+        step, common = solved[:, :size], solved[:, size:]
+        pull = g + (h @ step[..., None])[..., 0] + common
+        next_low = np.where(fixed, at_low & (pull >= 0), step < lower)
+        next_high = np.where(fixed, at_high & (pull <= 0), step > upper)
+        # A domain whose bounds are one number has no side to leave.
+        pinned = lower == upper
+        next_low, next_high = next_low | pinned, next_high & ~pinned
+        if (next_low == at_low).all() and (next_high == at_high).all():
+            break
+        at_low, at_high = next_low, next_high
+    # Where the sets went round in a circle the step may leave the box.
+    even = 1 / size
+    return np.asarray(onto_simplex(step + even, lower + even, upper + even) - even, np.float64)
+
+
+def _shortened(
+    objective: Objective,
+    here: Array,
+    value: Array,
+    gradient: Array,
+    step: Array,
+    which: Index,
+    box: tuple[Array, Array],
+) -> tuple[Index, Array, tuple[Array, Array, Array]]:
+    """Return who moves, to where, and what the objective is there: half the step, and half again, until it falls."""
+    slope = (gradient * step).sum(-1)
+    # At the last digits value and slope are rounding: the step is tried.
+    seeking = (slope < 0) | (np.abs(slope) < _ROUNDING * np.abs(value))
+    length = np.ones(len(here))
+    moved, found = here.copy(), (np.empty_like(value), np.empty_like(here), np.empty((*here.shape, here.shape[1])))
+    taken = np.zeros(len(here), bool)
+    # Whether it helps, the caller's residual tells.
+    slack = np.where(-slope < _ROUNDING * np.abs(value), _ROUNDING, 1e-15) * np.abs(value)
+    for _ in range(_HALVINGS):
+        index = np.flatnonzero(seeking)
+        if not len(index):
+            break
+        lower, upper = (side[which[index]] for side in box)
+        candidate = here[index] + length[index, None] * step[index]
+        # A bound is met to the last digit or not at all.
+        candidate = np.where(candidate <= lower + _SNAP, lower, np.where(candidate >= upper - _SNAP, upper, candidate))
+        tried = objective(candidate, which[index])
+        fell = tried[0] <= value[index] + _ARMIJO * length[index] * slope[index] + slack[index]
+        done = index[fell]
+        moved[done], taken[done], seeking[done] = candidate[fell], True, False
+        for kept, part in zip(found, tried, strict=True):
+            kept[done] = part[fell]
+        length[seeking] /= 2
+    values, gradients, bends = found
+    return np.flatnonzero(taken), moved[taken], (values[taken], gradients[taken], bends[taken])

@@ -77,12 +77,15 @@ def solve(
     *,
     rough: bool = False,
     most_steps: int = 500,
+    tolerance: float | None = None,
 ) -> Minimum:
-    """Minimise problems that are each of the target that `which` says."""
+    """Minimise problems that are each of the target that `which` says; `tolerance` None: to the end."""
     lower, upper = (b[which] for b in model.bounds(points.own, points.inputs, points.log_loss, points.weight))
     held = model.held(points.inputs.shares.shape[1])
     prior = prior_of(model, points)
     shrunk = bool(prior.precision.any())
+    if tolerance is None:
+        tolerance = _ROUGH if rough else _SHRUNK_TOLERANCE if shrunk else _TOLERANCE
 
     def residuals(theta: Array, problem: Index) -> tuple[Array, Array]:
         of = which[problem]
@@ -98,7 +101,7 @@ def solve(
         delta=delta,
         prior=Prior(prior.mean[which], prior.precision[which]) if shrunk else None,
         max_iterations=_ROUGH_STEPS if rough else most_steps,
-        tolerance=_ROUGH if rough else _SHRUNK_TOLERANCE if shrunk else _TOLERANCE,
+        tolerance=tolerance,
     )
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.laws.protocol import Array, Index, Inputs, loss_range, one_hot
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot
 from bimix_tracking.laws.volume import LOG_BETA
 
 _FIXED = 4
@@ -53,7 +53,7 @@ class Additive:
 
     def _terms(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array, Array, Array, Array]:
         """Return log r, γ, r^γ and C r^γ / C, each (problems, mixtures, domains), and the term's value."""
-        domains = x.shares.shape[1]
+        domains = x.shares.shape[-1]
         coefficient = theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains)
         gamma = np.exp(theta[:, _FIXED + domains :])
         # 0^γ is 0 with no slope in γ; the own share has a floor, so the sum is never 0.
@@ -84,17 +84,23 @@ class Additive:
         jacobian /= total[..., None]
         return np.log(total), jacobian
 
-    def share_gradient(self, theta: Array, own: Index, x: Inputs) -> Array:
-        """Return −M² C_j γ_j r_j^(γ_j − 1) / L with M the mixture's term; at r = 0 the slope at the floor."""
+    def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
+        """Return the slope −M² C_j γ_j r_j^(γ_j − 1) / L with M the mixture's term; at r = 0 the slope at the floor."""
         _, gamma, _, terms, value = self._terms(theta, own, x)
-        domains = x.shares.shape[1]
+        domains = x.shares.shape[-1]
         floored = np.maximum(x.shares, _FLOOR)
         coefficient = (theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains))[:, None, :]
         slope = coefficient * gamma[:, None, :] * floored ** (gamma[:, None, :] - 1)
-        by_share = -(value / np.maximum(terms.sum(-1), 1e-12))[..., None] * slope
-        log_loss = self.evaluate(theta, own, x)[0]
-        result: Array = by_share[:, x.mixture] * np.exp(-log_loss)[..., None]
-        return result
+        part = value / np.maximum(terms.sum(-1), 1e-12)
+        falling = np.exp(theta[:, 2:3] - np.exp(theta[:, 1:2]) * x.log_u)
+        total = np.exp(theta[:, :1]) + value[:, x.mixture] + falling[:, x.volume]
+        bend = -part[..., None] * slope * (gamma[:, None, :] - 1) / floored
+        return ByShare(
+            log_loss=np.log(total),
+            gradient=(-part[..., None] * slope)[:, x.mixture] / total[..., None],
+            factor=2 * total / value[:, x.mixture],
+            diagonal=bend[:, x.mixture] / total[..., None],
+        )
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
         """Return a small and a large part of the mixture's term, a slow and a fast fall with s."""
@@ -123,7 +129,7 @@ class Additive:
     def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
         """Return a wide box; γ ≤ 1 keeps the law convex, t ≥ 0 keeps it defined."""
         low, high = loss_range(log_loss, weight)
-        domains = x.shares.shape[1]
+        domains = x.shares.shape[-1]
         others = 1 - one_hot(own, domains)
         fixed_low = [low - _BELOW, np.full_like(low, LOG_BETA[0]), low - _BELOW, -high - 20]
         fixed_high = [high + _ABOVE, np.full_like(low, LOG_BETA[1]), high + _ABOVE, -low + 20]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.laws import volume
-from bimix_tracking.laws.protocol import Array, Index, Inputs, loss_range, one_hot
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot
 
 _ALPHAS = (0.02, 0.1, 0.4)
 _BETAS = (0.1, 0.3, 0.5, 0.8, 1.2)
@@ -47,11 +47,17 @@ class BiMix:
         jacobian[..., 1:] = slopes[:, x.volume]
         return level[:, x.volume] - theta[:, :1] * log_share, jacobian
 
-    def share_gradient(self, theta: Array, own: Index, x: Inputs) -> Array:
-        """Return −α / r in the own domain, 0 in the others."""
-        slope = (-theta[:, :1] / x.own_share(own))[:, x.mixture]
-        result: Array = slope[..., None] * one_hot(own, x.shares.shape[1])[:, None, :]
-        return result
+    def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
+        """Return the slope −α / r in the own domain, 0 in the others."""
+        share, alpha = x.own_share(own), theta[:, :1]
+        level = volume.power(theta[:, 1:], x)[0]
+        slope = (-alpha / share)[:, x.mixture]
+        return ByShare(
+            log_loss=level[:, x.volume] - (alpha * np.log(share))[:, x.mixture],
+            gradient=slope[..., None] * one_hot(own, x.shares.shape[-1])[:, None, :],
+            factor=power_bend(alpha) * np.ones_like(slope),
+            diagonal=np.zeros((*slope.shape, x.shares.shape[-1])),
+        )
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
         """Return a grid in (α, β); given those the law is linear in b and c, which least squares then gives."""
@@ -92,3 +98,8 @@ class BiMix:
         """Return θ of α, β, B and C."""
         p = parameters
         return np.array([p["alpha"], *volume.internal(p["beta"], p["B"], p["C"], scale)])
+
+
+def power_bend(alpha: Array) -> Array:
+    """Return q of r^−α: its second derivative is α (α + 1) r^−α−2 = q (α r^−α−1)² / r^−α with q = (α + 1) / α."""
+    return np.where(alpha == 0, 0.0, (1 + alpha) / np.where(alpha == 0, 1.0, alpha))

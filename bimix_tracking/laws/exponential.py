@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.laws.protocol import Array, Index, Inputs, loss_range, one_hot
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot
 from bimix_tracking.laws.volume import LOG_BETA
 
 _SPREAD, _OWN_SPREAD = 1.0, 10.0
@@ -44,14 +44,11 @@ class Exponential:
 
     def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
         """Return log(c + exp(Σ t_j r_j)) + log(p u^−β + 1 − p) and its derivatives."""
-        varying = theta[:, 1:-2] @ x.shares.T
+        varying = x.along(theta[:, 1:-2])
         total = np.logaddexp(theta[:, :1], varying)
         part = np.exp(varying - total)
-        beta, logit = np.exp(theta[:, -2:-1]), theta[:, -1:]
-        log_p, log_rest = -np.logaddexp(0, -logit), -np.logaddexp(0, logit)
-        falling = log_p - beta * x.log_u
-        level = np.logaddexp(falling, log_rest)
-        q, p = np.exp(falling - level), np.exp(log_p)
+        beta = np.exp(theta[:, -2:-1])
+        level, q, p = self._level(theta, x)
         jacobian = np.empty((len(theta), len(x.mixture), theta.shape[1]))
         jacobian[..., 0] = (1 - part)[:, x.mixture]
         jacobian[..., 1:-2] = (part[..., None] * x.shares)[:, x.mixture]
@@ -59,12 +56,26 @@ class Exponential:
         jacobian[..., -1] = (q * (1 - p) - (1 - q) * p)[:, x.volume]
         return total[:, x.mixture] + level[:, x.volume], jacobian
 
-    def share_gradient(self, theta: Array, own: Index, x: Inputs) -> Array:
-        """Return t_j exp(Σ t r) / (c + exp(Σ t r))."""
-        varying = theta[:, 1:-2] @ x.shares.T
-        part = np.exp(varying - np.logaddexp(theta[:, :1], varying))[:, x.mixture]
-        result: Array = part[..., None] * theta[:, None, 1:-2]
-        return result
+    @staticmethod
+    def _level(theta: Array, x: Inputs) -> tuple[Array, Array, Array]:
+        """Return log(p u^−β + 1 − p), the part of it that falls, and p."""
+        logit = theta[:, -1:]
+        log_p, log_rest = -np.logaddexp(0, -logit), -np.logaddexp(0, logit)
+        falling = log_p - np.exp(theta[:, -2:-1]) * x.log_u
+        level = np.logaddexp(falling, log_rest)
+        return level, np.exp(falling - level), np.exp(log_p)
+
+    def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
+        """Return the slope t_j exp(Σ t r) / (c + exp(Σ t r))."""
+        varying = x.along(theta[:, 1:-2])
+        total = np.logaddexp(theta[:, :1], varying)
+        part = np.exp(varying - total)[:, x.mixture]
+        return ByShare(
+            log_loss=total[:, x.mixture] + self._level(theta, x)[0][:, x.volume],
+            gradient=part[..., None] * theta[:, None, 1:-2],
+            factor=1 / np.maximum(part, 1e-300),
+            diagonal=np.zeros((*part.shape, x.shares.shape[-1])),
+        )
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
         """Return a small and a large constant, a slow and a fast fall with s; all domains alike."""

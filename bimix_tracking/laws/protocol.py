@@ -18,7 +18,7 @@ class Inputs:
     """Where a law is evaluated. Mixtures and volumes are held once: many points share them, and powers are dear.
 
     Args:
-        shares: Proportions, shape (mixtures, domains).
+        shares: Proportions, shape (mixtures, domains); or of each problem its own, (problems, mixtures, domains).
         mixture: Which mixture each point is of, shape (points,).
         log_u: Distinct log(s / s₀), shape (volumes,).
         volume: Which volume each point is at, shape (points,).
@@ -37,9 +37,44 @@ class Inputs:
         each = np.arange(len(shares))
         return cls(shares, each, log_u, each, zero_share)
 
+    @classmethod
+    def each(cls, shares: Array, log_u: Array, zero_share: float) -> Inputs:
+        """Return the inputs of one point a problem, each with its own mixture: shares of shape (problems, domains).
+
+        At one volume, `log_u` of shape (1,), or at one of its own, (problems, 1).
+        """
+        none = np.zeros(1, np.intp)
+        return cls(shares[:, None, :], none, log_u, none, zero_share)
+
     def own_share(self, own: Index) -> Array:
         """Return each problem's own proportion, not below the floor, shape (problems, mixtures)."""
-        return np.maximum(self.shares.T[own], self.zero_share)
+        mine = self.shares.T[own] if self.shares.ndim == 2 else self.shares[np.arange(len(own)), :, own]
+        return np.maximum(mine, self.zero_share)
+
+    def along(self, slopes: Array) -> Array:
+        """Return Σ_j t_j r_j of slopes (problems, domains), shape (problems, mixtures)."""
+        if self.shares.ndim == 2:
+            return np.asarray(slopes @ self.shares.T)
+        return np.asarray((self.shares @ slopes[..., None])[..., 0])
+
+
+@dataclass(frozen=True)
+class ByShare:
+    """A law's value and its slope and bend in the proportions, at fixed s.
+
+    The bend of a law L = h(Σ_j φ_j(r_j)) has this form: ∂²L/∂r∂rᵀ = L (q g gᵀ + diag d), with g = ∂ log L/∂r.
+
+    Args:
+        log_loss: log L, shape (problems, points).
+        gradient: g, shape (problems, points, domains).
+        factor: q, shape (problems, points).
+        diagonal: d, shape (problems, points, domains).
+    """
+
+    log_loss: Array
+    gradient: Array
+    factor: Array
+    diagonal: Array
 
 
 class Law(Protocol):
@@ -73,8 +108,8 @@ class Law(Protocol):
     def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
         """Return log L, shape (problems, points), and ∂ log L / ∂θ, shape (problems, points, parameters)."""
 
-    def share_gradient(self, theta: Array, own: Index, x: Inputs) -> Array:
-        """Return ∂ log L / ∂r at fixed s, shape (problems, points, domains)."""
+    def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
+        """Return log L with its slope and bend in r at fixed s."""
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
         """Return starting points, shape (problems, starts, parameters), from losses of shape (problems, points)."""

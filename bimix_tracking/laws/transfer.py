@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.laws import volume
-from bimix_tracking.laws.bimix import BiMix
-from bimix_tracking.laws.protocol import Array, Index, Inputs, one_hot
+from bimix_tracking.laws.bimix import BiMix, power_bend
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, one_hot
 
 _SPREAD = 0.3
 """Standard deviation of a transfer before anything is seen: a share elsewhere is worth a third of an own one."""
@@ -42,7 +42,7 @@ class Transfer:
         return (*self._plain.parameters(domains), *(f"t[{d}]" for d in domains))
 
     def _effective(self, theta: Array, own: Index, x: Inputs) -> Array:
-        return x.own_share(own) + theta[:, 4:] @ x.shares.T
+        return x.own_share(own) + x.along(theta[:, 4:])
 
     def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
         """Return −α log(r_i + Σ t_j r_j) + log(b u^−β + c) and its derivatives."""
@@ -56,11 +56,18 @@ class Transfer:
         jacobian[..., 1:4] = slopes[:, x.volume]
         return level[:, x.volume] - (alpha * log_share)[:, x.mixture], jacobian
 
-    def share_gradient(self, theta: Array, own: Index, x: Inputs) -> Array:
-        """Return −α (1_i + t) / (r_i + Σ t_j r_j)."""
-        slope = (-theta[:, :1] / self._effective(theta, own, x))[:, x.mixture]
-        result: Array = slope[..., None] * (theta[:, 4:] + one_hot(own, x.shares.shape[1]))[:, None, :]
-        return result
+    def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
+        """Return the slope −α (1_i + t) / (r_i + Σ t_j r_j)."""
+        effective, alpha = self._effective(theta, own, x), theta[:, :1]
+        level = volume.power(theta[:, 1:4], x)[0]
+        slope = (-alpha / effective)[:, x.mixture]
+        domains = x.shares.shape[-1]
+        return ByShare(
+            log_loss=level[:, x.volume] - (alpha * np.log(effective))[:, x.mixture],
+            gradient=slope[..., None] * (theta[:, 4:] + one_hot(own, domains))[:, None, :],
+            factor=power_bend(alpha) * np.ones_like(slope),
+            diagonal=np.zeros((*slope.shape, domains)),
+        )
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
         """Return BiMix's, with a little transfer from everywhere."""

@@ -111,21 +111,55 @@ def test_the_jacobian_is_the_slope_in_every_parameter(name: str, seed: int) -> N
         assert jacobian[..., position] == pytest.approx((above - below) / 2e-5, rel=1e-6, abs=1e-8)
 
 
+def moved(x: Inputs, step: np.ndarray) -> Inputs:
+    return Inputs(x.shares + step, x.mixture, x.log_u, x.volume, x.zero_share)
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_in_the_shares_is_the_slope(name: str, seed: int) -> None:
     theta, own, x = drawn(name, seed)
-    gradient = law(name).share_gradient(theta, own, x)
+    found = law(name).by_share(theta, own, x)
+
+    assert found.log_loss == pytest.approx(law(name).evaluate(theta, own, x)[0], rel=1e-12)
+    for domain, step in enumerate(1e-6 * np.eye(len(DOMAINS))):
+        above, below = (law(name).evaluate(theta, own, moved(x, sign * step))[0] for sign in (1, -1))
+        assert found.gradient[..., domain] == pytest.approx((above - below) / 2e-6, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6))
+def test_the_bend_in_the_shares_is_the_slope_of_the_slope(name: str, seed: int) -> None:
+    theta, own, x = drawn(name, seed)
+    found = law(name).by_share(theta, own, x)
+    loss = np.exp(found.log_loss)[..., None, None]
+    outer = found.gradient[..., :, None] * found.gradient[..., None, :]
+    bend = loss * (found.factor[..., None, None] * outer + found.diagonal[..., None] * np.eye(len(DOMAINS)))
+
+    def slope(at: Inputs) -> np.ndarray:
+        there = law(name).by_share(theta, own, at)
+        return np.asarray(np.exp(there.log_loss)[..., None] * there.gradient)
 
     for domain, step in enumerate(1e-6 * np.eye(len(DOMAINS))):
-        above, below = (
-            law(name).evaluate(theta, own, Inputs(x.shares + sign * step, x.mixture, x.log_u, x.volume, x.zero_share))[
-                0
-            ]
-            for sign in (1, -1)
+        expected = (slope(moved(x, step)) - slope(moved(x, -step))) / 2e-6
+        scale = np.abs(bend).max()
+        assert bend[..., domain] == pytest.approx(expected, rel=1e-5, abs=1e-7 * scale)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_each_problem_may_have_a_mixture_of_its_own(name: str) -> None:
+    theta, own, x = drawn(name, 3)
+    each = np.random.default_rng(0).dirichlet(np.ones(len(DOMAINS)), len(own))
+    alone = law(name).by_share(theta, own, Inputs.each(each, x.log_u[:1], x.zero_share))
+
+    for i in range(len(own)):
+        one = law(name).by_share(
+            theta[i : i + 1], own[i : i + 1], Inputs.rows(each[i : i + 1], x.log_u[:1], x.zero_share)
         )
-        assert gradient[..., domain] == pytest.approx((above - below) / 2e-6, rel=1e-6, abs=1e-8)
+        for got, expected in zip(vars(alone).values(), vars(one).values(), strict=True):
+            assert got[i] == pytest.approx(expected[0], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
