@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from bimix_tracking import keys
+from bimix_tracking.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.diagnostics import Diagnostic, diagnose
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.extrapolation import Extrapolation, extrapolate
@@ -25,13 +26,17 @@ from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation, recommend
 from bimix_tracking.report import content, html, markdown, noise
 from bimix_tracking.report.markdown import escape
+from bimix_tracking.resampling import MIN_RUNS, bootstrap
 from bimix_tracking.selection import Selection, select_law
 from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
 from bimix_tracking.validation import Validation, cross_validate
 from bimix_tracking.weights import target_weights
+from bimix_tracking.worth import Costs, Worth, worth
 
 AUTO = "auto"
 """The law that predicts left-out mixtures best."""
+REPLICATES = 200
+"""Enough for a 90 % interval whose ends are good to a tenth of its width; each is a refit."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Analysis:
         selection: How the law was chosen; None where the caller named it.
         extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
         diagnostics: What to know before acting on it.
+        worth: What the recommendation saves at equal loss.
         location: Where the tracker shows it, if it was written back.
     """
 
@@ -58,6 +64,7 @@ class Analysis:
     selection: Selection | None = None
     extrapolation: Extrapolation | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
+    worth: Worth | None = None
     location: str | None = None
 
     def save(self, directory: str | Path) -> list[Path]:
@@ -74,6 +81,7 @@ class Analysis:
         texts = {
             "mixture.yaml": self.mixture_yaml(),
             "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
+            "recommendation.json": json.dumps(self.decision(), indent=1, ensure_ascii=False),
             "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
         }
         if self.validation is not None:
@@ -91,6 +99,11 @@ class Analysis:
         (folder / "report.html").write_text(html.render(self), encoding="utf-8")
         return [folder / name for name in (*texts, "observations.csv", "report.md", "report.html")]
 
+    def decision(self) -> dict[str, Any]:
+        """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""
+        worth = None if self.worth is None else self.worth.to_dict()
+        return self.recommendation.to_dict() | {"worth": worth, "created": self.created}
+
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
         rec = self.recommendation
@@ -103,6 +116,7 @@ class Analysis:
                 "weights": dict(rec.weights),
                 "predicted_loss": dict(rec.predicted),
                 "predicted_gain_over_reference": rec.gain,
+                **self._sureness(),
                 "reference": {domain: float(share) for domain, share in rec.reference.items()},
                 "kkt_residual": rec.kkt_residual,
                 "warnings": list(rec.warnings),
@@ -114,6 +128,17 @@ class Analysis:
             },
         }
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+    def _sureness(self) -> dict[str, Any]:
+        sure = self.recommendation.uncertainty
+        if sure is None:
+            return {}
+        return {
+            "gain_interval": list(sure.gain),
+            "probability_better_than_reference": sure.probability,
+            "interval": {str(d): [float(low), float(high)] for d, low, high in sure.shares.itertuples()},
+            "level": sure.level,
+        }
 
     def lineage(self) -> dict[str, Any]:
         """Return which runs and which data the recommendation comes from."""
@@ -136,6 +161,9 @@ class Analysis:
         lines = [
             f"**{escape(page.answer)}** {escape(page.gain)}",
             "",
+            escape(page.sure),
+            "",
+            *((escape(page.worth), "") if page.worth else ()),
             escape(page.noise),
             "",
             escape(page.choice),
@@ -166,6 +194,12 @@ class Analysis:
             "bimix/target_tokens": rec.tokens,
             "bimix/runs": float(len(self.observations.runs)),
         }
+        if rec.uncertainty is not None:
+            low, high = rec.uncertainty.gain
+            result |= {"bimix/gain_low": low, "bimix/gain_high": high}
+            result |= {"bimix/probability_better": rec.uncertainty.probability}
+        if self.worth is not None:
+            result["bimix/tokens_saved_fraction"] = self.worth.fraction
         for domain in self.fit.domains:
             result[keys.key("bimix_recommended", domain)] = rec.mixture[domain]
             if domain not in self.fit.targets:
@@ -184,7 +218,14 @@ def analyze(
     *,
     law: str = AUTO,
     weights: Mapping[str, float] | None = None,
+    bounds: Bounds | None = None,
+    available_tokens: Mapping[str, float] | None = None,
+    max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
+    prior: Mixture | None = None,
+    prior_strength: float = 0.0,
     reference: Mixture | None = None,
+    costs: Costs | None = None,
+    replicates: int = REPLICATES,
     out: str | Path | None = None,
     write_back: bool = False,
     progress: Progress | None = None,
@@ -196,7 +237,14 @@ def analyze(
         tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
         law: Which law to fit; `auto`: the one that predicts left-out mixtures best (see `select_law`).
         weights: How much a nat of each target domain counts; 1 where not named.
-        reference: The mixture to compare with; equal parts by default.
+        bounds: As in `recommend`, like the six that follow.
+        available_tokens: Distinct tokens by domain.
+        max_epochs: How often a token may be repeated.
+        prior: A mixture to stay near.
+        prior_strength: How strongly.
+        reference: The mixture to compare with.
+        costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
+        replicates: How many refits tell how sure the recommendation is; 0: none.
         out: A folder for the artifacts (see `Analysis.save`).
         write_back: Also write them into the source, as a run of role `analysis`.
         progress: Called as (what, done, total).
@@ -222,9 +270,25 @@ def analyze(
         progress("fitting", 0, 1)
     selection = select_law(obs, weights=target_weights(weights, obs.targets, obs.domains)) if law == AUTO else None
     fit = fit_law(obs, law) if selection is None else selection.fit
-    found = recommend(fit, tokens, weights=weights, reference=reference)
     if progress:
         progress("fitting", 1, 1)
+        progress("drawing runs again", 0, 1)
+    enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
+    drawn = bootstrap(obs, fit, replicates=replicates, method="few-steps") if enough else None
+    found = recommend(
+        fit,
+        tokens,
+        weights=weights,
+        bounds=bounds,
+        available_tokens=available_tokens,
+        max_epochs=max_epochs,
+        prior=prior,
+        prior_strength=prior_strength,
+        reference=reference,
+        replicates=drawn,
+    )
+    if progress:
+        progress("drawing runs again", 1, 1)
     held_out = (
         selection.validation if selection is not None else _or_none(cross_validate, obs, weights=weights, fit=fit)
     )
@@ -237,6 +301,7 @@ def analyze(
         selection=selection,
         extrapolation=_or_none(extrapolate, obs, fit=fit),
         diagnostics=diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens),
+        worth=worth(fit, found, runs=len(obs.runs), replicates=drawn, costs=costs),
     )
     if out is not None:
         result.save(out)

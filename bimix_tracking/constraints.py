@@ -40,6 +40,10 @@ class Constraints:
     lower_from: Mapping[str, str]
     upper_from: Mapping[str, str]
 
+    def rows(self) -> list[tuple[str, float, float]]:
+        """Return each domain with its two bounds."""
+        return list(zip(self.domains, self.lower.tolist(), self.upper.tolist(), strict=True))
+
     def narrowed(self, lower: Array, upper: Array, why: str) -> Constraints:
         """Return the constraints within a second box; where the two don't meet, these win over it.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,6 +47,19 @@ class Uncertainty:
     regret: float
     predicted: pd.DataFrame
     reference_predicted: pd.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        return {
+            "level": self.level,
+            "replicates": self.replicates,
+            "interval": ends(self.shares),
+            "gain": list(self.gain),
+            "probability": self.probability,
+            "regret": self.regret,
+            "predicted": ends(self.predicted),
+            "reference_predicted": ends(self.reference_predicted),
+        }
 
 
 @dataclass(frozen=True)
@@ -157,3 +172,19 @@ def near_optimal(
         start = found.shares
     extent = pd.DataFrame({"low": inside[:count], "high": inside[count:]}, index=list(problem.fit.domains))
     return NearOptimal(float(tolerance), extent)
+
+
+def ends(table: pd.DataFrame) -> dict[str, list[float | None]]:
+    """Return the two columns of a table of intervals by row, as JSON types."""
+    return {str(name): list(finite({"low": low, "high": high}).values()) for name, low, high in table.itertuples()}
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return numbers as JSON has them: None for what is none."""
+    return {name: float(v) if np.isfinite(v) else None for name, v in values.items()}
+
+
+def between(table: pd.DataFrame, name: str) -> tuple[float, float]:
+    """Return the two ends in a row of a table of intervals."""
+    low, high = table.loc[[name]].to_numpy(float)[0].tolist()
+    return low, high

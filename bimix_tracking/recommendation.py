@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bimix_tracking.constraints import MAX_EPOCHS, PINNED, Bounds, Constraints, constrain, proportional_reference
-from bimix_tracking.decision import NearOptimal, Uncertainty, near_optimal, uncertainty
+from bimix_tracking.decision import NearOptimal, Uncertainty, ends, finite, near_optimal, uncertainty
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
-from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array
+from bimix_tracking.limits import held, outside, refuse_unknown_effects
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.optimum import Problem
 from bimix_tracking.resampling import Replicates
@@ -85,6 +87,33 @@ class Recommendation:
         """Whether the interval of the gain holds 0: then the sweep doesn't show that anything is won."""
         return self.gain <= 0 or (self.uncertainty is not None and self.uncertainty.gain[0] <= 0)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        sure, near = self.uncertainty, self.near_optimal
+        return {
+            "mixture": dict(self.mixture),
+            "tokens": self.tokens,
+            "weights": dict(self.weights),
+            "predicted": finite(self.predicted),
+            "reference": dict(self.reference),
+            "reference_predicted": finite(self.reference_predicted),
+            "gain": self.gain,
+            "inside_noise": self.inside_noise,
+            "kkt_residual": self.kkt_residual,
+            "agree": list(self.agree),
+            "held": dict(self.held),
+            "warnings": list(self.warnings),
+            "bounds": {d: [low, high] for d, low, high in self.constraints.rows()},
+            "binding": dict(self.binding),
+            "unconstrained": dict(self.unconstrained),
+            "constraint_cost": self.constraint_cost,
+            "by_law": {law: dict(mixture) for law, mixture in self.by_law.items()},
+            "prior": None if self.prior is None else dict(self.prior),
+            "prior_strength": self.prior_strength,
+            "uncertainty": None if sure is None else sure.to_dict(),
+            "near_optimal": None if near is None else {"tolerance": near.tolerance, "extent": ends(near.extent)},
+        }
+
     def table(self) -> pd.DataFrame:
         """Return proportions, their intervals and predicted losses of both mixtures, one row a domain."""
         frame = pd.DataFrame({"recommended": dict(self.mixture), "reference": dict(self.reference)})
@@ -128,7 +157,7 @@ def recommend(
         RecommendationError: A domain whose effect is unknown, an unknown domain or negative weight, or no token.
         ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
 
-    >>> from bimix_tracking.law_fit import DomainFit
+    >>> from bimix_tracking.law_fit import DomainFit, Outcome
     >>> def domain(alpha, floor):
     ...     parameters = {"alpha": alpha, "beta": 0.5, "B": 1e-9, "C": floor}
     ...     return DomainFit(parameters, Outcome.CONVERGED, 9, 3, 0.0, 1.0, (3, 3), (0.1, 0.9))
@@ -148,10 +177,10 @@ def recommend(
         reference = proportional_reference(fit.domains, available_tokens)
     _same_domains(reference, fit, "reference")
     weight = checked_weights(weights, fit.targets, fit.domains)
-    _refuse_unknown_effects(fit, weight)
+    refuse_unknown_effects(fit, weight)
     box = _with_prior(box, fit, prior, prior_strength)
     said: list[str] = []
-    problem, held = _problem(fit, tokens, weight, box, said)
+    problem, holds = _problem(fit, tokens, weight, box, said)
     problem = Problem(fit, tokens, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])
     if agree[0] < agree[1]:
@@ -175,11 +204,11 @@ def recommend(
         gain=float(sum(w * (theirs[d] - ours[d]) for d, w in counted.items())),
         kkt_residual=float(found.kkt_residual[0]),
         agree=agree,
-        held=held | edges,
+        held=holds | edges,
         warnings=(
             *said,
             *(f"the reference breaks a constraint: {text}" for text in box.broken_by(reference)),
-            *_outside(fit, mixture, tokens),
+            *outside(fit, mixture, tokens),
         ),
         constraints=box,
         binding=binding,
@@ -199,10 +228,10 @@ def _problem(
     """Return what to minimise, within what the law may be asked, and the domains that this holds."""
     counted = {target: w for target, w in weight.items() if target in fit.targets}
     if fit.law == "bimix":
-        held = _held(fit, weight)
-        lower = np.array([fit.targets[d].shares[0] if "alpha" in held.get(d, "") else 0.0 for d in fit.domains])
-        named = "; ".join(f"{d!r} {why}" for d, why in held.items())
-        if len(held) == len(fit.domains):
+        holds = held(fit, weight)
+        lower = np.array([fit.targets[d].shares[0] if "alpha" in holds.get(d, "") else 0.0 for d in fit.domains])
+        named = "; ".join(f"{d!r} {why}" for d, why in holds.items())
+        if len(holds) == len(fit.domains):
             raise RecommendationError(
                 f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}"
             )
@@ -211,7 +240,7 @@ def _problem(
                 f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
                 f"Add runs with smaller proportions of them: {named}"
             )
-        return Problem(fit, tokens, counted, box.narrowed(lower, np.ones(len(lower)), _HELD)), held
+        return Problem(fit, tokens, counted, box.narrowed(lower, np.ones(len(lower)), _HELD)), holds
     tried = [fit.targets[d].shares if d in fit.targets else (0.0, 1.0) for d in fit.domains]
     lower, upper = (np.array(side) for side in zip(*tried, strict=True))
     inside = box.narrowed(lower, upper, _TRIED)
@@ -289,55 +318,3 @@ def _same_domains(mixture: Mixture, fit: LawFit, what: str) -> None:
 
 def _mixture(fit: LawFit, shares: Array) -> Mixture:
     return Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))
-
-
-def _refuse_unknown_effects(fit: LawFit, weight: Mapping[str, float]) -> None:
-    bad = {d: "has no losses: log an evaluation of it" for d in fit.domains if d not in fit.targets}
-    bad |= {d: f.outcome.remedy for d, f in fit.targets.items() if not f.outcome.usable}
-    bad = {d: why for d, why in bad.items() if weight[d] > 0}
-    if bad:
-        raise RecommendationError(
-            "no mixture can be recommended. " + "; ".join(f"domain {d!r}: {why}" for d, why in bad.items())
-        )
-    missing = [d for d in fit.domains if d not in fit.targets]
-    if missing and fit.law == "bimix":
-        raise RecommendationError(f"domains {missing} have no losses: log an evaluation of them")
-
-
-def _held(fit: LawFit, weight: Mapping[str, float]) -> dict[str, str]:
-    held = {}
-    for domain in fit.domains:
-        alpha = fit.targets[domain].parameters["alpha"]
-        if weight[domain] == 0:
-            held[domain] = "has weight 0, so the objective gives it nothing"
-        elif not alpha > 0:
-            smallest = fit.targets[domain].shares[0]
-            held[domain] = (
-                f"has alpha = {alpha:.3g}, not above 0: its loss doesn't fall when its proportion grows. "
-                f"It is held at the smallest proportion tried, {smallest:.4g}"
-            )
-    return held
-
-
-def _outside(fit: LawFit, mixture: Mixture, tokens: float) -> list[str]:
-    said = []
-    low, high = fit.tokens
-    if tokens > high * 1.001:
-        said.append(
-            f"the target of {tokens:.4g} tokens is {tokens / high:.3g}× the largest volume observed ({high:.4g}): "
-            "the curves are extrapolated"
-        )
-    elif tokens < low * 0.999:
-        said.append(f"the target of {tokens:.4g} tokens is below the smallest volume observed ({low:.4g})")
-    for domain in [d for d in fit.domains if d in fit.targets]:
-        smallest, largest = fit.targets[domain].shares
-        if not smallest * 0.999 <= mixture[domain] <= largest * 1.001:
-            said.append(
-                f"the recommended proportion of domain {domain!r}, {mixture[domain]:.4g}, is outside those tried "
-                f"({smallest:.4g} to {largest:.4g})"
-            )
-    for outcome in Outcome:
-        alike = [repr(domain) for domain, fitted in fit.targets.items() if fitted.outcome is outcome]
-        if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
-            said.append(f"domain{'s' if len(alike) > 1 else ''} {', '.join(alike)}: {outcome.remedy}")
-    return said

@@ -26,7 +26,7 @@ from bimix_tracking.points import points_of
 from bimix_tracking.solver import by_run, prior_of
 
 Method = Literal["linearised", "few-steps", "exact"]
-_MIN_RUNS = 3
+MIN_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def bootstrap(
     >>> bool(low["a"][0] < found.fit.predict(Mixture({"a": 0.3, "b": 0.7}), 1e5)["a"][0] < high["a"][0])
     True
     """
-    if len(obs.runs) < _MIN_RUNS:
-        raise ValueError(f"{len(obs.runs)} runs cannot be drawn again: a bootstrap needs at least {_MIN_RUNS}")
+    if len(obs.runs) < MIN_RUNS:
+        raise ValueError(f"{len(obs.runs)} runs cannot be drawn again: a bootstrap needs at least {MIN_RUNS}")
     if method not in get_args(Method):
         raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
     count = len(obs.runs)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bimix_tracking.cli.console import Source, errors_as_exit_codes, named_numbers, number, print_notes, progress_shown
+from bimix_tracking.cli.console import (
+    Source,
+    bounds_of,
+    errors_as_exit_codes,
+    named_numbers,
+    number,
+    print_notes,
+    progress_shown,
+)
 from bimix_tracking.errors import SourceError
 
 if TYPE_CHECKING:
@@ -29,6 +37,32 @@ def analyze(
             help="auto (which predicts left-out mixtures best), bimix, transfer, additive, exponential or ensemble."
         ),
     ] = "auto",
+    bound: Annotated[
+        list[str] | None,
+        typer.Option(help="Least and most of a domain, as DOMAIN=LOW:HIGH, or pinned, as DOMAIN=SHARE. Repeatable."),
+    ] = None,
+    available: Annotated[
+        list[str] | None,
+        typer.Option(help="Distinct tokens a domain has, as DOMAIN=TOKENS: caps its proportion. Repeatable."),
+    ] = None,
+    max_epochs: Annotated[float, typer.Option(help="How often an available token may be repeated.")] = 4.0,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="mixture.yaml to compare with; else proportional to the available tokens, else equal parts."),
+    ] = None,
+    prior: Annotated[Path | None, typer.Option(help="mixture.yaml to stay near; needs --prior-strength.")] = None,
+    prior_strength: Annotated[
+        float, typer.Option(help="Nats of weighted loss per nat of divergence from the prior.")
+    ] = 0.0,
+    gpu_hours_per_run: Annotated[float | None, typer.Option(help="GPU-hours of one proxy run.")] = None,
+    target_gpu_hours: Annotated[
+        float | None, typer.Option(help="GPU-hours of the run that will use the mixture.")
+    ] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.")] = None,
+    batch_tokens: Annotated[float | None, typer.Option(help="Tokens of one step of that run.")] = None,
+    replicates: Annotated[
+        int, typer.Option(min=0, help="Refits that tell how sure the recommendation is; 0: none.")
+    ] = 200,
     write_back: Annotated[
         bool, typer.Option("--write-back", help="Write the analysis into the source, as a run of its own.")
     ] = False,
@@ -36,11 +70,15 @@ def analyze(
     """Read a sweep, fit the laws, recommend a mixture.
 
     Example: bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
+
+    With finite data: bimix analyze mlflow:my-sweep --tokens 100e9 --available code=5e9 --available web=200e9
     """
     from bimix_tracking.analysis import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.analysis import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
     from bimix_tracking.laws import law as find_law  # noqa: PLC0415  # likewise
+    from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
+    from bimix_tracking.worth import Costs  # noqa: PLC0415  # likewise
 
     target, weights = number(tokens, "--tokens"), named_numbers(weight or [], "--weight")
     if law not in (AUTO, ENSEMBLE):
@@ -50,7 +88,23 @@ def analyze(
             raise typer.BadParameter(f"{error}, {AUTO}", param_hint="--law") from error
     with errors_as_exit_codes():
         with progress_shown() as progress:
-            found = run(source, target, law=law, weights=weights, out=out, write_back=write_back, progress=progress)
+            found = run(
+                source,
+                target,
+                law=law,
+                weights=weights,
+                bounds=bounds_of(bound or [], "--bound"),
+                available_tokens=named_numbers(available or [], "--available"),
+                max_epochs=max_epochs,
+                prior=None if prior is None else Mixture.from_yaml(prior),
+                prior_strength=prior_strength,
+                reference=None if reference is None else Mixture.from_yaml(reference),
+                costs=Costs(gpu_hours_per_run, target_gpu_hours, price_per_gpu_hour, batch_tokens),
+                replicates=replicates,
+                out=out,
+                write_back=write_back,
+                progress=progress,
+            )
         _print_analysis(found)
         if out is not None:
             typer.echo(f"\nArtifacts: {out}")
@@ -84,40 +138,36 @@ def _print_analysis(found: Analysis) -> None:
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
+    from bimix_tracking.report.content import page  # noqa: PLC0415  # nor for SciPy
+
     print_notes(found.fit.notes)
     rec, fit, unseen = found.recommendation, found.fit, found.validation
     # In a log file there is no width to fit: a table that wraps there cannot be read.
     console = Console(width=None if sys.stdout.isatty() else 140)
+    said = page(found)
+    console.print(escape(said.answer), soft_wrap=True, style="bold")
     table = Table(title=f"Mixture for {rec.tokens:.4g} tokens, from {len(found.observations.runs)} runs")
     table.add_column("domain")
-    for name in (
-        "recommended",
-        "reference",
-        "tried",
-        "predicted loss",
-        "on reference",
-        "held-out error",
-        "fit",
-    ):
+    columns = ("recommended", "interval, %", "nearly as good, %", "reference", "tried, %")
+    for name in (*columns, "predicted loss", "on reference", "held-out error", "fit"):
         table.add_column(name, justify="left" if name == "fit" else "right")
-    for domain in fit.domains:
-        fitted = fit.targets[domain]
+    for row, domain in zip(said.shares, fit.domains, strict=True):
+        fitted = fit.targets.get(domain)
         table.add_row(
             escape(domain),
             f"{rec.mixture[domain]:.4f}",
+            *(text.removesuffix(" %").replace(" to ", "–") for text in (row.interval, row.extent)),
             f"{rec.reference[domain]:.4f}",
-            f"{fitted.shares[0]:.3f}–{fitted.shares[1]:.3f}",
-            f"{rec.predicted[domain]:.4f}",
-            f"{rec.reference_predicted[domain]:.4f}",
+            row.tried.removesuffix(" %").replace(" to ", "–"),
+            row.predicted,
+            row.on_reference,
             f"{100 * unseen.error[domain]:.2f} %" if unseen and domain in unseen.error else "–",
-            fitted.outcome.name.lower().replace("_", " "),
+            fitted.outcome.name.lower().replace("_", " ") if fitted else "no losses",
         )
     console.print(table)
-    console.print(
-        f"Predicted gain over the reference: {rec.gain:.4f} nats, all domains together, as weighted. "
-        + escape(found.noise()),
-        soft_wrap=True,
-    )
+    for text in (said.gain, said.sure, said.free, said.worth, said.noise, *said.constraints):
+        if text:
+            console.print(escape(text), soft_wrap=True)
     if found.selection is not None:
         console.print(escape(found.selection.sentences()), soft_wrap=True)
     if unseen is not None:

@@ -89,3 +89,18 @@ def named_numbers(pairs: Sequence[str], option: str) -> dict[str, float] | None:
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not DOMAIN=NUMBER", param_hint=option)
     return weights or None
+
+
+def bounds_of(pairs: Sequence[str], option: str) -> dict[str, float | tuple[float, float]] | None:
+    """Return `NAME=LOW:HIGH` and `NAME=SHARE` entries as bounds and pins; None where there is none."""
+    bounds: dict[str, float | tuple[float, float]] = {}
+    for pair in pairs:
+        domain, equals, value = pair.rpartition("=")
+        low, colon, high = value.partition(":")
+        try:
+            bounds[domain] = (float(low), float(high)) if colon else float(low)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE", param_hint=option)
+    return bounds or None

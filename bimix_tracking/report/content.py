@@ -12,7 +12,7 @@ from bimix_tracking.law_fit import LawFit
 from bimix_tracking.observations import Observations
 from bimix_tracking.pooling import Note
 from bimix_tracking.recommendation import Recommendation
-from bimix_tracking.report import noise
+from bimix_tracking.report import decision, noise
 from bimix_tracking.report.laws import (
     SOME_NOTES,
     Fitted,
@@ -29,15 +29,19 @@ from bimix_tracking.report.laws import (
 from bimix_tracking.report.numbers import MISSING, listing, nats, percent, printable, tokens
 from bimix_tracking.selection import Selection
 from bimix_tracking.validation import Validation
+from bimix_tracking.worth import Worth
 
 CAUTION = (
-    "The gain is what the fitted law predicts, and no uncertainty is attached to it yet. "
-    "Compare it with the difference between repeated seeds before acting on it."
+    "The gain is what the fitted law predicts of the expected loss. A single run is luckier or unluckier than that: "
+    "compare it with the difference between repeated seeds before acting on it."
 )
 GLOSSARY = {
     "nats per token": "the loss: mean negative natural logarithm of the probability given to each next token; "
     "lower is better",
     "proportion": "the part of the training tokens that comes from a domain; those of a mixture add up to 100 %",
+    "interval": "where the optimal proportion is, in nine of ten such sweeps, if the law's form is right",
+    "nearly as good": "how far a proportion can move while the predicted sum of losses stays within one run's standard "
+    "deviation of the best",
     "alpha": "BiMix's exponent: how strongly a domain's loss falls when its proportion grows; at 0 the proportion "
     "doesn't matter",
 }
@@ -78,6 +82,10 @@ class Result(Protocol):
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """What to know before acting."""
 
+    @property
+    def worth(self) -> Worth | None:
+        """What it saves."""
+
     def lineage(self) -> dict[str, Any]:
         """Return runs, data hash and versions."""
 
@@ -95,6 +103,8 @@ class Share:
     predicted: str
     on_reference: str
     change: str
+    interval: str
+    extent: str
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,11 @@ class Page:
     title: str
     answer: str
     gain: str
+    sure: str
+    free: str
+    worth: str
+    constraints: tuple[str, ...]
+    by_law: tuple[decision.LawChoice, ...]
     noise: str
     warnings: tuple[str, ...]
     weighted: bool
@@ -157,8 +172,13 @@ def page(result: Result) -> Page:
     weighted = any(rec.weights.get(d, 1.0) != 1 for d in targets)
     return Page(
         title=f"Data mixture for {tokens(rec.tokens)} tokens",
-        answer=f"For {tokens(rec.tokens)} tokens: {listing(rec.mixture)}.",
+        answer=f"{decision.verdict(rec)}For {tokens(rec.tokens)} tokens: {listing(rec.mixture)}.",
         gain=_gain(rec, len(targets), weighted=weighted),
+        sure=decision.sureness(rec),
+        free=decision.freedom(rec),
+        worth="" if result.worth is None else decision.savings(result.worth),
+        constraints=tuple(decision.constrained(rec)),
+        by_law=tuple(decision.law_choices(rec)),
         noise=noise.measure(obs, {d: rec.weights.get(d, 1.0) for d in targets}).sentences(rec.gain),
         warnings=tuple(
             printable(text) for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()))
@@ -191,8 +211,7 @@ def page(result: Result) -> Page:
 def _gain(rec: Recommendation, count: int, *, weighted: bool) -> str:
     summed = f"summed over {count} domains" if count > 1 else "in its one domain"
     weights = "weighted as in the table" if weighted else "weights 1"
-    said = f"Predicted gain over the reference ({_reference(rec)}): {nats(rec.gain)} nats {summed} ({weights})."
-    return said if rec.gain > 0 else f"{said} The law predicts nothing to win over the reference."
+    return f"Predicted gain over the reference ({_reference(rec)}): {nats(rec.gain)} nats {summed} ({weights})."
 
 
 def _reference(rec: Recommendation) -> str:
@@ -214,6 +233,8 @@ def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
         predicted=nats(ours),
         on_reference=nats(theirs),
         change=nats(ours - theirs),
+        interval=decision.interval(rec, domain),
+        extent=decision.extent(rec, domain),
     )
 
 

@@ -35,11 +35,16 @@ def render(result: content.Result) -> str:
     parts = [
         f"# {escape(page.title)}",
         f"**{escape(page.answer)}** {escape(page.gain)}",
+        escape(page.sure),
+        escape(page.worth),
         f"> **Caution.** {escape(content.CAUTION)} {escape(page.noise)}",
         _bullets("## Warnings", page.warnings),
         "## Recommended mixture",
         f"Losses are predicted, in nats per token; a change below 0 is better. Reference: {escape(page.reference)}.",
         _mixtures(page),
+        escape(page.free),
+        _bullets("### Constraints", page.constraints),
+        _by_law(page),
         "## How well the law fits",
         escape(page.choice),
         escape(page.held_out),
@@ -66,11 +71,14 @@ def render(result: content.Result) -> str:
 
 
 def _mixtures(page: content.Page) -> str:
-    head = ["domain", "recommended", "reference", "tried", "predicted loss", "on the reference", "change"]
+    head = ["domain", "recommended", "interval", "nearly as good", "reference", "tried"]
+    head += ["predicted loss", "on the reference", "change"]
     rows = [
         [
             s.domain,
             s.recommended,
+            s.interval,
+            s.extent,
             s.reference,
             s.tried + (" (recommended is outside)" if s.outside else ""),
             s.predicted,
@@ -79,13 +87,20 @@ def _mixtures(page: content.Page) -> str:
         ]
         for s in page.shares
     ]
-    total = ["weighted sum" if page.weighted else "sum", "", "", "", *page.total]
+    total = ["weighted sum" if page.weighted else "sum", "", "", "", "", "", *page.total]
     if page.weighted:
         head.insert(1, "weight")
         for row, share in zip(rows, page.shares, strict=True):
             row.insert(1, share.weight)
         total.insert(1, "")
     return _table(head, [*rows, total])
+
+
+def _by_law(page: content.Page) -> str:
+    if not page.by_law:
+        return ""
+    head = ["law", *(share.domain for share in page.shares)]
+    return "### What each law alone would recommend\n\n" + _table(head, [(c.law, *c.shares) for c in page.by_law])
 
 
 def _fits(page: content.Page) -> str:
