@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bimix_tracking.tracking import open_source as open_source
     from bimix_tracking.tracking import open_tracker as open_tracker
     from bimix_tracking.validation import cross_validate as cross_validate
+    from bimix_tracking.verification import verify as verify
+    from bimix_tracking.worth import Costs as Costs
 
 _ROOMS = {
     "analysis": ("Analysis", "analyze"),
@@ -42,6 +44,8 @@ _ROOMS = {
     "selection": ("Selection", "select_law"),
     "tracking": ("open_source", "open_tracker"),
     "validation": ("cross_validate",),
+    "verification": ("verify",),
+    "worth": ("Costs",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

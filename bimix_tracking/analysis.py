@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import json
-import platform
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +21,15 @@ from bimix_tracking.law_fit import LawFit
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation, recommend
-from bimix_tracking.report import content, html, markdown, noise
+from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.markdown import escape
-from bimix_tracking.resampling import MIN_RUNS, bootstrap
+from bimix_tracking.resampling import MIN_RUNS, Replicates, bootstrap
 from bimix_tracking.selection import Selection, select_law
-from bimix_tracking.tracking import Progress, RunManifest, RunSource, WriteBack, open_source
+from bimix_tracking.tracking import Progress, RunSource, open_source
 from bimix_tracking.validation import Validation, cross_validate
 from bimix_tracking.weights import target_weights
 from bimix_tracking.worth import Costs, Worth, worth
+from bimix_tracking.write_back import leave, versions
 
 AUTO = "auto"
 """The law that predicts left-out mixtures best."""
@@ -53,6 +51,7 @@ class Analysis:
         extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
         diagnostics: What to know before acting on it.
         worth: What the recommendation saves at equal loss.
+        replicates: Refits to runs drawn again; None where there are too few runs, or none were asked for.
         location: Where the tracker shows it, if it was written back.
     """
 
@@ -65,6 +64,7 @@ class Analysis:
     extrapolation: Extrapolation | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
     worth: Worth | None = None
+    replicates: Replicates | None = None
     location: str | None = None
 
     def save(self, directory: str | Path) -> list[Path]:
@@ -182,10 +182,6 @@ class Analysis:
         lines += ["", "The report is the artifact `bimix/report.html`; a trainer reads `bimix/mixture.yaml`."]
         return "\n".join(lines)
 
-    def noise(self) -> str:
-        """Return what repeated mixtures say about chance, against the predicted gain."""
-        return noise.measure(self.observations, self.recommendation.weights).sentences(self.recommendation.gain)
-
     def metrics(self) -> dict[str, float]:
         """Return what is worth a column in the tracker's table of runs."""
         rec = self.recommendation
@@ -302,13 +298,21 @@ def analyze(
         extrapolation=_or_none(extrapolate, obs, fit=fit),
         diagnostics=diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens),
         worth=worth(fit, found, runs=len(obs.runs), replicates=drawn, costs=costs),
+        replicates=drawn,
     )
     if out is not None:
         result.save(out)
     if write_back:
-        if opened is None:
-            opened = open_source(obs.source)
-        result = _write_back(result, opened)
+        location = leave(
+            opened or open_source(obs.source),
+            obs,
+            found.mixture,
+            save=result.save,
+            metrics=result.metrics(),
+            note=result.note(),
+            runs=obs.runs,
+        )
+        result = replace(result, location=location)
     return result
 
 
@@ -318,31 +322,3 @@ def _or_none(check: Callable[..., Any], obs: Observations, **options: Any) -> An
         return check(obs, **options)
     except ObservationsError:
         return None
-
-
-def _write_back(analysis: Analysis, source: RunSource) -> Analysis:
-    obs = analysis.observations
-    with tempfile.TemporaryDirectory() as folder:
-        analysis.save(folder)
-        location = source.write_back(
-            WriteBack(
-                directory=Path(folder),
-                manifest=RunManifest(
-                    domains=analysis.fit.domains,
-                    mixture=analysis.recommendation.mixture,
-                    role="analysis",
-                    tokenizer=obs.shared.get("tokenizer"),
-                    eval_set=obs.shared.get("eval_set"),
-                ),
-                metrics=analysis.metrics(),
-                note=analysis.note(),
-                source_runs=[obs.run_ids.get(run, run) for run in obs.runs],
-            )
-        )
-    return Analysis(**{**vars(analysis), "location": location})
-
-
-def versions() -> dict[str, str]:
-    """Return the versions a result depends on."""
-    names = ("bimix-tracking", "numpy", "scipy", "pandas")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -92,6 +92,18 @@ class Observations:
         """Return the mixture of one run."""
         shares = self.mixtures.loc[run].to_numpy(float)
         return Mixture.normalized(dict(zip(self.domains, map(float, shares), strict=True)))
+
+    def only(self, runs: Sequence[str]) -> Observations:
+        """Return the observations of some runs, in the order they were read; the notes stay those of all.
+
+        Raises:
+            ObservationsError: None of them has a loss.
+        """
+        kept = [run for run in self.runs if run in set(runs)]
+        losses = self.losses[self.losses["run"].isin(kept)].reset_index(drop=True)
+        if losses.empty:
+            raise ObservationsError(f"of {len(self.runs)} runs none is left that has losses")
+        return replace(self, mixtures=self.mixtures.loc[kept], losses=losses)
 
     @classmethod
     def from_wide(

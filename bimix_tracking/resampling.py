@@ -180,10 +180,10 @@ def bootstrap(
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps")
     laws = fit.members or {fit.law: fit}
-    return Replicates(fit, {name: make(obs, one, drawn) for name, one in laws.items()}, method, _last_off(obs, fit))
+    return Replicates(fit, {name: make(obs, one, drawn) for name, one in laws.items()}, method, last_off(obs, fit))
 
 
-def _last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
+def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
     """Return what each run's last losses are off the fit: observed − predicted, nats; NaN where there is none."""
     last = obs.losses[obs.losses["tokens"] > fit.warmup].drop_duplicates(["run", "domain"], keep="last")
     observed = last.pivot_table(index="run", columns="domain", values="loss").reindex(

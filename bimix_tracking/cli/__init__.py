@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from bimix_tracking.cli.analyze import analyze, pull
+from bimix_tracking.cli.verify import verify
 
 app = typer.Typer(
     help="Fit a mixture law to a sweep's losses by domain, and recommend the data mixture to pretrain on.",
@@ -17,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (analyze, pull):
+for command in (analyze, pull, verify):
     app.command()(command)
 
 

@@ -99,7 +99,7 @@ def savings(found: Worth) -> str:
         spent = f"The pilot's {found.runs} runs took {pilot:,.4g} GPU-hours" + _for(price)
         net = found.net_gpu_hours
         if net is not None:
-            said.append(f"{spent}; the net is {net:+,.4g} GPU-hours{_for(found.money(net))}.".replace("-", "−"))
+            said.append(f"{spent}; the net is {net:+,.4g} GPU-hours{_for(found.money(net))}.")
         elif math.isfinite(found.break_even_gpu_hours or math.inf):
             said.append(f"{spent}: it pays for itself if the run takes more than {found.break_even_gpu_hours:,.4g}.")
         else:
@@ -147,4 +147,4 @@ def _quantities(found: Worth) -> str:
 
 
 def _for(price: float | None) -> str:
-    return "" if price is None else f" at {price:,.0f} in money"
+    return "" if price is None else f" (price {price:,.0f})"

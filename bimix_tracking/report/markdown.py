@@ -55,14 +55,14 @@ def render(result: content.Result) -> str:
         _bimix(page),
         "## Losses at the last checkpoint of each run",
         "Observed, in nats per token, and the domain's proportion in that run.",
-        _table(
+        table(
             ["domain", "lowest loss", "at proportion", "highest loss", "at proportion"],
             [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
         ),
         _bullets("## Set aside or adjusted", page.notes or ["nothing"]),
         "## Where this comes from",
         f"`{result.fit.formula}`",
-        _table(["fact", "value"], page.facts, numbers=False),
+        table(["fact", "value"], page.facts, numbers=False),
         "Proportions of the runs, in percent:",
         _runs(page),
         _bullets("## Words", [f"{word}: {meaning}" for word, meaning in content.GLOSSARY.items()]),
@@ -93,19 +93,19 @@ def _mixtures(page: content.Page) -> str:
         for row, share in zip(rows, page.shares, strict=True):
             row.insert(1, share.weight)
         total.insert(1, "")
-    return _table(head, [*rows, total])
+    return table(head, [*rows, total])
 
 
 def _by_law(page: content.Page) -> str:
     if not page.by_law:
         return ""
     head = ["law", *(share.domain for share in page.shares)]
-    return "### What each law alone would recommend\n\n" + _table(head, [(c.law, *c.shares) for c in page.by_law])
+    return "### What each law alone would recommend\n\n" + table(head, [(c.law, *c.shares) for c in page.by_law])
 
 
 def _fits(page: content.Page) -> str:
     errors = ["fit error, %", "held-out error, %", "mean of the others, %"]
-    return _table(
+    return table(
         ["domain", *page.parameters, *errors, "R²", "starts agreeing", "points / runs", "outcome"],
         [
             (f.domain, *f.parameters, f.error, f.held_out, f.baseline, f.r2, f.starts, f.points, f.outcome)
@@ -118,17 +118,17 @@ def _scores(page: content.Page) -> str:
     if not page.scores:
         return ""
     head = ["law", "held-out error, %", "above the best, %", "rank correlation", "note"]
-    return _table(head, [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
+    return table(head, [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
 
 
 def _bimix(page: content.Page) -> str:
     if not page.bimix:
         return ""
-    return "### BiMix, for comparison\n\n" + _table(["domain", "alpha", "beta", "B", "C", "outcome"], page.bimix)
+    return "### BiMix, for comparison\n\n" + table(["domain", "alpha", "beta", "B", "C", "outcome"], page.bimix)
 
 
 def _runs(page: content.Page) -> str:
-    return _table(
+    return table(
         ["run", "id", "last tokens", *page.domains], [(run.name, run.id, run.tokens, *run.shares) for run in page.runs]
     )
 
@@ -138,7 +138,8 @@ def _bullets(heading: str, items: Iterable[str]) -> str:
     return "\n".join([heading, "", *lines] if heading else lines) if lines else ""
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+    """Return a Markdown table; `numbers`: all columns but the first are set to the right."""
     rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
     lines = [[escape(cell) for cell in head], rule, *([escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
