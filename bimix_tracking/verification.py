@@ -68,8 +68,8 @@ class Verification:
             }[row["verdict"]]
             said.append(
                 f"Run {row['run']!r} at {tokens(row['tokens'])} tokens is {words}: weighted sum "
-                f"{nats(row['observed'])}, predicted {nats(row['predicted'])} ({100 * self.level:.0f} % interval of one "
-                f"run {nats(row['low'])} to {nats(row['high'])})."
+                f"{nats(row['observed'])}, predicted {nats(row['predicted'])} (interval of one run, "
+                f"{100 * self.level:.0f} %: {nats(row['low'])} to {nats(row['high'])})."
             )
         single = self.table[self.table["target"] != SUM]
         out = single[single["verdict"] != "inside"]

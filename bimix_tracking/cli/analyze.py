@@ -156,9 +156,10 @@ def _print_analysis(found: Analysis) -> None:
         table.add_row(
             escape(domain),
             f"{rec.mixture[domain]:.4f}",
-            *(text.removesuffix(" %").replace(" to ", "–") for text in (row.interval, row.extent)),
+            row.interval.removesuffix(" %"),
+            row.extent.removesuffix(" %"),
             f"{rec.reference[domain]:.4f}",
-            row.tried.removesuffix(" %").replace(" to ", "–"),
+            row.tried.removesuffix(" %"),
             row.predicted,
             row.on_reference,
             f"{100 * unseen.error[domain]:.2f} %" if unseen and domain in unseen.error else "–",

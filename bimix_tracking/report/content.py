@@ -228,7 +228,7 @@ def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
         weight=f"{rec.weights.get(domain, 1.0):g}",
         recommended=percent(rec.mixture[domain]),
         reference=percent(rec.reference[domain]),
-        tried=f"{100 * low:.2f} to {100 * high:.2f} %" if fitted else MISSING,
+        tried=f"{100 * low:.1f}–{100 * high:.1f} %" if fitted else MISSING,
         outside=bool(fitted) and not low * 0.999 <= rec.mixture[domain] <= high * 1.001,
         predicted=nats(ours),
         on_reference=nats(theirs),

@@ -125,7 +125,7 @@ def extent(rec: Recommendation, domain: str) -> str:
 
 def _ends(table: pd.DataFrame, domain: str) -> str:
     low, high = between(table, domain)
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
 def _probability(value: float) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bimix_tracking.decision import between
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation
@@ -152,6 +153,9 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str) -
     return svg.picture(_WIDE, _HIGH, name, parts)
 
 
+_SPANS = {"sure": "interval", "near": "nearly as good"}
+
+
 def mixtures(obs: Observations, fit: LawFit, rec: Recommendation) -> str:
     """Return the strip plot: a row a domain, the proportions tried, the reference and the recommended one.
 
@@ -163,7 +167,9 @@ def mixtures(obs: Observations, fit: LawFit, rec: Recommendation) -> str:
     wide, left, right, row, top = 940.0, 210.0, 740.0, 26.0, 54.0
     bottom = top + row * len(fit.domains)
     tried = obs.mixtures[list(fit.domains)].to_numpy(float)
+    spans = [(table, cls) for table, cls in ((_extent(rec), "near"), (rec.interval, "sure")) if table is not None]
     values = [*tried.ravel(), *rec.mixture.values(), *rec.reference.values(), 0.0]
+    values += [end for table, _ in spans for end in table.to_numpy(float).ravel()]
     x = svg.linear(values, left, right, most=8, inside=(0, 1), show=_percent_tick)
     parts = [
         svg.circle(left + 6, 14, 3.5, "tried"),
@@ -172,6 +178,7 @@ def mixtures(obs: Observations, fit: LawFit, rec: Recommendation) -> str:
         svg.label(left + 170, 18, "reference"),
         svg.circle(left + 266, 14, 5, "chosen"),
         svg.label(left + 278, 18, "recommended"),
+        *_span_keys(left + 376, spans),
         svg.label(830, top - 12, "recommended", cls="unit", anchor="end"),
         svg.label(932, top - 12, "reference", cls="unit", anchor="end"),
     ]
@@ -183,6 +190,9 @@ def mixtures(obs: Observations, fit: LawFit, rec: Recommendation) -> str:
         y = top + row * (index + 0.5)
         parts.append(svg.line(left, y, right, y, "strip"))
         parts.append(svg.label(left - 14, y + 4, domain, cls="name", anchor="end", most=23))
+        for table, cls in spans:
+            low, high = between(table, domain)
+            parts.append(svg.line(x.at(low), y, x.at(high), y, cls))
         for run, share in zip(runs, tried[:, index], strict=True):
             tip = f"{shorten(printable(run), 60)}: {percent(share)}" if room else ""
             parts.append(svg.circle(x.at(share), y, 3.5, "tried", tip))
@@ -197,6 +207,18 @@ def mixtures(obs: Observations, fit: LawFit, rec: Recommendation) -> str:
         f"{shorten(printable(domain), 40)} {percent(share)}" for domain, share in rec.mixture.items()
     )
     return svg.picture(wide, bottom + 44, name, parts)
+
+
+def _extent(rec: Recommendation) -> pd.DataFrame | None:
+    return None if rec.near_optimal is None else rec.near_optimal.extent
+
+
+def _span_keys(at: float, spans: Sequence[tuple[pd.DataFrame, str]]) -> list[str]:
+    parts = []
+    for _, cls in reversed(spans):
+        parts += [svg.line(at, 14, at + 22, 14, cls), svg.label(at + 28, 18, _SPANS[cls])]
+        at += 100
+    return parts
 
 
 def _heads(target: str, said: str) -> list[str]:
