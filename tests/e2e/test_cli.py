@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,65 @@ def test_what_was_set_aside_is_told_in_few_lines(table: Path, tmp_path: Path) ->
     assert "6 runs: 'run-0.2', 'run-0.5'" in said
     assert "2 domains: 'c++', 'web'" in said
     assert "12×" in said
+
+
+def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "prior.yaml").write_text("mixture: {c++: 0.5, web: 0.5}", encoding="utf-8")
+
+    done = bimix(
+        "analyze", f"csv:{table}", "--tokens", "1e5", "--out", tmp_path / "out", "--available", "c++=5e3",
+        "--max-epochs", "2", "--bound", "web=0.1:0.95", "--reference", tmp_path / "prior.yaml",
+        "--gpu-hours-per-run", "2", "--target-gpu-hours", "100", "--price-per-gpu-hour", "3",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    mixture = Mixture.from_yaml(tmp_path / "out" / "mixture.yaml")
+    assert mixture["c++"] == pytest.approx(0.1)
+    assert "domain 'c++' is at its most, 0.1 (5000 tokens × 2 epochs / 1e+05)" in done.stdout
+    assert "the reference breaks a constraint: domain 'c++' has 0.5" in done.stdout
+    assert "The pilot's 3 runs took 6 GPU-hours (price 18)" in done.stdout
+    decided = json.loads((tmp_path / "out" / "recommendation.json").read_text(encoding="utf-8"))
+    assert decided["mixture"] == dict(mixture)
+    assert decided["worth"]["pilot_gpu_hours"] == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (["--available", "c++=1e3", "--available", "web=1e3"], 5, "all domains together may have at most 0.08"),
+        (["--available", "perl=1e3"], 5, "available tokens of unknown domains ['perl']"),
+        (["--bound", "web=0.9:0.1"], 5, "bounds of domain 'web' are crossed: at least 0.9 and at most 0.1"),
+        (["--bound", "web=high"], 2, "'web=high' is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE"),
+        (["--weight", "web=-1"], 5, "weight of domain 'web' must be finite and not negative, got -1"),
+        (["--price-per-gpu-hour", "-1"], 5, "price per gpu hour must be a positive number, got -1"),
+        (["--prior-strength", "0.1"], 5, "without a prior mixture"),
+    ],
+)
+def test_constraints_that_cannot_be_met_are_named(table: Path, options: list[str], code: int, text: str) -> None:
+    done = bimix("analyze", f"csv:{table}", "--tokens", "1e5", *options)
+
+    assert done.returncode == code
+    assert text in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_is_verified(table: Path, tmp_path: Path) -> None:
+    sweep = pd.read_csv(table)
+    more = sweep[sweep["run"] == "run-0.5"].assign(run="run-0.4")
+    more = more.assign(**{"proportion/c++": 0.4, "proportion/web": 0.6})
+    more["loss/c++"], more["loss/web"] = more["loss/c++"] * (0.5 / 0.4) ** 0.1, more["loss/web"] * (0.5 / 0.6) ** 0.1
+    big = more.assign(run="big")
+    big["loss/web"] *= 1.1
+    pd.concat([sweep, more, big]).to_csv(tmp_path / "all.csv", index=False)
+
+    done = bimix("verify", f"csv:{tmp_path}/all.csv", "big", "--out", tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Run 'big' at 64k tokens is WORSE than predicted")
+    assert json.loads((tmp_path / "out" / "verification.json").read_text(encoding="utf-8"))["runs"] == ["big"]
+    unknown = bimix("verify", f"csv:{tmp_path}/all.csv", "bug")
+    assert unknown.returncode == 3
+    assert "no finished training run 'bug'" in unknown.stderr
 
 
 def test_a_table_cannot_be_written_back_to(table: Path) -> None:
