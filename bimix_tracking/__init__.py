@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bimix_tracking.analysis import Analysis as Analysis
     from bimix_tracking.analysis import analyze as analyze
+    from bimix_tracking.design import plan_pilot as plan_pilot
     from bimix_tracking.diagnostics import diagnose as diagnose
+    from bimix_tracking.exports import export as export
+    from bimix_tracking.exports import write_exports as write_exports
     from bimix_tracking.extrapolation import extrapolate as extrapolate
     from bimix_tracking.fitting import fit_law as fit_law
+    from bimix_tracking.follow_up import next_runs as next_runs
     from bimix_tracking.law_fit import LawFit as LawFit
     from bimix_tracking.mixture import Mixture as Mixture
     from bimix_tracking.observations import Observations as Observations
@@ -33,9 +37,12 @@ if TYPE_CHECKING:
 _ROOMS = {
     "analysis": ("Analysis", "analyze"),
     "resampling": ("bootstrap",),
+    "design": ("plan_pilot",),
     "diagnostics": ("diagnose",),
+    "exports": ("export", "write_exports"),
     "extrapolation": ("extrapolate",),
     "fitting": ("fit_law",),
+    "follow_up": ("next_runs",),
     "law_fit": ("LawFit",),
     "mixture": ("Mixture",),
     "observations": ("Observations",),

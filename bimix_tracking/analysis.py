@@ -15,6 +15,7 @@ from bimix_tracking import keys
 from bimix_tracking.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.diagnostics import Diagnostic, diagnose
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.exports import write_exports
 from bimix_tracking.extrapolation import Extrapolation, extrapolate
 from bimix_tracking.fitting import fit_law
 from bimix_tracking.law_fit import LawFit
@@ -70,8 +71,8 @@ class Analysis:
     def save(self, directory: str | Path) -> list[Path]:
         """Write mixture, fit, validation, observations, lineage and report; return the files.
 
-        `mixture.yaml`, `fit.json`, `validation.json` (if there is one), `observations.csv`, `lineage.json`,
-        `report.md` and `report.html`.
+        `mixture.yaml`, `recommendation.json`, `fit.json`, `validation.json` (if there is one), `observations.csv`,
+        `lineage.json`, the folder `exports` with the mixture in trainers' formats, `report.md` and `report.html`.
 
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
@@ -94,10 +95,12 @@ class Analysis:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         self.observations.to_csv(folder / "observations.csv")
+        provenance = f"{self.observations.source}, data {self.fit.data_hash}, {self.created}"
+        write_exports(self.recommendation.mixture, folder / "exports", provenance=provenance)
         (folder / "report.md").write_text(markdown.render(self), encoding="utf-8")
         # Last, for it is the one part with a dependency of its own: what can be written is written.
         (folder / "report.html").write_text(html.render(self), encoding="utf-8")
-        return [folder / name for name in (*texts, "observations.csv", "report.md", "report.html")]
+        return [folder / name for name in (*texts, "observations.csv", "exports", "report.md", "report.html")]
 
     def decision(self) -> dict[str, Any]:
         """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""

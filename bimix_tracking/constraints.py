@@ -22,7 +22,7 @@ Bounds = Mapping[str, float | tuple[float, float]]
 """By domain: a lower and an upper proportion, or one that is pinned."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class Constraints:
     """Box constraints on a mixture: lower ≤ r ≤ upper, beside Σ r = 1. See `constrain`.
 

@@ -21,7 +21,7 @@ _MOST_DOMAINS = 64
 _HALVINGS = 22
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class Uncertainty:
     """What the recommendation could have been, had other runs of the same kind been made.
 
@@ -62,7 +62,7 @@ class Uncertainty:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class NearOptimal:
     """The mixtures that the law can hardly tell from the best one.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -105,15 +107,23 @@ class Mixture(Mapping[str, float]):
         """Read the `mixture` entry of a `mixture.yaml` as `analyze` writes it.
 
         Raises:
-            MixtureError: The file holds no mapping `mixture: {domain: proportion}`.
+            MixtureError: No such file, no mapping `mixture: {domain: proportion}` in it, a name that stands twice, or
+                proportions that are no mixture; the text names the file and the entry.
         """
         try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+            document = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a safe one
+        except OSError as error:
+            raise MixtureError(f"{path} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {error}") from error
         if not isinstance(document, dict) or not isinstance(document.get("mixture"), dict):
-            raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}'")
-        return cls(document["mixture"])
+            near = difflib.get_close_matches("mixture", map(str, document), n=1) if isinstance(document, dict) else []
+            hint = f". Is {near[0]!r} meant to be 'mixture'?" if near and near[0] != "mixture" else ""
+            raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}'{hint}")
+        try:
+            return cls(document["mixture"])
+        except MixtureError as error:
+            raise MixtureError(f"{path}: {error}") from error
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -176,6 +186,18 @@ class Mixture(Mapping[str, float]):
     def __repr__(self) -> str:
         body = ", ".join(f"{name!r}: {value:.6g}" for name, value in self._proportions.items())
         return f"Mixture({{{body}}})"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a name that stands twice is an error: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                line = node.value[place][0].start_mark.line + 1
+                raise yaml.YAMLError(f"{name!r} stands twice, again in line {line}")
+        return super().construct_mapping(node, deep=deep)
 
 
 def _as_proportion(name: str, value: object) -> float:

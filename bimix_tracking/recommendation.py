@@ -29,7 +29,7 @@ _TRIED, _HELD = "the proportions tried", "held"
 _BINDS = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class Recommendation:
     """The optimum of a fitted law under constraints, beside a reference mixture.
 

@@ -29,7 +29,7 @@ Method = Literal["linearised", "few-steps", "exact"]
 MIN_RUNS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class Replicates:
     """What the law could have been, had other runs of the same kind been made.
 

@@ -143,6 +143,7 @@ class WriteBack:
         metrics: Numbers worth a column in the tracker's table.
         note: Markdown for the run's description.
         source_runs: Ids of the runs that were analysed; each gets a tag naming the analysis.
+        name: What the run is called.
     """
 
     directory: Path
@@ -150,6 +151,7 @@ class WriteBack:
     metrics: Mapping[str, float]
     note: str
     source_runs: Sequence[str]
+    name: str = "bimix-analysis"
 
 
 class Tracker(Protocol):

@@ -215,6 +215,7 @@ def verify(
             metrics=found.metrics(),
             note=found.note(),
             runs=found.runs,
+            name="bimix-verification",
         )
         found = replace(found, location=location)
     return found

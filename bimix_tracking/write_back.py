@@ -22,6 +22,7 @@ def leave(
     metrics: Mapping[str, float],
     note: str,
     runs: Sequence[str],
+    name: str = "bimix-analysis",
 ) -> str:
     """Write artifacts into a source as a run of role `analysis`; return where a person finds it.
 
@@ -33,6 +34,7 @@ def leave(
         metrics: Numbers worth a column.
         note: Markdown for the run's description.
         runs: The runs it is about, by name.
+        name: What the new run is called.
     """
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder))
@@ -44,7 +46,7 @@ def leave(
             eval_set=obs.shared.get("eval_set"),
         )
         ids = [obs.run_ids.get(run, run) for run in runs]
-        return source.write_back(WriteBack(Path(folder), manifest, metrics, note, ids))
+        return source.write_back(WriteBack(Path(folder), manifest, metrics, note, ids, name))
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from bimix_tracking.cli.analyze import analyze, pull
+from bimix_tracking.cli.export import export
 from bimix_tracking.cli.verify import verify
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (analyze, pull, verify):
+for command in (analyze, pull, verify, export):
     app.command()(command)
 
 

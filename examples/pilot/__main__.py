@@ -92,6 +92,7 @@ class Pilot:
                 if (name, seed) not in self.last:
                     self._train(name, mixture, sweep="check", seed=seed)
         self._compare(fit, checks, tokens)
+        self._verify()
 
     def _train(self, name: str, mixture: Mixture, *, sweep: str, seed: int) -> None:
         from train import train  # noqa: PLC0415  # transformers takes seconds to import
@@ -111,6 +112,13 @@ class Pilot:
         bimix = Path(sys.executable).with_name("bimix")
         folder = str(self.out / "analysis")
         command = [str(bimix), "analyze", self.tracker, "--tokens", str(tokens), "--write-back", "--out", folder]
+        subprocess.run(command, check=True)
+
+    def _verify(self) -> None:
+        bimix = Path(sys.executable).with_name("bimix")
+        runs = [f"recommended-seed-{seed}" for seed in CHECK_SEEDS]
+        folder, then = str(self.out / "verification"), str(self.out / "analysis")
+        command = [str(bimix), "verify", self.tracker, *runs, "--analysis", then, "--write-back", "--out", folder]
         subprocess.run(command, check=True)
 
     def _compare(

@@ -174,6 +174,7 @@ def test_analysis_is_written_back_with_lineage(uri: str, tmp_path: Path) -> None
         "validation.json",
         "observations.csv",
         "lineage.json",
+        "recommendation.json",
         "report.html",
         "report.md",
     )
@@ -202,7 +203,7 @@ def test_an_analysis_can_follow_another(uri: str) -> None:
     first = analyze(uri, tokens=1e6, write_back=True)
     second = analyze(uri, tokens=1e6, write_back=True)
 
-    assert first.recommendation == second.recommendation
+    assert first.recommendation.to_dict() == second.recommendation.to_dict()
     assert len(runs_of(uri, "analysis")) == 2
 
 

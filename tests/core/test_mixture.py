@@ -146,3 +146,31 @@ def test_a_file_that_holds_no_mixture_is_refused(text: str, tmp_path: Path) -> N
 
     with pytest.raises(MixtureError, match=r"x\.yaml holds no mapping 'mixture"):
         Mixture.from_yaml(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"mixture: {a: 0.5, b: half}", "the proportion of domain 'b' is no number: 'half'"),
+        (b"mixture: {a: 0.5, b: 0.6}", "proportions sum to 1.1, not 1"),
+        (b"mixture:\n  a: 0.5\n  b: 0.5\n  a: 0.5\n", "'a' stands twice, again in line 4"),
+        (b"mixtur: {a: 0.5, b: 0.5}", "Is 'mixtur' meant to be 'mixture'?"),
+        (b"mixture: {a: 0.5, b: 0.5", "holds no mapping"),
+        (b"a: 1", "holds no mapping"),
+        (b"mixture: {1: 1.0}", "domain names must be strings, got 1"),
+        (b"\xff\xfe\x00", "holds no mapping"),
+    ],
+)
+def test_a_mixture_file_edited_by_hand_is_named_with_its_mistake(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "mixture.yaml"
+    file.write_bytes(content)
+
+    with pytest.raises(MixtureError) as told:
+        Mixture.from_yaml(file)
+    assert said in str(told.value)
+    assert str(file) in str(told.value)
+
+
+def test_a_mixture_file_that_isnt_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MixtureError, match=r"nowhere.yaml cannot be read: No such file"):
+        Mixture.from_yaml(tmp_path / "nowhere.yaml")

@@ -173,6 +173,38 @@ def test_a_run_is_verified(table: Path, tmp_path: Path) -> None:
     assert "no finished training run 'bug'" in unknown.stderr
 
 
+def test_a_mixture_is_exported(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("mixture: {c++: 0.25, web: 0.75}", encoding="utf-8")
+
+    shown = bimix("export", tmp_path / "m.yaml", "--format", "megatron", "--path", "c++=/data/c=1")
+    written = bimix("export", tmp_path / "m.yaml", "--format", "csv", "-o", tmp_path / "m.csv")
+
+    assert shown.returncode == written.returncode == 0, shown.stderr + written.stderr
+    assert "  0.25 /data/c=1\n  0.75 web\n" in shown.stdout
+    assert (tmp_path / "m.csv").read_text(encoding="utf-8") == "domain,proportion\nc++,0.25\nweb,0.75\n"
+    assert "torchtitan" in bimix("export", tmp_path / "m.yaml", "--format", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "code", "text"),
+    [
+        ("mixture: {a: 1.0}", ["--format", "yml"], 2, "no format 'yml'; there are megatron"),
+        ("mixture: {a: 1.0}", ["--format", "nemo", "--path", "a"], 2, "'a' is not DOMAIN=PATH"),
+        ("mixture: {a: 0.5}", ["--format", "nemo"], 3, "m.yaml: proportions sum to 0.5, not 1"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(
+    tmp_path: Path, content: str, options: list[str], code: int, text: str
+) -> None:
+    (tmp_path / "m.yaml").write_text(content, encoding="utf-8")
+
+    done = bimix("export", tmp_path / "m.yaml", *options)
+
+    assert done.returncode == code
+    assert text in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
 def test_a_table_cannot_be_written_back_to(table: Path) -> None:
     done = bimix("analyze", f"csv:{table}", "--tokens", "1e9", "--write-back")
 

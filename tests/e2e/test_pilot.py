@@ -36,18 +36,24 @@ def test_the_store_holds_the_runs_the_analysis_and_the_checks(pilot: tuple[Path,
     assert all(run.info.status == "FINISHED" for run in runs)
     sweeps = [run.data.tags.get("bimix.sweep") for run in runs if run.data.tags["bimix.role"] == "train"]
     assert (sweeps.count("pilot"), sweeps.count("check")) == (8, 5)
-    (analysis,) = [run for run in runs if run.data.tags["bimix.role"] == "analysis"]
-    files = {file.path for file in client.list_artifacts(analysis.info.run_id, "bimix")}
+    analyses = {run.info.run_name: run.info.run_id for run in runs if run.data.tags["bimix.role"] == "analysis"}
+    assert set(analyses) == {"bimix-analysis", "bimix-verification"}
+    files = {name: {file.path for file in client.list_artifacts(at, "bimix")} for name, at in analyses.items()}
     names = (
         "mixture.yaml",
         "fit.json",
         "validation.json",
         "observations.csv",
         "lineage.json",
+        "recommendation.json",
         "report.html",
         "report.md",
     )
-    assert files == {f"bimix/{name}" for name in names}
+    assert files["bimix-analysis"] == {f"bimix/{name}" for name in names}
+    assert files["bimix-verification"] - files["bimix-analysis"] == {
+        "bimix/verification.json",
+        "bimix/verification.md",
+    }
 
 
 def test_what_is_printed_is_what_the_files_say(pilot: tuple[Path, str]) -> None:
@@ -59,6 +65,7 @@ def test_what_is_printed_is_what_the_files_say(pilot: tuple[Path, str]) -> None:
     assert "Recommended against equal: " in printed
     assert "Recommended against by size: " in printed
     assert "between two seeds of one mixture with a standard deviation of" in printed
+    assert "Predicted without these runs, and observed" in printed
 
 
 def test_every_run_was_evaluated_on_every_domain(pilot: tuple[Path, str]) -> None:

@@ -221,11 +221,10 @@ class MlflowSource:
             tags[f"{TAG}source_runs"] = str(len(analysis.source_runs))
             tags["mlflow.note.content"] = analysis.note[:_MAX_NOTE]
             fitting = {name: value for name, value in tags.items() if len(value) <= _MAX_TAG}
-            run_id = client.create_run(experiment, run_name="bimix-analysis", tags=fitting).info.run_id
+            run_id = client.create_run(experiment, run_name=analysis.name, tags=fitting).info.run_id
             now = int(time.time() * 1000)
             client.log_batch(run_id, metrics=[Metric(name, v, now, 0) for name, v in analysis.metrics.items()])
-            for file in sorted(analysis.directory.iterdir()):
-                client.log_artifact(run_id, str(file), "bimix")
+            client.log_artifacts(run_id, str(analysis.directory), "bimix")
             for source in analysis.source_runs:
                 client.set_tag(source, f"{TAG}analysis_run_id", run_id)
             client.set_terminated(run_id, "FINISHED")
