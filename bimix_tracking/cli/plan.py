@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from bimix_tracking.planned import PlannedRuns
 
 _METHODS = ("informative", "space-filling")
-_PILOT_ONLY = "--candidate, --method, --repeats and --noise are for a pilot: a sweep that was run says itself what it lacks"
+_PILOT_ONLY = (
+    "--candidate, --method, --repeats and --noise are for a pilot: a sweep that was run says itself what it lacks"
+)
 
 
 def plan(
@@ -69,7 +72,9 @@ def plan(
     ] = None,
     command: Annotated[
         str | None,
-        typer.Option(help="Training command of runs.sh; {mixture} (JSON), {file}, {name}, {index}, {seed} are filled in."),
+        typer.Option(
+            help="Training command of runs.sh; {mixture} (JSON), {file}, {name}, {index}, {seed} are filled in."
+        ),
     ] = None,
 ) -> None:
     """Propose the mixtures to run, and say what they will be able to tell before one of them is paid for.
@@ -78,8 +83,7 @@ def plan(
 
     More runs for a sweep: bimix plan --after mlflow:my-sweep --runs 3 --tokens 100e9
     """
-    from bimix_tracking.planned import COMMAND  # noqa: PLC0415  # --help must not wait for PyYAML
-    from bimix_tracking.planned import _filled as filled  # noqa: PLC0415  # likewise
+    from bimix_tracking.planned import COMMAND, filled  # noqa: PLC0415  # --help must not wait for PyYAML
 
     volume = None if tokens is None else number(tokens, "--tokens")
     bounds, tokens_of = bounds_of(bound or [], "--bound"), named_numbers(available or [], "--available")
@@ -96,13 +100,13 @@ def plan(
         if candidate or method or repeats is not None or noise is not None:
             raise typer.BadParameter(_PILOT_ONLY, param_hint="--after")
         if volume is None:
-            raise typer.BadParameter("the tokens of the run that will use the mixture are needed", param_hint="--tokens")
+            raise typer.BadParameter(
+                "the tokens of the run that will use the mixture are needed", param_hint="--tokens"
+            )
+        weights = named_numbers(weight or [], "--weight")
         with errors_as_exit_codes():
-            found = _after(
-                after, runs, volume, named_numbers(weight or [], "--weight"), seed,
-                bounds=bounds, available_tokens=tokens_of, max_epochs=max_epochs,
-            )  # fmt: skip
-            _print_next(found)
+            found = _after(after, runs, volume, weights=weights, bounds=bounds, available_tokens=tokens_of,
+                           max_epochs=max_epochs, seed=seed)  # fmt: skip
     else:
         if len(domains or []) < 2:
             raise typer.BadParameter("name at least two domains, or a sweep with --after", param_hint="DOMAIN")
@@ -111,13 +115,13 @@ def plan(
         if noise is not None and not 0 < noise < 1:
             raise typer.BadParameter(f"{noise:g} is no part of the loss, such as 0.005", param_hint="--noise")
         if weight:
-            raise typer.BadParameter("a pilot tells every domain's loss; weights come with --after", param_hint="--weight")
+            raise typer.BadParameter(
+                "a pilot tells every domain's loss; weights come with --after", param_hint="--weight"
+            )
         with errors_as_exit_codes():
-            found = _pilot(
-                domains or [], runs, candidate or [], method or _METHODS[0], noise,
-                tokens=volume, bounds=bounds, available_tokens=tokens_of, max_epochs=max_epochs,
-                repeats=repeats, seed=seed,
-            )  # fmt: skip
+            found = _pilot(domains or [], runs, candidate or [], noise, method=method or _METHODS[0], tokens=volume,
+                           bounds=bounds, available_tokens=tokens_of, max_epochs=max_epochs, repeats=repeats,
+                           seed=seed)  # fmt: skip
     if out is not None:
         with errors_as_exit_codes():
             try:
@@ -125,3 +129,64 @@ def plan(
             except OSError as error:
                 raise SourceError(f"cannot write {out}: {error}") from error
         typer.echo(f"\nWritten to {out}: plan.jsonl, plan.csv, sweep.yaml, runs.sh, mixtures/")
+
+
+def _pilot(domains: list[str], runs: int, candidates: list[Path], noise: float | None, **options: Any) -> Plan:
+    from bimix_tracking.design import NOISE, plan_pilot  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
+
+    mixtures = []
+    for path in candidates:
+        try:
+            mixtures.append(Mixture.from_yaml(path))
+        except OSError as error:
+            raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--candidate") from error
+    noise = NOISE if noise is None else noise
+    found = plan_pilot(domains, runs, candidates=mixtures, noise=noise, **options)
+    told = found.identifiable(noise)
+    _print_mixtures(found, f"{len(found)} pilot runs, {found.method}", told.domains["alpha_error"].to_dict())
+    for text in (*told.sentences(), *found.notes):
+        typer.echo(text)
+    return found
+
+
+def _after(source: str, runs: int, tokens: float, **options: Any) -> NextRuns:
+    from bimix_tracking.follow_up import next_runs  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.observations import Observations  # noqa: PLC0415  # likewise
+    from bimix_tracking.selection import select_law  # noqa: PLC0415  # likewise
+
+    with progress_shown() as progress:
+        obs = Observations.from_source(source, progress=progress)
+        progress("fitting", 0, 1)
+        fit = select_law(obs, weights=options["weights"]).fit
+        progress("fitting", 1, 1)
+    found = next_runs(obs, fit, runs, tokens=tokens, **options)
+    print_notes(fit.notes)
+    _print_mixtures(found, f"{len(found)} runs after the {len(obs.runs)} there are, by {fit.law}", {})
+    for text in found.sentences():
+        typer.echo(text)
+    return found
+
+
+def _print_mixtures(found: PlannedRuns, title: str, errors: Mapping[Any, float]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    # A domain a row: names are long, and there are more domains than a line has room for. As many runs a table as fit.
+    width = 10
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for first in range(0, len(found), width):
+        part = range(first, min(first + width, len(found)))
+        table = Table(title=title if not first else None)
+        table.add_column("domain")
+        for i in part:
+            table.add_column(
+                f"{found.names[i]}" + (f" seed {found.seeds[i]}" if found.seeds[i] else ""), justify="right"
+            )
+        if errors:
+            table.add_column("alpha ±", justify="right")
+        for domain in found.domains:
+            error = [f"{errors[domain]:.2g}" if errors[domain] < 1e6 else "–"] if errors else []
+            table.add_row(escape(domain), *(f"{found.mixtures[i][domain]:.4f}" for i in part), *error)
+        console.print(table)

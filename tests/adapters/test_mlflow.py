@@ -174,6 +174,7 @@ def test_analysis_is_written_back_with_lineage(uri: str, tmp_path: Path) -> None
         "validation.json",
         "observations.csv",
         "lineage.json",
+        "exports",
         "recommendation.json",
         "report.html",
         "report.md",
