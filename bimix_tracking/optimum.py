@@ -27,6 +27,8 @@ from bimix_tracking.simplex import SimplexMinimum, kkt, minimize_on_simplex, ont
 _NO_FLOOR = 1e-12
 """The optimum is sought in the law itself: its floor of small proportions would be a plateau without a slope."""
 _SAME = 1e-6
+AT_BOUND = 1e-9
+"""A share this close to a bound is at it."""
 _NO_PULL = -400.0
 """log(w α K) of a domain whose loss doesn't fall with its proportion: it gets what nobody else may have."""
 _NOTHING = 1e-30
@@ -96,7 +98,7 @@ class Problem:
             prior = self.prior.array(self.fit.domains)
             ratio = np.maximum(shares, _NO_FLOOR) / np.where(prior > 0, prior, 1.0)
             gradient = gradient + self.strength * (np.log(ratio) + 1) * (prior > 0)
-        free = (shares > self.box.lower) & (shares < self.box.upper)
+        free = (shares > self.box.lower + AT_BOUND) & (shares < self.box.upper - AT_BOUND)
         common = float(gradient[free].mean()) if free.any() else float(np.median(gradient))
         return np.asarray(common - gradient)
 

@@ -21,12 +21,11 @@ from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.limits import held, outside, refuse_unknown_effects
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.optimum import Problem
+from bimix_tracking.optimum import AT_BOUND, Problem
 from bimix_tracking.resampling import Replicates
 from bimix_tracking.weights import checked_weights
 
 _TRIED, _HELD = "the proportions tried", "held"
-_BINDS = 1e-9
 
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
@@ -265,7 +264,7 @@ def _binding(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str,
             ("least", low, box.lower_from, price < 0),
             ("most", high, box.upper_from, price > 0),
         ):
-            if abs(share - edge) > _BINDS or domain not in why:
+            if abs(share - edge) > AT_BOUND or domain not in why:
                 continue
             if why[domain] == _TRIED:
                 edges[domain] = (

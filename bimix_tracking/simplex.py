@@ -22,7 +22,8 @@ _HALVINGS = 40
 _ROUNDS = 60
 _ARRIVED = 1e-11
 _ARMIJO = 1e-4
-_SNAP, _ROUNDING = 1e-14, 1e-13
+_SNAP, _ROUNDING = 1e-12, 1e-13
+_LARGEST_FALL, _NEAR_ZERO = 0.9, 1e-9
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, start:
         if not len(active):
             break
         here = shares[active]
-        step = _quadratic(gradient, bend, low[active] - here, high[active] - here)
+        # No share falls to a bound near 0 at once: a law's slope there may be without end, and the model doesn't know.
+        near = np.where(here > _NEAR_ZERO, -_LARGEST_FALL * here, -np.inf)
+        step = _quadratic(gradient, bend, np.maximum(low[active] - here, near), high[active] - here, 1 - here.sum(-1))
         taken, here, found = _shortened(objective, here, value[active], gradient, step, active, (low, high))
         active = active[taken]
         now = kkt(here, found[1], low[active], high[active])
@@ -77,14 +80,15 @@ def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, start:
         active = active[helped]
         shares[active], residual[active] = here[helped], now[helped]
         value[active], gradient, bend = (part[helped] for part in found)
-    return SimplexMinimum(shares, value, residual)
+    # The steps leave rounding in the sum, and a bound is to be met to the last digit.
+    return SimplexMinimum(onto_simplex(shares, low, high), value, residual)
 
 
 def onto_simplex(shares: Array, lower: Array, upper: Array) -> Array:
     """Return mixtures within the box: cut to it, and what is missing to 1 spread over the domains that have room.
 
     >>> onto_simplex(np.array([[0.9, 0.9, 0.0]]), np.zeros(3), np.array([0.5, 1.0, 1.0])).round(3)
-    array([[0.357, 0.643, 0.   ]])
+    array([[0.5, 0.5, 0. ]])
     """
     result: Array = np.clip(np.asarray(shares, float), lower, upper)
     for _ in range(_ROUNDS):
@@ -92,6 +96,9 @@ def onto_simplex(shares: Array, lower: Array, upper: Array) -> Array:
         if np.abs(missing).max() < 1e-15:
             break
         room = np.where(missing > 0, upper - result, result - lower)
+        # What is at a bound stays there, as long as the others can take it.
+        inner = np.where((result > lower) & (result < upper), room, 0.0)
+        room = np.where(inner.sum(-1, keepdims=True) >= np.abs(missing), inner, room)
         total = room.sum(-1, keepdims=True)
         result = np.clip(result + np.where(total > 0, missing * room / np.where(total > 0, total, 1), 0), lower, upper)
     return np.asarray(result, np.float64)
@@ -99,22 +106,26 @@ def onto_simplex(shares: Array, lower: Array, upper: Array) -> Array:
 
 def kkt(shares: Array, gradient: Array, lower: Array, upper: Array) -> Array:
     """Return the largest violation of optimality of each mixture, relative to the gradient's size, shape (n,)."""
-    low, high = shares <= lower, shares >= upper
+    low, high = shares <= lower + _SNAP, shares >= upper - _SNAP
     free = ~(low | high)
-    # Without a free domain any common value between the two sides' gradients will do.
-    above = np.where(low, np.inf, gradient).max(-1, where=~low, initial=-np.inf)
-    below = np.where(high, -np.inf, gradient).min(-1, where=~high, initial=np.inf)
-    corner = np.where(np.isfinite(above) & np.isfinite(below), (above + np.maximum(below, above)) / 2, 0.0)
     count = free.sum(-1)
+    # Without a free domain any common value between the two sides' gradients will do.
+    above = np.where(low, -np.inf, gradient).max(-1)
+    below = np.where(high, np.inf, gradient).min(-1)
+    sided = np.isfinite(above) & np.isfinite(below)
+    corner = np.where(sided, above, np.where(np.isfinite(above), above, np.where(np.isfinite(below), below, 0.0)))
     common = np.where(count > 0, (gradient * free).sum(-1) / np.maximum(count, 1), corner)
     off = gradient - common[..., None]
     inwards = np.where(low, np.maximum(-off, 0), np.maximum(off, 0))
     wrong = np.where(free, np.abs(off), np.where(low & high, 0.0, inwards))
-    return np.asarray(wrong.max(-1) / np.maximum(np.abs(gradient).max(-1), 1e-300), np.float64)
+    # A share held near 0 may have a slope without end, beside which everything would look exact.
+    size = np.where(free, np.abs(gradient), 0.0).max(-1)
+    size = np.where(count > 0, size, np.abs(gradient).max(-1))
+    return np.asarray(wrong.max(-1) / np.maximum(size, 1e-300), np.float64)
 
 
-def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array) -> Array:
-    """Return d that minimises gᵀd + ½ dᵀHd with lower ≤ d ≤ upper and Σ d = 0, shape (n, domains)."""
+def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array, missing: Array) -> Array:
+    """Return d that minimises gᵀd + ½ dᵀHd with lower ≤ d ≤ upper and Σ d = `missing`, shape (n, domains)."""
     count, size = gradient.shape
     scale = np.maximum(np.einsum("nkk->nk", bend).max(-1), 1e-300)[:, None]
     g, h = gradient / scale, bend / scale[..., None] + 1e-12 * np.eye(size)
@@ -132,7 +143,7 @@ def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array) -> Arra
         system[:, size, :size] = free
         system[:, size, size] = -1e-13  # with nothing free the multiplier grows until something is
         right[:, :size] = np.where(free, -g - (h @ held[..., None])[..., 0], held)
-        right[:, size] = -held.sum(-1)
+        right[:, size] = missing - held.sum(-1)
         solved = np.linalg.solve(system, right[..., None])[..., 0]
         step, common = solved[:, :size], solved[:, size:]
         pull = g + (h @ step[..., None])[..., 0] + common
@@ -145,7 +156,7 @@ def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array) -> Arra
             break
         at_low, at_high = next_low, next_high
     # Where the sets went round in a circle the step may leave the box.
-    even = 1 / size
+    even = ((1 - missing) / size)[:, None]
     return np.asarray(onto_simplex(step + even, lower + even, upper + even) - even, np.float64)
 
 

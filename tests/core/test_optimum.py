@@ -98,13 +98,6 @@ def problem_of(fit: LawFit, **constraints: Any) -> Problem:
     return Problem(fit, TOKENS, dict.fromkeys(fit.targets, 1.0), constrain(fit.domains, tokens=TOKENS, **constraints))
 
 
-REACHES_BOUNDS = pytest.mark.xfail(
-    strict=True,
-    reason="simplex.py: a step ends 1e-13 short of a bound, overshoots to a share of 0 where the slope is without end, "
-    "or warns of inf - inf where everything is pinned",
-)
-
-
 # --- brute force --------------------------------------------------------------------------------------------------
 
 
@@ -217,7 +210,6 @@ def boxes(draw: st.DrawFn) -> tuple[int, list[tuple[float, float]]]:
     return count, [(float(a), float(b)) for a, b in zip(low, np.minimum(at + 0.3 * room, 1), strict=True)]
 
 
-@REACHES_BOUNDS
 @settings(max_examples=60, deadline=None)
 @example(box=(2, [(0.0, 0.8), (0.0, 0.8)]), law="transfer", seed=0)
 @given(box=boxes(), law=st.sampled_from([*BUILT_IN, "ensemble"]), seed=st.integers(0, 999))
@@ -240,7 +232,6 @@ def test_no_exchange_wins_at_the_optimum_of_any_box(
     assert wins.max() <= 1e-8 * np.abs(slope).max()
 
 
-@REACHES_BOUNDS
 @settings(max_examples=25, deadline=None)
 @example(box=(2, [(0.25, 0.8), (0.25, 0.65)]), law="bimix", seed=0, kappa=0.125)
 @given(box=boxes(), law=st.sampled_from(["bimix", "transfer"]), seed=st.integers(0, 99), kappa=st.floats(1e-3, 10))
@@ -279,7 +270,6 @@ def test_a_pin_is_held_and_the_others_share_the_rest(law: str) -> None:
     assert value(fit, found) <= weighted(fit, np.column_stack([a, 0 * a + 0.4, 0.55 - a, 0 * a + 0.05])).min()
 
 
-@REACHES_BOUNDS
 def test_everything_pinned_is_that_mixture() -> None:
     pinned = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
 
@@ -386,7 +376,6 @@ def test_a_reference_that_breaks_a_constraint_is_said() -> None:
 # --- what constraints cost ----------------------------------------------------------------------------------------
 
 
-@REACHES_BOUNDS
 @settings(max_examples=30, deadline=None)
 @example(box=(3, [(0.0, 0.63)] * 3), law="ensemble", seed=249)
 @given(box=boxes(), law=st.sampled_from([*BUILT_IN, "ensemble"]), seed=st.integers(0, 999))
