@@ -115,7 +115,8 @@ class Mixture(Mapping[str, float]):
         except OSError as error:
             raise MixtureError(f"{path} cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {error}") from error
+            why = _in_a_line(error)
+            raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {why}") from error
         if not isinstance(document, dict) or not isinstance(document.get("mixture"), dict):
             near = difflib.get_close_matches("mixture", map(str, document), n=1) if isinstance(document, dict) else []
             hint = f". Is {near[0]!r} meant to be 'mixture'?" if near and near[0] != "mixture" else ""
@@ -192,17 +193,29 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but a name that stands twice is an error: the second would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, name in enumerate(names):
-            if name in names[:place]:
-                line = node.value[place][0].start_mark.line + 1
-                raise yaml.YAMLError(f"{name!r} stands twice, again in line {line}")
+        names: list[Any] = []
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name = self.construct_object(key, deep=True)
+            if name in names:
+                raise yaml.YAMLError(f"{name!r} stands twice, again in line {key.start_mark.line + 1}")
+            names.append(name)
         return super().construct_mapping(node, deep=deep)
+
+
+def _in_a_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return " ".join(str(getattr(error, "problem", None) or error).split()) + place
 
 
 def _as_proportion(name: str, value: object) -> float:
     try:
-        number = float(value)  # type: ignore[arg-type]  # whatever it is, float() judges it
+        # YAML reads `yes` as true, which float() would take for 1.
+        number = float(str(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]  # float() judges it
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise MixtureError(f"the proportion of domain {name!r} is no number: {value!r}") from None
     if not math.isfinite(number) or number < 0:

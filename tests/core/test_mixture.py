@@ -155,7 +155,14 @@ def test_a_file_that_holds_no_mixture_is_refused(text: str, tmp_path: Path) -> N
         (b"mixture: {a: 0.5, b: 0.6}", "proportions sum to 1.1, not 1"),
         (b"mixture:\n  a: 0.5\n  b: 0.5\n  a: 0.5\n", "'a' stands twice, again in line 4"),
         (b"mixtur: {a: 0.5, b: 0.5}", "Is 'mixtur' meant to be 'mixture'?"),
-        (b"mixture: {a: 0.5, b: 0.5", "holds no mapping"),
+        (b"mixture: {a: yes}", "the proportion of domain 'a' is no number: True"),
+        (
+            b"mixture: {a: 1" + 400 * b"0" + b"}",
+            "the proportion of domain 'a' must be finite and not negative, got inf",
+        ),
+        (b"mixture: {a: 0.5, b: 0.5", "expected ',' or '}', but got '<stream end>' in line 1, column 25"),
+        (b"mixture: {[a]: 1.0}", "found unhashable key in line 1, column 11"),
+        (b"mixture: {a: 1.0}\nother: {1: 2, 1: 3}", "1 stands twice, again in line 2"),
         (b"a: 1", "holds no mapping"),
         (b"mixture: {1: 1.0}", "domain names must be strings, got 1"),
         (b"\xff\xfe\x00", "holds no mapping"),
@@ -169,6 +176,13 @@ def test_a_mixture_file_edited_by_hand_is_named_with_its_mistake(tmp_path: Path,
         Mixture.from_yaml(file)
     assert said in str(told.value)
     assert str(file) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_mixture_file_may_use_yaml_s_anchors_and_merges(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("base: &b {a: 0.5, b: 0.5}\nmixture:\n  <<: *b\n  b: 0.5\n", encoding="utf-8")
+
+    assert Mixture.from_yaml(tmp_path / "m.yaml") == Mixture({"a": 0.5, "b": 0.5})
 
 
 def test_a_mixture_file_that_isnt_there_is_named(tmp_path: Path) -> None:
