@@ -1,0 +1,89 @@
+"""What a mixture's file is written from, and what it says of itself."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bimix_tracking.errors import MixtureError
+from bimix_tracking.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a format is written from: proportions above 0, unless a trainer takes 0 for what it is."""
+
+    mixture: Mixture
+    paths: Mapping[str, str]
+    tokens: float | None
+    provenance: str | None
+
+    @property
+    def used(self) -> dict[str, float]:
+        """The domains with a proportion above 0."""
+        return {domain: share for domain, share in self.mixture.items() if share > 0}
+
+    def path(self, domain: str) -> str:
+        """Return where a domain's data are; its name where that wasn't said."""
+        return self.paths.get(domain, domain)
+
+    def named(self) -> dict[str, float]:
+        """Return all proportions, by the names that the trainer has for the domains."""
+        return {self.path(domain): share for domain, share in self.mixture.items()}
+
+    def refuse_references(self, reader: str) -> None:
+        """Refuse a name that OmegaConf would resolve; a path that was given may be meant so."""
+        for domain in self.used:
+            if domain not in self.paths and "${" in domain:
+                raise MixtureError(
+                    f"{reader} takes ${{…}} for a reference, so domain {domain!r} cannot stand for its data: "
+                    "give their path with --path"
+                )
+
+    def said(self, *notes: str, places: bool = True, zeros: bool = False) -> list[str]:
+        """Return what a file says of itself: order, left-out domains, placeholders, tokens, provenance."""
+        order = list(self.mixture if zeros else self.used)
+        lines = [f"domain order: {json.dumps(order, ensure_ascii=False)}"]
+        left_out = [domain for domain in self.mixture if domain not in order]
+        if left_out:
+            lines.append(f"left out, for their proportion is 0: {json.dumps(left_out, ensure_ascii=False)}")
+        if places and any(domain not in self.paths for domain in self.used):
+            lines.append("a domain's name stands where its data's path belongs, unless --path said it")
+        lines += notes
+        if self.tokens is not None:
+            lines.append(f"for a run of {self.tokens:g} tokens")
+        if self.provenance:
+            printable = "".join(c if c.isprintable() else " " for c in self.provenance)
+            lines.append(f"from {' '.join(printable.split())}")
+        return lines
+
+    def commented(self, body: str, *notes: str, places: bool = True, zeros: bool = False) -> str:
+        """Return a text with these lines above it as comments."""
+        return "".join(f"# {line}\n" for line in self.said(*notes, places=places, zeros=zeros)) + body
+
+
+def checked(mixture: Mixture, paths: Mapping[str, str] | None, tokens: float | None, provenance: str | None) -> Request:
+    """Return the request, or say which path or number cannot be.
+
+    Raises:
+        MixtureError: A path of an unknown domain, or of two, or that is none; or tokens that are no positive number.
+    """
+    domains: dict[str, str] = {}
+    for domain, path in (paths or {}).items():
+        if domain not in mixture:
+            near = difflib.get_close_matches(domain, mixture, n=1)
+            hint = f"; is {near[0]!r} meant?" if near else f"; the domains are {', '.join(map(repr, mixture))}"
+            raise MixtureError(f"a path of unknown domain {domain!r}{hint}")
+        if not path or path != path.strip() or not path.isprintable():
+            raise MixtureError(f"the path {path!r} of domain {domain!r} is empty, padded with spaces, or not printable")
+    for domain in mixture:
+        path = (paths or {}).get(domain, domain)
+        if path in domains:
+            raise MixtureError(f"domains {domains[path]!r} and {domain!r} have the same path {path!r}")
+        domains[path] = domain
+    if tokens is not None and not (math.isfinite(tokens) and tokens > 0):
+        raise MixtureError(f"the tokens of the run must be a positive number, got {tokens!r}")
+    return Request(mixture, paths or {}, tokens, provenance)

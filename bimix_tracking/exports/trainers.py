@@ -1,0 +1,212 @@
+"""One function a format: the text that a trainer's own parser reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shlex
+
+import yaml
+
+from bimix_tracking.errors import MixtureError
+from bimix_tracking.exports.request import Request
+
+_BY_SEQUENCE = (
+    "the trainer draws sequences (or rows), not tokens: the proportions of tokens are these if all domains' sequences "
+    "have as many tokens, as packed ones do"
+)
+_BY_DOCUMENT = (
+    "LLaMA-Factory draws documents and packs them after mixing: for these proportions of tokens, divide each "
+    "probability by its domain's mean tokens a document and rescale them to sum to 1"
+)
+
+
+def megatron(of: Request) -> str:
+    """Write a bash array for `--data-path` (NVIDIA/Megatron-LM, megatron/core/datasets/utils.py, get_blend_from_list).
+
+    A weight of 0 would build an empty data set for nothing, so it is left out. Read back with megatron-core 0.16.1.
+    """
+    for domain in of.used:
+        if of.path(domain).startswith("-"):
+            raise MixtureError(
+                f"Megatron takes {of.path(domain)!r} for an option, so it cannot be where domain {domain!r} is: "
+                "give a path that doesn't start with '-' with --path"
+            )
+    pairs = "".join(f"  {share!r} {shlex.quote(of.path(domain))}\n" for domain, share in of.used.items())
+    return of.commented(
+        f"DATA_PATH=(--data-path\n{pairs})\n",
+        "weights count sequences of --seq-length tokens each, so they are proportions of tokens",
+        'source this file in bash, then: pretrain_gpt.py "${DATA_PATH[@]}"',
+    )
+
+
+def nemo(of: Request) -> str:
+    """Write the list of weights and prefixes (NVIDIA/NeMo, collections/llm/gpt/data/pre_training.py, and its examples).
+
+    NeMo hands it to Megatron's get_blend_from_list, which takes numbers as well as their text.
+    """
+    of.refuse_references("NeMo")
+    prefix = [item for domain, share in of.used.items() for item in (share, of.path(domain))]
+    return of.commented(
+        _yaml({"data_prefix": prefix}),
+        "weights and prefixes in turn, as Megatron's --data-path; weights count sequences of equal length",
+        "it belongs under model.data; the list alone is `paths` of NeMo 2's PreTrainingDataModule and `data_paths` of "
+        "Megatron-Bridge's recipes",
+    )
+
+
+def streaming(of: Request) -> str:
+    """Write `streams` (mosaicml/llm-foundry, data/text_data.py; mosaicml/streaming, streaming/base/stream.py).
+
+    Each entry is what `Stream` takes by keyword. Run with mosaicml-streaming 0.13.0 over local shards.
+    """
+    of.refuse_references("llm-foundry")
+    streams = {}
+    for domain, share in of.used.items():
+        # `remote` alone is copied into a temporary folder, which a second start finds and refuses.
+        where = "remote" if "://" in of.path(domain) else "local"
+        streams[domain] = {where: of.path(domain), "proportion": share}
+    remote = any("remote" in stream for stream in streams.values())
+    return of.commented(
+        _yaml({"train_loader": {"dataset": {"streams": streams}}}),
+        _BY_SEQUENCE,
+        "proportions say nothing of how many: set epoch_size, in samples, beside streams",
+        *(["set `local`, a cache folder, beside each `remote`: a restart refuses its temporary one"] if remote else []),
+    )
+
+
+def levanter(of: Request) -> str:
+    """Write `train_weights` (marin-community/levanter, data/text, LmDataConfig, and data/mixture.py, MixtureDataset).
+
+    Older releases want a weight for every data set, and all skip those of 0, so those of 0 stay.
+    """
+    return of.commented(
+        _yaml({"data": {"train_weights": of.named()}}),
+        "the names are those of the data components; weights count sequences of equal length",
+        "a block of mixture_block_size sequences, 2048 unless set, gets whole sequences only: raise it where a weight "
+        "is small, for one below 1/mixture_block_size gets none",
+        places=False,
+        zeros=True,
+    )
+
+
+def olmo_core(of: Request) -> str:
+    """Write a `SourceMixtureList` (allenai/OLMo-core, src/olmo_core/data/source_mixture.py).
+
+    A source of ratio 0 could be given the sequences that rounding leaves over, so it is left out. Read and validated
+    with ai2-olmo-core 3.0.0.
+    """
+    sources = [
+        {"source_name": domain, "target_ratio": share, "paths": [of.path(domain)]} for domain, share in of.used.items()
+    ]
+    asked = "" if of.tokens is None else f"; requested_tokens={math.ceil(of.tokens)}"
+    return of.commented(
+        _yaml({"sources": sources}),
+        f"read by SourceMixtureList.from_yaml, for a SourceMixtureDatasetConfig{asked}; ratios are of tokens",
+        "max_repetition_ratio is 1 unless set: raise it where a source has fewer tokens than its part of the run",
+    )
+
+
+def torchtitan(of: Request) -> str:
+    """Write names, data sets and weights (pytorch/torchtitan, torchtitan/components/data/dataset.py, DatasetMixConfig).
+
+    torchtitan is configured in Python, and weights of 0 are refused there. The file imports nothing of it.
+    """
+    lines = "".join(f"    ({domain!r}, {of.path(domain)!r}, {share!r}),\n" for domain, share in of.used.items())
+    return of.commented(
+        f"MIXTURE = [  # domain, data set, weight\n{lines}]\n",
+        "weights count what is mixed: rows of equal length, and so tokens, if each data set is packed before",
+        "with rows = {domain: ConcatThenSplitPackingConfig(dataset=…), …}: DatasetMixConfig(datasets=tuple("
+        "WeightedDataset(dataset=rows[domain], weight=weight) for domain, _, weight in MIXTURE))",
+    )
+
+
+def llamafactory(of: Request) -> str:
+    """Write `dataset` and `interleave_probs` (hiyouga/LLaMA-Factory, src/llamafactory/hparams/data_args.py).
+
+    interleave_over waits until every data set is exhausted, so a probability of 0 is left out. Read back with
+    llamafactory 0.9.5.
+    """
+    names = [of.path(domain) for domain in of.used]
+    for domain, name in zip(of.used, names, strict=True):
+        if "," in name:
+            raise MixtureError(
+                f"LLaMA-Factory separates dataset names by commas, so domain {domain!r} cannot be called {name!r} "
+                "there: give it a dataset name with --path"
+            )
+    body = {
+        "dataset": ",".join(names),
+        "mix_strategy": "interleave_over",
+        "interleave_probs": ",".join(repr(share) for share in of.used.values()),
+    }
+    return of.commented(_yaml(body), _BY_DOCUMENT)
+
+
+def hf(of: Request) -> str:
+    """Write arguments of `interleave_datasets` (huggingface/datasets), which refuses a 0 under `all_exhausted`.
+
+    Its draw wants probabilities that sum to 1 within 1.5e-8.
+    """
+    return _json(
+        {
+            "domains": list(of.used),
+            "paths": [of.path(domain) for domain in of.used],
+            "probabilities": list(of.used.values()),
+            "notes": of.said(_BY_SEQUENCE),
+        }
+    )
+
+
+def doremi(of: Request) -> str:
+    """Write a `configs/*.json` (sangmichaelxie/doremi, doremi/train.py), whose other keys nothing reads.
+
+    An evaluation there ends when every domain's data have: never with a weight of 0, and late with a small one, so it
+    has equal parts.
+    """
+    names = of.named()
+    notes = of.said(
+        "names are folders of --dataset_dir; DoReMi sorts them", "evaluated in equal parts", places=False, zeros=True
+    )
+    return _json(
+        {
+            "train_domain_weights": names,
+            "eval_domain_weights": dict.fromkeys(names, 1 / len(names)),
+            "notes": notes,
+        }
+    )
+
+
+def plain_yaml(of: Request) -> str:
+    """Write what `Mixture.from_yaml` reads."""
+    content: dict[str, object] = {"mixture": dict(of.mixture)}
+    if of.paths:
+        content["paths"] = dict(of.paths)
+    return of.commented(_yaml(content), places=False, zeros=True)
+
+
+def plain_json(of: Request) -> str:
+    """Write the mixture, its order, and where the data are if that was said."""
+    content: dict[str, object] = {"domains": list(of.mixture), "mixture": dict(of.mixture)}
+    if of.paths:
+        content["paths"] = dict(of.paths)
+    return _json(content | {"notes": of.said(places=False, zeros=True)})
+
+
+def plain_csv(of: Request) -> str:
+    """Write one row a domain."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["domain", "proportion", "path"] if of.paths else ["domain", "proportion"])
+    for domain, share in of.mixture.items():
+        rows.writerow([domain, repr(share), of.paths.get(domain, "")] if of.paths else [domain, repr(share)])
+    return text.getvalue()
+
+
+def _yaml(content: object) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
