@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bimix_tracking.cli.console import errors_as_exit_codes
+from bimix_tracking.cli.console import errors_as_exit_codes, number
 from bimix_tracking.errors import SourceError
 
 
@@ -18,6 +19,9 @@ def export(
     path: Annotated[
         list[str] | None,
         typer.Option(help="Where a domain's data are, as DOMAIN=PATH (or data-set name). Repeatable."),
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Training tokens it is for, such as 100e9; the file says so.")
     ] = None,
 ) -> None:
     """Write a mixture in the form that a trainer reads.
@@ -33,10 +37,11 @@ def export(
         return
     if fmt not in exports.FORMATS:
         raise typer.BadParameter(f"no format {fmt!r}; there are {', '.join(exports.FORMATS)}", param_hint="--format")
+    budget = None if tokens is None else number(tokens, "--tokens")
     with errors_as_exit_codes():
-        text = exports.export(
-            Mixture.from_yaml(mixture), fmt, paths=_paths(path or []), provenance=f"{mixture.name}, by bimix export"
-        )
+        read = Mixture.from_yaml(mixture)
+        provenance = f"{mixture.name}, by bimix export"
+        text = exports.export(read, fmt, paths=_paths(path or [], read), tokens=budget, provenance=provenance)
         if output is None:
             typer.echo(text, nl=False)
             return
@@ -46,11 +51,17 @@ def export(
             raise SourceError(f"cannot write {output}: {error}") from error
 
 
-def _paths(pairs: list[str]) -> dict[str, str]:
-    found = {}
+def _paths(pairs: Iterable[str], domains: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for pair in pairs:
-        domain, equals, where = pair.partition("=")
-        if not equals or not where:
+        # Names and paths may both hold `=`: the longest domain that fits is the one that is meant.
+        named = max((domain for domain in domains if pair.startswith(f"{domain}=")), key=len, default="")
+        domain, where = (named, pair[len(named) + 1 :]) if named else pair.partition("=")[::2]
+        if not domain or not where:
             raise typer.BadParameter(f"{pair!r} is not DOMAIN=PATH", param_hint="--path")
+        if domain in found:
+            raise typer.BadParameter(
+                f"domain {domain!r} has two paths: {found[domain]!r}, {where!r}", param_hint="--path"
+            )
         found[domain] = where
     return found
