@@ -23,6 +23,7 @@ bench: .venv/installed-bench
 	env -u OPENBLAS_NUM_THREADS $(BIN)/python tests/benchmarks/speed.py
 	$(BIN)/python tests/benchmarks/accuracy.py --splits 20
 	$(BIN)/python tests/benchmarks/regmix.py
+	$(BIN)/python tests/benchmarks/decisions.py
 
 .venv/installed-demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
