@@ -42,7 +42,7 @@ TREES = {
     "num_threads": 1,
 }
 ROUNDS = 100
-REGRET_SWEEPS = {3: 15, 7: 8, 22: 4}
+REGRET_SWEEPS = {3: 15, 7: 15, 22: 8}
 FEW_LAWS = ("bimix", "transfer", "ensemble")
 """For 22 domains, where laws with two parameters a domain take minutes."""
 
