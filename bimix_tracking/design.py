@@ -18,7 +18,7 @@ from bimix_tracking.laws import law as find_law
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture, check_domains
 from bimix_tracking.planned import PlannedRuns
-from bimix_tracking.spread import centre, filling, into_box, rounded, scattered, usable
+from bimix_tracking.spread import centre, filling, into_box, moderate, rounded, scattered
 
 Method = Literal["informative", "space-filling"]
 NOISE = 0.005
@@ -79,7 +79,7 @@ class Plan(PlannedRuns):
                     "alpha_error": noise * _alpha_error(own),
                 }
             )
-        lower, upper = usable(self.box)
+        lower, upper = moderate(self.box, shares[:1])
         expected = Information(self.laws, lower, upper, noise=noise, rng=np.random.default_rng(self.seed))
         # As `select_law` leaves mixtures out: in ten parts, or one at a time.
         left = len(distinct) - math.ceil(len(distinct) / _FOLDS)
@@ -226,7 +226,6 @@ def plan_pilot(
     if method not in get_args(Method):
         raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
     box = constrain(names, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
-    lower, upper = usable(box)
     again = _repeats(repeats, runs, len(names))
     first, notes = _reference(box, proportional_reference(names, available_tokens))
     wanted = _wanted(candidates, box, first)
@@ -235,6 +234,7 @@ def plan_pilot(
     fixed = [first, *wanted][: runs - again]
     rng = np.random.default_rng(seed)
     there = np.stack([mixture.array(names) for mixture in fixed])
+    lower, upper = moderate(box, there)
     expected = Information(laws, lower, upper, noise=noise, rng=rng)
     centres = np.concatenate([there, centre(lower, upper)[None], expected.optima])
     pool = scattered(centres, _POOL, lower, upper, rng)

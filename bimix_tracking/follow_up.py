@@ -24,6 +24,8 @@ from bimix_tracking.spread import centre, inside, into_box, rounded, scattered, 
 _REPLICATES = 500
 _FEWEST = 50
 _POOL, _NEAR = 160, 120
+_BEYOND = 1.5
+"""How far beyond the proportions tried a run may go, as a factor."""
 _QUIET = 1e-5
 """A run is off by at least this part of its loss: residuals of a noise-free sweep are 0, and no run is that sure."""
 
@@ -151,6 +153,9 @@ def _mixtures(
     widths = np.array([0.1, 0.3, 0.6])[np.arange(_NEAR) % 3, None]
     near = inside(at * np.exp(widths * rng.standard_normal((_NEAR, len(lower)))), low, high, rng)
     decided = np.concatenate([at, near, into_box(np.maximum(run, 1e-6), low, high)])
+    # A run is wanted near those there are: far off, the law that promises to learn from it needn't hold.
+    lower = np.maximum(lower, np.minimum(run.min(0) / _BEYOND, upper))
+    upper = np.minimum(upper, np.maximum(run.max(0) * _BEYOND, lower))
     spread = scattered(np.concatenate([at, centre(lower, upper)[None], decided]), _POOL, lower, upper, rng)
     # Half-way from the recommended mixture to a corner of the box, and beyond it, away from what was run.
     corners = into_box(np.where(np.eye(len(lower)) > 0, 1.0, 1e-6), lower, upper)

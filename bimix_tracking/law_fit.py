@@ -201,7 +201,11 @@ class LawFit:
 
     def own(self, target: str) -> int:
         """Return the target's place among the domains; −1 where it is none of them."""
-        return self.domains.index(target) if target in self.domains else -1
+        return self._places.get(target, -1)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {domain: place for place, domain in enumerate(self.domains)}
 
     def theta(self, target: str) -> Array | None:
         """Return the law's θ of a target; None where nothing was fitted."""

@@ -11,6 +11,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -84,25 +85,27 @@ def designs(domains: int, runs: int, seed: int) -> dict[str, Array]:
     }
 
 
-def pilots(repetitions: int, law: str | None, domains: tuple[int, ...] = DOMAINS) -> pd.DataFrame:
-    """Return one row a (truth, domains, runs, noise, repetition, design)."""
-    rows = []
+def pilots(repetitions: int, law: str | None, domains: tuple[int, ...] = DOMAINS) -> Iterator[pd.DataFrame]:
+    """Yield, a (truth, domains, runs, noise) at a time, one row a repetition and one column a design."""
     for k in domains:
         for n in RUNS:
             # A plan doesn't depend on the truth; a handful of seeds stand for the method.
-            made = [designs(k, n, seed) for seed in range(min(repetitions, 10))]
+            made = [designs(k, n, seed) for seed in range(min(repetitions, 6))]
             for kind in ("bimix", "transfer"):
                 for noise in NOISE:
+                    rows = []
                     for one in range(repetitions):
                         truth = Truth(k, kind, np.random.default_rng([one, k, 7]))
-                        given = {**made[one % len(made)]}
-                        rng = np.random.default_rng([one, n, 9])
-                        given["random"] = random_shares(k, n, rng)
-                        for name, shares in given.items():
-                            regret = truth.regret(shares, noise, np.random.default_rng([one, n, 3]), law or kind)
-                            rows.append({"truth": kind, "domains": k, "runs": n, "noise": noise, "one": one,
-                                         "design": name, "regret": regret})  # fmt: skip
-    return pd.DataFrame(rows)
+                        given = made[one % len(made)] | {
+                            "random": random_shares(k, n, np.random.default_rng([one, n, 9]))
+                        }
+                        rows.append(
+                            {
+                                name: 1e3 * truth.regret(shares, noise, np.random.default_rng([one, n, 3]), law or kind)
+                                for name, shares in given.items()
+                            }
+                        )
+                    yield pd.DataFrame(rows, index=pd.Index([f"{kind} | {k} | {n} | {noise:.1%}"] * repetitions))
 
 
 def main() -> None:
@@ -110,13 +113,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--law", default=None)
+    parser.add_argument("--domains", type=int, nargs="*", default=DOMAINS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    found = pilots(given.repetitions, given.law)
-    table = found.assign(regret=1e3 * found["regret"]).pivot_table(
-        index=["truth", "domains", "runs", "noise"], columns="design", values="regret", aggfunc="mean", sort=False
-    )
-    print(table.round(1).to_string())
+    designs_of = ("informative", "space-filling", "random", "random near equal parts")
+    print(f"| truth | domains | runs | noise | {' | '.join(designs_of)} | random − informative |")
+    print("|---" * (5 + len(designs_of)) + "|")
+    for found in pilots(given.repetitions, given.law, tuple(given.domains)):
+        means = " | ".join(f"{found[name].mean():.2f}" for name in designs_of)
+        lead = found["random"] - found["informative"]
+        error = lead.std(ddof=1) / np.sqrt(len(lead))
+        print(f"| {found.index[0]} | {means} | {lead.mean():.2f} ± {error:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""`bimix plan` as a script meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bimix_tracking import Mixture
+
+_BIMIX = Path(sys.executable).with_name("bimix")
+
+
+def plan(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(_BIMIX), "plan", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_pilot_is_planned_and_its_script_runs_it(tmp_path: Path) -> None:
+    done = plan(
+        "c++", "web", "math", "--runs", 7, "--tokens", "1e9", "--available", "c++=5e7", "--out", tmp_path / "plan",
+        "--command", "echo {name} {index}",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "alpha" in done.stdout
+    files = sorted((tmp_path / "plan" / "mixtures").iterdir())
+    assert len(files) == 7
+    assert all(Mixture.from_yaml(file)["c++"] <= 0.2 + 1e-6 for file in files)
+    script = subprocess.run(["bash", tmp_path / "plan" / "runs.sh"], capture_output=True, text=True, check=True)
+    assert script.stdout.splitlines()[0] == "pilot-01 0"
+
+
+def test_the_runs_after_a_sweep_are_planned(tmp_path: Path) -> None:
+    lucky = np.exp(0.005 * np.random.default_rng(0).standard_normal(5))
+    rows = [
+        {"run": f"r{i}", "step": s / 1000, "tokens": s, "proportion/a": a, "proportion/b": 1 - a,
+         "loss/a": a**-0.1 * (90 / s**0.5 + 3) * luck, "loss/b": (1 - a) ** -0.2 * (40 / s**0.4 + 1) / luck}
+        for i, (a, luck) in enumerate(zip((0.3, 0.4, 0.5, 0.6, 0.7), lucky, strict=True))
+        for s in (1e3, 4e3, 1.6e4, 6.4e4)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "sweep.csv", index=False)
+
+    done = plan("--after", f"csv:{tmp_path}/sweep.csv", "--runs", 2, "--tokens", "1e5")
+
+    assert done.returncode == 0, done.stderr
+    assert "next-02" in done.stdout
+    assert "lead over its rivals is known to" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["a", "b", "--runs", "0"], 2, "--runs"),
+        (["a", "b", "--bound", "a=high"], 2, "'a=high' is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE"),
+        (["a", "b", "--bound", "c=0.1:0.2"], 5, "unknown domains ['c']"),
+        (["a", "b", "--tokens", "1e12", "--available", "a=1e9", "--available", "b=1e9"], 5, "at most 0.008"),
+        (["--after", "csv:nowhere.csv", "--tokens", "1e9"], 4, "there is no file nowhere.csv"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(arguments: list[str], code: int, text: str) -> None:
+    done = plan(*arguments)
+
+    assert done.returncode == code
+    assert text in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
