@@ -14,7 +14,7 @@ SMALLEST_SHARE = 1e-3
 _WIDTHS = (0.3, 0.7, 1.2)
 """Standard deviations of the log shares about a centre: near it, by a factor of two, of three."""
 _FACTOR = 30.0
-"""Equal parts of 7 domains, 0.14, become 0.005 to all. With 6, runs on 32 mixtures led to worse optima than random ones:
+"""Equal parts of 7 domains, 0.14, become 0.005 to all. With 6, 32 runs led to worse optima than random ones did:
 the best mixture was outside what was tried (`tests/benchmarks/designs.py`, `transfer`, 7 domains)."""
 _INSIDE = (0.01, 0.08)
 """How far a mixture is drawn from the box's sides towards its centre, so that two seldom share a proportion."""
