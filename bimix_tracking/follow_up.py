@@ -117,7 +117,9 @@ def next_runs(
             f"{len(obs.runs)} runs don't tell what they leave unsure: that takes at least {MIN_RUNS}. "
             "Plan a pilot (bimix plan DOMAIN…) instead"
         )
-    recommended = recommend(fit, tokens, weights=weights)
+    recommended = recommend(
+        fit, tokens, weights=weights, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs
+    )
     box = constrain(fit.domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
     rng = np.random.default_rng(seed)
     if replicates is None:

@@ -83,8 +83,10 @@ class Recommendation:
 
     @property
     def inside_noise(self) -> bool:
-        """Whether the interval of the gain holds 0: then the sweep doesn't show that anything is won."""
-        return self.gain <= 0 or (self.uncertainty is not None and self.uncertainty.gain[0] <= 0)
+        """Whether the interval of the gain holds 0, or the reference is nearly optimal: a run of each couldn't tell."""
+        unsure = self.uncertainty is not None and self.uncertainty.gain[0] <= 0
+        near = self.near_optimal is not None and self.gain <= self.near_optimal.tolerance
+        return self.gain <= 0 or unsure or near
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""

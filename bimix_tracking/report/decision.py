@@ -31,6 +31,8 @@ def verdict(rec: Recommendation) -> str:
         return ""
     if rec.gain <= 0:
         return "Nothing to win over the reference, by the fitted law. "
+    if rec.uncertainty is not None and rec.uncertainty.gain[0] > 0:
+        return "The gain is inside the noise of a single run: one run of each mixture could not show it. "
     return "The gain is inside the noise: this sweep doesn't show that the recommended mixture beats the reference. "
 
 

@@ -49,6 +49,18 @@ def test_a_gain_inside_the_noise_is_the_first_line_of_every_page() -> None:
     assert markdown.escape(first) in found.note().splitlines()[0]
 
 
+def test_a_gain_that_one_run_of_each_could_not_show_is_inside_the_noise_too() -> None:
+    found = analysis(0.004, reference=Mixture({"a": 0.1, "b": 0.26, "c": 0.64}))
+    rec = found.recommendation
+
+    assert rec.uncertainty is not None
+    assert rec.near_optimal is not None
+    assert 0 < rec.gain <= rec.near_optimal.tolerance
+    assert rec.inside_noise
+    expected = "of a single run" if rec.uncertainty.gain[0] > 0 else "this sweep doesn't show"
+    assert expected in verdict(rec)
+
+
 def test_a_gain_beyond_the_noise_is_answered_at_once() -> None:
     found = analysis(reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
 
