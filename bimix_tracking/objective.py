@@ -62,7 +62,7 @@ class WeightedLoss:
         for name, law_fit in (fit.members or {fit.law: fit}).items():
             targets = list(law_fit.targets)
             share = {t: fit.targets[t].parameters.get(name, 0.0) if fit.members else 1.0 for t in fit.targets}
-            level = {t: np.exp(level_at(fit.levels.get(t, ()), np.array([tokens]))[0]) for t in fit.targets}
+            level = {t: np.exp(level_at(levels, np.array([tokens]))[0]) for t, levels in fit.levels.items()}
             used = [t for t in targets if t in share and weights.get(t, 0.0) * share[t] > 0]
             if not used:
                 continue
@@ -76,7 +76,7 @@ class WeightedLoss:
                     law=find_law(law_fit.law),
                     theta=np.stack(told)[None] if theta is None else theta[name][:, at],
                     own=np.array([law_fit.own(t) for t in used], np.intp),
-                    weight=np.array([weights[t] * share[t] * level[t] for t in used]),
+                    weight=np.array([weights[t] * share[t] * level.get(t, 1.0) for t in used]),
                     scale=law_fit.scale,
                     floor=law_fit.floor if floor is None else floor,
                 )

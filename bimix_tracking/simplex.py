@@ -152,12 +152,27 @@ def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array, missing
         # A domain whose bounds are one number has no side to leave.
         pinned = lower == upper
         next_low, next_high = next_low | pinned, next_high & ~pinned
-        if (next_low == at_low).all() and (next_high == at_high).all():
+        circling = ((next_low != at_low) | (next_high != at_high)).any(-1)
+        if not circling.any():
             break
         at_low, at_high = next_low, next_high
-    # Where the sets went round in a circle the step may leave the box.
+    # Where the sets went round in a circle the step may leave the box, or go up.
+    step[circling] = _diagonal(
+        g[circling], np.abs(h[circling]).sum(-1), lower[circling], upper[circling], missing[circling]
+    )
     even = ((1 - missing) / size)[:, None]
     return np.asarray(onto_simplex(step + even, lower + even, upper + even) - even, np.float64)
+
+
+def _diagonal(gradient: Array, bend: Array, lower: Array, upper: Array, missing: Array) -> Array:
+    """Return the step of the model whose bend is a diagonal above the true one: short, but down."""
+    low = -(gradient + bend * upper).max(-1, keepdims=True) - 1
+    high = -(gradient + bend * lower).min(-1, keepdims=True) + 1
+    for _ in range(_HALVINGS * 2):
+        middle = (low + high) / 2
+        much = np.clip(-(gradient + middle) / bend, lower, upper).sum(-1, keepdims=True) > missing[:, None]
+        low, high = np.where(much, middle, low), np.where(much, high, middle)
+    return np.asarray(np.clip(-(gradient + (low + high) / 2) / bend, lower, upper), np.float64)
 
 
 def _shortened(

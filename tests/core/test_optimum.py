@@ -702,3 +702,16 @@ def test_the_noise_of_a_run_is_the_tolerance(sweep: MakeSweep) -> None:
     # Three losses of about 2.5 nats with 1 % of noise each.
     assert rec.near_optimal.tolerance == pytest.approx(found.run_noise(dict.fromkeys(TRUE, 1.0)))
     assert rec.near_optimal.tolerance == pytest.approx(0.01 * 2.5 * 3**0.5, rel=0.5)
+
+
+def test_an_active_set_that_goes_round_in_a_circle_still_ends_at_the_optimum() -> None:
+    names = tuple(f"d{i}" for i in range(5))
+    low = (0.19736842105263158, 0.19736842105263158, 0.39473684210526316, 0.09868421052631579, 0.049342105263157895)
+    high = (0.5105263157894737, 0.5105263157894737, 0.4585526315789473, 0.12401315789473684, 0.09013157894736842)
+
+    found = recommend(
+        made("ensemble", 0, names), TOKENS, bounds=dict(zip(names, zip(low, high, strict=True), strict=True))
+    )
+
+    assert found.kkt_residual <= 1e-8
+    assert found.agree[0] == found.agree[1]
