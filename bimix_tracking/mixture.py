@@ -114,7 +114,7 @@ class Mixture(Mapping[str, float]):
             document = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a safe one
         except OSError as error:
             raise MixtureError(f"{path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 99; a thousand brackets
             why = _in_a_line(error)
             raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {why}") from error
         if not isinstance(document, dict) or not isinstance(document.get("mixture"), dict):

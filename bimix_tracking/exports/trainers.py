@@ -129,6 +129,7 @@ def llamafactory(of: Request) -> str:
     interleave_over waits until every data set is exhausted, so a probability of 0 is left out. Read back with
     llamafactory 0.9.5.
     """
+    of.refuse_references("LLaMA-Factory")
     names = [of.path(domain) for domain in of.used]
     for domain, name in zip(of.used, names, strict=True):
         if "," in name:

@@ -296,7 +296,7 @@ def test_a_name_that_a_parser_would_take_for_something_else_needs_a_path() -> No
     with pytest.raises(MixtureError, match=r"domain 'a,b' cannot be called 'a,b' there: give it a dataset name"):
         export(Mixture({"a,b": 1.0}), "llamafactory")
     reference = Mixture({"${oc.env:HOME}": 1.0})
-    for fmt in ("nemo", "streaming"):
+    for fmt in ("nemo", "streaming", "llamafactory"):
         with pytest.raises(MixtureError, match=r"for a reference, so domain '\$\{oc.env:HOME\}' cannot stand"):
             export(reference, fmt)
         assert "${data}/web" in export(reference, fmt, paths={"${oc.env:HOME}": "${data}/web"})  # which may be meant

@@ -164,6 +164,8 @@ def test_a_file_that_holds_no_mixture_is_refused(text: str, tmp_path: Path) -> N
         (b"mixture: {[a]: 1.0}", "found unhashable key in line 1, column 11"),
         (b"mixture: {a: 1.0}\nother: {1: 2, 1: 3}", "1 stands twice, again in line 2"),
         (b"a: 1", "holds no mapping"),
+        (b"mixture: {a: 1.0}\nmade: 2026-99-01", "month must be in 1..12"),
+        (b"mixture: " + 3000 * b"[", "maximum recursion depth exceeded"),
         (b"mixture: {1: 1.0}", "domain names must be strings, got 1"),
         (b"\xff\xfe\x00", "holds no mapping"),
     ],
