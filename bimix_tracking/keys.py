@@ -30,10 +30,16 @@ DOMAIN_TOKENS = "bimix_tokens"
 """Loss-bearing training tokens of a domain, since the start of the run."""
 SHARE = "bimix_share"
 """Realised proportion of a domain: its tokens over all tokens, since the start of the run."""
+NOMINAL = "bimix_nominal"
+"""Proportion of a domain that the mixture asked for since the last record."""
+EVAL_BPB = "bimix_eval_bpb"
+"""Evaluation loss of a domain in bits per byte of its text."""
+ENTROPIES = ("bimix_entropy_shannon", "bimix_entropy_joint", "bimix_entropy_conditional")
+"""Entropies of a domain's tokens as sampled so far, nats: of a token, of two neighbours, of a token given the last."""
 NONFINITE = "bimix_nonfinite"
 """Loss values of a domain that were NaN or infinite and therefore left out, since the last record."""
 
-QUANTITIES = (TRAIN_LOSS, EVAL_LOSS, EVAL_TOKENS, DOMAIN_TOKENS, SHARE, NONFINITE)
+QUANTITIES = (TRAIN_LOSS, EVAL_LOSS, EVAL_TOKENS, EVAL_BPB, DOMAIN_TOKENS, SHARE, NOMINAL, *ENTROPIES, NONFINITE)
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 _HASHED = re.compile(r".*_[0-9a-f]{8}")

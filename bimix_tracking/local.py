@@ -40,11 +40,31 @@ class JsonlTracker:
     """
 
     def __init__(self, uri: str, *, run_name: str | None = None) -> None:
-        self.directory = _inside(_path(uri), run_name or uuid.uuid4().hex[:12])
+        self.run_id: str | None = run_name or uuid.uuid4().hex[:12]
+        self._root = _path(uri)
+        self.directory = _inside(self._root, self.run_id)
+        self._open = False
+
+    def resume(self, run_id: str, rows: int) -> None:
+        """Go on in that folder, after its first `rows` rows."""
+        directory = _inside(self._root, run_id)
+        if not directory.is_dir():
+            return
+        self.run_id, self.directory, self._open = run_id, directory, True
+        (directory / _FINISHED).unlink(missing_ok=True)
+        if (directory / _ROWS).exists():
+            kept = (directory / _ROWS).read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
+            (directory / _ROWS).write_text("".join(kept), encoding="utf-8")
 
     def start(self, manifest: RunManifest) -> None:
-        """Make the folder and write the manifest."""
+        """Make the folder and write the manifest; rows of an earlier run of that name are put aside."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        if not self._open:
+            self._open = True
+            for name in (_ROWS, _CURVES, _FINISHED):
+                old = self.directory / name
+                if old.exists():
+                    old.rename(self.directory / f"{name}.{old.stat().st_mtime_ns}.old")
         self.write_artifact(_MANIFEST, json.dumps(manifest.to_dict(), indent=1))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:

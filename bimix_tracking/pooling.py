@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from bimix_tracking.tracking import RunManifest, RunRecord
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
+DRIFT = 0.05
+"""Relative difference between realised and nominal proportion above which the page says so."""
 LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
 
 
@@ -46,7 +49,8 @@ def pool(
     rows: list[tuple[object, ...]] = []
     used: dict[str, RunRecord] = {}
     mixtures: dict[str, dict[str, float]] = {}
-    for label, record in zip(_labels(records), records, strict=True):
+    for label, whole in zip(_labels(records), records, strict=True):
+        record, later = _before_change(whole)
         notes += [Note("set aside", reason, count, run=label) for reason, count in record.set_aside.items()]
         of_run = _loss_rows(label, record)
         if record.set_aside and not record.rows:
@@ -59,6 +63,12 @@ def pool(
             used[label] = record
             mixtures[label] = dict(record.manifest.mixture)
             rows += of_run
+            notes += _drifted(label, record)
+            if later:
+                reason = (
+                    f"evaluated after the mixture changed at step {record.manifest.schedule[0][0]}: a law has one a run"
+                )
+                notes.append(Note("set aside", reason, later, run=label))
     _agreed("domains", used, lambda manifest: ", ".join(sorted(manifest.domains)))
     shared = {
         "tokenizer": _agreed("tokenizer", used, lambda manifest: manifest.tokenizer),
@@ -93,6 +103,36 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
 def _first(runs: Iterable[str], most: int = 5) -> str:
     names = list(runs)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _before_change(record: RunRecord) -> tuple[RunRecord, int]:
+    """Return the run up to where its mixture first changes, and how many rows come after that."""
+    if not record.manifest.schedule:
+        return record, 0
+    change = record.manifest.schedule[0][0]
+    rows = [row for row in record.rows if row[keys.STEP] <= change]
+    return dataclasses.replace(record, rows=rows), len(record.rows) - len(rows)
+
+
+def _drifted(label: str, record: RunRecord) -> list[Note]:
+    """Return a note for each domain whose tokens were in the end another part of all than the mixture says."""
+    short_to_name = keys.slugs(record.manifest.domains)
+    shares: dict[str, float] = {}
+    for row in record.rows:
+        found = {keys.parse(metric, short_to_name): value for metric, value in row.items()}
+        shares |= {key[1]: value for key, value in found.items() if key and key[0] == keys.SHARE}
+    nominal: Mapping[str, float] = record.manifest.mixture or {}
+    off = {d: v for d, v in shares.items() if abs(v - nominal.get(d, 0.0)) > max(DRIFT * nominal.get(d, 0.0), 0.001)}
+    return [
+        Note(
+            "used as told",
+            f"its share of the tokens was {share:.4g}, the mixture says {nominal.get(d, 0.0):.4g}",
+            1,
+            label,
+            d,
+        )
+        for d, share in off.items()
+    ]
 
 
 def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:

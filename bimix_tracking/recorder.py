@@ -8,72 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import uuid
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking import keys
+from bimix_tracking.delivery import Delivery
+from bimix_tracking.drift import Drift
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.tracking import CURVES, SCHEMA, RunManifest, Tracker
-
-
-@dataclass
-class DomainSums:
-    """Sums by domain over some tokens; they add.
-
-    Args:
-        loss: Σ of the finite losses, nats, float64, shape (domains,).
-        tokens: How many losses that is, int64, shape (domains,).
-        nonfinite: How many losses were NaN or infinite and are in neither, int64, shape (domains,).
-        labels: Σ of the target token ids, int64, shape (domains,): tells evaluation sets apart.
-    """
-
-    loss: npt.NDArray[np.float64]
-    tokens: npt.NDArray[np.int64]
-    nonfinite: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-
-    @classmethod
-    def zeros(cls, domains: int) -> DomainSums:
-        """Return empty sums over `domains` domains."""
-        return cls(np.zeros(domains), *(np.zeros(domains, np.int64) for _ in range(3)))
-
-    def __iadd__(self, other: DomainSums) -> Self:
-        self.loss = self.loss + other.loss
-        self.tokens = self.tokens + other.tokens
-        self.nonfinite = self.nonfinite + other.nonfinite
-        self.labels = self.labels + other.labels
-        return self
-
-    def to_lists(self) -> dict[str, list[float]]:
-        """Return the sums as JSON types."""
-        return {name: values.tolist() for name, values in vars(self).items()}
-
-    @classmethod
-    def from_lists(cls, lists: Mapping[str, Sequence[float]]) -> DomainSums:
-        """Read what `to_lists` wrote."""
-        names = ("tokens", "nonfinite", "labels")
-        return cls(np.array(lists["loss"], float), *(np.array(lists[name], np.int64) for name in names))
+from bimix_tracking.sums import DomainSums, check_ids
+from bimix_tracking.tracking import SCHEMA, RunManifest, Tracker
 
 
 class DomainLossRecorder:
     """Token-weighted losses, tokens and realised shares of each domain, from sums to rows to a tracker.
 
     For domain i: loss_i = Σ nll / Σ tokens over the tokens since the last record; tokens_i is cumulative over
-    training; share_i = tokens_i / Σ_j tokens_j. A domain without tokens emits nothing.
+    training; share_i = tokens_i / Σ_j tokens_j. A domain without tokens emits nothing. If the realised shares leave
+    the nominal mixture by more than sampling noise, a warning says so, once.
 
     Args:
         domains: Names, in the order of the domain ids.
         mixture: The nominal mixture of the run.
         tracker: Where rows go; without one they are only returned.
+        schedule: Changes of the mixture in mid-run, {step: mixture}: in force after that many steps. Also see
+            `set_mixture`.
         manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `model_size`, `batch_tokens`.
 
     Raises:
@@ -82,8 +46,8 @@ class DomainLossRecorder:
     >>> recorder = DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.5})
     >>> recorder.add([0, 0, 1], [2.0, 4.0, 1.0])
     >>> row = recorder.log_train(step=1)
-    >>> row["bimix_train_loss/code"], row["bimix_share/web"], row["bimix/tokens"]
-    (3.0, 0.3333333333333333, 3.0)
+    >>> row["bimix_train_loss/code"], row["bimix_share/web"], row["bimix_nominal/web"], row["bimix/tokens"]
+    (3.0, 0.3333333333333333, 0.5, 3.0)
     """
 
     def __init__(
@@ -91,18 +55,21 @@ class DomainLossRecorder:
         domains: Sequence[str],
         mixture: Mapping[str, float] | None = None,
         tracker: Tracker | None = None,
+        *,
+        schedule: Mapping[int, Mapping[str, float]] | None = None,
         **manifest: Any,
     ) -> None:
-        nominal = mixture if mixture is None or isinstance(mixture, Mixture) else Mixture(mixture)
-        self.manifest = RunManifest(domains=tuple(domains), mixture=nominal, **manifest)
-        self.tracker = tracker
+        changes = tuple((step, _mixture(changed)) for step, changed in sorted((schedule or {}).items()))
+        nominal = None if mixture is None else _mixture(mixture)
+        self.manifest = RunManifest(domains=tuple(domains), mixture=nominal, schedule=changes, **manifest)
+        self._delivery = Delivery(tracker)
         self._slugs = list(keys.slugs(self.manifest.domains))
         self._train = DomainSums.zeros(len(domains))
         self._eval = DomainSums.zeros(len(domains))
         self._tokens = np.zeros(len(domains), np.int64)
+        self._drift = Drift(len(domains))
         self._curves: dict[int, dict[str, float]] = {}
-        self._undelivered: list[tuple[dict[str, float], int]] = []
-        self._started = False
+        self._step = 0
         self._warned: set[str] = set()
 
     @property
@@ -110,9 +77,38 @@ class DomainLossRecorder:
         """The domain names, in the order of the domain ids."""
         return self.manifest.domains
 
+    @property
+    def tracker(self) -> Tracker | None:
+        """Where rows go."""
+        return self._delivery.tracker
+
+    @property
+    def step(self) -> int:
+        """The step of the last training row."""
+        return self._step
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there are evaluation losses that no row holds yet."""
+        return bool(self._eval)
+
+    def mute(self) -> None:
+        """Write nothing from here on: of several processes with the same sums, one other writes."""
+        self._delivery = Delivery(None)
+
     def start(self) -> None:
         """Open the run at the tracker now, rather than at the first row."""
-        self._redeliver()
+        self._delivery.start(self.manifest)
+
+    def set_mixture(self, mixture: Mapping[str, float], step: int) -> None:
+        """Say that training goes on with another mixture after `step` steps: logged, and told to the analyzer.
+
+        Raises:
+            MixtureError: A mixture over other domains, or a step before an earlier change.
+        """
+        change = (step, _mixture(mixture))
+        self.manifest = dataclasses.replace(self.manifest, schedule=(*self.manifest.schedule, change))
+        self.start()
 
     def add(
         self,
@@ -120,6 +116,7 @@ class DomainLossRecorder:
         loss_sums: npt.ArrayLike,
         token_counts: npt.ArrayLike = 1,
         *,
+        byte_counts: npt.ArrayLike = 0,
         split: str = "train",
     ) -> None:
         """Add losses of tokens, or of sequences.
@@ -129,6 +126,7 @@ class DomainLossRecorder:
                 (batch,) go with losses of shape (batch, time).
             loss_sums: Σ of token losses in nats, for each id. For single tokens, their losses.
             token_counts: How many tokens that is, for each id; broadcast likewise. For single tokens, 1; masked, 0.
+            byte_counts: How many bytes of text these tokens are, for each id: gives bits per byte.
             split: `train` or `eval`.
 
         Raises:
@@ -138,43 +136,60 @@ class DomainLossRecorder:
         ids = np.asarray(domain_ids)
         if ids.size and not np.issubdtype(ids.dtype, np.integer):
             raise RecorderError(f"domain ids must be integers, got {ids.dtype}; names go to `domains`")
-        counts = np.asarray(token_counts, np.float64)
-        whole = np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts))
-        if not whole.all():
-            raise RecorderError(f"token counts must be whole numbers from 0 on, got {counts[~whole].ravel()[0]:g}")
+        counts = _counts("token counts", token_counts, losses.shape)
+        of_text = _counts("byte counts", byte_counts, losses.shape)
         ids = _from_left("domain ids", ids, losses.shape)
-        counts = _from_left("token counts", counts, losses.shape).astype(np.int64)
         check_ids(ids.min(initial=0), ids.max(initial=0), self.domains)
         losses = losses.ravel()
         bad = ~np.isfinite(losses) & (counts > 0)
         good = np.where(bad, 0, counts)
-        size = len(self.domains)
-        sums = DomainSums.zeros(size)
+        sums = DomainSums.zeros(len(self.domains))
         np.add.at(sums.loss, ids, np.where(good > 0, losses, 0.0))
         np.add.at(sums.tokens, ids, good)
         np.add.at(sums.nonfinite, ids, np.where(bad, counts, 0))
+        np.add.at(sums.bytes, ids, np.where(bad, 0, of_text))
         self.add_sums(sums, split=split)
 
     def add_sums(self, sums: DomainSums, *, split: str = "train") -> None:
         """Add sums that were made elsewhere, such as on an accelerator."""
         if split == "train":
             self._train += sums
-            self._tokens = self._tokens + sums.tokens
+            self._tokens = self._tokens + sums.tokens + sums.unmeasured
         elif split == "eval":
             self._eval += sums
         else:
             raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
 
-    def log_train(self, step: int) -> dict[str, float]:
-        """Emit the training losses since the last such row, tokens and shares so far, and forget the window."""
+    def discard(self, split: str) -> None:
+        """Forget the sums of a split that no row holds yet; tokens that were trained on stay counted."""
+        if split == "train":
+            self._train = DomainSums.zeros(len(self.domains))
+        else:
+            self._eval = DomainSums.zeros(len(self.domains))
+
+    def log_train(self, step: int, more: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Emit the training losses since the last such row, tokens and shares so far, and forget the window.
+
+        Args:
+            step: Optimizer steps taken.
+            more: Metrics to go into the same row.
+        """
         row = self._row(step, keys.TRAIN_LOSS, self._train)
-        total = float(self._tokens.sum())
+        nominal = self.manifest.nominal(self._step, step)
+        row |= self._shares()
         for short, tokens in zip(self._slugs, self._tokens.tolist(), strict=True):
-            if total > 0:
+            if self._tokens.any():
                 row[f"{keys.DOMAIN_TOKENS}/{short}"] = float(tokens)
-                row[f"{keys.SHARE}/{short}"] = tokens / total
+        if nominal is not None:
+            row |= {f"{keys.NOMINAL}/{short}": share for short, share in zip(self._slugs, nominal, strict=True)}
+            self._drift.add(self._train.tokens + self._train.unmeasured, np.array(nominal))
+            told = self._drift.told(self.domains)
+            if told:
+                self._warn_once("drift", f"at step {step}, {told}")
+        row |= more or {}
         self._train = DomainSums.zeros(len(self.domains))
-        self._deliver(row, step)
+        self._step = step
+        self._delivery.add(row, step, self.manifest)
         return row
 
     def log_eval(self, step: int) -> dict[str, float]:
@@ -183,18 +198,22 @@ class DomainLossRecorder:
         Returns:
             The row; empty where nothing was evaluated.
         """
-        if not (self._eval.tokens.any() or self._eval.nonfinite.any()):
+        if not self._eval:
             return {}
         if self.manifest.eval_set is None:
             self.manifest = dataclasses.replace(self.manifest, eval_set=self._fingerprint())
-            self._started = False  # the manifest has grown
+            self._delivery.start(self.manifest)  # the manifest has grown
         row = self._row(step, keys.EVAL_LOSS, self._eval)
-        for short, tokens in zip(self._slugs, self._eval.tokens.tolist(), strict=True):
+        columns = (self._slugs, self._eval.loss.tolist(), self._eval.tokens.tolist(), self._eval.bytes.tolist())
+        for short, loss, tokens, of_text in zip(*columns, strict=True):
             if tokens:
                 row[f"{keys.EVAL_TOKENS}/{short}"] = float(tokens)
+            if tokens and of_text:
+                row[f"{keys.EVAL_BPB}/{short}"] = loss / math.log(2) / of_text
         self._eval = DomainSums.zeros(len(self.domains))
-        self._curves.setdefault(step, {}).update(row)
-        self._deliver(row, step)
+        # The curves are what a law is fitted to: they say what the proportions really were, too.
+        self._curves.setdefault(step, {}).update(row | self._shares())
+        self._delivery.add(row, step, self.manifest)
         return row
 
     def finish(self, step: int | None = None) -> None:
@@ -205,16 +224,9 @@ class DomainLossRecorder:
         """
         if step is not None:
             self.log_eval(step)
-            if self._train.tokens.any():
+            if self._train:
                 self.log_train(step)
-        if self.tracker is None:
-            return
-        tracker = self.tracker
-        self._redeliver()
-        curves = json.dumps(self.curves(), indent=1)
-        delivered = not self._undelivered and self._guarded(lambda: tracker.write_artifact(CURVES, curves))
-        if not (self._guarded(tracker.finish) and delivered):
-            self._save_locally(curves)
+        self._delivery.finish(self.manifest, self.curves())
 
     def curves(self) -> dict[str, Any]:
         """Return the run's manifest and every row with an evaluation: the content of `bimix/curves.json`."""
@@ -228,11 +240,15 @@ class DomainLossRecorder:
             "train": self._train.to_lists(),
             "eval": self._eval.to_lists(),
             "tokens": self._tokens.tolist(),
+            "drift": self._drift.to_lists(),
+            "step": self._step,
+            "warned": sorted(self._warned),
             "curves": [[step, row] for step, row in self._curves.items()],
+            "delivery": self._delivery.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict` of a recorder over the same domains.
+        """Continue from `state_dict` of a recorder over the same domains, in the same run at the tracker.
 
         Raises:
             RecorderError: The state is of other domains.
@@ -240,21 +256,27 @@ class DomainLossRecorder:
         manifest = RunManifest.from_dict(state["manifest"])
         if manifest.domains != self.domains:
             raise RecorderError(f"the checkpoint has domains {manifest.domains}, this run {self.domains}")
-        self.manifest = dataclasses.replace(self.manifest, eval_set=manifest.eval_set)
+        known = {name: getattr(manifest, name) for name in ("eval_set", "schedule")}
+        self.manifest = dataclasses.replace(
+            self.manifest, **{n: v or getattr(self.manifest, n) for n, v in known.items()}
+        )
         self._train = DomainSums.from_lists(state["train"])
         self._eval = DomainSums.from_lists(state["eval"])
         self._tokens = np.array(state["tokens"], np.int64)
+        self._drift = Drift.from_lists(state["drift"])
+        self._step = int(state["step"])
+        self._warned = set(state["warned"])
         self._curves = {int(step): dict(row) for step, row in state["curves"]}
+        self._delivery.load_state_dict(state["delivery"])
+
+    def _shares(self) -> dict[str, float]:
+        total = float(self._tokens.sum())
+        shares = zip(self._slugs, self._tokens.tolist(), strict=True)
+        return {f"{keys.SHARE}/{short}": tokens / total for short, tokens in shares} if total else {}
 
     def _row(self, step: int, quantity: str, sums: DomainSums) -> dict[str, float]:
         row = {keys.STEP: float(step), keys.TOKENS: float(self._tokens.sum())}
-        columns = (
-            self._slugs,
-            self.domains,
-            sums.loss.tolist(),
-            sums.tokens.tolist(),
-            sums.nonfinite.tolist(),
-        )
+        columns = (self._slugs, self.domains, sums.loss.tolist(), sums.tokens.tolist(), sums.nonfinite.tolist())
         for short, name, loss, tokens, nonfinite in zip(*columns, strict=True):
             if tokens:
                 row[f"{quantity}/{short}"] = loss / tokens
@@ -273,56 +295,23 @@ class DomainLossRecorder:
         content = repr([self.domains, evaluated.tolist(), self._eval.labels.tolist()])
         return "sums:" + hashlib.sha256(content.encode()).hexdigest()[:12]
 
-    def _deliver(self, row: dict[str, float], step: int) -> None:
-        if self.tracker is None:
-            return
-        self._undelivered.append((row, step))
-        # After a failure training isn't held up again: rows wait for `finish`.
-        if "tracker" not in self._warned:
-            self._redeliver()
-
-    def _redeliver(self) -> None:
-        tracker = self.tracker
-        if tracker is None:
-            return
-        if not self._started:
-            self._started = self._guarded(lambda: tracker.start(self.manifest))
-        while self._started and self._undelivered:
-            row, step = self._undelivered[0]
-            if not self._guarded(lambda row=row, step=step: tracker.log(row, step)):  # type: ignore[misc]
-                return
-            self._undelivered.pop(0)
-
-    def _guarded(self, call: Callable[[], None]) -> bool:
-        """Return whether the tracker took the call: a training run must not die because its tracker did."""
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001  # whatever a tracker raises, training goes on
-            self._warn_once(
-                "tracker",
-                f"the tracker failed ({type(error).__name__}: {error}). Training goes on; "
-                "rows are kept and sent again when the run finishes",
-            )
-            return False
-        return True
-
-    def _save_locally(self, curves: str) -> None:
-        directory = Path("bimix-undelivered") / uuid.uuid4().hex[:12]
-        rows = "".join(json.dumps({keys.STEP: step, **row}) + "\n" for row, step in self._undelivered)
-        what = f"the run's evaluations and {len(self._undelivered)} undelivered rows"
-        said = f"{what} are in {directory}; jsonl:{directory.parent} reads them"
-        try:
-            directory.mkdir(parents=True)
-            (directory / Path(CURVES).name).write_text(curves, encoding="utf-8")
-            (directory / "rows.jsonl").write_text(rows, encoding="utf-8")
-        except OSError as error:  # nor does training die because a disk is full
-            said = f"{what} could not be saved in {directory.parent} and are lost: {error}"
-        warnings.warn(f"the tracker didn't take everything: {said}", stacklevel=3)
-
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:
             self._warned.add(topic)
             warnings.warn(message, stacklevel=4)
+
+
+def _mixture(mixture: Mapping[str, float]) -> Mixture:
+    return mixture if isinstance(mixture, Mixture) else Mixture(mixture)
+
+
+def _counts(what: str, counts: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return one whole number a loss."""
+    given = np.asarray(counts, np.float64)
+    whole = np.isfinite(given) & (given >= 0) & (given == np.floor(given))
+    if not whole.all():
+        raise RecorderError(f"{what} must be whole numbers from 0 on, got {given[~whole].ravel()[0]:g}")
+    return _from_left(what, given, shape).astype(np.int64)
 
 
 def _from_left(what: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -330,20 +319,3 @@ def _from_left(what: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> n
     if values.shape != shape[: values.ndim]:
         raise RecorderError(f"{what} of shape {values.shape} don't fit losses of shape {shape}")
     return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape).ravel()
-
-
-def check_ids(lowest: int, highest: int, domains: Sequence[str]) -> None:
-    """Raise if a domain id is outside the list.
-
-    Raises:
-        RecorderError: Names the id and the list.
-
-    >>> check_ids(0, 2, ["code", "web"])
-    Traceback (most recent call last):
-    bimix_tracking.errors.RecorderError: domain id 2 is outside 0..1 (0 'code', 1 'web')
-    """
-    for id_ in (lowest, highest):
-        if not 0 <= id_ < len(domains):
-            named = ", ".join(f"{i} {name!r}" for i, name in enumerate(domains[:8]))
-            more = ", …" if len(domains) > 8 else ""
-            raise RecorderError(f"domain id {id_} is outside 0..{len(domains) - 1} ({named}{more})")

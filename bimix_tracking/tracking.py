@@ -48,6 +48,7 @@ class RunManifest:
         eval_set: Anything that names the evaluation data; without one, the recorder sums it up itself.
         model_size: Trainable parameters.
         batch_tokens: Tokens of one optimizer step.
+        schedule: Changes of the mixture during the run, as (step, mixture): from the step after it on.
     """
 
     domains: tuple[str, ...]
@@ -58,16 +59,41 @@ class RunManifest:
     eval_set: str | None = None
     model_size: int | None = None
     batch_tokens: int | None = None
+    schedule: tuple[tuple[int, Mixture], ...] = ()
 
     def __post_init__(self) -> None:
         check_domains(self.domains)
-        if self.mixture is not None:
-            unknown = [name for name in self.mixture if name not in self.domains]
+        for mixture in (self.mixture, *(mixture for _, mixture in self.schedule)):
+            unknown = [name for name in mixture or () if name not in self.domains]
             if unknown:
                 raise MixtureError(
                     f"the mixture has unknown {', '.join(map(repr, unknown))}; "
                     f"the domains are {', '.join(map(repr, self.domains))}"
                 )
+        steps = [0, *(step for step, _ in self.schedule)]
+        if steps != sorted(set(steps)):
+            raise MixtureError(f"the steps at which the mixture changes must rise and be above 0, got {steps[1:]}")
+        if self.schedule and self.mixture is None:
+            raise MixtureError("a schedule needs the mixture that the run starts with")
+
+    def nominal(self, after: int, to: int) -> list[float] | None:
+        """Return the proportions asked for in steps after+1 … to, on average, by domain.
+
+        >>> changing = RunManifest(("a", "b"), Mixture({"a": 1, "b": 0}), schedule=((10, Mixture({"a": 0, "b": 1})),))
+        >>> changing.nominal(0, 10), changing.nominal(5, 15), changing.nominal(10, 15)
+        ([1.0, 0.0], [0.5, 0.5], [0.0, 1.0])
+        """
+        if self.mixture is None:
+            return None
+        total = [0.0] * len(self.domains)
+        to = max(to, after + 1)
+        phases = [(0, self.mixture), *self.schedule]
+        for (start, mixture), (end, _) in zip(phases, [*phases[1:], (to, self.mixture)], strict=True):
+            steps = min(end, to) - max(start, after)
+            if steps > 0:
+                weight = steps / (to - after)
+                total = [t + weight * mixture.get(name, 0.0) for t, name in zip(total, self.domains, strict=True)]
+        return total
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as JSON types; what isn't known is left out."""
@@ -81,6 +107,7 @@ class RunManifest:
             "eval_set": self.eval_set,
             "model_size": self.model_size,
             "batch_tokens": self.batch_tokens,
+            "schedule": [[step, dict(mixture)] for step, mixture in self.schedule] or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -97,9 +124,15 @@ class RunManifest:
         domains, mixture = fields.get("domains"), fields.get("mixture")
         if not isinstance(domains, list | tuple) or not isinstance(mixture, Mapping | None):
             raise BimixError("the manifest needs a list 'domains' and, if any, a mapping 'mixture'")
+        schedule = fields.get("schedule") or ()
+        try:
+            changes = tuple((int(step), Mixture(changed)) for step, changed in schedule)
+        except (TypeError, ValueError, OverflowError):
+            raise BimixError(f"'schedule' of the manifest must be [[step, mixture], …], got {schedule!r}") from None
         return cls(
             domains=tuple(domains),
             mixture=None if mixture is None else Mixture(mixture),
+            schedule=changes,
             role=str(fields.get("role", "train")),
             **{name: _maybe(str, name, fields) for name in ("sweep", "tokenizer", "eval_set")},
             **{name: _maybe(int, name, fields) for name in ("model_size", "batch_tokens")},
@@ -155,7 +188,16 @@ class WriteBack:
 
 
 class Tracker(Protocol):
-    """Where a training run's numbers go. One instance a run; only the main process has one."""
+    """Where a training run's numbers go. One instance a run; only the main process writes to it."""
+
+    run_id: str | None
+    """The run's id at the tracker, once there is one: what a resumed process goes on with."""
+
+    def resume(self, run_id: str, rows: int) -> None:
+        """Go on with that run, before `start`. What came after its first `rows` rows will be sent again.
+
+        A run that a host's own tracker has open wins over it.
+        """
 
     def start(self, manifest: RunManifest) -> None:
         """Adopt the run in progress or open one, and note the manifest. Called again when that grows."""

@@ -85,6 +85,11 @@ def run_trainer(folder: Path, callback: DomainLossCallback | None, **options: An
 class Rows(list[dict[str, float]]):
     """A tracker that keeps the rows it was given."""
 
+    run_id = None
+
+    def resume(self, run_id: str, rows: int) -> None:
+        raise AssertionError(run_id)
+
     def start(self, manifest: Any) -> None:
         self.manifest = manifest
 

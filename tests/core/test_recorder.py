@@ -31,6 +31,11 @@ class Tracker:
         self.manifests: list[RunManifest] = []
         self.files: dict[str, str] = {}
         self.ended = False
+        self.run_id: str | None = None
+        self.resumed: tuple[str, int] | None = None
+
+    def resume(self, run_id: str, rows: int) -> None:
+        self.resumed = (run_id, rows)
 
     def _perhaps(self, what: str) -> None:
         if what == self.fails and self.times > 0:

@@ -134,7 +134,13 @@ class MlflowTracker:
         self._run_name = run_name
         self._owned = False
         self._continued = False
+        self._whole = False
+        self._resumed: str | None = None
         self.run_id: str | None = None
+
+    def resume(self, run_id: str, rows: int) -> None:
+        """Go on with that run: where a step is then logged twice, the newest counts when it is read back."""
+        self._resumed, self._whole = run_id, True
 
     def start(self, manifest: RunManifest) -> None:
         """Adopt or create the run and write the manifest as tags."""
@@ -154,7 +160,7 @@ class MlflowTracker:
 
     def write_artifact(self, path: str, text: str) -> None:
         """Write a text artifact, over an earlier one of that path."""
-        if path == CURVES and self._continued:
+        if path == CURVES and self._continued and not self._whole:
             return  # it would hold only what came after the interruption; the histories hold all of it
         self._client.log_text(self._id, text, path)
 
@@ -181,6 +187,10 @@ class MlflowTracker:
             # Held by id from here on: HF's own callback ends the run before ours sees the end of training.
             self.run_id = active.info.run_id
             self._continued = f"{TAG}schema" in self._client.get_run(self._id).data.tags
+            return
+        if self._resumed is not None:
+            self._client.update_run(self._resumed, status="RUNNING")
+            self.run_id, self._owned = self._resumed, True
             return
         experiment = self._store.experiment_id(create=True)
         self.run_id = self._client.create_run(experiment, run_name=self._run_name).info.run_id
@@ -289,7 +299,7 @@ class MlflowSource:
             if text is not None:
                 return RunManifest.from_dict(json.loads(text))
         fields: dict[str, Any] = dict(tags)
-        for name in ("schema", "domains", "mixture"):
+        for name in ("schema", "domains", "mixture", "schedule"):
             if name in fields:
                 fields[name] = json.loads(fields[name])
         if isinstance(fields.get("domains"), dict):

@@ -1,4 +1,4 @@
-"""Plain PyTorch: token losses from logits, summed by domain on the device, handed to the recorder at log steps.
+"""PyTorch: token losses summed by domain on the device, over all processes, handed to the recorder at log steps.
 
 The loop stays yours:
 
@@ -6,17 +6,29 @@ The loop stays yours:
     meter = DomainLossMeter(recorder)
     for step, batch in enumerate(batches, 1):
         logits = model(batch["input_ids"])
-        ...                                                     # loss, backward, optimizer step
-        meter.update(logits, batch["labels"], batch["domain_ids"])
+        targets, ids = align(batch["labels"], batch["domain_ids"])
+        losses = token_losses(logits, targets)                        # the one computation of the loss
+        (losses.sum() / (targets != IGNORE).sum()).backward()
+        meter.add(losses, targets, ids)
+        ...                                                           # optimizer step
         if step % 50 == 0:
-            meter.log_train(step)
+            meter.log_train(step)                                     # all processes; one all-reduce
     recorder.finish(step)
+
+Between two records nothing waits for the device. `log_train`, `log_eval` and `state_dict` are collective: each
+process of a distributed run calls them, and process 0 writes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bimix_tracking import keys
+from bimix_tracking.entropy import EntropyCounter
 from bimix_tracking.errors import MissingDependencyError, RecorderError
-from bimix_tracking.recorder import DomainLossRecorder, DomainSums, check_ids
+from bimix_tracking.recorder import DomainLossRecorder
+from bimix_tracking.sums import COUNTS, DomainSums, check_ids
 
 try:
     import torch
@@ -25,14 +37,17 @@ except ModuleNotFoundError as error:
         raise
     raise MissingDependencyError("torch", extra="torch") from error
 
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional
 
 IGNORE = -100
 """Label of a position that bears no loss."""
 _CHUNK = 2**24
 """Logits turned to float32 at a time (64 MiB): a whole batch of a large vocabulary would double the peak memory."""
-_LOSS, _TOKENS, _NONFINITE, _LABELS = range(4)
+_SPLITS = ("train", "eval")
+_LOSS, _TOKENS, _NONFINITE, _LABELS, _BYTES, _UNMEASURED = range(1 + len(COUNTS))
+_MOST_SAMPLES = 8
+"""Batches kept on the device for the entropies, between two records."""
 
 
 def align(labels: Tensor, domain_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,44 +62,73 @@ def align(labels: Tensor, domain_ids: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Targets of shape (batch, time), −100 in the last column, and the domain ids that go with them.
     """
-    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
-    ids = functional.pad(domain_ids[:, 1:], (0, 1)) if domain_ids.ndim == 2 else domain_ids
-    return targets, ids
+    return functional.pad(labels[:, 1:], (0, 1), value=IGNORE), align_ids(domain_ids)
+
+
+def align_ids(domain_ids: Tensor) -> Tensor:
+    """Shift token-level ids alone, for labels that have been shifted before; the last one stays what it is."""
+    return torch.cat([domain_ids[:, 1:], domain_ids[:, -1:]], dim=1) if domain_ids.ndim == 2 else domain_ids
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return −log p(target) in nats, float32, 0 where the target is −100.
+    """Return −log p(target) in nats, 0 where the target is −100; in float64 for such logits, else in float32.
 
     Args:
         logits: Shape (batch, time, vocabulary).
         targets: Shape (batch, time), already shifted.
     """
-    flat, wanted = logits.detach().flatten(0, -2), targets.to(logits.device).flatten()
-    rows = max(1, _CHUNK // flat.shape[-1])
+    flat, wanted = logits.flatten(0, -2), targets.to(logits.device).flatten()
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    # With a graph behind them, pieces would save no memory: each keeps what its backward needs.
+    rows = flat.shape[0] if flat.requires_grad and torch.is_grad_enabled() else max(1, _CHUNK // flat.shape[-1])
     parts = [
-        functional.cross_entropy(x.float(), y, ignore_index=IGNORE, reduction="none")
+        functional.cross_entropy(x.to(kind), y, ignore_index=IGNORE, reduction="none")
         for x, y in zip(torch.split(flat, rows), torch.split(wanted, rows), strict=True)
     ]
     return torch.cat(parts).view(targets.shape)
 
 
 class DomainLossMeter:
-    """Sums by domain on the device of the logits; nothing waits for the device but `flush`.
+    """Sums by domain on the device of the losses; nothing waits for the device but `flush`.
 
     Args:
-        recorder: Who turns the sums into rows.
+        recorder: Who turns the sums into rows. On all processes but the first it is muted.
+        group: The processes whose batches differ: the data-parallel group. All of them, unless given; under tensor,
+            context or pipeline parallelism others repeat the same batch.
+        token_bytes: Bytes of text of each token of the vocabulary, shape (vocabulary,): gives bits per byte.
+        entropy_every: Count tokens and pairs of every so many training batches of the first process, for
+            `bimix_entropy_…`; 0 counts none.
     """
 
-    def __init__(self, recorder: DomainLossRecorder) -> None:
+    def __init__(
+        self,
+        recorder: DomainLossRecorder,
+        *,
+        group: distributed.ProcessGroup | None = None,
+        token_bytes: Sequence[int] | None = None,
+        entropy_every: int = 0,
+    ) -> None:
         self.recorder = recorder
-        self._totals: dict[str, Tensor] = {}
-        self._extremes: dict[str, Tensor] = {}
+        self.group = group
+        self.entropy_every = entropy_every
+        self.entropies = [EntropyCounter() for _ in recorder.domains] if entropy_every else []
+        self._token_bytes = None if token_bytes is None else torch.tensor(list(token_bytes), dtype=torch.int64)
+        self._totals: Tensor | None = None
+        self._met: Tensor | None = None
+        self._batches = 0
+        self._samples: list[tuple[Tensor, Tensor]] = []
+        self._mute_others()
+
+    def start(self) -> None:
+        """Open the run at the tracker, if this is the process that writes."""
+        self._mute_others()
+        self.recorder.start()
 
     @torch.no_grad()
     def update(
         self, logits: Tensor, labels: Tensor, domain_ids: Tensor, *, split: str = "train", shifted: bool = False
     ) -> None:
-        """Add one batch.
+        """Add one batch by its logits. Where the loop has the token losses, `add` saves computing them again.
 
         Args:
             logits: Shape (batch, time, vocabulary).
@@ -96,71 +140,186 @@ class DomainLossMeter:
         Raises:
             RecorderError: Ids that are no integers, or shapes that don't fit.
         """
-        _check(logits, labels, domain_ids)
+        if logits.ndim != 3 or logits.shape[:2] != labels.shape:
+            raise RecorderError(
+                f"logits must be (batch, time, vocabulary) and labels (batch, time), "
+                f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
+            )
+        _check(labels, domain_ids)
         targets, ids = (labels, domain_ids) if shifted else align(labels, domain_ids)
-        self.add(token_losses(logits, targets), targets, ids, split=split)
+        self.add(token_losses(logits.detach(), targets), targets, ids, split=split)
 
     @torch.no_grad()
-    def add(self, losses: Tensor, targets: Tensor, domain_ids: Tensor, *, split: str = "train") -> None:
-        """Add token losses that are already at hand, shape (batch, time), with their shifted targets."""
-        size = len(self.recorder.domains)
-        device = losses.device
-        if split not in self._totals:
-            kind = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
-            self._totals[split] = torch.zeros(4, size + 1, dtype=kind, device=device)
-            self._extremes[split] = torch.tensor([0, 0], dtype=torch.int64, device=device)
-        totals, extremes = self._totals[split], self._extremes[split]
-        targets, ids = targets.to(device), domain_ids.to(device, torch.int64)
-        ids = ids.unsqueeze(-1).expand_as(targets) if ids.ndim == 1 else ids
-        counted = targets != IGNORE
-        named = torch.where(counted, ids, 0)
-        torch.minimum(extremes[0], named.amin(), out=extremes[0])
-        torch.maximum(extremes[1], named.amax(), out=extremes[1])
-        # The last column takes what no domain can: an index outside would stop the device, far from its cause.
-        column = torch.where(counted & (ids >= 0) & (ids < size), ids, size).flatten()
-        finite = counted & torch.isfinite(losses)
-        rows = (torch.where(finite, losses, 0.0), finite, counted & ~finite, torch.where(counted, targets, 0))
-        for total, row in zip(totals, rows, strict=True):
-            total.index_add_(0, column, row.flatten().to(totals.dtype))
+    def add(
+        self, losses: Tensor, targets: Tensor, domain_ids: Tensor, *, split: str = "train", rows: int | None = None
+    ) -> None:
+        """Add token losses that are already at hand.
 
-    def flush(self) -> None:
-        """Hand the sums to the recorder.
+        Args:
+            losses: Nats, shape (batch, time).
+            targets: Shape (batch, time), already shifted; −100 bears no loss.
+            domain_ids: Integers, shape (batch,), or (batch, time) and those of the targets.
+            split: `train` or `eval`.
+            rows: How many rows of the batch count: a sampler may have filled it up with examples seen before.
 
         Raises:
-            RecorderError: A domain id was outside the list.
+            RecorderError: Ids that are no integers, or shapes that don't fit.
         """
-        for split, totals in self._totals.items():
-            lowest, highest = self._extremes[split].tolist()
-            check_ids(lowest, highest, self.recorder.domains)
-            sums = totals[:, :-1].cpu().double().numpy()
-            whole = sums.round().astype("int64")
-            self.recorder.add_sums(
-                DomainSums(sums[_LOSS].copy(), whole[_TOKENS], whole[_NONFINITE], whole[_LABELS]), split=split
-            )
-            totals.zero_()
+        self._add(losses, None, targets, domain_ids, split, rows)
+
+    @torch.no_grad()
+    def add_sum(self, loss_sum: Tensor, targets: Tensor, domain_ids: Tensor, *, split: str = "train") -> None:
+        """Add a batch of which only Σ of all token losses is known, as from a fused loss without logits.
+
+        A batch of one domain counts in full; of a mixed one, only the tokens do: nobody can tell whose the loss is.
+        """
+        self._add(None, loss_sum, targets, domain_ids, split, None)
+
+    def _add(
+        self,
+        losses: Tensor | None,
+        loss_sum: Tensor | None,
+        targets: Tensor,
+        domain_ids: Tensor,
+        split: str,
+        rows: int | None,
+    ) -> None:
+        _check(targets, domain_ids)
+        known = losses if losses is not None else loss_sum
+        assert known is not None  # noqa: S101  # `add` gives the one, `add_sum` the other
+        device, size = known.device, len(self.recorder.domains)
+        totals = self._allocate(device)[_SPLITS.index(split)]
+        met = self._met
+        assert met is not None  # noqa: S101  # allocated with the totals
+        targets, ids = targets[:rows].to(device), domain_ids[:rows].to(device, torch.int64)
+        ids = ids.unsqueeze(-1).expand_as(targets) if ids.ndim == 1 else ids
+        counted = targets != IGNORE
+        # Tokens that don't count must not name a domain: they take the largest id here, and the smallest there.
+        lowest, highest = torch.where(counted, ids, size - 1).amin(), torch.where(counted, ids, 0).amax()
+        torch.minimum(met[0], lowest, out=met[0])
+        torch.maximum(met[1], highest, out=met[1])
+        # The last column takes what no domain can: an index outside would stop the device, far from its cause.
+        column = torch.where(counted & (ids >= 0) & (ids < size), ids, size).flatten()
+        if losses is None:
+            mixed = lowest != highest
+            losses = (known / counted.sum()).expand(targets.shape)
+            totals[_UNMEASURED].index_add_(0, column, (counted & mixed).flatten().to(totals.dtype))
+            counted = counted & ~mixed
+        losses = losses[:rows]
+        finite = counted & torch.isfinite(losses)
+        parts = {_LOSS: torch.where(finite, losses, 0.0), _TOKENS: finite, _NONFINITE: counted & ~finite}
+        if split == "eval":
+            parts[_LABELS] = torch.where(counted, targets, 0)
+        if self._token_bytes is not None:
+            self._token_bytes = self._token_bytes.to(device)
+            parts[_BYTES] = torch.where(finite, self._token_bytes[targets.clamp(min=0)], 0)
+        for row, values in parts.items():
+            totals[row].index_add_(0, column, values.flatten().to(totals.dtype))
+        if self.entropy_every and split == "train" and self._writes:
+            if self._batches % self.entropy_every == 0 and len(self._samples) < _MOST_SAMPLES:
+                self._samples.append((targets.clone(), ids.clone()))
+            self._batches += 1
+
+    def flush(self, step: int | None = None) -> None:
+        """Hand the sums of all processes to the recorder of each. Collective.
+
+        Args:
+            step: The step that this is called at, for errors.
+
+        Raises:
+            RecorderError: A domain id was outside the list; all processes raise.
+        """
+        self._mute_others()
+        totals = self._allocate(self._idle_device())
+        if _several():
+            distributed.all_reduce(totals, group=self.group)
+        host = totals.to("cpu", torch.float64, copy=True).numpy()
+        totals.zero_()
+        if host[:, [_TOKENS, _NONFINITE, _UNMEASURED], -1].any():
+            assert self._met is not None  # noqa: S101
+            rank = f", rank {distributed.get_rank()}" if _several() else ""
+            where = f" (after step {self.recorder.step}{'' if step is None else f', up to step {step}'}{rank})"
+            lowest, highest = self._met.tolist()
+            check_ids(lowest, highest, self.recorder.domains, where=where)
+            raise RecorderError(f"another process met a domain id outside 0..{len(self.recorder.domains) - 1}{where}")
+        whole = host.round().astype("int64")
+        for split, sums, counts in zip(_SPLITS, host[..., :-1], whole[..., :-1], strict=True):
+            self.recorder.add_sums(DomainSums(sums[_LOSS].copy(), *counts[1:].copy()), split=split)
+        for targets, ids in self._samples:
+            _count(self.entropies, targets.cpu().numpy(), ids.cpu().numpy())
+        self._samples.clear()
 
     def discard(self, split: str) -> None:
         """Forget the sums of a split that are still on the device."""
-        if split in self._totals:
-            self._totals[split].zero_()
+        if self._totals is not None:
+            self._totals[_SPLITS.index(split)].zero_()
 
     def log_train(self, step: int) -> dict[str, float]:
-        """Emit the training losses since the last such row; see `DomainLossRecorder.log_train`."""
-        self.flush()
-        return self.recorder.log_train(step)
+        """Emit the training losses since the last such row; see `DomainLossRecorder.log_train`. Collective."""
+        self.flush(step)
+        entropies: dict[str, float] = {}
+        for name, counter in zip(self.recorder.domains, self.entropies, strict=bool(self.entropies)):
+            if counter.tokens:
+                values = (counter.shannon, counter.joint, counter.conditional)
+                entropies |= {keys.key(q, name): value for q, value in zip(keys.ENTROPIES, values, strict=True)}
+        return self.recorder.log_train(step, entropies)
 
     def log_eval(self, step: int) -> dict[str, float]:
-        """Emit the evaluation losses as one row; see `DomainLossRecorder.log_eval`."""
-        self.flush()
+        """Emit the evaluation losses as one row; see `DomainLossRecorder.log_eval`. Collective."""
+        self.flush(step)
         return self.recorder.log_eval(step)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, the same on each process, as JSON types. Collective."""
+        self.flush()
+        return self.recorder.state_dict() | {"entropies": [counter.to_lists() for counter in self.entropies]}
 
-def _check(logits: Tensor, labels: Tensor, domain_ids: Tensor) -> None:
-    if logits.ndim != 3 or logits.shape[:2] != labels.shape:
-        raise RecorderError(
-            f"logits must be (batch, time, vocabulary) and labels (batch, time), "
-            f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`, on however many processes.
+
+        Raises:
+            RecorderError: The state is of other domains.
+        """
+        self._mute_others()
+        self.recorder.load_state_dict(state)
+        counters = [EntropyCounter.from_lists(lists) for lists in state.get("entropies", ())]
+        self.entropies = counters or self.entropies if self.entropy_every else []
+
+    @property
+    def _writes(self) -> bool:
+        return not _several() or distributed.get_rank() == 0
+
+    def _mute_others(self) -> None:
+        if not self._writes and self.recorder.tracker is not None:
+            self.recorder.mute()
+
+    def _allocate(self, device: torch.device) -> Tensor:
+        if self._totals is None:
+            kind = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
+            shape = (len(_SPLITS), 1 + len(COUNTS), len(self.recorder.domains) + 1)
+            self._totals = torch.zeros(shape, dtype=kind, device=device)
+            self._met = torch.zeros(2, dtype=torch.int64, device=device)
+        return self._totals
+
+    def _idle_device(self) -> torch.device:
+        """Return where sums are made on a process that had no batch: it takes part in the all-reduce all the same."""
+        nccl = _several() and distributed.get_backend(self.group) == "nccl"
+        return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+
+
+def _several() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _count(counters: Sequence[EntropyCounter], targets: Any, ids: Any) -> None:
+    """Count the tokens of a batch, and pairs of neighbours of one row and one domain."""
+    for id_, counter in enumerate(counters):
+        for row, of_row in zip(targets, (ids == id_) & (targets != IGNORE), strict=True):
+            places = of_row.nonzero()[0]
+            counter.add(row[places], places[1:] == places[:-1] + 1)
+
+
+def _check(labels: Tensor, domain_ids: Tensor) -> None:
     if domain_ids.dtype.is_floating_point or domain_ids.dtype.is_complex or domain_ids.dtype == torch.bool:
         raise RecorderError(f"domain ids must be integers, got {domain_ids.dtype}")
     if domain_ids.shape not in (labels.shape, labels.shape[:1]):

@@ -1,0 +1,89 @@
+"""MosaicML Composer: one callback. Batches are mappings with `labels` (unshifted) and `domain_ids`.
+
+    composer.Trainer(callbacks=[DomainLossCallback(["code", "web"], {"code": 0.3, "web": 0.7})], ...)
+
+Composer shows callbacks each micro-batch with its outputs, so nothing is hooked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bimix_integrations.trainers.session import Session
+from bimix_tracking.errors import MissingDependencyError
+from bimix_tracking.tracking import Tracker
+
+try:
+    from composer import Callback
+except ModuleNotFoundError as error:
+    if error.name != "composer":  # composer is there, but broken: say so, unchanged
+        raise
+    raise MissingDependencyError("composer", extra="composer") from error
+
+
+class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an older torch: not installed where types are checked
+    """Log token-weighted training and evaluation losses, tokens and realised shares by domain.
+
+    Args:
+        domains: Names, in the order of the domain ids; without them, from the environment (`environment.py`).
+        mixture: The nominal mixture.
+        tracker: Where rows go; see `Session`.
+        every: Batches (optimizer steps) between two training rows.
+        options: More of `Session`.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[str] | None = None,
+        mixture: Mapping[str, float] | None = None,
+        tracker: str | Tracker | None = "mlflow:",
+        *,
+        every: int = 10,
+        **options: Any,
+    ) -> None:
+        self._session = Session(domains, mixture, tracker, **options)
+        self.recorder = self._session.recorder
+        self._every = every
+
+    def fit_start(self, state: Any, logger: Any) -> None:
+        """Complete the manifest and open the run."""
+        self._session.begin(state.model)
+
+    def after_forward(self, state: Any, logger: Any) -> None:
+        """Add a micro-batch."""
+        self._session.train_batch(_step(state), state.outputs, state.batch)
+
+    def batch_end(self, state: Any, logger: Any) -> None:
+        """Emit training losses every so many batches."""
+        if _step(state) % self._every == 0:
+            self._session.meter.log_train(_step(state))
+
+    def eval_after_forward(self, state: Any, logger: Any) -> None:
+        """Add an evaluation batch."""
+        self._session.eval_batch(state.outputs, state.batch)
+
+    def eval_after_all(self, state: Any, logger: Any) -> None:
+        """Emit all evaluators as one row."""
+        self._session.evaluated()
+        self._session.log_evaluation(_step(state))
+
+    def eval_standalone_end(self, state: Any, logger: Any) -> None:
+        """Emit an evaluation outside of training."""
+        self.eval_after_all(state, logger)
+
+    def fit_end(self, state: Any, logger: Any) -> None:
+        """Emit what is left, write the curves and end the run if it is ours."""
+        self._session.finish(_step(state))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, for the checkpoint."""
+        return self._session.meter.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._session.meter.load_state_dict(state)
+
+
+def _step(state: Any) -> int:
+    return int(state.timestamp.batch.value)

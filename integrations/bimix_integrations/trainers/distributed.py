@@ -1,0 +1,74 @@
+"""Several processes: which of their examples count once, and which processes count at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bimix_tracking.errors import RecorderError
+
+
+def real_rows_of_gathered(rows: int, remainder: int, rank: int) -> int:
+    """Return how many rows of this process's last batch are new, where Accelerate has evened the batches out.
+
+    Args:
+        rows: Rows of the batch on each process.
+        remainder: Examples that the last batches of all processes really are, in the order of the ranks.
+        rank: This process.
+
+    >>> [real_rows_of_gathered(5, 7, rank) for rank in range(3)]
+    [5, 2, 0]
+    """
+    return min(max(remainder - rank * rows, 0), rows)
+
+
+def real_rows_of_accelerate(rows: int) -> int:
+    """Return `real_rows_of_gathered` for the batch that Accelerate's data loader in use has just given."""
+    from accelerate.state import GradientState, PartialState  # noqa: PLC0415  # comes with the trainers that use it
+
+    loader = GradientState()
+    if not loader.end_of_dataloader or loader.remainder <= 0:
+        return rows
+    return real_rows_of_gathered(rows, int(loader.remainder), PartialState().process_index)
+
+
+def real_rows_of_sampler(sampler: Any, first: int, rows: int) -> int:
+    """Return how many rows of a batch are new, where `torch.utils.data.DistributedSampler` has filled the last one up.
+
+    Process k of n takes examples k, k + n, k + 2n, … of its list and begins again from the first one at the end.
+
+    Args:
+        sampler: The batch's sampler; any other kind repeats nothing.
+        first: Examples that this process had before this batch.
+        rows: Rows of the batch.
+
+    >>> from types import SimpleNamespace
+    >>> second_of_two = SimpleNamespace(dataset=range(7), num_replicas=2, rank=1, drop_last=False)
+    >>> real_rows_of_sampler(second_of_two, 0, 2), real_rows_of_sampler(second_of_two, 2, 2)
+    (2, 1)
+    """
+    known = all(hasattr(sampler, name) for name in ("dataset", "num_replicas", "rank", "drop_last"))
+    if not known or sampler.drop_last:
+        return rows
+    mine = -((int(sampler.rank) - len(sampler.dataset)) // int(sampler.num_replicas))
+    return min(max(mine - first, 0), rows)
+
+
+def check_parallel(arguments: Any, group: Any) -> None:
+    """Refuse what would count tokens twice, or not at all.
+
+    Args:
+        arguments: Hugging Face's `TrainingArguments`.
+        group: The data-parallel process group, if the user gave one.
+
+    Raises:
+        RecorderError: Threads instead of processes, or processes that repeat each other's batches.
+    """
+    if arguments.n_gpu > 1:
+        raise RecorderError("nn.DataParallel runs the model in threads: start with torchrun, or show it one GPU")
+    parallel = getattr(arguments, "parallelism_config", None)
+    repeated = [kind for kind in ("tp", "cp", "sp") if getattr(parallel, f"{kind}_size", 1) > 1]
+    if repeated and group is None:
+        raise RecorderError(
+            f"with {', '.join(repeated)} parallelism several processes have the same batch: give the data-parallel "
+            "process group as DomainLossCallback(group=…), or tokens would count twice"
+        )

@@ -1,0 +1,116 @@
+"""One training run as a trainer's callback drives it: watch, meter, recorder, and what the run says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, distributed, nn
+
+from bimix_integrations.trainers.collate import FIXES
+from bimix_integrations.trainers.environment import from_environment
+from bimix_integrations.trainers.forward import IDS, ForwardWatch, pass_of
+from bimix_integrations.trainers.torch import DomainLossMeter
+from bimix_tracking.errors import RecorderError
+from bimix_tracking.recorder import DomainLossRecorder
+from bimix_tracking.tracking import Tracker, open_tracker
+
+
+class Session:
+    """What every trainer's callback does at its events.
+
+    Args:
+        domains: Names, in the order of the domain ids; without them and a mixture, from the environment.
+        mixture: The nominal mixture.
+        tracker: Where rows go: a URI, an open tracker, or None to keep them in `recorder.curves()` only.
+        schedule: Changes of the mixture in mid-run, {step: mixture}.
+        group: The data-parallel processes; all, unless given. See `DomainLossMeter`.
+        token_bytes: Bytes of each token of the vocabulary: gives bits per byte.
+        entropy_every: Sample every so many batches for the tokens' entropies; 0 samples none.
+        manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `model_size`, `batch_tokens`.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[str] | None,
+        mixture: Mapping[str, float] | None,
+        tracker: str | Tracker | None,
+        *,
+        schedule: Mapping[int, Mapping[str, float]] | None = None,
+        group: distributed.ProcessGroup | None = None,
+        token_bytes: Sequence[int] | None = None,
+        entropy_every: int = 0,
+        **manifest: Any,
+    ) -> None:
+        if domains is None:
+            found = from_environment()
+            domains, mixture, tracker = found["domains"], mixture or found["mixture"], found["tracker"]
+            manifest = {"sweep": found["sweep"]} | manifest
+        opened = open_tracker(tracker) if isinstance(tracker, str) else tracker
+        self.recorder = DomainLossRecorder(domains, mixture, opened, schedule=schedule, **manifest)
+        self.meter = DomainLossMeter(self.recorder, group=group, token_bytes=token_bytes, entropy_every=entropy_every)
+        self.watch = ForwardWatch()
+        self._evaluated = False
+
+    def begin(self, model: nn.Module | None, tokenizer: Any = None) -> None:
+        """Complete the manifest from what the trainer knows, and open the run."""
+        known = self.recorder.manifest
+        if known.model_size is None and model is not None:
+            known = dataclasses.replace(known, model_size=sum(p.numel() for p in model.parameters() if p.requires_grad))
+        if known.tokenizer is None and tokenizer is not None:
+            name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+            known = dataclasses.replace(known, tokenizer=f"{name} ({len(tokenizer)} tokens)")
+        self.recorder.manifest = known
+        self.meter.start()
+
+    def train_batch(self, step: int, outputs: Any = None, batch: Any = None) -> None:
+        """Add a micro-batch: what the watch saw, or what the training step returned.
+
+        Raises:
+            RecorderError: Neither saw labels and domain ids together; the text says what keeps them.
+        """
+        seen = self.watch.taken() or pass_of(outputs, batch)
+        if seen is not None:
+            seen.hand_to(self.meter, "train")
+        elif self.watch.labels_seen or _has(batch, "labels"):
+            raise RecorderError(f"the batch has labels, and no {IDS!r}: its losses have no domain. {FIXES}")
+        else:
+            raise RecorderError(
+                f"step {step} is done, and no labels reached the model's forward pass, so no loss has a domain. "
+                "With label_smoothing_factor or a compute_loss that takes the labels out, use DomainLossMeter"
+            )
+
+    def eval_batch(self, outputs: Any = None, batch: Any = None, rows: Callable[[int], int] | None = None) -> None:
+        """Add an evaluation batch; one without domain ids is left out."""
+        seen = self.watch.taken() or pass_of(outputs, batch)
+        if seen is not None:
+            seen.hand_to(self.meter, "eval", rows)
+
+    def evaluated(self) -> None:
+        """Note that an evaluation set is done; its row waits for the others of the same step. Collective."""
+        self._evaluated = True
+        self.meter.flush()
+
+    def log_evaluation(self, step: int) -> bool:
+        """Emit the evaluation that was done, of however many sets, as one row; return whether there was one."""
+        done, self._evaluated = self._evaluated or self.recorder.evaluated, False
+        if done and not self.recorder.log_eval(step):
+            warnings.warn(f"the evaluation at step {step} had no domain ids. {FIXES}", stacklevel=3)
+        return done
+
+    def forget_evaluation(self) -> None:
+        """Drop the evaluation that was done: it was a rehearsal."""
+        self._evaluated = False
+        self.recorder.discard("eval")
+
+    def finish(self, step: int) -> None:
+        """Emit what is left, write the curves and end the run if it is ours. Collective."""
+        self.log_evaluation(step)
+        self.meter.flush(step)
+        self.recorder.finish(step)
+
+
+def _has(batch: Any, name: str) -> bool:
+    return isinstance(batch, Mapping) and isinstance(batch.get(name), Tensor)
