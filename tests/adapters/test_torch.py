@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
-from bimix_integrations.trainers.torch import DomainLossMeter, token_losses
+from bimix_integrations.trainers.torch import DomainLossMeter, align, token_losses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from bimix_tracking import DomainLossRecorder
+from bimix_tracking.entropy import EntropyCounter
 from bimix_tracking.errors import RecorderError
 
 DOMAINS = ["a", "b", "c"]
@@ -172,3 +175,143 @@ def test_logits_of_another_shape_are_refused() -> None:
 
     with pytest.raises(RecorderError, match=r"got \(5, 6, 11\) and \(5, 7\)"):
         DomainLossMeter(DomainLossRecorder(DOMAINS)).update(logits[:, 1:], labels, ids)
+
+
+def test_float64_logits_stay_float64() -> None:
+    logits, labels, ids = batch(4)
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    meter.update(logits.double(), labels, ids)
+
+    row = meter.log_train(1)
+
+    for name, (loss, _) in reference(logits, labels, ids).items():
+        assert row[f"bimix_train_loss/{name}"] == pytest.approx(loss, rel=1e-13)
+
+
+def test_losses_at_hand_are_used_as_they_are_and_keep_their_graph() -> None:
+    logits, labels, ids = batch(6)
+    logits.requires_grad_()
+    targets, target_ids = align(labels, ids)
+    losses = token_losses(logits, targets)
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    meter.add(losses, targets, target_ids)
+    losses.sum().backward()
+
+    again = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    again.update(logits, labels, ids)
+    assert meter.log_train(1) == again.log_train(1)
+    assert logits.grad is not None
+
+
+def test_a_sum_alone_counts_for_one_domain_and_in_a_mixed_batch_only_its_tokens_do() -> None:
+    logits, labels, _ = batch(7)
+    targets, one = align(labels, torch.full((5,), 1))
+    losses = token_losses(logits, targets)
+    exact, fused = (DomainLossMeter(DomainLossRecorder(DOMAINS)) for _ in range(2))
+    exact.add(losses, targets, one)
+    fused.add_sum(losses.sum(), targets, one)
+    assert fused.log_train(1) == pytest.approx(exact.log_train(1), rel=1e-6)
+
+    mixed = torch.tensor([0, 1, 1, 2, 0])
+    fused.add_sum(losses.sum(), targets, mixed)
+    exact.add(losses, targets, mixed)
+    row, whole = fused.log_train(2), exact.log_train(2)
+    assert not any(name.startswith("bimix_train_loss") for name in row)
+    assert {k: v for k, v in whole.items() if not k.startswith("bimix_train_loss")} == row
+
+
+def test_rows_that_a_sampler_has_filled_up_with_don_t_count() -> None:
+    logits, labels, ids = batch(8)
+    filled, real = (DomainLossMeter(DomainLossRecorder(DOMAINS)) for _ in range(2))
+    targets, target_ids = align(labels, ids)
+    filled.add(token_losses(logits, targets), targets, target_ids, rows=3)
+    real.update(logits[:3], labels[:3], ids[:3])
+    assert filled.log_train(1) == real.log_train(1)
+
+    filled.add(token_losses(logits, targets), targets, target_ids, rows=0)
+    assert filled.log_train(2)["bimix/tokens"] == filled.log_train(3)["bimix/tokens"]
+
+
+def test_bits_per_byte_of_a_vocabulary_of_known_lengths() -> None:
+    logits, labels, ids = batch(9)
+    lengths = [1 + token % 4 for token in range(11)]
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS), token_bytes=lengths)
+    meter.update(logits, labels, ids, split="eval")
+
+    row = meter.log_eval(1)
+
+    targets, _ = align(labels, ids)
+    for id_, name in enumerate(DOMAINS):
+        texts = sum(lengths[t] for r in range(5) if ids[r] == id_ for t in targets[r].tolist() if t >= 0)
+        nats = row[f"bimix_eval_loss/{name}"] * row[f"bimix_eval_tokens/{name}"]
+        assert row[f"bimix_eval_bpb/{name}"] == pytest.approx(nats / math.log(2) / texts, rel=1e-12)
+
+
+def test_entropies_of_the_stream_are_those_of_its_tokens() -> None:
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS), entropy_every=2)
+    expected = [EntropyCounter() for _ in DOMAINS]
+    for number in range(6):
+        logits, labels, ids = batch(number)
+        meter.update(logits, labels, ids)
+        if number % 2 == 0:
+            for row, id_ in zip(align(labels, ids)[0].tolist(), ids.tolist(), strict=True):
+                expected[id_].add([t for t in row if t >= 0], [b >= 0 for b in _neighbours(row)])
+        if number == 3:
+            meter.log_train(4)
+    state = json.loads(json.dumps(meter.state_dict()))
+
+    again = DomainLossMeter(DomainLossRecorder(DOMAINS), entropy_every=2)
+    again.load_state_dict(state)
+    for row in (meter.log_train(6), again.log_train(6)):
+        for name, counter in zip(DOMAINS, expected, strict=True):
+            assert row[f"bimix_entropy_shannon/{name}"] == pytest.approx(counter.shannon, abs=1e-12)
+            assert row[f"bimix_entropy_joint/{name}"] == pytest.approx(counter.joint, abs=1e-12)
+            assert row[f"bimix_entropy_conditional/{name}"] == pytest.approx(counter.conditional, abs=1e-12)
+
+
+def _neighbours(row: list[int]) -> list[int]:
+    """Return 1 for each token whose neighbour to the left is one too, −1 for the others, from the second on."""
+    places = [place for place, token in enumerate(row) if token >= 0]
+    return [1 if two == one + 1 else -1 for one, two in itertools.pairwise(places)]
+
+
+def test_without_asking_nothing_is_sampled() -> None:
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    meter.update(*batch(1))
+
+    assert not any("entropy" in name for name in meter.log_train(1))
+
+
+def test_labels_that_are_all_ignored_are_no_tokens() -> None:
+    logits, labels, ids = batch(1)
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    meter.update(logits, torch.full_like(labels, -100), ids)
+    assert meter.log_train(1) == {"bimix/step": 1, "bimix/tokens": 0}
+
+    meter.add_sum(logits.sum(), torch.full_like(labels, -100), ids)
+    assert meter.log_train(2) == {"bimix/step": 2, "bimix/tokens": 0}
+
+
+def test_a_thousand_domains_are_as_right_as_three() -> None:
+    names = [f"d{i}" for i in range(1000)]
+    logits, labels, _ = batch(2)
+    meter = DomainLossMeter(DomainLossRecorder(names))
+    meter.update(logits, labels, torch.tensor([999, 0, 500, 999, 0]))
+
+    row = meter.log_train(1)
+
+    assert {name for name in row if name.startswith("bimix_train_loss")} == {
+        f"bimix_train_loss/d{i}" for i in (0, 500, 999)
+    }
+
+
+def test_the_error_of_an_id_says_where_it_was() -> None:
+    logits, labels, ids = batch(1)
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    meter.update(logits, labels, ids)
+    meter.log_train(4)
+    ids[0] = 9
+    meter.update(logits, labels, ids)
+
+    with pytest.raises(RecorderError, match=r"domain id 9 is outside 0..2 .* \(after step 4, up to step 6\)"):
+        meter.log_train(6)

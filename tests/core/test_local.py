@@ -143,3 +143,72 @@ def test_runs_without_a_name_do_not_share_a_folder(tmp_path: Path) -> None:
 
     assert one.directory.parent == other.directory.parent == tmp_path
     assert one.directory != other.directory
+
+
+def test_a_resumed_run_drops_the_rows_that_will_come_again(tmp_path: Path) -> None:
+    whole, first, killed = (
+        DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), open_tracker(f"jsonl:{tmp_path}", run_name=name))
+        for name in ("whole", "cut", "cut")
+    )
+
+    def feed(recorder: DomainLossRecorder, steps: range) -> None:
+        for step in steps:
+            recorder.add([0, 1, 2], [3.0, 2.0 / step, 1.0])
+            recorder.add([0, 1, 2], [3.0, 2.0, 1.0 / step], split="eval")
+            recorder.log_train(step)
+            recorder.log_eval(step)
+
+    feed(whole, range(1, 7))
+    feed(first, range(1, 4))
+    state = json.loads(json.dumps(first.state_dict()))
+    feed(first, range(4, 6))  # after the checkpoint, before the kill
+    killed.load_state_dict(state)
+    feed(killed, range(4, 7))
+    whole.finish()
+    killed.finish()
+
+    assert (tmp_path / "cut" / "rows.jsonl").read_text() == (tmp_path / "whole" / "rows.jsonl").read_text()
+    assert (tmp_path / "cut" / "curves.json").read_text() == (tmp_path / "whole" / "curves.json").read_text()
+
+
+def test_a_second_run_of_a_name_puts_the_first_one_aside(tmp_path: Path) -> None:
+    train(tmp_path, "one", 0.2)
+    again = train(tmp_path, "one", 0.4)
+
+    rows = [json.loads(line) for line in (tmp_path / "one" / "rows.jsonl").read_text().splitlines()]
+    assert rows == again
+    assert len(list((tmp_path / "one").glob("rows.jsonl.*.old"))) == 1
+    assert len(Observations.from_source(f"jsonl:{tmp_path}").mixtures) == 1
+
+
+def test_after_a_change_of_the_mixture_a_run_is_no_run_of_one_mixture(tmp_path: Path) -> None:
+    for name, schedule in (("plain", {}), ("annealed", {4: {"c++": 0.6, "web/en": 0.2, "ä": 0.2}})):
+        mixture = {"c++": 0.4, "web/en": 0.3, "ä": 0.3}
+        tracker = open_tracker(f"jsonl:{tmp_path}", run_name=name)
+        recorder = DomainLossRecorder(DOMAINS, mixture, tracker, schedule=schedule)
+        for step in (2, 4, 6, 8):
+            recorder.add([0, 1, 2], [3.0, 2.0, 1.0], [40, 30, 30])
+            recorder.add([0, 1, 2], [3.0, 2.0, 1.0 / step], split="eval")
+            recorder.log_train(step)
+            recorder.log_eval(step)
+        recorder.finish()
+
+    obs = Observations.from_source(f"jsonl:{tmp_path}")
+
+    assert sorted(obs.losses[obs.losses["run"] == "annealed"]["step"].unique()) == [2, 4]
+    assert sorted(obs.losses[obs.losses["run"] == "plain"]["step"].unique()) == [2, 4, 6, 8]
+    (note,) = (note for note in obs.notes if "changed" in note.reason)
+    assert (note.run, note.count) == ("annealed", 2)
+    assert note.reason == "evaluated after the mixture changed at step 4: a law has one a run"
+
+
+def test_realised_shares_off_the_mixture_are_in_the_notes(tmp_path: Path) -> None:
+    train(tmp_path, "as-told", 0.4)
+    train(tmp_path, "other", 0.1)
+
+    notes = Observations.from_source(f"jsonl:{tmp_path}").notes
+
+    assert {(note.run, note.domain) for note in notes if note.action == "used as told"} == {
+        ("other", domain) for domain in DOMAINS
+    }
+    assert any(note.reason == "its share of the tokens was 0.4, the mixture says 0.1" for note in notes)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bimix_tracking import DomainLossRecorder, Observations
 from bimix_tracking.errors import MixtureError, RecorderError
+from bimix_tracking.sums import DomainSums
 from bimix_tracking.tracking import RunManifest
 
 DOMAINS = ("code", "web", "math")
@@ -310,3 +311,94 @@ def test_a_loss_that_is_no_number_makes_no_other_evaluation_set() -> None:
 
     assert evaluated([1.0, math.nan, 2.0], [0, 0, 1]) == evaluated([1.0, 3.0, 2.0], [0, 0, 1])
     assert evaluated([1.0, 3.0, 2.0], [0, 1, 1]) != evaluated([1.0, 3.0, 2.0], [0, 0, 1])
+
+
+def test_a_schedule_is_logged_as_it_goes_and_told_in_the_manifest() -> None:
+    tracker = Tracker()
+    recorder = DomainLossRecorder(
+        ["code", "web"], {"code": 0.5, "web": 0.5}, tracker, schedule={10: {"code": 0.9, "web": 0.1}}
+    )
+    rows = []
+    for step in (5, 15, 20):
+        recorder.add([0, 1], [1.0, 1.0])
+        rows.append(recorder.log_train(step))
+    recorder.set_mixture({"code": 0.2, "web": 0.8}, 20)
+    recorder.add([0, 1], [1.0, 1.0])
+    rows.append(recorder.log_train(25))
+
+    # From 5 to 15 half of the steps had the one, half the other.
+    assert [row["bimix_nominal/code"] for row in rows] == pytest.approx([0.5, 0.7, 0.9, 0.2])
+    told = tracker.manifests[-1]
+    assert [(step, dict(mixture)) for step, mixture in told.schedule] == [
+        (10, {"code": 0.9, "web": 0.1}),
+        (20, {"code": 0.2, "web": 0.8}),
+    ]
+    assert RunManifest.from_dict(json.loads(json.dumps(told.to_dict()))) == told
+
+
+@pytest.mark.parametrize(
+    ("schedule", "complaint"),
+    [
+        ({0: {"code": 1.0, "web": 0.0}}, r"must rise and be above 0, got \[0\]"),
+        ({5: {"code": 0.5, "cobol": 0.5}}, "unknown 'cobol'"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(schedule: dict[int, dict[str, float]], complaint: str) -> None:
+    with pytest.raises(MixtureError, match=complaint):
+        DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.5}, schedule=schedule)
+    with pytest.raises(MixtureError, match="needs the mixture that the run starts with"):
+        DomainLossRecorder(["code", "web"], schedule={5: {"code": 0.5, "web": 0.5}})
+
+
+def test_bits_per_byte_stand_beside_nats_where_bytes_are_given() -> None:
+    recorder = DomainLossRecorder(DOMAINS)
+    recorder.add([0, 1], [8.0, 6.0], [4, 3], byte_counts=[16, 0], split="eval")
+
+    row = recorder.log_eval(1)
+
+    assert row["bimix_eval_loss/code"] == 2.0
+    assert row["bimix_eval_bpb/code"] == pytest.approx(8 / math.log(2) / 16)
+    assert "bimix_eval_bpb/web" not in row
+
+
+def test_an_interrupted_run_goes_on_at_its_tracker_with_what_it_hasn_t_got_yet() -> None:
+    first = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), Tracker("log"))
+    first.tracker.run_id = "r1"  # type: ignore[union-attr]
+    with pytest.warns(UserWarning, match="the tracker failed"):
+        feed(first, range(1, 6))
+    state = json.loads(json.dumps(first.state_dict()))
+
+    tracker = Tracker()
+    second = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker)
+    second.load_state_dict(state)
+    feed(second, range(6, 8))
+
+    assert tracker.resumed == ("r1", 0)
+    assert [row["bimix/step"] for row in tracker.rows] == [2, 2, 4, 4, 6, 6]
+
+
+def test_a_muted_recorder_keeps_its_numbers_to_itself() -> None:
+    loud, muted = Tracker(), Tracker()
+    recorders = [DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker) for tracker in (loud, muted)]
+    recorders[1].mute()
+    for recorder in recorders:
+        feed(recorder, range(1, 6))
+        recorder.finish(5)
+
+    assert loud.rows
+    assert not muted.rows
+    assert not muted.ended
+    assert recorders[0].curves() == recorders[1].curves()
+
+
+def test_tokens_whose_loss_nobody_saw_are_tokens_all_the_same() -> None:
+    recorder = DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.5})
+    sums = DomainSums.zeros(2)
+    sums.loss[0], sums.tokens[0], sums.unmeasured[:] = 6.0, 2, [1, 3]
+    recorder.add_sums(sums)
+
+    row = recorder.log_train(1)
+
+    assert row["bimix_train_loss/code"] == 3.0
+    assert "bimix_train_loss/web" not in row
+    assert (row["bimix_tokens/code"], row["bimix_tokens/web"], row["bimix_share/web"]) == (3, 3, 0.5)

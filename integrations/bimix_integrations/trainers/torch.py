@@ -192,6 +192,8 @@ class DomainLossMeter:
         met = self._met
         assert met is not None  # noqa: S101  # allocated with the totals
         targets, ids = targets[:rows].to(device), domain_ids[:rows].to(device, torch.int64)
+        if not targets.numel():
+            return
         ids = ids.unsqueeze(-1).expand_as(targets) if ids.ndim == 1 else ids
         counted = targets != IGNORE
         # Tokens that don't count must not name a domain: they take the largest id here, and the smallest there.
