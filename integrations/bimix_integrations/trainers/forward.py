@@ -26,28 +26,36 @@ IDS = "domain_ids"
 """Entry of a batch that holds the domain of each example or token."""
 _logger = logging.getLogger(__name__)
 _told: set[tuple[int, str]] = set()
+Align = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From a batch's labels and ids to the targets of the losses and their ids."""
 
 
 @dataclass
 class Pass:
-    """What one forward pass had to say: token losses, or their sum alone, with targets and ids."""
+    """What one forward pass had to say: token losses, or their sum alone, with the batch's labels and ids.
+
+    It keeps the labels that the batch has anyway, and shifts them when they are needed: the backward pass comes first.
+    """
 
     source: str
     losses: Tensor | None
     loss_sum: Tensor | None
-    targets: Tensor
+    labels: Tensor
     domain_ids: Tensor
+    align: Align
 
     def hand_to(self, meter: DomainLossMeter, split: str, rows: Callable[[int], int] | None = None) -> None:
         """Add it to a meter; `rows` tells from the batch's rows how many count. Where it comes from is logged once."""
         if (told := (id(meter), self.source)) not in _told:
             _told.add(told)
             _logger.info("token losses by domain come from %s", self.source)
+        targets, ids = self.align(self.labels, self.domain_ids)
         if self.losses is not None:
-            real = rows(len(self.targets)) if rows else None
-            meter.add(self.losses, self.targets, self.domain_ids, split=split, rows=real)
+            time = self.losses.shape[-1]  # TRL leaves out the last position, which predicts nothing
+            targets, ids = targets[:, :time], ids[:, :time] if ids.ndim == 2 else ids
+            meter.add(self.losses, targets, ids, split=split, rows=rows(len(targets)) if rows else None)
         elif self.loss_sum is not None:
-            meter.add_sum(self.loss_sum, self.targets, self.domain_ids, split=split)
+            meter.add_sum(self.loss_sum, targets, ids, split=split)
 
 
 class ForwardWatch:
@@ -138,17 +146,12 @@ class ForwardWatch:
         self._labels = self._ids = None
         if labels is None or ids is None:
             return
-        if self._shifted:
-            targets, ids = labels, align_ids(ids)
-        elif _predicts_next(model):
-            targets, ids = align(labels, ids)
-        else:
-            targets = labels
+        how = _ids_alone if self._shifted else align if _predicts_next(model) else _as_they_are
         losses, self._losses = self._losses, None
         if losses is not None:
-            self._pass = Pass("the model's own loss function", losses, None, targets, ids)
+            self._pass = Pass("the model's own loss function", losses, None, labels, ids, how)
         else:
-            self._pass = _read(outputs, targets, ids, self._items)
+            self._pass = _read(outputs, labels, ids, how, self._items)
 
 
 def pass_of(outputs: Any, batch: Any) -> Pass | None:
@@ -161,34 +164,36 @@ def pass_of(outputs: Any, batch: Any) -> Pass | None:
     labels, ids = _of(batch, "labels"), _of(batch, IDS)
     if labels is None or ids is None or outputs is None:
         return None
-    targets, ids = align(labels, ids)
     losses = _of(outputs, "token_losses")
     if losses is not None:
-        return _cut("the training step's token_losses", losses.detach(), targets, ids)
-    return _read(outputs, targets, ids, None)
+        return Pass("the training step's token_losses", losses.detach(), None, labels, ids, align)
+    return _read(outputs, labels, ids, align, None)
 
 
-def _read(outputs: Any, targets: Tensor, ids: Tensor, items: Any) -> Pass:
+def _read(outputs: Any, labels: Tensor, ids: Tensor, how: Align, items: Any) -> Pass:
     log_probs, logits, loss = (_of(outputs, name) for name in ("log_probs", "logits", "loss"))
     if log_probs is not None:
-        return _cut("its log_probs", -log_probs.detach(), targets, ids)
+        return Pass("its log_probs", -log_probs.detach(), None, labels, ids, how)
     if logits is not None:
-        if logits.shape[:2] != targets.shape:
-            raise RecorderError(f"logits of shape {tuple(logits.shape)} don't fit labels {tuple(targets.shape)}")
+        if logits.shape[:2] != labels.shape:
+            raise RecorderError(f"logits of shape {tuple(logits.shape)} don't fit labels {tuple(labels.shape)}")
         with torch.no_grad():
-            return Pass("its logits, by a second softmax", token_losses(logits, targets), None, targets, ids)
+            losses = token_losses(logits, how(labels, ids)[0])
+        return Pass("its logits, by a second softmax", losses, None, labels, ids, how)
     if loss is None:
         raise RecorderError("the model returned neither log_probs, logits nor a loss: nothing to log by domain")
     # The mean of a micro-batch, or its part of an accumulated one.
-    counted = (targets != IGNORE).sum() if items is None else items
+    counted = (how(labels, ids)[0] != IGNORE).sum() if items is None else items
     source = "its mean loss alone: there are no logits, so in training only batches of one domain have a loss"
-    return Pass(source, None, loss.detach() * counted, targets, ids)
+    return Pass(source, None, loss.detach() * counted, labels, ids, how)
 
 
-def _cut(source: str, losses: Tensor, targets: Tensor, ids: Tensor) -> Pass:
-    """Leave out the last position where the losses do: it predicts nothing."""
-    time = losses.shape[-1]
-    return Pass(source, losses, None, targets[:, :time], ids[:, :time] if ids.ndim == 2 else ids)
+def _ids_alone(labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    return labels, align_ids(ids)
+
+
+def _as_they_are(labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    return labels, ids
 
 
 def _predicts_next(model: nn.Module) -> bool:
