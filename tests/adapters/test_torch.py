@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from bimix_integrations.trainers.torch import DomainLossMeter, align, token_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bimix_tracking import DomainLossRecorder
 from bimix_tracking.entropy import EntropyCounter
@@ -315,3 +317,40 @@ def test_the_error_of_an_id_says_where_it_was() -> None:
 
     with pytest.raises(RecorderError, match=r"domain id 9 is outside 0..2 .* \(after step 4, up to step 6\)"):
         meter.log_train(6)
+
+
+class Waits(TorchDispatchMode):
+    """Note each operation that would make the host wait for an accelerator."""
+
+    names = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "item")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.met: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        # Indexing by a mask asks how many there are.
+        masked = name in {"index", "index_put_"} and any(t is not None and t.dtype == torch.bool for t in args[1])
+        copied = name == "_to_copy" and (kwargs or {}).get("device") is not None
+        if name in self.names or masked or copied:
+            self.met.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_between_records_nothing_waits_for_the_device() -> None:
+    logits, labels, ids = batch(1)
+    targets, target_ids = align(labels, ids)
+    losses = token_losses(logits, targets)
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS), token_bytes=[1] * 11, entropy_every=1)
+    with Waits() as between:
+        for split in ("train", "eval"):
+            meter.update(logits, labels, ids, split=split)
+            meter.add(losses, targets, target_ids, split=split)
+            meter.add(losses, targets, target_ids, split=split, rows=2)
+            meter.add_sum(losses.sum(), targets, target_ids, split=split)
+    with Waits() as control:
+        losses[targets != -100].sum().item()  # what the usual recipe does, a domain at a time
+
+    assert between.met == []
+    assert control.met == ["index", "_local_scalar_dense"]
