@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bimix_tracking.analysis import analyze as analyze
     from bimix_tracking.design import plan_pilot as plan_pilot
     from bimix_tracking.diagnostics import diagnose as diagnose
+    from bimix_tracking.entropy import EntropyCounter as EntropyCounter
     from bimix_tracking.exports import export as export
     from bimix_tracking.exports import write_exports as write_exports
     from bimix_tracking.extrapolation import extrapolate as extrapolate
@@ -39,6 +40,7 @@ _ROOMS = {
     "resampling": ("bootstrap",),
     "design": ("plan_pilot",),
     "diagnostics": ("diagnose",),
+    "entropy": ("EntropyCounter",),
     "exports": ("export", "write_exports"),
     "extrapolation": ("extrapolate",),
     "fitting": ("fit_law",),

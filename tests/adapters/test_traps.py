@@ -83,8 +83,8 @@ def row(step: int, code: float, web: float) -> dict[str, float]:
 
 def test_infinite_and_missing_losses_in_a_store_are_set_aside(tmp_path: Path) -> None:
     run = tracker(tmp_path)
-    for step, web in ((1, math.inf), (2, math.nan), (3, -math.inf), (4, 1.5)):
-        run.log(row(step, 2.0, web), step)
+    for step, bad in ((1, math.inf), (2, math.nan), (3, -math.inf), (4, 1.5)):
+        run.log(row(step, 2.0, bad), step)
     run.finish()
 
     obs = Observations.from_source(f"mlflow+sqlite:///{tmp_path}/mlflow.db#traps")
