@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -76,15 +78,15 @@ class EntropyCounter:
         starts = np.flatnonzero(np.diff(firsts, prepend=-1))
         return self.joint - (_entropy(np.add.reduceat(self._pairs.counts, starts)) if len(starts) else 0.0)
 
-    def to_lists(self) -> dict[str, Any]:
-        """Return the counts as JSON types."""
-        return {"tokens": self._tokens.to_lists(), "pairs": self._pairs.to_lists()}
+    def to_dict(self) -> dict[str, str]:
+        """Return the counts as JSON types: compressed, for a checkpoint holds one for each domain."""
+        return {"tokens": self._tokens.to_text(), "pairs": self._pairs.to_text()}
 
     @classmethod
-    def from_lists(cls, lists: Mapping[str, Any]) -> EntropyCounter:
-        """Read what `to_lists` wrote."""
+    def from_dict(cls, texts: Mapping[str, str]) -> EntropyCounter:
+        """Read what `to_dict` wrote."""
         counter = cls()
-        counter._tokens, counter._pairs = _Counts.from_lists(lists["tokens"]), _Counts.from_lists(lists["pairs"])
+        counter._tokens, counter._pairs = _Counts.from_text(texts["tokens"]), _Counts.from_text(texts["pairs"])
         return counter
 
 
@@ -105,12 +107,15 @@ class _Counts:
         self.counts = counts
         return self
 
-    def to_lists(self) -> list[list[int]]:
-        return [self.values.tolist(), self.counts.tolist()]
+    def to_text(self) -> str:
+        # Differences of sorted values are small, and compress.
+        table = np.stack([np.diff(self.values, prepend=0), self.counts]).astype("<i8")
+        return base64.b64encode(zlib.compress(table.tobytes())).decode()
 
     @classmethod
-    def from_lists(cls, lists: Sequence[Sequence[int]]) -> _Counts:
-        return cls(*lists)
+    def from_text(cls, text: str) -> _Counts:
+        values, counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").reshape(2, -1)
+        return cls(np.cumsum(values), counts)
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:

@@ -49,8 +49,8 @@ def test_counts_add_and_can_be_saved(sequences: list[list[int]]) -> None:
     for sequence in sequences:
         parts += counted([sequence])
 
-    assert parts.to_lists() == whole.to_lists()
-    again = EntropyCounter.from_lists(json.loads(json.dumps(whole.to_lists())))
+    assert parts.to_dict() == whole.to_dict()
+    again = EntropyCounter.from_dict(json.loads(json.dumps(whole.to_dict())))
     assert (again.shannon, again.joint, again.conditional) == (whole.shannon, whole.joint, whole.conditional)
 
 
@@ -58,7 +58,7 @@ def test_pairs_can_be_left_out_where_a_text_ends() -> None:
     cut, apart = EntropyCounter(), counted([[1, 2], [3, 1]])
     cut.add([1, 2, 3, 1], [True, False, True])
 
-    assert cut.to_lists() == apart.to_lists()
+    assert cut.to_dict() == apart.to_dict()
 
 
 @pytest.mark.parametrize("bad", [[-1, 2], [2**31], [0.5]])
