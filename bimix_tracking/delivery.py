@@ -58,16 +58,17 @@ class Delivery:
             "undelivered": [[step, row] for row, step in self._undelivered],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue the run of `state_dict`: rows after that state was taken will be sent again."""
-        tracker = self.tracker
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[Mapping[str, float]]:
+        """Continue the run of `state_dict`; return what rows came after that, as far as the tracker has them."""
+        tracker, later = self.tracker, list[Mapping[str, float]]()
         if tracker is None:
-            return
+            return later
         self._delivered = int(state["delivered"])
         self._undelivered = [(dict(row), int(step)) for step, row in state["undelivered"]]
         run_id = state["run_id"]
         if run_id is not None:
-            self._guarded(lambda: tracker.resume(run_id, self._delivered))
+            self._guarded(lambda: later.extend(tracker.resume(run_id, self._delivered)))
+        return later
 
     def _send(self, manifest: RunManifest) -> None:
         tracker = self.tracker

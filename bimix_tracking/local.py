@@ -45,16 +45,19 @@ class JsonlTracker:
         self.directory = _inside(self._root, self.run_id)
         self._open = False
 
-    def resume(self, run_id: str, rows: int) -> None:
-        """Go on in that folder, after its first `rows` rows."""
+    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
+        """Go on in that folder, after its first `rows` rows; return those that it drops."""
         directory = _inside(self._root, run_id)
         if not directory.is_dir():
-            return
+            return []
         self.run_id, self.directory, self._open = run_id, directory, True
         (directory / _FINISHED).unlink(missing_ok=True)
-        if (directory / _ROWS).exists():
-            kept = (directory / _ROWS).read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
-            (directory / _ROWS).write_text("".join(kept), encoding="utf-8")
+        if not (directory / _ROWS).exists():
+            return []
+        dropped = _read_rows(directory / _ROWS)[0][rows:]
+        kept = (directory / _ROWS).read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
+        (directory / _ROWS).write_text("".join(kept), encoding="utf-8")
+        return dropped
 
     def start(self, manifest: RunManifest) -> None:
         """Make the folder and write the manifest; rows of an earlier run of that name are put aside."""

@@ -70,6 +70,7 @@ class DomainLossRecorder:
         self._drift = Drift(len(domains))
         self._curves: dict[int, dict[str, float]] = {}
         self._step = 0
+        self._later: list[Mapping[str, float]] = []
         self._warned: set[str] = set()
 
     @property
@@ -267,7 +268,24 @@ class DomainLossRecorder:
         self._step = int(state["step"])
         self._warned = set(state["warned"])
         self._curves = {int(step): dict(row) for step, row in state["curves"]}
-        self._delivery.load_state_dict(state["delivery"])
+        self._later = self._delivery.load_state_dict(state["delivery"])
+
+    def keep_evaluation(self, step: int) -> None:
+        """Keep the evaluation of the checkpoint's own step, where the interrupted process made it after saving.
+
+        To be called once after `load_state_dict`: a trainer that saves before it evaluates doesn't evaluate again.
+
+        Args:
+            step: The step that training goes on from.
+        """
+        later, self._later = self._later, []
+        wanted = (keys.STEP, keys.TOKENS, keys.EVAL_LOSS, keys.EVAL_TOKENS, keys.EVAL_BPB)
+        row: dict[str, float] = {}
+        for found in (found for found in later if found[keys.STEP] == step):
+            row |= {name: v for name, v in found.items() if name in wanted or name.partition("/")[0] in wanted}
+        if any(name.startswith(f"{keys.EVAL_LOSS}/") for name in row) and not self._eval and step not in self._curves:
+            self._curves[step] = row | self._shares()
+            self._delivery.add(row, step, self.manifest)
 
     def _shares(self) -> dict[str, float]:
         total = float(self._tokens.sum())

@@ -193,10 +193,11 @@ class Tracker(Protocol):
     run_id: str | None
     """The run's id at the tracker, once there is one: what a resumed process goes on with."""
 
-    def resume(self, run_id: str, rows: int) -> None:
-        """Go on with that run, before `start`. What came after its first `rows` rows will be sent again.
+    def resume(self, run_id: str, rows: int) -> Sequence[Mapping[str, float]]:
+        """Go on with that run, before `start`; a run that a host's own tracker has open wins over it.
 
-        A run that a host's own tracker has open wins over it.
+        What came after its first `rows` rows will be sent again. Returns those, as far as the tracker has them: of the
+        checkpoint's own step, an evaluation may be among them that no trainer repeats.
         """
 
     def start(self, manifest: RunManifest) -> None:

@@ -82,7 +82,7 @@ class Rows(list[dict[str, float]]):
 
     run_id: str | None = None
 
-    def resume(self, run_id: str, rows: int) -> None:
+    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
         raise AssertionError(run_id)
 
     def start(self, manifest: Any) -> None:

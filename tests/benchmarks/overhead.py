@@ -107,7 +107,9 @@ class RecipeTrainer(Trainer):
 
     recipe = Recipe(DOMAINS)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(  # type: ignore[override]  # as it is usually written
+        self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
         """Compute the loss, and the token losses a second time."""
         ids = inputs.pop("domain_ids")
         outputs = model(**inputs)
@@ -176,7 +178,7 @@ def peak(step: Callable[[], object]) -> int:
     """Return the most bytes that were allocated at once during a step, beyond those before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profiler.profiler.kineto_results.events()
     now = most = 0
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         now += event.nbytes()
@@ -257,7 +259,7 @@ def one_pass(host: Trainer, watcher: DomainLossCallback | None, *, with_ids: boo
     """Take a forward and a backward pass as the trainer does."""
     batch = next(batches(DOMAINS))
     given = {name: v for name, v in batch.items() if with_ids or name != "domain_ids"}
-    host.compute_loss(host.model, given).backward()  # type: ignore[arg-type]
+    host.compute_loss(host.model, given).backward()  # type: ignore[union-attr,arg-type]  # a tensor, without outputs
     if watcher is not None:
         watcher.on_substep_end(host.args, host.state, host.control)
 

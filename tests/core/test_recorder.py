@@ -35,8 +35,9 @@ class Tracker:
         self.run_id: str | None = None
         self.resumed: tuple[str, int] | None = None
 
-    def resume(self, run_id: str, rows: int) -> None:
+    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
         self.resumed = (run_id, rows)
+        return []
 
     def _perhaps(self, what: str) -> None:
         if what == self.fails and self.times > 0:

@@ -136,11 +136,26 @@ class MlflowTracker:
         self._continued = False
         self._whole = False
         self._resumed: str | None = None
+        self._adopted: str | None = None
         self.run_id: str | None = None
 
-    def resume(self, run_id: str, rows: int) -> None:
-        """Go on with that run: where a step is then logged twice, the newest counts when it is read back."""
+    def adopt(self, run_id: str, tracking_uri: str) -> None:
+        """Write into a run that a host's logger has open, if it is in this store; to end it is the host's."""
+        if tracking_uri == self._store.tracking_uri:
+            self._adopted = run_id
+
+    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
+        """Go on with that run: where a step is then logged twice, the newest counts when it is read back.
+
+        Returns its evaluations: MLflow forgets nothing, and doesn't tell which came last.
+        """
         self._resumed, self._whole = run_id, True
+        found: dict[int, dict[str, float]] = {}
+        for name in self._client.get_run(run_id).data.metrics:
+            if name == keys.TOKENS or name.partition("/")[0] in (keys.EVAL_LOSS, keys.EVAL_TOKENS, keys.EVAL_BPB):
+                for point in self._client.get_metric_history(run_id, name):
+                    found.setdefault(point.step, {keys.STEP: float(point.step)})[name] = point.value
+        return list(found.values())
 
     def start(self, manifest: RunManifest) -> None:
         """Adopt or create the run and write the manifest as tags."""
@@ -183,9 +198,11 @@ class MlflowTracker:
 
     def _open(self) -> None:
         active = mlflow.active_run()
-        if active is not None and mlflow.get_tracking_uri() == self._store.tracking_uri:
+        if active is not None:
+            self.adopt(active.info.run_id, mlflow.get_tracking_uri())
+        if self._adopted is not None:
             # Held by id from here on: HF's own callback ends the run before ours sees the end of training.
-            self.run_id = active.info.run_id
+            self.run_id = self._adopted
             self._continued = f"{TAG}schema" in self._client.get_run(self._id).data.tags
             return
         if self._resumed is not None:

@@ -1,10 +1,16 @@
-"""The domain of each example on its way into a batch: a tensor of ids, whatever the inner collator does else."""
+"""The domain of each example on its way into a batch: a tensor of ids, whatever the inner collator does else.
+
+Packed rows need a domain for each token: pack a column `domain` of lists as long as `input_ids`, like any other. TRL's
+`packing=True` drops it: pack before, by `trl.pack_dataset`, and set `dataset_kwargs={"skip_prepare_dataset": True}`.
+Its `padding_free=True` takes no collator but its own: `DataCollatorForLanguageModeling(…, padding_free=True)` inside.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +32,7 @@ class DomainCollator:
     Args:
         inner: The collator that does the rest, such as `default_data_collator`.
         domains: Names, in the order of the domain ids.
-        column: Entry of an example that holds its domain: a name, an id, or one id a token.
+        column: Entry of an example that holds its domain: a name or an id, or a list of one a token.
     """
 
     def __init__(
@@ -43,40 +49,63 @@ class DomainCollator:
         Raises:
             RecorderError: An example without a domain, of an unknown one, or ids that don't fit its tokens.
         """
-        if any(self.column not in feature for feature in features):
-            raise RecorderError(f"an example has no {self.column!r}; it has {sorted(features[0])}. {FIXES}")
+        without = next((feature for feature in features if self.column not in feature), None)
+        if without is not None:
+            raise RecorderError(f"an example has no {self.column!r}; it has {sorted(without)}. {FIXES}")
         ids = [self._id(feature[self.column]) for feature in features]
-        # The inner collator may change the examples: lengths first.
-        lengths = [len(feature["input_ids"]) if "input_ids" in feature else 0 for feature in features]
         batch = self.inner([{k: v for k, v in feature.items() if k != self.column} for feature in features])
-        rows = next((len(values) for values in batch.values() if isinstance(values, Tensor) and values.ndim), len(ids))
         by_token = any(isinstance(id_, list) for id_ in ids)
+        rows = _rows(batch, default=len(ids))
         if rows == len(ids) and not by_token:
             batch[IDS] = torch.tensor(ids, dtype=torch.int64)
             return batch
-        tokens = [id_ if isinstance(id_, list) else [id_] * length for id_, length in zip(ids, lengths, strict=True)]
+        tokens = [torch.as_tensor(feature.get("input_ids", ())) for feature in features]
+        lists = [id_ if isinstance(id_, list) else [id_] * len(of) for id_, of in zip(ids, tokens, strict=True)]
         if rows == 1 and len(ids) > 1:  # all examples in one row
-            tokens = [[id_ for row in tokens for id_ in row]]
-        batch[IDS] = _padded(tokens, batch)
+            lists, tokens = [[id_ for of_one in lists for id_ in of_one]], [torch.cat(tokens)]
+        if rows != len(lists):
+            raise RecorderError(
+                f"the collator made {rows} rows of {len(ids)} examples: whose they are, nobody can tell"
+            )
+        batch[IDS] = _padded(lists, tokens, batch)
         return batch
 
-    def _id(self, domain: Any) -> Any:
+    def _id(self, domain: Any) -> int | list[int]:
         if isinstance(domain, str):
             if domain not in self._ids:
                 raise RecorderError(f"unknown domain {domain!r}; the domains are {', '.join(map(repr, self.domains))}")
             return self._ids[domain]
-        return domain.tolist() if hasattr(domain, "tolist") else domain
+        given = np.asarray(domain)
+        if given.dtype.kind == "U":
+            for name in set(given.tolist()) - set(self._ids):
+                self._id(name)  # says that there is none
+            return [self._ids[name] for name in given.tolist()]
+        if given.ndim > 1 or (given.dtype.kind not in "iu" and given.size):
+            raise RecorderError(f"a domain must be a name or an id, or a list of one a token, got {str(domain)[:80]}")
+        found: int | list[int] = given.tolist()
+        return found
 
 
-def _padded(tokens: list[list[int]], batch: Mapping[str, Any]) -> Tensor:
+def _rows(batch: Mapping[str, Any], default: int) -> int:
+    """Return how many rows a batch has; the bounds of its documents, say, are no rows."""
+    tensors = [batch.get(name) for name in ("labels", "input_ids", *batch)]
+    return next((len(values) for values in tensors if isinstance(values, Tensor) and values.ndim), default)
+
+
+def _padded(lists: list[list[int]], tokens: list[Tensor], batch: Mapping[str, Any]) -> Tensor:
     """Return ids of shape (batch, time), put where the inner collator put the tokens."""
     time = next(values.shape[1] for name in ("labels", "input_ids") if (values := batch.get(name)) is not None)
-    result = torch.zeros(len(tokens), time, dtype=torch.int64)
-    mask = batch.get("attention_mask")
-    for row, ids in enumerate(tokens):
-        if len(ids) > time:
-            raise RecorderError(f"an example has {len(ids)} domain ids and {time} tokens: give one id a token")
+    result = torch.zeros(len(lists), time, dtype=torch.int64)
+    mask, inputs = batch.get("attention_mask"), batch.get("input_ids")
+    for row, (ids, own) in enumerate(zip(lists, tokens, strict=True)):
+        length = min(len(own) or time, time)
+        if len(ids) > length or len(ids) < len(own):
+            raise RecorderError(f"an example has {len(ids)} domain ids and {length} tokens: give one id a token")
         kept = None if mask is None or mask.ndim != 2 else mask[row].nonzero().flatten()
-        places = torch.arange(len(ids)) if kept is None or len(kept) != len(ids) else kept  # padded left, perhaps
-        result[row, places] = torch.tensor(ids, dtype=torch.int64)
+        if kept is None or len(kept) != len(ids):
+            kept = torch.arange(len(ids))
+            last = None if inputs is None else inputs[row, time - len(ids) :]
+            if last is not None and len(own) == len(ids) < time and torch.equal(last, own):  # padded left
+                kept = kept + time - len(ids)
+        result[row, kept] = torch.tensor(ids, dtype=torch.int64)
     return result

@@ -2,14 +2,18 @@
 
     composer.Trainer(callbacks=[DomainLossCallback(["code", "web"], {"code": 0.3, "web": 0.7})], ...)
 
-Composer shows callbacks each micro-batch with its outputs, so nothing is hooked.
+The model's `forward` returns `{"token_losses": …}` or `logits`, as `eval_forward` does. Composer shows callbacks each
+micro-batch with its outputs, so nothing is hooked. With `device_train_microbatch_size="auto"`, the micro-batches before
+one that runs out of memory are done again, and count again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from bimix_integrations.trainers.distributed import real_rows_of_sampler
 from bimix_integrations.trainers.session import Session
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.tracking import Tracker
@@ -45,9 +49,12 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
         self._session = Session(domains, mixture, tracker, **options)
         self.recorder = self._session.recorder
         self._every = every
+        self._rows = 0
+        self._trained = False
 
     def fit_start(self, state: Any, logger: Any) -> None:
         """Complete the manifest and open the run."""
+        self._trained = False
         self._session.begin(state.model)
 
     def after_forward(self, state: Any, logger: Any) -> None:
@@ -59,14 +66,23 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
         if _step(state) % self._every == 0:
             self._session.meter.log_train(_step(state))
 
+    def eval_start(self, state: Any, logger: Any) -> None:
+        """Begin to count the examples of an evaluator."""
+        self._rows = 0
+
     def eval_after_forward(self, state: Any, logger: Any) -> None:
-        """Add an evaluation batch."""
-        self._session.eval_batch(state.outputs, state.batch)
+        """Add an evaluation batch, less what the sampler has filled it up with."""
+        # Composer takes such examples out itself, but for one that is a micro-batch of its own.
+        rows = partial(real_rows_of_sampler, getattr(state.dataloader, "sampler", None), self._rows)
+        self._session.eval_batch(state.outputs, state.batch, rows)
+        self._rows += len(state.batch["domain_ids"]) if "domain_ids" in state.batch else 0
 
     def eval_after_all(self, state: Any, logger: Any) -> None:
-        """Emit all evaluators as one row."""
+        """Emit all evaluators as one row. The last evaluation may come after `fit_end`: then the curves have grown."""
         self._session.evaluated()
         self._session.log_evaluation(_step(state))
+        if self._trained:
+            self.recorder.finish()
 
     def eval_standalone_end(self, state: Any, logger: Any) -> None:
         """Emit an evaluation outside of training."""
@@ -74,6 +90,7 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
 
     def fit_end(self, state: Any, logger: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""
+        self._trained = True
         self._session.finish(_step(state))
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from bimix_tracking.errors import RecorderError
@@ -23,12 +24,35 @@ def real_rows_of_gathered(rows: int, remainder: int, rank: int) -> int:
 
 def real_rows_of_accelerate(rows: int) -> int:
     """Return `real_rows_of_gathered` for the batch that Accelerate's data loader in use has just given."""
-    from accelerate.state import GradientState, PartialState  # noqa: PLC0415  # comes with the trainers that use it
+    from accelerate.data_loader import IterableDatasetShard  # noqa: PLC0415  # comes with the trainers that use it
+    from accelerate.state import GradientState, PartialState  # noqa: PLC0415
 
-    loader = GradientState()
-    if not loader.end_of_dataloader or loader.remainder <= 0:
+    state, processes = GradientState(), PartialState()
+    if not state.end_of_dataloader or processes.num_processes == 1:
+        return rows  # one process repeats nothing, and its last batch may have any size
+    data, sampler = state.active_dataloader.dataset, state.active_dataloader.batch_sampler
+    if isinstance(data, IterableDatasetShard):
+        return rows if data.drop_last else _real_rows_of_stream(data, rows)
+    if state.remainder <= 0 or not getattr(sampler, "even_batches", True):
         return rows
-    return real_rows_of_gathered(rows, int(loader.remainder), PartialState().process_index)
+    # Under tensor parallelism, several processes are one to the sampler.
+    rank = getattr(sampler, "process_index", processes.process_index)
+    return real_rows_of_gathered(rows, int(state.remainder), int(rank))
+
+
+def _real_rows_of_stream(shard: Any, rows: int) -> int:
+    """Return the new rows of a last batch where each process reads the whole stream and keeps its part."""
+    if not hasattr(shard.dataset, "__len__"):
+        warnings.warn(
+            "with dispatch_batches=False, examples of a stream of unknown length may count twice at its end, where "
+            "Accelerate fills up by nobody knows how many. Leave dispatch_batches at its default, or give the dataset "
+            "a __len__",
+            stacklevel=2,
+        )
+        return rows
+    together = shard.batch_size * (1 if shard.split_batches else shard.num_processes)
+    remainder = len(shard.dataset) % together
+    return real_rows_of_gathered(rows, remainder, shard.process_index) if remainder else rows
 
 
 def real_rows_of_sampler(sampler: Any, first: int, rows: int) -> int:

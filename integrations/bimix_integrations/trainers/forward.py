@@ -10,7 +10,6 @@ A `ForwardWatch` takes `domain_ids` out of the inputs and looks, in this order, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,6 @@ from bimix_tracking.errors import RecorderError
 
 IDS = "domain_ids"
 """Entry of a batch that holds the domain of each example or token."""
-_logger = logging.getLogger(__name__)
-_told: set[tuple[int, str]] = set()
 Align = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a batch's labels and ids to the targets of the losses and their ids."""
 
@@ -45,10 +42,7 @@ class Pass:
     align: Align
 
     def hand_to(self, meter: DomainLossMeter, split: str, rows: Callable[[int], int] | None = None) -> None:
-        """Add it to a meter; `rows` tells from the batch's rows how many count. Where it comes from is logged once."""
-        if (told := (id(meter), self.source)) not in _told:
-            _told.add(told)
-            _logger.info("token losses by domain come from %s", self.source)
+        """Add it to a meter; `rows` tells from the batch's rows how many count."""
         targets, ids = self.align(self.labels, self.domain_ids)
         if self.losses is not None:
             time = self.losses.shape[-1]  # TRL leaves out the last position, which predicts nothing
@@ -59,55 +53,91 @@ class Pass:
 
 
 class ForwardWatch:
-    """Watch a model's forward passes. Holds no more than the last pass: safe to copy or save with the model.
+    """Watch a model's forward passes. A model has one set of hooks, however many watches one after the other it has."""
 
-    `taken()` is called after each batch, outside of what `torch.compile` sees.
+    def __init__(self) -> None:
+        self._hooks = _Hooks()
+
+    @property
+    def had(self) -> tuple[bool, bool]:
+        """Whether the last forward pass had labels, and domain ids."""
+        return self._hooks.had
+
+    def attach(self, model: nn.Module) -> None:
+        """Hook the model, and its loss function where that is the one for causal models."""
+        owners = (getattr(hook, "__self__", None) for hook in model._forward_hooks.values())  # noqa: SLF001
+        found = next((owner for owner in owners if isinstance(owner, _Hooks)), None)
+        if found is None:
+            self._hooks.onto(model)
+        else:  # of another trainer's callback, or copied with the model
+            self._hooks = found
+
+    def taken(self, *, training: bool = True) -> Pass | None:
+        """Return the last pass with labels and domain ids, once.
+
+        Args:
+            training: Whether one with a graph for the backward pass goes before one without, or the other way round:
+                somebody's own calls of the model come between the trainer's.
+        """
+        return self._hooks.taken(training=training)
+
+
+class _Hooks:
+    """The hooks of a model; its losses and labels, from a pass to the end of its batch. Can be copied and saved.
+
+    `torch.compile` traces all but `onto` and `taken`. So those don't look at what an earlier pass has left: what
+    they read, each call of the compiled model would have to compare.
     """
 
     def __init__(self) -> None:
-        self.labels_seen = False
+        self.had = (False, False)
         self._loss_function: Any = None
         self._labels: Tensor | None = None
         self._ids: Tensor | None = None
         self._shifted = False
         self._items: Any = None
+        self._virtual = 0
         self._losses: Tensor | None = None
-        self._pass: Pass | None = None
+        self._with_graph: Pass | None = None
+        self._without: Pass | None = None
 
-    def attach(self, model: nn.Module) -> None:
-        """Hook the model, and its loss function where that is the one for causal models."""
-        if any(getattr(hook, "__func__", None) is ForwardWatch._after for hook in model._forward_hooks.values()):  # noqa: SLF001
-            return
+    def onto(self, model: nn.Module) -> None:
+        """Hook the model."""
         model.register_forward_pre_hook(self._before, with_kwargs=True)
         model.register_forward_hook(self._after)
         base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
         function = getattr(base, "loss_function", None)
-        if getattr(function, "__name__", "") == "ForCausalLMLoss":
+        if _is_causal_loss(function):
             self._loss_function = function
             base.loss_function = self._loss
 
-    def taken(self) -> Pass | None:
-        """Return the last pass with labels and domain ids, once."""
-        seen, self._pass = self._pass, None
-        return seen
+    def taken(self, *, training: bool) -> Pass | None:
+        """Return the last pass; see `ForwardWatch.taken`."""
+        graph, plain = self._with_graph, self._without
+        self._with_graph = self._without = None
+        return (graph or plain) if training else (plain or graph)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ForwardWatch:
-        copied = ForwardWatch()
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:
+        copied = _Hooks()
         copied._loss_function = self._loss_function
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(ForwardWatch()) | {"_loss_function": self._loss_function}
+        return vars(_Hooks()) | {"_loss_function": self._loss_function}
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         ids = kwargs.pop(IDS, None)
         shifted = kwargs.get("shift_labels")
         labels = kwargs.get("labels") if shifted is None else shifted
         self._losses = self._labels = self._ids = None
-        self.labels_seen = labels is not None
+        self.had = (labels is not None, ids is not None)
         if labels is not None and ids is not None:
+            if labels.ndim != 2:
+                raise RecorderError(f"labels of shape {tuple(labels.shape)} are not (batch, time): no language model's")
             self._labels, self._ids, self._shifted = labels, ids, shifted is not None
             self._items = kwargs.get("num_items_in_batch")
+            self._virtual = _virtual_tokens(model)
+            self._keep(None)  # the last one is done with: its memory is this one's
         return args, kwargs
 
     def _loss(
@@ -121,7 +151,7 @@ class ForwardWatch:
         **kwargs: Any,
     ) -> Tensor:
         """Return what transformers' causal loss does, and keep the token losses it is the mean of."""
-        if self._ids is None or ignore_index != IGNORE:
+        if not self._is_of_batch(labels, shift_labels) or ignore_index != IGNORE:
             given: Tensor = self._loss_function(
                 logits=logits,
                 labels=labels,
@@ -141,6 +171,14 @@ class ForwardWatch:
         items = (targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         return losses.sum() / (items.to(losses.device) if isinstance(items, Tensor) else items)
 
+    def _is_of_batch(self, labels: Tensor | None, shift_labels: Tensor | None) -> bool:
+        """Return whether this is the loss of the batch's own labels: a model may have further ones, or make its own."""
+        used = labels if shift_labels is None else shift_labels
+        if self._ids is None or self._labels is None or self._losses is not None or used is None:
+            return False
+        rows, time = self._labels.shape
+        return (shift_labels is not None) == self._shifted and used.shape == (rows, time + self._virtual)
+
     def _after(self, model: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
         labels, ids = self._labels, self._ids
         self._labels = self._ids = None
@@ -148,10 +186,19 @@ class ForwardWatch:
             return
         how = _ids_alone if self._shifted else align if _predicts_next(model) else _as_they_are
         losses, self._losses = self._losses, None
-        if losses is not None:
-            self._pass = Pass("the model's own loss function", losses, None, labels, ids, how)
+        if losses is None:
+            self._keep(_read(outputs, labels, ids, how, self._items, self._virtual))
+        else:  # whatever the model is, this function shifts
+            how = _ids_alone if self._shifted else align
+            self._keep(
+                Pass("the model's own loss function", _after_virtual(losses, self._virtual), None, labels, ids, how)
+            )
+
+    def _keep(self, seen: Pass | None) -> None:
+        if torch.is_grad_enabled():
+            self._with_graph = seen
         else:
-            self._pass = _read(outputs, labels, ids, how, self._items)
+            self._without = seen
 
 
 def pass_of(outputs: Any, batch: Any) -> Pass | None:
@@ -167,18 +214,20 @@ def pass_of(outputs: Any, batch: Any) -> Pass | None:
     losses = _of(outputs, "token_losses")
     if losses is not None:
         return Pass("the training step's token_losses", losses.detach(), None, labels, ids, align)
-    return _read(outputs, labels, ids, align, None)
+    return _read(outputs, labels, ids, align)
 
 
-def _read(outputs: Any, labels: Tensor, ids: Tensor, how: Align, items: Any) -> Pass:
+def _read(outputs: Any, labels: Tensor, ids: Tensor, how: Align, items: Any = None, virtual: int = 0) -> Pass:
     log_probs, logits, loss = (_of(outputs, name) for name in ("log_probs", "logits", "loss"))
+    for name, found, lengths in (("log_probs", log_probs, {0, 1}), ("logits", logits, {0})):
+        rows, time = labels.shape
+        if found is not None and (found.shape[0] != rows or time + virtual - found.shape[1] not in lengths):
+            raise RecorderError(f"{name} of shape {tuple(found.shape)} don't fit labels {tuple(labels.shape)}")
     if log_probs is not None:
-        return Pass("its log_probs", -log_probs.detach(), None, labels, ids, how)
+        return Pass("its log_probs", -_after_virtual(log_probs, virtual).detach(), None, labels, ids, how)
     if logits is not None:
-        if logits.shape[:2] != labels.shape:
-            raise RecorderError(f"logits of shape {tuple(logits.shape)} don't fit labels {tuple(labels.shape)}")
         with torch.no_grad():
-            losses = token_losses(logits, how(labels, ids)[0])
+            losses = token_losses(_after_virtual(logits, virtual), how(labels, ids)[0])
         return Pass("its logits, by a second softmax", losses, None, labels, ids, how)
     if loss is None:
         raise RecorderError("the model returned neither log_probs, logits nor a loss: nothing to log by domain")
@@ -186,6 +235,24 @@ def _read(outputs: Any, labels: Tensor, ids: Tensor, how: Align, items: Any) -> 
     counted = (how(labels, ids)[0] != IGNORE).sum() if items is None else items
     source = "its mean loss alone: there are no logits, so in training only batches of one domain have a loss"
     return Pass(source, None, loss.detach() * counted, labels, ids, how)
+
+
+def _is_causal_loss(function: Any) -> bool:
+    """Return whether this is transformers' own: not one of that name, nor a wrapper, which does something else."""
+    place = (getattr(function, "__module__", ""), getattr(function, "__qualname__", ""))
+    return place == ("transformers.loss.loss_utils", "ForCausalLMLoss") and not hasattr(function, "__wrapped__")
+
+
+def _virtual_tokens(model: nn.Module) -> int:
+    """Return how many positions PEFT's prompt learning puts before the labels (a prefix is in the cache alone)."""
+    config = getattr(model, "active_peft_config", None)
+    if not getattr(config, "is_prompt_learning", False) or getattr(config, "peft_type", "") == "PREFIX_TUNING":
+        return 0
+    return int(getattr(config, "num_virtual_tokens", 0))
+
+
+def _after_virtual(values: Tensor, virtual: int) -> Tensor:
+    return values[:, virtual:] if virtual else values  # a slice of all would be one more compiled graph
 
 
 def _ids_alone(labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:

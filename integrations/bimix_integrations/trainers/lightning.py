@@ -57,7 +57,10 @@ class DomainLossCallback(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Complete the manifest and open the run."""
         self._logged = trainer.global_step
-        self._session.begin(pl_module)
+        for logger in trainer.loggers:  # MLFlowLogger keeps its run to itself: there is no active one
+            if hasattr(logger, "_tracking_uri"):
+                self._session.adopt(logger.run_id, logger._tracking_uri)  # noqa: SLF001  # it tells it nowhere else
+        self._session.begin(pl_module, step=trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add a micro-batch, and emit training losses at the trainer's logging steps."""
@@ -77,6 +80,7 @@ class DomainLossCallback(Callback):
     ) -> None:
         """Add a validation batch, less what the sampler has filled it up with."""
         loaders = trainer.val_dataloaders
+        loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
         loader = loaders[dataloader_idx] if isinstance(loaders, Sequence) else loaders
         rows = partial(real_rows_of_sampler, getattr(loader, "sampler", None), self._rows)
         self._session.eval_batch(outputs, batch, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,11 +12,13 @@ from torch import Tensor, distributed, nn
 
 from bimix_integrations.trainers.collate import FIXES
 from bimix_integrations.trainers.environment import from_environment
-from bimix_integrations.trainers.forward import IDS, ForwardWatch, pass_of
+from bimix_integrations.trainers.forward import IDS, ForwardWatch, Pass, pass_of
 from bimix_integrations.trainers.torch import DomainLossMeter
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.recorder import DomainLossRecorder
 from bimix_tracking.tracking import Tracker, open_tracker
+
+_logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -53,9 +56,10 @@ class Session:
         self.meter = DomainLossMeter(self.recorder, group=group, token_bytes=token_bytes, entropy_every=entropy_every)
         self.watch = ForwardWatch()
         self._evaluated = False
+        self._told: set[str] = set()
 
-    def begin(self, model: nn.Module | None, tokenizer: Any = None) -> None:
-        """Complete the manifest from what the trainer knows, and open the run."""
+    def begin(self, model: nn.Module | None, tokenizer: Any = None, *, step: int = 0) -> None:
+        """Complete the manifest from what the trainer knows, and open the run; `step` is where training goes on."""
         known = self.recorder.manifest
         if known.model_size is None and model is not None:
             known = dataclasses.replace(known, model_size=sum(p.numel() for p in model.parameters() if p.requires_grad))
@@ -64,29 +68,49 @@ class Session:
             known = dataclasses.replace(known, tokenizer=f"{name} ({len(tokenizer)} tokens)")
         self.recorder.manifest = known
         self.meter.start()
+        if step:
+            self.recorder.keep_evaluation(step)
+
+    def adopt(self, run_id: str | None, tracking_uri: str) -> None:
+        """Write into the run that the trainer's own logger has open, if the tracker can and it is the same store."""
+        take = getattr(self.recorder.tracker, "adopt", None)
+        if take is not None and run_id is not None:
+            take(run_id, tracking_uri)
 
     def train_batch(self, step: int, outputs: Any = None, batch: Any = None) -> None:
         """Add a micro-batch: what the watch saw, or what the training step returned.
 
         Raises:
-            RecorderError: Neither saw labels and domain ids together; the text says what keeps them.
+            RecorderError: Neither saw labels and domain ids together (the text says what helps), or they don't fit.
         """
-        seen = self.watch.taken() or pass_of(outputs, batch)
+        seen = self.watch.taken(training=True) or pass_of(outputs, batch)
         if seen is not None:
-            seen.hand_to(self.meter, "train")
-        elif self.watch.labels_seen or _has(batch, "labels"):
+            self._add(seen, "train", f"step {step}")
+        elif self.watch.had == (True, True):
+            raise RecorderError("another DomainLossCallback of this trainer has taken the losses: give it one of them")
+        elif self.watch.had[0] or _has(batch, "labels"):
             raise RecorderError(f"the batch has labels, and no {IDS!r}: its losses have no domain. {FIXES}")
         else:
             raise RecorderError(
                 f"step {step} is done, and no labels reached the model's forward pass, so no loss has a domain. "
-                "With label_smoothing_factor or a compute_loss that takes the labels out, use DomainLossMeter"
+                "label_smoothing_factor, compute_loss_func or a compute_loss of your own takes them out: let the model "
+                "compute the loss, or give losses to a DomainLossMeter in a compute_loss of your own"
             )
 
     def eval_batch(self, outputs: Any = None, batch: Any = None, rows: Callable[[int], int] | None = None) -> None:
         """Add an evaluation batch; one without domain ids is left out."""
-        seen = self.watch.taken() or pass_of(outputs, batch)
+        seen = self.watch.taken(training=False) or pass_of(outputs, batch)
         if seen is not None:
-            seen.hand_to(self.meter, "eval", rows)
+            self._add(seen, "eval", "evaluation", rows)
+
+    def _add(self, seen: Pass, split: str, where: str, rows: Callable[[int], int] | None = None) -> None:
+        if seen.source not in self._told:
+            self._told.add(seen.source)
+            _logger.info("token losses by domain come from %s", seen.source)
+        try:
+            seen.hand_to(self.meter, split, rows)
+        except RecorderError as error:
+            raise RecorderError(f"{error} ({where})") from error
 
     def evaluated(self) -> None:
         """Note that an evaluation set is done; its row waits for the others of the same step. Collective."""

@@ -13,10 +13,11 @@ The loop stays yours:
         ...                                                           # optimizer step
         if step % 50 == 0:
             meter.log_train(step)                                     # all processes; one all-reduce
-    recorder.finish(step)
+    meter.finish(step)
 
-Between two records nothing waits for the device. `log_train`, `log_eval` and `state_dict` are collective: each
-process of a distributed run calls them, and process 0 writes.
+Between two records nothing waits for the device. `log_train`, `log_eval`, `state_dict` and `finish` are collective:
+each process of a distributed run calls them, and process 0 writes. Save process 0's `state_dict`, after the step's
+records.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bimix_tracking import keys
-from bimix_tracking.entropy import EntropyCounter
 from bimix_tracking.errors import MissingDependencyError, RecorderError
 from bimix_tracking.recorder import DomainLossRecorder
 from bimix_tracking.sums import COUNTS, DomainSums, check_ids
@@ -40,14 +39,13 @@ except ModuleNotFoundError as error:
 from torch import Tensor, distributed
 from torch.nn import functional
 
-IGNORE = -100
-"""Label of a position that bears no loss."""
+from bimix_integrations.trainers.sample import IGNORE as IGNORE  # noqa: PLC0414  # part of this module
+from bimix_integrations.trainers.sample import StreamSample
+
 _CHUNK = 2**24
 """Logits turned to float32 at a time (64 MiB): a whole batch of a large vocabulary would double the peak memory."""
 _SPLITS = ("train", "eval")
 _LOSS, _TOKENS, _NONFINITE, _LABELS, _BYTES, _UNMEASURED = range(1 + len(COUNTS))
-_MOST_SAMPLES = 8
-"""Batches kept on the device for the entropies, between two records."""
 
 
 def align(labels: Tensor, domain_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,13 +108,10 @@ class DomainLossMeter:
     ) -> None:
         self.recorder = recorder
         self.group = group
-        self.entropy_every = entropy_every
-        self.entropies = [EntropyCounter() for _ in recorder.domains] if entropy_every else []
+        self.sample = StreamSample(recorder.domains, entropy_every) if entropy_every else None
         self._token_bytes = None if token_bytes is None else torch.tensor(list(token_bytes), dtype=torch.int64)
         self._totals: Tensor | None = None
         self._met: Tensor | None = None
-        self._batches = 0
-        self._samples: list[tuple[Tensor, Tensor]] = []
         self._mute_others()
 
     def start(self) -> None:
@@ -217,10 +212,8 @@ class DomainLossMeter:
             parts[_BYTES] = torch.where(finite, self._token_bytes[targets.clamp(min=0)], 0)
         for row, values in parts.items():
             totals[row].index_add_(0, column, values.flatten().to(totals.dtype))
-        if self.entropy_every and split == "train" and self._writes:
-            if self._batches % self.entropy_every == 0 and len(self._samples) < _MOST_SAMPLES:
-                self._samples.append((targets.clone(), ids.clone()))
-            self._batches += 1
+        if self.sample is not None and split == "train" and self._writes:
+            self.sample.offer(targets, ids)
 
     def flush(self, step: int | None = None) -> None:
         """Hand the sums of all processes to the recorder of each. Collective.
@@ -232,24 +225,30 @@ class DomainLossMeter:
             RecorderError: A domain id was outside the list; all processes raise.
         """
         self._mute_others()
-        totals = self._allocate(self._idle_device())
-        if _several():
-            distributed.all_reduce(totals, group=self.group)
-        host = totals.to("cpu", torch.float64, copy=True).numpy()
+        totals = self._allocate(torch.device("cpu")) if self._totals is None else self._totals
+        sums = totals.to(self._shared_device(), torch.float64, copy=True)
         totals.zero_()
+        if _several():
+            distributed.all_reduce(sums, group=self.group)
+        host = sums.cpu().numpy()
         if host[:, [_TOKENS, _NONFINITE, _UNMEASURED], -1].any():
-            assert self._met is not None  # noqa: S101
-            rank = f", rank {distributed.get_rank()}" if _several() else ""
-            where = f" (after step {self.recorder.step}{'' if step is None else f', up to step {step}'}{rank})"
-            lowest, highest = self._met.tolist()
-            check_ids(lowest, highest, self.recorder.domains, where=where)
-            raise RecorderError(f"another process met a domain id outside 0..{len(self.recorder.domains) - 1}{where}")
+            self._refuse_ids(f"after step {self.recorder.step}" + ("" if step is None else f", up to step {step}"))
         whole = host.round().astype("int64")
         for split, sums, counts in zip(_SPLITS, host[..., :-1], whole[..., :-1], strict=True):
             self.recorder.add_sums(DomainSums(sums[_LOSS].copy(), *counts[1:].copy()), split=split)
-        for targets, ids in self._samples:
-            _count(self.entropies, targets.cpu().numpy(), ids.cpu().numpy())
-        self._samples.clear()
+
+    def _refuse_ids(self, when: str) -> None:
+        """Raise on each process what id some process met; torchrun shows the error of whichever ends first."""
+        assert self._met is not None  # noqa: S101  # allocated with the totals
+        met, places = [self._met], [f"({when})"]
+        if _several():
+            ranks = distributed.get_process_group_ranks(self.group)
+            mine = self._met.to(self._shared_device())
+            met = [torch.empty_like(mine) for _ in ranks]
+            distributed.all_gather(met, mine, group=self.group)
+            places = [f"({when}, rank {rank})" for rank in ranks]
+        for (lowest, highest), place in zip(torch.stack(met).tolist(), places, strict=True):
+            check_ids(lowest, highest, self.recorder.domains, where=f" {place}")
 
     def discard(self, split: str) -> None:
         """Forget the sums of a split that are still on the device."""
@@ -259,22 +258,26 @@ class DomainLossMeter:
     def log_train(self, step: int) -> dict[str, float]:
         """Emit the training losses since the last such row; see `DomainLossRecorder.log_train`. Collective."""
         self.flush(step)
-        entropies: dict[str, float] = {}
-        for name, counter in zip(self.recorder.domains, self.entropies, strict=bool(self.entropies)):
-            if counter.tokens:
-                values = (counter.shannon, counter.joint, counter.conditional)
-                entropies |= {keys.key(q, name): value for q, value in zip(keys.ENTROPIES, values, strict=True)}
-        return self.recorder.log_train(step, entropies)
+        return self.recorder.log_train(step, None if self.sample is None else self.sample.row())
 
     def log_eval(self, step: int) -> dict[str, float]:
         """Emit the evaluation losses as one row; see `DomainLossRecorder.log_eval`. Collective."""
         self.flush(step)
         return self.recorder.log_eval(step)
 
+    def finish(self, step: int) -> None:
+        """Emit what no row holds yet, write the curves and end the run. Collective.
+
+        Args:
+            step: Optimizer steps taken.
+        """
+        self.flush(step)
+        self.recorder.finish(step)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, the same on each process, as JSON types. Collective."""
+        """Return all that a resumed run needs, as JSON types. Collective; process 0's is the one to save."""
         self.flush()
-        return self.recorder.state_dict() | {"entropies": [counter.to_lists() for counter in self.entropies]}
+        return self.recorder.state_dict() | {"sample": None if self.sample is None else self.sample.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`, on however many processes.
@@ -284,8 +287,8 @@ class DomainLossMeter:
         """
         self._mute_others()
         self.recorder.load_state_dict(state)
-        counters = [EntropyCounter.from_lists(lists) for lists in state.get("entropies", ())]
-        self.entropies = counters or self.entropies if self.entropy_every else []
+        if self.sample is not None and state.get("sample") is not None:
+            self.sample.load_state_dict(state["sample"])
 
     @property
     def _writes(self) -> bool:
@@ -301,24 +304,22 @@ class DomainLossMeter:
             shape = (len(_SPLITS), 1 + len(COUNTS), len(self.recorder.domains) + 1)
             self._totals = torch.zeros(shape, dtype=kind, device=device)
             self._met = torch.zeros(2, dtype=torch.int64, device=device)
+        if self._totals.device != device:  # a record came before the first batch, and had to take some device
+            assert self._met is not None  # noqa: S101  # allocated with the totals
+            self._totals, self._met = self._totals.to(device), self._met.to(device)
         return self._totals
 
-    def _idle_device(self) -> torch.device:
-        """Return where sums are made on a process that had no batch: it takes part in the all-reduce all the same."""
-        nccl = _several() and distributed.get_backend(self.group) == "nccl"
-        return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+    def _shared_device(self) -> torch.device:
+        """Return where sums of all processes are added: the same on each, though one may not have had a batch yet."""
+        if not _several():
+            return torch.device("cpu")
+        kinds = [pair.partition(":")[0] for pair in distributed.get_backend_config(self.group).split(",")]
+        kind = "cpu" if "cpu" in kinds else kinds[0]
+        return torch.device(kind) if kind == "cpu" else torch.device(kind, getattr(torch, kind).current_device())
 
 
 def _several() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def _count(counters: Sequence[EntropyCounter], targets: Any, ids: Any) -> None:
-    """Count the tokens of a batch, and pairs of neighbours of one row and one domain."""
-    for id_, counter in enumerate(counters):
-        for row, of_row in zip(targets, (ids == id_) & (targets != IGNORE), strict=True):
-            places = of_row.nonzero()[0]
-            counter.add(row[places], places[1:] == places[:-1] + 1)
 
 
 def _check(labels: Tensor, domain_ids: Tensor) -> None:

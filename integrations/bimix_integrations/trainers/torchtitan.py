@@ -7,12 +7,14 @@
     if step % log_freq == 0:
         meter.log_train(step)
 
-`DomainLossMeter` has `state_dict` and `load_state_dict`: it is a `Stateful` of `torch.distributed.checkpoint` as it is.
+Of torchtitan's chunked loss, the wrapped one is the inner: `chunked.loss_fn = DomainLoss(meter, chunked.loss_fn)`.
+In a checkpoint of `torch.distributed.checkpoint`, which torchtitan's are: `states["bimix"] = MeterState(meter)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,18 +31,27 @@ class DomainLoss:
         meter: Who counts.
         loss_fn: The loop's own, of predictions (batch, time, vocabulary) and labels (batch, time) already shifted.
         split: `train` or `eval`.
+
+    Raises:
+        RecorderError: A loss that is given hidden states, and no logits.
     """
 
     def __init__(self, meter: DomainLossMeter, loss_fn: Callable[..., Any], split: str = "train") -> None:
+        if hasattr(loss_fn, "set_lm_head"):
+            raise RecorderError("a chunked loss sees no logits: wrap the loss inside, which is `loss_fn.loss_fn`")
         self.meter = meter
         self.loss_fn = loss_fn
         self.split = split
         self._ids: Tensor | None = None
+        self._time = 0
 
     @contextmanager
     def batch(self, domain_ids: Tensor) -> Iterator[None]:
-        """Say whose the losses inside are: ids of shape (batch,), or (batch, time) and those of the labels."""
-        self._ids = domain_ids
+        """Say whose the losses inside are: ids of shape (batch,), or (batch, time) and those of the labels.
+
+        Several calls inside are of several pieces of the batch, one after the other in time.
+        """
+        self._ids, self._time = domain_ids, 0
         try:
             yield
         finally:
@@ -54,5 +65,28 @@ class DomainLoss:
         """
         if self._ids is None:
             raise RecorderError("the loss has no domain: call it inside `with loss_fn.batch(domain_ids)`")
-        self.meter.add(token_losses(pred.detach(), labels), labels, self._ids, split=self.split)
+        first, self._time = self._time, self._time + labels.shape[1]
+        ids = self._ids[:, first : self._time] if self._ids.ndim == 2 else self._ids
+        self.meter.add(token_losses(pred.detach(), labels), labels, ids, split=self.split)
         return self.loss_fn(pred, labels, *args, **kwargs)
+
+
+class MeterState:
+    """A meter as a `Stateful` of `torch.distributed.checkpoint`, saved and loaded on all processes.
+
+    As one text: what has lists that grow, it would save and not load, as it looks for no more than a new meter has.
+
+    Args:
+        meter: The meter of the loop.
+    """
+
+    def __init__(self, meter: DomainLossMeter) -> None:
+        self.meter = meter
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs. Collective."""
+        return {"meter": json.dumps(self.meter.state_dict())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.meter.load_state_dict(json.loads(state["meter"]))

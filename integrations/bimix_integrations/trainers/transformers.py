@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bimix_integrations.trainers.collate import DomainCollator
@@ -51,6 +52,7 @@ class DomainLossCallback(transformers.TrainerCallback):
         self._session = Session(domains, mixture, tracker, **options)
         self.recorder = self._session.recorder
         self._training = self._trained = False
+        self._saved = -1
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Hook the model, so that an evaluation before training is recorded too."""
@@ -69,7 +71,7 @@ class DomainLossCallback(transformers.TrainerCallback):
             warnings.warn(
                 f"step {state.global_step}'s checkpoint is without bimix: tokens count from here", stacklevel=2
             )
-        self._session.begin(model, processing_class)
+        self._session.begin(model, processing_class, step=state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Emit the evaluation that ended: there is no event after the last of its sets."""
@@ -105,6 +107,14 @@ class DomainLossCallback(transformers.TrainerCallback):
             if self._trained:
                 self.recorder.finish()  # the curves have grown
 
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Complete a checkpoint that another callback asked for, after ours was told that there would be none."""
+        if self._saved != state.global_step:
+            self._save(state)
+            written = Path(args.output_dir, f"checkpoint-{state.global_step}", "trainer_state.json")
+            if args.should_save and written.exists():
+                state.save_to_json(str(written))
+
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         """Forget what a prediction added: it is no evaluation, and must not get into the next one."""
         self._session.meter.discard("eval")
@@ -117,6 +127,7 @@ class DomainLossCallback(transformers.TrainerCallback):
     def _save(self, state: Any) -> None:
         # Goes into trainer_state.json. An ExportableState would be made anew on resuming, without its hooks.
         state.stateful_callbacks[_STATE] = self._session.meter.state_dict()
+        self._saved = state.global_step
 
 
 def enable_report_to() -> None:
