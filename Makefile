@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 HUGGING_FACE_TESTS := tests/adapters/test_transformers.py tests/adapters/test_forward.py tests/adapters/test_collate.py
+# A file at a time on each of two processes: trainings of one thread each don't slow one another down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test lint bench
@@ -12,8 +14,8 @@ demo: .venv/installed-demo
 	$(BIN)/python examples/pilot --out demo-results
 
 test: lint .venv/installed-transformers-4
-	$(BIN)/python -m pytest
-	PYTHONPATH=.venv/transformers-4 $(BIN)/python -m pytest $(HUGGING_FACE_TESTS)
+	$(PYTEST)
+	PYTHONPATH=.venv/transformers-4 $(PYTEST) $(HUGGING_FACE_TESTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -199,6 +199,11 @@ def main(folder: Path) -> None:
     same(curves_of(folder / "odd"), curves_of(odd))
     print("the evaluation that Composer runs after fit_end: in the rows and in the curves")
 
+    composer_loop(f"jsonl:{folder / 'odd'}", STEPS, folder / "saved-on", next((folder / "saved-odd").glob("*ba5*")))
+    longer = plain("plain-longer", STEPS, (3, 5, 6))
+    same(curves_of(folder / "odd"), curves_of(longer))
+    print("and in the curves of a longer training from the checkpoint before it")
+
     composer_loop(f"jsonl:{folder / 'cut'}", 4, folder / "saved-cut")
     composer_loop(f"jsonl:{folder / 'cut'}", STEPS, folder / "saved-on", next((folder / "saved-cut").glob("*ba3*")))
     same(rows_of(folder / "cut"), rows_of(whole))

@@ -71,7 +71,8 @@ class Fused(GPT2LMHeadModel):
         flat, wanted = logits[:, :-1].reshape(-1, VOCABULARY), labels[:, 1:].reshape(-1)
         items = (wanted != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = functional.cross_entropy(flat, wanted, reduction="sum") / items
-        return CausalLMOutput(loss=loss, logits=None if self.training else logits)
+        skipped = self.training or kwargs.get("skip_logits")
+        return CausalLMOutput(loss=loss, logits=None if skipped else logits)
 
 
 class LogProbs(GPT2LMHeadModel):
@@ -316,6 +317,20 @@ def test_of_a_fused_loss_of_several_domains_there_are_tokens_and_no_loss(tmp_pat
         assert ours == pytest.approx({k: v for k, v in theirs.items() if "train_loss" not in k}, rel=2e-5)
 
 
+def test_an_evaluation_asks_for_the_logits_that_the_trainer_would_have_a_fused_loss_skip() -> None:
+    net, watch, batch = of_kind(Fused), ForwardWatch(), _batch()
+    watch.attach(net)
+    net.eval()
+    with torch.no_grad():
+        net(**batch, skip_logits=True)  # as transformers 5 does with Liger, where no metric wants the logits
+        seen = watch.taken(training=False)
+        without = net(input_ids=batch["input_ids"], labels=batch["labels"], skip_logits=True)
+
+    assert seen is not None
+    assert seen.source == LOGITS
+    assert without.logits is None  # not a batch of ours
+
+
 # --- Labels that aren't those of the next token ----------------------------------------------------------------------
 
 
@@ -407,7 +422,12 @@ def test_adapters_of_peft_are_watched_as_the_model_is(tmp_path: Path, make: Call
 
 
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"bf16": True}], ids=["checkpointing", "bf16"])
-def test_training_by_other_arithmetic_is_not_perturbed(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_training_by_other_arithmetic_is_not_perturbed(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "ACCELERATE_MIXED_PRECISION", "no"
+    )  # transformers 4.57 leaves it set, for all later trainers of the process
     rows, usual = Rows(), Rows()
     watched = run_trainer(tmp_path, callback(rows), arguments=changes)
     alone = run_trainer(tmp_path, None, arguments=changes, data_collator=without_domain)
@@ -422,7 +442,11 @@ def test_training_by_other_arithmetic_is_not_perturbed(tmp_path: Path, changes: 
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_a_compiled_model_is_watched_without_breaking_its_graph(tmp_path: Path, backend: str) -> None:
+def test_a_compiled_model_is_watched_without_breaking_its_graph(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BACKEND", "MODE"):  # transformers 4.57 leaves them set, for all later trainers of the process
+        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "no" if name == "BACKEND" else "default")
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("inductor needs g++")
 

@@ -121,7 +121,7 @@ def test_every_metric_and_tag_of_a_run_is_there(uri: str) -> None:
     assert run.data.tags["bimix.tokenizer"] == "t"
     assert run.data.tags["bimix.sweep"] == "s"
     expected = {"bimix/step", "bimix/tokens"}
-    for quantity in ("train_loss", "eval_loss", "eval_tokens", "tokens", "share"):
+    for quantity in ("train_loss", "eval_loss", "eval_tokens", "tokens", "share", "nominal"):
         expected |= {f"bimix_{quantity}/{short}" for short in (slug("c++"), "web")}
     assert set(run.data.metrics) == expected
     assert run.data.metrics["bimix/tokens"] == 5000

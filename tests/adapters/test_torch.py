@@ -354,3 +354,13 @@ def test_between_records_nothing_waits_for_the_device() -> None:
 
     assert between.met == []
     assert control.met == ["index", "_local_scalar_dense"]
+
+
+def test_an_evaluation_in_inference_mode_may_come_first() -> None:
+    logits, labels, ids = batch(1)
+    meter = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    with torch.inference_mode():
+        meter.update(logits, labels, ids, split="eval")
+    meter.update(logits, labels, ids)
+
+    assert meter.log_train(1)["bimix_train_loss/a"] == meter.log_eval(1)["bimix_eval_loss/a"]

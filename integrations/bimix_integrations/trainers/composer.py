@@ -49,13 +49,14 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
         self._session = Session(domains, mixture, tracker, **options)
         self.recorder = self._session.recorder
         self._every = every
-        self._rows = 0
-        self._trained = False
+        self._first = self._rows = 0
+        self._loaded: dict[str, Any] | None = None
 
     def fit_start(self, state: Any, logger: Any) -> None:
-        """Complete the manifest and open the run."""
-        self._trained = False
-        self._session.begin(state.model)
+        """Go on from the checkpoint, if there is one, and open the run."""
+        self._session.resume(self._loaded, _step(state))
+        self._loaded = None
+        self._session.begin(state.model, step=_step(state))
 
     def after_forward(self, state: Any, logger: Any) -> None:
         """Add a micro-batch."""
@@ -68,21 +69,24 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
 
     def eval_start(self, state: Any, logger: Any) -> None:
         """Begin to count the examples of an evaluator."""
-        self._rows = 0
+        self._first = self._rows = 0
+
+    def eval_before_forward(self, state: Any, logger: Any) -> None:
+        """Count the examples of an evaluator."""
+        ids = state.batch.get("domain_ids") if isinstance(state.batch, Mapping) else None
+        self._first += self._rows
+        self._rows = 0 if ids is None else len(ids)
 
     def eval_after_forward(self, state: Any, logger: Any) -> None:
         """Add an evaluation batch, less what the sampler has filled it up with."""
         # Composer takes such examples out itself, but for one that is a micro-batch of its own.
-        rows = partial(real_rows_of_sampler, getattr(state.dataloader, "sampler", None), self._rows)
-        self._session.eval_batch(state.outputs, state.batch, rows)
-        self._rows += len(state.batch["domain_ids"]) if "domain_ids" in state.batch else 0
+        sampler = getattr(state.dataloader, "sampler", None)
+        self._session.eval_batch(state.outputs, state.batch, partial(real_rows_of_sampler, sampler, self._first))
 
     def eval_after_all(self, state: Any, logger: Any) -> None:
-        """Emit all evaluators as one row. The last evaluation may come after `fit_end`: then the curves have grown."""
+        """Emit all evaluators as one row. The last such event comes after `fit_end`, unless `eval_interval` fits."""
         self._session.evaluated()
         self._session.log_evaluation(_step(state))
-        if self._trained:
-            self.recorder.finish()
 
     def eval_standalone_end(self, state: Any, logger: Any) -> None:
         """Emit an evaluation outside of training."""
@@ -90,7 +94,6 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
 
     def fit_end(self, state: Any, logger: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""
-        self._trained = True
         self._session.finish(_step(state))
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,8 +101,8 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
         return self._session.meter.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self._session.meter.load_state_dict(state)
+        """Keep a checkpoint's state until training goes on: an evaluation of that checkpoint is no part of its run."""
+        self._loaded = state
 
 
 def _step(state: Any) -> int:

@@ -138,6 +138,8 @@ class _Hooks:
             self._items = kwargs.get("num_items_in_batch")
             self._virtual = _virtual_tokens(model)
             self._keep(None)  # the last one is done with: its memory is this one's
+            if not model.training and "skip_logits" in kwargs:  # Liger's, set by the trainer: a mixed batch needs them
+                kwargs["skip_logits"] = False
         return args, kwargs
 
     def _loss(

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+from torch.utils._pytree import tree_leaves
+
 from bimix_integrations.trainers.distributed import real_rows_of_sampler
 from bimix_integrations.trainers.session import Session
 from bimix_tracking.errors import MissingDependencyError
@@ -45,46 +48,51 @@ class DomainLossCallback(Callback):
     ) -> None:
         self._session = Session(domains, mixture, tracker, **options)
         self.recorder = self._session.recorder
-        self._logged = self._rows = 0
+        self._logged = self._first = self._rows = 0
+        self._loaded: dict[str, Any] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Hook the first transformers model of the module, if it has one."""
+        """Hook the first transformers model of the module, if it has one; write into the run of an MLFlowLogger."""
+        for logger in trainer.loggers:  # it keeps its run to itself: there is no active one
+            if hasattr(logger, "_tracking_uri"):
+                self._session.adopt(logger.run_id, logger._tracking_uri)  # noqa: SLF001  # it tells it nowhere else
         found = (module for module in pl_module.modules() if hasattr(module, "loss_function"))
         model = next(found, None)
         if model is not None:
             self._session.watch.attach(model)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Complete the manifest and open the run."""
+        """Go on from the checkpoint, if there is one, and open the run."""
         self._logged = trainer.global_step
-        for logger in trainer.loggers:  # MLFlowLogger keeps its run to itself: there is no active one
-            if hasattr(logger, "_tracking_uri"):
-                self._session.adopt(logger.run_id, logger._tracking_uri)  # noqa: SLF001  # it tells it nowhere else
+        self._session.resume(self._loaded, trainer.global_step)
+        self._loaded = None
         self._session.begin(pl_module, step=trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add a micro-batch, and emit training losses at the trainer's logging steps."""
         self._session.train_batch(trainer.global_step, outputs, batch)
-        if trainer.global_step != self._logged and trainer.global_step % trainer.log_every_n_steps == 0:
+        every = trainer.log_every_n_steps  # 0 is never
+        if trainer.global_step != self._logged and every and trainer.global_step % every == 0:
             self._logged = trainer.global_step
             self._session.meter.log_train(trainer.global_step)
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Begin to count the examples of a data loader."""
-        self._rows = self._rows if batch_idx else 0
+        """Count the examples of a data loader."""
+        ids = batch.get("domain_ids") if isinstance(batch, Mapping) else None
+        self._first = self._first + self._rows if batch_idx else 0
+        self._rows = 0 if ids is None else len(ids)
 
+    @torch.inference_mode(mode=False)  # sums made in it could not grow in training
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Add a validation batch, less what the sampler has filled it up with."""
-        loaders = trainer.val_dataloaders
-        loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
-        loader = loaders[dataloader_idx] if isinstance(loaders, Sequence) else loaders
-        rows = partial(real_rows_of_sampler, getattr(loader, "sampler", None), self._rows)
-        self._session.eval_batch(outputs, batch, rows)
-        self._rows += len(batch["domain_ids"]) if "domain_ids" in batch else 0
+        loader = tree_leaves(trainer.val_dataloaders)[dataloader_idx]  # as Lightning counts them
+        self._session.eval_batch(
+            outputs, batch, partial(real_rows_of_sampler, getattr(loader, "sampler", None), self._first)
+        )
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Emit the validation of all data loaders as one row; the sanity check before training is none."""
@@ -103,5 +111,5 @@ class DomainLossCallback(Callback):
         return self._session.meter.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self._session.meter.load_state_dict(state_dict)
+        """Keep a checkpoint's state until training goes on from it."""
+        self._loaded = state_dict

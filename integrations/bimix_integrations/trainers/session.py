@@ -55,7 +55,7 @@ class Session:
         self.recorder = DomainLossRecorder(domains, mixture, opened, schedule=schedule, **manifest)
         self.meter = DomainLossMeter(self.recorder, group=group, token_bytes=token_bytes, entropy_every=entropy_every)
         self.watch = ForwardWatch()
-        self._evaluated = False
+        self._evaluated = self._finished = False
         self._told: set[str] = set()
 
     def begin(self, model: nn.Module | None, tokenizer: Any = None, *, step: int = 0) -> None:
@@ -67,9 +67,17 @@ class Session:
             name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
             known = dataclasses.replace(known, tokenizer=f"{name} ({len(tokenizer)} tokens)")
         self.recorder.manifest = known
+        self._finished = False
         self.meter.start()
         if step:
             self.recorder.keep_evaluation(step)
+
+    def resume(self, state: Mapping[str, Any] | None, step: int) -> None:
+        """Go on after `step` steps from a checkpoint's state, or say that it has none."""
+        if step and state is not None:
+            self.meter.load_state_dict(state)
+        elif step and not self._finished:
+            warnings.warn(f"step {step}'s checkpoint is without bimix: tokens count from here", stacklevel=3)
 
     def adopt(self, run_id: str | None, tracking_uri: str) -> None:
         """Write into the run that the trainer's own logger has open, if the tracker can and it is the same store."""
@@ -122,6 +130,8 @@ class Session:
         done, self._evaluated = self._evaluated or self.recorder.evaluated, False
         if done and not self.recorder.log_eval(step):
             warnings.warn(f"the evaluation at step {step} had no domain ids. {FIXES}", stacklevel=3)
+        if done and self._finished:
+            self.recorder.finish()  # the curves have grown
         return done
 
     def forget_evaluation(self) -> None:
@@ -134,6 +144,7 @@ class Session:
         self.log_evaluation(step)
         self.meter.flush(step)
         self.recorder.finish(step)
+        self._finished = True
 
 
 def _has(batch: Any, name: str) -> bool:

@@ -298,6 +298,7 @@ class DomainLossMeter:
         if not self._writes and self.recorder.tracker is not None:
             self.recorder.mute()
 
+    @torch.inference_mode(mode=False)  # the first batch may come in an evaluation under it
     def _allocate(self, device: torch.device) -> Tensor:
         if self._totals is None:
             kind = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64

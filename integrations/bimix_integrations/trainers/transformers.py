@@ -1,18 +1,14 @@
 """Hugging Face Trainer (and TRL's SFTTrainer): one callback and one collator, no subclass.
 
-    Trainer(
-        args=TrainingArguments(..., remove_unused_columns=False),
-        data_collator=DomainCollator(default_data_collator, ["code", "web"]),
-        callbacks=[DomainLossCallback(["code", "web"], {"code": 0.3, "web": 0.7})],
-        ...
-    )
+    collator = DomainCollator(default_data_collator, ["code", "web"])
+    callback = DomainLossCallback(["code", "web"], {"code": 0.3, "web": 0.7})
+    Trainer(args=TrainingArguments(..., remove_unused_columns=False), data_collator=collator, callbacks=[callback], ...)
 
 Every example needs a `domain`: a name, or its id. A callback never sees a batch, so `ForwardWatch` hooks the model.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +31,10 @@ _STATE = "bimix"
 
 
 class DomainLossCallback(transformers.TrainerCallback):
-    """Log token-weighted training and evaluation losses, tokens and realised shares by domain.
+    """Log token-weighted training and evaluation losses, tokens and realised shares by domain; arguments: `Session`.
 
-    Training rows come at the trainer's logging steps, one evaluation row after each evaluation, with every domain in
-    it, whether the evaluation data are one set or a dict of sets. A checkpoint holds what a resumed run needs.
-    Arguments: see `Session`.
+    Training rows come at the trainer's logging steps; after an evaluation, of one set or a dict of sets, comes one row
+    with every domain. A checkpoint holds what a resumed run needs.
     """
 
     def __init__(
@@ -51,27 +46,19 @@ class DomainLossCallback(transformers.TrainerCallback):
     ) -> None:
         self._session = Session(domains, mixture, tracker, **options)
         self.recorder = self._session.recorder
-        self._training = self._trained = False
-        self._saved = -1
+        self._training, self._saved = False, -1
 
-    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hook the model, so that an evaluation before training is recorded too."""
-        self._session.watch.attach(model)
+        self._session.watch.attach(kwargs["model"])
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Go on from the checkpoint, if there is one, and open the run."""
         check_parallel(args, self._session.meter.group)
-        self._session.watch.attach(model)
+        self._session.watch.attach(kwargs["model"])
         self._training = True
-        if state.global_step and _STATE in state.stateful_callbacks:
-            self._session.meter.load_state_dict(state.stateful_callbacks[_STATE])
-        elif state.global_step and not self._trained:
-            warnings.warn(
-                f"step {state.global_step}'s checkpoint is without bimix: tokens count from here", stacklevel=2
-            )
-        self._session.begin(model, processing_class, step=state.global_step)
+        self._session.resume(state.stateful_callbacks.get(_STATE), state.global_step)
+        self._session.begin(kwargs["model"], kwargs.get("processing_class"), step=state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Emit the evaluation that ended: there is no event after the last of its sets."""
@@ -104,8 +91,6 @@ class DomainLossCallback(transformers.TrainerCallback):
             self._save(state)  # a checkpoint of this step comes next, and must hold this evaluation
         else:
             self._session.log_evaluation(state.global_step)
-            if self._trained:
-                self.recorder.finish()  # the curves have grown
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Complete a checkpoint that another callback asked for, after ours was told that there would be none."""
@@ -121,12 +106,11 @@ class DomainLossCallback(transformers.TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""
-        self._training, self._trained = False, True
+        self._training = False
         self._session.finish(state.global_step)
 
     def _save(self, state: Any) -> None:
-        # Goes into trainer_state.json. An ExportableState would be made anew on resuming, without its hooks.
-        state.stateful_callbacks[_STATE] = self._session.meter.state_dict()
+        state.stateful_callbacks[_STATE] = self._session.meter.state_dict()  # an ExportableState is made anew, unhooked
         self._saved = state.global_step
 
 
