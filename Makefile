@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-HUGGING_FACE_TESTS := tests/adapters/test_transformers.py tests/adapters/test_forward.py tests/adapters/test_collate.py
+HUGGING_FACE_TESTS := $(addprefix tests/adapters/test_,transformers.py forward.py collate.py trl.py)
 # A file at a time on each of two processes: trainings of one thread each don't slow one another down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 export HF_HUB_OFFLINE := 1

@@ -12,7 +12,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_store_of_the_last_test() -> Iterator[None]:
+    """Forget the tracking URI that Lightning's logger sets for the whole process."""
+    yield
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # what its own code takes
 
 
 @pytest.fixture(name="closed_port")

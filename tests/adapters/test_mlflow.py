@@ -342,3 +342,14 @@ def test_the_default_store_is_the_one_mlflow_uses(tmp_path: Path, monkeypatch: p
     train("mlflow:sweep", {"a": 0.7, "b": 0.3}, "two")
 
     assert set(MlflowSource("mlflow:sweep").observations().runs) == {"one", "two"}
+
+
+def test_without_a_store_in_the_uri_it_is_the_one_that_mlflow_has_when_training_begins(tmp_path: Path) -> None:
+    tracker = open_tracker("mlflow:late", run_name="r")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/late.db")
+    tracker.start(RunManifest(("a",), Mixture({"a": 1.0})))
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/later.db")
+    tracker.log({"bimix/step": 1.0, "bimix/tokens": 5.0, "bimix_eval_loss/a": 2.0}, 1)
+    tracker.finish()
+
+    assert len(Observations.from_source(f"mlflow+sqlite:///{tmp_path}/late.db#late").losses) == 1

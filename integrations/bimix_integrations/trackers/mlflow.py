@@ -51,17 +51,21 @@ class _Store:
         scheme, _, rest = uri.partition(":")
         flavour = scheme.partition("+")[2]
         location, hash_, experiment = rest.partition("#")
-        if flavour:
-            self.tracking_uri, self.experiment = f"{flavour}:{location}", experiment
-        else:
-            self.tracking_uri, self.experiment = mlflow.get_tracking_uri(), location if not hash_ else experiment
         self.explicit = bool(flavour)
+        self.experiment = experiment if flavour or hash_ else location
+        self._found = f"{flavour}:{location}" if flavour else None
         self._client: MlflowClient | None = None
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where the store is; without one in our URI, where MLflow's is when it is first used, and from then on."""
+        return self._found or str(mlflow.get_tracking_uri())
 
     @property
     def client(self) -> MlflowClient:
         """The client; made when first used, if the store is there."""
         if self._client is None:
+            self._found = self.tracking_uri
             self.check()
             if self.explicit and self.tracking_uri.startswith("sqlite:"):
                 self.database.parent.mkdir(parents=True, exist_ok=True)
