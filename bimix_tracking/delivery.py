@@ -6,6 +6,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Delivery:
             self._started = self._guarded(lambda: tracker.start(manifest))
         while self._started and self._undelivered:
             row, step = self._undelivered[0]
-            if not self._guarded(lambda row=row, step=step: tracker.log(row, step)):  # type: ignore[misc]
+            if not self._guarded(partial(tracker.log, row, step)):
                 return
             self._undelivered.pop(0)
             self._delivered += 1

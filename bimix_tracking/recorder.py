@@ -161,12 +161,9 @@ class DomainLossRecorder:
         else:
             raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
 
-    def discard(self, split: str) -> None:
-        """Forget the sums of a split that no row holds yet; tokens that were trained on stay counted."""
-        if split == "train":
-            self._train = DomainSums.zeros(len(self.domains))
-        else:
-            self._eval = DomainSums.zeros(len(self.domains))
+    def forget_evaluation(self) -> None:
+        """Forget the evaluation losses that no row holds yet."""
+        self._eval = DomainSums.zeros(len(self.domains))
 
     def log_train(self, step: int, more: Mapping[str, float] | None = None) -> dict[str, float]:
         """Emit the training losses since the last such row, tokens and shares so far, and forget the window.
@@ -178,13 +175,13 @@ class DomainLossRecorder:
         row = self._row(step, keys.TRAIN_LOSS, self._train)
         nominal = self.manifest.nominal(self._step, step)
         row |= self._shares()
-        for short, tokens in zip(self._slugs, self._tokens.tolist(), strict=True):
-            if self._tokens.any():
-                row[f"{keys.DOMAIN_TOKENS}/{short}"] = float(tokens)
+        if self._tokens.any():
+            seen = zip(self._slugs, self._tokens.tolist(), strict=True)
+            row |= {f"{keys.DOMAIN_TOKENS}/{short}": float(tokens) for short, tokens in seen}
         if nominal is not None:
             row |= {f"{keys.NOMINAL}/{short}": share for short, share in zip(self._slugs, nominal, strict=True)}
             self._drift.add(self._train.tokens + self._train.unmeasured, np.array(nominal))
-            told = self._drift.told(self.domains)
+            told = None if "drift" in self._warned else self._drift.told(self.domains)
             if told:
                 self._warn_once("drift", f"at step {step}, {told}")
         row |= more or {}

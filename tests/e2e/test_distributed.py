@@ -126,8 +126,8 @@ def test_a_record_before_the_first_batch_doesn_t_bind_the_sums_to_a_device() -> 
 
     meter.update(logits, torch.ones(2, 3, dtype=torch.int64, device="meta"), torch.zeros(2, dtype=torch.int64))
 
-    assert meter._totals is not None
-    assert meter._totals.device.type == "meta"
+    assert meter._held is not None
+    assert meter._held[0].device.type == "meta"
 
 
 def in_two(script: str, options: dict[str, Any], folder: Path) -> Path:

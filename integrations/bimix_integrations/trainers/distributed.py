@@ -24,8 +24,9 @@ def real_rows_of_gathered(rows: int, remainder: int, rank: int) -> int:
 
 def real_rows_of_accelerate(rows: int) -> int:
     """Return `real_rows_of_gathered` for the batch that Accelerate's data loader in use has just given."""
-    from accelerate.data_loader import IterableDatasetShard  # noqa: PLC0415  # comes with the trainers that use it
-    from accelerate.state import GradientState, PartialState  # noqa: PLC0415
+    # Lightning and Composer use this module too, and need no Accelerate.
+    from accelerate.data_loader import IterableDatasetShard  # noqa: PLC0415  # as said above
+    from accelerate.state import GradientState, PartialState  # noqa: PLC0415  # as said above
 
     state, processes = GradientState(), PartialState()
     if not state.end_of_dataloader or processes.num_processes == 1:

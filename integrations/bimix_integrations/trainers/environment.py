@@ -45,6 +45,6 @@ def lightning_callbacks() -> list[Any]:
     """
     if not autolog():
         return []
-    from bimix_integrations.trainers.lightning import DomainLossCallback  # noqa: PLC0415
+    from bimix_integrations.trainers.lightning import DomainLossCallback  # noqa: PLC0415  # see above
 
     return [DomainLossCallback()]

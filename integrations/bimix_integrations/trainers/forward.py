@@ -65,7 +65,8 @@ class ForwardWatch:
 
     def attach(self, model: nn.Module) -> None:
         """Hook the model, and its loss function where that is the one for causal models."""
-        owners = (getattr(hook, "__self__", None) for hook in model._forward_hooks.values())  # noqa: SLF001
+        # torch has no public list of hooks, and an attribute of the model's own would be saved with it.
+        owners = (getattr(hook, "__self__", None) for hook in model._forward_hooks.values())  # noqa: SLF001  # as said
         found = next((owner for owner in owners if isinstance(owner, _Hooks)), None)
         if found is None:
             self._hooks.onto(model)
@@ -153,7 +154,8 @@ class _Hooks:
         **kwargs: Any,
     ) -> Tensor:
         """Return what transformers' causal loss does, and keep the token losses it is the mean of."""
-        if not self._is_of_batch(labels, shift_labels) or ignore_index != IGNORE:
+        targets = self._targets(labels, shift_labels) if ignore_index == IGNORE else None
+        if targets is None:
             given: Tensor = self._loss_function(
                 logits=logits,
                 labels=labels,
@@ -164,22 +166,21 @@ class _Hooks:
                 **kwargs,
             )
             return given
-        if shift_labels is None:
-            assert labels is not None  # noqa: S101  # the model had the one or the other
-            shift_labels = functional.pad(labels, (0, 1), value=IGNORE)[..., 1:]
-        targets = shift_labels.reshape(-1).to(logits.device)
-        losses = functional.cross_entropy(logits.float().view(-1, vocab_size), targets, reduction="none")
-        self._losses = losses.detach().view(shift_labels.shape)
-        items = (targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
+        flat = targets.reshape(-1).to(logits.device)
+        losses = functional.cross_entropy(logits.float().view(-1, vocab_size), flat, reduction="none")
+        self._losses = losses.detach().view(targets.shape)
+        items = (flat != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         return losses.sum() / (items.to(losses.device) if isinstance(items, Tensor) else items)
 
-    def _is_of_batch(self, labels: Tensor | None, shift_labels: Tensor | None) -> bool:
-        """Return whether this is the loss of the batch's own labels: a model may have further ones, or make its own."""
+    def _targets(self, labels: Tensor | None, shift_labels: Tensor | None) -> Tensor | None:
+        """Return the shifted labels if they are the batch's own: a model may have further losses, or labels it made."""
         used = labels if shift_labels is None else shift_labels
         if self._ids is None or self._labels is None or self._losses is not None or used is None:
-            return False
+            return None
         rows, time = self._labels.shape
-        return (shift_labels is not None) == self._shifted and used.shape == (rows, time + self._virtual)
+        if (shift_labels is not None) != self._shifted or used.shape != (rows, time + self._virtual):
+            return None
+        return used if self._shifted else functional.pad(used, (0, 1), value=IGNORE)[..., 1:]
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
         labels, ids = self._labels, self._ids

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch.utils._pytree import tree_leaves
 
 from bimix_integrations.trainers.distributed import real_rows_of_sampler
@@ -84,7 +83,6 @@ class DomainLossCallback(Callback):
         self._first = self._first + self._rows if batch_idx else 0
         self._rows = 0 if ids is None else len(ids)
 
-    @torch.inference_mode(mode=False)  # sums made in it could not grow in training
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:

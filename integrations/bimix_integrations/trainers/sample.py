@@ -10,8 +10,6 @@ from torch import Tensor
 from bimix_tracking import keys
 from bimix_tracking.entropy import EntropyCounter
 
-IGNORE = -100
-"""Label of a position that bears no loss."""
 _MOST_BATCHES = 8
 """Batches kept on the device between two records."""
 _MOST_TOKENS = 2**18
@@ -35,7 +33,7 @@ class StreamSample:
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def offer(self, targets: Tensor, domain_ids: Tensor) -> None:
-        """Keep this batch, or don't; both of shape (batch, time)."""
+        """Keep this batch, or don't; both of shape (batch, time), targets below 0 being no tokens."""
         if self._offered % self._every == 0 and len(self._kept) < _MOST_BATCHES:
             self._kept.append((targets.clone(), domain_ids.clone()))
         self._offered += 1
@@ -65,7 +63,7 @@ class StreamSample:
         for on_device in self._kept:
             targets, ids = (tensor.cpu().numpy() for tensor in on_device)
             for id_, counter in enumerate(self._counters.values()):
-                for row, of_row in zip(targets, (ids == id_) & (targets != IGNORE), strict=True):
+                for row, of_row in zip(targets, (ids == id_) & (targets >= 0), strict=True):
                     if counter.tokens < _MOST_TOKENS:
                         places = of_row.nonzero()[0]
                         counter.add(row[places], places[1:] == places[:-1] + 1)

@@ -137,13 +137,12 @@ class Session:
     def forget_evaluation(self) -> None:
         """Drop the evaluation that was done: it was a rehearsal."""
         self._evaluated = False
-        self.recorder.discard("eval")
+        self.recorder.forget_evaluation()
 
     def finish(self, step: int) -> None:
         """Emit what is left, write the curves and end the run if it is ours. Collective."""
         self.log_evaluation(step)
-        self.meter.flush(step)
-        self.recorder.finish(step)
+        self.meter.finish(step)
         self._finished = True
 
 

@@ -39,9 +39,10 @@ except ModuleNotFoundError as error:
 from torch import Tensor, distributed
 from torch.nn import functional
 
-from bimix_integrations.trainers.sample import IGNORE as IGNORE  # noqa: PLC0414  # part of this module
 from bimix_integrations.trainers.sample import StreamSample
 
+IGNORE = -100
+"""Label of a position that bears no loss."""
 _CHUNK = 2**24
 """Logits turned to float32 at a time (64 MiB): a whole batch of a large vocabulary would double the peak memory."""
 _SPLITS = ("train", "eval")
@@ -110,8 +111,7 @@ class DomainLossMeter:
         self.group = group
         self.sample = StreamSample(recorder.domains, entropy_every) if entropy_every else None
         self._token_bytes = None if token_bytes is None else torch.tensor(list(token_bytes), dtype=torch.int64)
-        self._totals: Tensor | None = None
-        self._met: Tensor | None = None
+        self._held: tuple[Tensor, Tensor] | None = None  # the sums, and the lowest and highest id met
         self._mute_others()
 
     def start(self) -> None:
@@ -160,7 +160,7 @@ class DomainLossMeter:
         Raises:
             RecorderError: Ids that are no integers, or shapes that don't fit.
         """
-        self._add(losses, None, targets, domain_ids, split, rows)
+        self._add(losses, targets, domain_ids, split, rows=rows)
 
     @torch.no_grad()
     def add_sum(self, loss_sum: Tensor, targets: Tensor, domain_ids: Tensor, *, split: str = "train") -> None:
@@ -168,24 +168,22 @@ class DomainLossMeter:
 
         A batch of one domain counts in full; of a mixed one, only the tokens do: nobody can tell whose the loss is.
         """
-        self._add(None, loss_sum, targets, domain_ids, split, None)
+        self._add(loss_sum, targets, domain_ids, split, fused=True)
 
     def _add(
         self,
-        losses: Tensor | None,
-        loss_sum: Tensor | None,
+        losses: Tensor,
         targets: Tensor,
         domain_ids: Tensor,
         split: str,
-        rows: int | None,
+        *,
+        rows: int | None = None,
+        fused: bool = False,
     ) -> None:
         _check(targets, domain_ids)
-        known = losses if losses is not None else loss_sum
-        assert known is not None  # noqa: S101  # `add` gives the one, `add_sum` the other
-        device, size = known.device, len(self.recorder.domains)
-        totals = self._allocate(device)[_SPLITS.index(split)]
-        met = self._met
-        assert met is not None  # noqa: S101  # allocated with the totals
+        device, size = losses.device, len(self.recorder.domains)
+        of_splits, met = self._allocate(device)
+        totals = of_splits[_SPLITS.index(split)]
         targets, ids = targets[:rows].to(device), domain_ids[:rows].to(device, torch.int64)
         if not targets.numel():
             return
@@ -197,9 +195,9 @@ class DomainLossMeter:
         torch.maximum(met[1], highest, out=met[1])
         # The last column takes what no domain can: an index outside would stop the device, far from its cause.
         column = torch.where(counted & (ids >= 0) & (ids < size), ids, size).flatten()
-        if losses is None:
+        if fused:
             mixed = lowest != highest
-            losses = (known / counted.sum()).expand(targets.shape)
+            losses = (losses / counted.sum()).expand(targets.shape)
             totals[_UNMEASURED].index_add_(0, column, (counted & mixed).flatten().to(totals.dtype))
             counted = counted & ~mixed
         losses = losses[:rows]
@@ -225,35 +223,34 @@ class DomainLossMeter:
             RecorderError: A domain id was outside the list; all processes raise.
         """
         self._mute_others()
-        totals = self._allocate(torch.device("cpu")) if self._totals is None else self._totals
+        totals, met = self._held or self._allocate(torch.device("cpu"))
         sums = totals.to(self._shared_device(), torch.float64, copy=True)
         totals.zero_()
         if _several():
             distributed.all_reduce(sums, group=self.group)
         host = sums.cpu().numpy()
         if host[:, [_TOKENS, _NONFINITE, _UNMEASURED], -1].any():
-            self._refuse_ids(f"after step {self.recorder.step}" + ("" if step is None else f", up to step {step}"))
+            self._refuse_ids(met, f"after step {self.recorder.step}" + ("" if step is None else f", up to step {step}"))
         whole = host.round().astype("int64")
         for split, sums, counts in zip(_SPLITS, host[..., :-1], whole[..., :-1], strict=True):
             self.recorder.add_sums(DomainSums(sums[_LOSS].copy(), *counts[1:].copy()), split=split)
 
-    def _refuse_ids(self, when: str) -> None:
+    def _refuse_ids(self, met: Tensor, when: str) -> None:
         """Raise on each process what id some process met; torchrun shows the error of whichever ends first."""
-        assert self._met is not None  # noqa: S101  # allocated with the totals
-        met, places = [self._met], [f"({when})"]
+        of_all, places = [met], [f"({when})"]
         if _several():
             ranks = distributed.get_process_group_ranks(self.group)
-            mine = self._met.to(self._shared_device())
-            met = [torch.empty_like(mine) for _ in ranks]
-            distributed.all_gather(met, mine, group=self.group)
+            mine = met.to(self._shared_device())
+            of_all = [torch.empty_like(mine) for _ in ranks]
+            distributed.all_gather(of_all, mine, group=self.group)
             places = [f"({when}, rank {rank})" for rank in ranks]
-        for (lowest, highest), place in zip(torch.stack(met).tolist(), places, strict=True):
+        for (lowest, highest), place in zip(torch.stack(of_all).tolist(), places, strict=True):
             check_ids(lowest, highest, self.recorder.domains, where=f" {place}")
 
     def discard(self, split: str) -> None:
         """Forget the sums of a split that are still on the device."""
-        if self._totals is not None:
-            self._totals[_SPLITS.index(split)].zero_()
+        if self._held is not None:
+            self._held[0][_SPLITS.index(split)].zero_()
 
     def log_train(self, step: int) -> dict[str, float]:
         """Emit the training losses since the last such row; see `DomainLossRecorder.log_train`. Collective."""
@@ -299,16 +296,16 @@ class DomainLossMeter:
             self.recorder.mute()
 
     @torch.inference_mode(mode=False)  # the first batch may come in an evaluation under it
-    def _allocate(self, device: torch.device) -> Tensor:
-        if self._totals is None:
+    def _allocate(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if self._held is None:
             kind = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
             shape = (len(_SPLITS), 1 + len(COUNTS), len(self.recorder.domains) + 1)
-            self._totals = torch.zeros(shape, dtype=kind, device=device)
-            self._met = torch.zeros(2, dtype=torch.int64, device=device)
-        if self._totals.device != device:  # a record came before the first batch, and had to take some device
-            assert self._met is not None  # noqa: S101  # allocated with the totals
-            self._totals, self._met = self._totals.to(device), self._met.to(device)
-        return self._totals
+            none_met = torch.zeros(2, dtype=torch.int64, device=device)
+            self._held = torch.zeros(shape, dtype=kind, device=device), none_met
+        totals, met = self._held
+        if totals.device != device:  # a record came before the first batch, and had to take some device
+            self._held = totals.to(device), met.to(device)
+        return self._held
 
     def _shared_device(self) -> torch.device:
         """Return where sums of all processes are added: the same on each, though one may not have had a batch yet."""
