@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bimix_tracking import keys
-from bimix_tracking.tracking import CURVES, RunManifest, Tracker
+from bimix_tracking.manifest import CURVES, RunManifest
+from bimix_tracking.tracking import Tracker
 
 
 class Delivery:

@@ -19,6 +19,8 @@ STEP = "bimix/step"
 """Optimizer steps taken: an x-axis."""
 TOKENS = "bimix/tokens"
 """Loss-bearing training tokens seen, all domains together: an x-axis, and the law's s."""
+TIME = "bimix/time"
+"""When a row was made, seconds since 1970: of two values of a step, the later one counts."""
 
 TRAIN_LOSS = "bimix_train_loss"
 """Token-weighted training loss of a domain since the last record, nats per token."""

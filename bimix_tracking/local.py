@@ -11,21 +11,14 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from bimix_tracking import keys
 from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_row
 from bimix_tracking.observations import Observations
-from bimix_tracking.tracking import (
-    CURVES,
-    Progress,
-    RunManifest,
-    RunRecord,
-    WriteBack,
-    parse_curves,
-    parse_row,
-)
+from bimix_tracking.tracking import Progress, Row, WriteBack
 
 _MANIFEST, _ROWS, _FINISHED = "manifest.json", "rows.jsonl", "FINISHED"
 _CURVES = Path(CURVES).name
@@ -39,11 +32,18 @@ class JsonlTracker:
         run_name: The run's folder; a random one otherwise.
     """
 
+    remote = False
+    owned = True
+
     def __init__(self, uri: str, *, run_name: str | None = None) -> None:
+        self.uri = uri
         self.run_id: str | None = run_name or uuid.uuid4().hex[:12]
         self._root = _path(uri)
         self.directory = _inside(self._root, self.run_id)
         self._open = False
+
+    def adopt_active(self) -> None:
+        """Do nothing: no other code has a run open here."""
 
     def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
         """Go on in that folder, after its first `rows` rows; return those that it drops."""
@@ -70,10 +70,11 @@ class JsonlTracker:
                     old.rename(self.directory / f"{name}.{old.stat().st_mtime_ns}.old")
         self.write_artifact(_MANIFEST, json.dumps(manifest.to_dict(), indent=1))
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Append a line."""
+    def log(self, rows: Sequence[Row]) -> None:
+        """Append a line each."""
+        lines = [json.dumps({keys.STEP: row.step, **row.metrics}) + "\n" for row in rows]
         with (self.directory / _ROWS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({keys.STEP: step, **metrics}) + "\n")
+            file.write("".join(lines))
 
     def write_artifact(self, path: str, text: str) -> None:
         """Write a file of the run, never outside its folder."""

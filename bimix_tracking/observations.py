@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
 from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool
-from bimix_tracking.tracking import Progress, RunRecord, RunSource, open_source
+from bimix_tracking.tracking import Progress, RunSource, open_source
 
 ROUNDING_TOLERANCE = 0.01
 """Rows of a table may sum to 1 within this (proportions rounded to three decimals); they are rescaled."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bimix_tracking import keys
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.tracking import RunManifest, RunRecord
+from bimix_tracking.manifest import RunManifest, RunRecord
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""

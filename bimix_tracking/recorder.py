@@ -20,9 +20,10 @@ from bimix_tracking import keys
 from bimix_tracking.delivery import Delivery
 from bimix_tracking.drift import Drift
 from bimix_tracking.errors import RecorderError
+from bimix_tracking.manifest import SCHEMA, RunManifest
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.sums import DomainSums, check_ids
-from bimix_tracking.tracking import SCHEMA, RunManifest, Tracker
+from bimix_tracking.tracking import Tracker
 
 
 class DomainLossRecorder:

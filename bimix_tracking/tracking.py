@@ -2,7 +2,10 @@
 
     mlflow:EXPERIMENT                     tracking URI from the environment, as MLflow itself finds it
     mlflow+sqlite:///FILE#EXPERIMENT      an embedded store, no server
+    mlflow+postgresql://HOST/DB#EXPERIMENT   a database, no server
     mlflow+http://HOST:PORT#EXPERIMENT    a tracking server
+    wandb:ENTITY/PROJECT[/sweeps/ID]      Weights & Biases, as the environment says (online or offline)
+    wandb-offline:DIR                     its offline files (read)
     jsonl:DIR                             plain files, no service (read and write)
     csv:FILE                              a table, as `bimix pull` writes it (read)
 
@@ -13,157 +16,63 @@ that names a callable taking the URI.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-from bimix_tracking.errors import BimixError, MixtureError, SourceError
-from bimix_tracking.keys import STEP
-from bimix_tracking.mixture import Mixture, check_domains
+from bimix_tracking.errors import SourceError
+from bimix_tracking.manifest import RunManifest, RunRecord
 
 if TYPE_CHECKING:
+    from bimix_tracking.foreign import ForeignRuns
     from bimix_tracking.observations import Observations
-
-SCHEMA = 1
-"""Version of the manifest and of `bimix/curves.json`."""
-CURVES = "bimix/curves.json"
-"""Artifact that every run leaves: its manifest and every row with an evaluation."""
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, how many are done, how many there are)."""
 
 
+class Row(NamedTuple):
+    """One row of metrics: the optimizer step, when it was made (seconds since 1970), and the numbers."""
+
+    step: int
+    time: float
+    metrics: Mapping[str, float]
+
+
 @dataclass(frozen=True)
-class RunManifest:
-    """What a run says of itself, so that an analyzer knows what it may pool.
+class Wanted:
+    """Which runs of a source are to be read, and how.
 
     Args:
-        domains: All domain names, in the order of the domain ids.
-        mixture: The nominal mixture: what the sampler was told. A domain it doesn't name is only evaluated.
-        sweep: A name that the runs of one sweep share.
-        role: `train` or `analysis`.
-        tokenizer: Anything that names the tokenizer; losses per token of different ones are not comparable.
-        eval_set: Anything that names the evaluation data; without one, the recorder sums it up itself.
-        model_size: Trainable parameters.
-        batch_tokens: Tokens of one optimizer step.
-        schedule: Changes of the mixture during the run, as (step, mixture): from the step after it on.
+        filter: A condition in the tracker's own language (MLflow's search expressions; for W&B, a JSON filter).
+        unfinished: Whether runs that are going, or died, count too.
+        foreign: How to read runs that were logged without this package.
     """
 
-    domains: tuple[str, ...]
-    mixture: Mixture | None = None
-    sweep: str | None = None
-    role: str = "train"
-    tokenizer: str | None = None
-    eval_set: str | None = None
-    model_size: int | None = None
-    batch_tokens: int | None = None
-    schedule: tuple[tuple[int, Mixture], ...] = ()
-
-    def __post_init__(self) -> None:
-        check_domains(self.domains)
-        for mixture in (self.mixture, *(mixture for _, mixture in self.schedule)):
-            unknown = [name for name in mixture or () if name not in self.domains]
-            if unknown:
-                raise MixtureError(
-                    f"the mixture has unknown {', '.join(map(repr, unknown))}; "
-                    f"the domains are {', '.join(map(repr, self.domains))}"
-                )
-        steps = [0, *(step for step, _ in self.schedule)]
-        if steps != sorted(set(steps)):
-            raise MixtureError(f"the steps at which the mixture changes must rise and be above 0, got {steps[1:]}")
-        if self.schedule and self.mixture is None:
-            raise MixtureError("a schedule needs the mixture that the run starts with")
-
-    def nominal(self, after: int, to: int) -> list[float] | None:
-        """Return the proportions asked for in steps after+1 … to, on average, by domain.
-
-        >>> changing = RunManifest(("a", "b"), Mixture({"a": 1, "b": 0}), schedule=((10, Mixture({"a": 0, "b": 1})),))
-        >>> changing.nominal(0, 10), changing.nominal(5, 15), changing.nominal(10, 15)
-        ([1.0, 0.0], [0.5, 0.5], [0.0, 1.0])
-        """
-        if self.mixture is None:
-            return None
-        total = [0.0] * len(self.domains)
-        to = max(to, after + 1)
-        phases = [(0, self.mixture), *self.schedule]
-        for (start, mixture), (end, _) in zip(phases, [*phases[1:], (to, self.mixture)], strict=True):
-            steps = min(end, to) - max(start, after)
-            if steps > 0:
-                weight = steps / (to - after)
-                total = [t + weight * mixture.get(name, 0.0) for t, name in zip(total, self.domains, strict=True)]
-        return total
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the manifest as JSON types; what isn't known is left out."""
-        fields: dict[str, Any] = {
-            "schema": SCHEMA,
-            "role": self.role,
-            "domains": list(self.domains),
-            "mixture": None if self.mixture is None else dict(self.mixture),
-            "sweep": self.sweep,
-            "tokenizer": self.tokenizer,
-            "eval_set": self.eval_set,
-            "model_size": self.model_size,
-            "batch_tokens": self.batch_tokens,
-            "schedule": [[step, dict(mixture)] for step, mixture in self.schedule] or None,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> RunManifest:
-        """Read what `to_dict` wrote; whatever else is in there comes from a tracker and is not trusted.
-
-        Raises:
-            BimixError: A newer schema, or no valid domains or mixture.
-        """
-        schema = fields.get("schema", SCHEMA)
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise BimixError(f"the manifest has schema {schema!r}; this version reads up to {SCHEMA}: upgrade")
-        domains, mixture = fields.get("domains"), fields.get("mixture")
-        if not isinstance(domains, list | tuple) or not isinstance(mixture, Mapping | None):
-            raise BimixError("the manifest needs a list 'domains' and, if any, a mapping 'mixture'")
-        schedule = fields.get("schedule") or ()
-        try:
-            changes = tuple((int(step), Mixture(changed)) for step, changed in schedule)
-        except (TypeError, ValueError, OverflowError):
-            raise BimixError(f"'schedule' of the manifest must be [[step, mixture], …], got {schedule!r}") from None
-        return cls(
-            domains=tuple(domains),
-            mixture=None if mixture is None else Mixture(mixture),
-            schedule=changes,
-            role=str(fields.get("role", "train")),
-            **{name: _maybe(str, name, fields) for name in ("sweep", "tokenizer", "eval_set")},
-            **{name: _maybe(int, name, fields) for name in ("model_size", "batch_tokens")},
-        )
-
-
-def _maybe(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
-    value = fields.get(name)
-    try:
-        return None if value is None else kind(value)
-    except (TypeError, ValueError, OverflowError):
-        raise BimixError(f"{name!r} of the manifest is {value!r}, which is no {kind.__name__}") from None
+    filter: str | None = None
+    unfinished: bool = False
+    foreign: ForeignRuns | None = None
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """One run as a source has read it.
+class RunState:
+    """How far a training run is.
 
     Args:
         run_id: The tracker's id.
         name: What people call it.
-        manifest: What the run says of itself.
-        rows: Metrics by name, one mapping a step, in the order of steps; each has `bimix/step`.
-        set_aside: What the source had to leave out: reason → count.
+        sweep: The sweep it belongs to, if it says so.
+        status: As far as the tracker knows; a killed run may be `running` for ever.
+        ended: When it ended, seconds since 1970, if it has.
     """
 
     run_id: str
     name: str
-    manifest: RunManifest
-    rows: Sequence[Mapping[str, float]]
-    set_aside: Mapping[str, int] = field(default_factory=dict)
+    sweep: str | None
+    status: Literal["running", "finished", "failed"]
+    ended: float | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +85,9 @@ class WriteBack:
         metrics: Numbers worth a column in the tracker's table.
         note: Markdown for the run's description.
         source_runs: Ids of the runs that were analysed; each gets a tag naming the analysis.
+        key: Names the analysis by its data and its question: a source writes one of a key once.
         name: What the run is called.
+        nest: Whether source runs are shown under the analysis, where the tracker can and they are under no other run.
     """
 
     directory: Path
@@ -184,14 +95,29 @@ class WriteBack:
     metrics: Mapping[str, float]
     note: str
     source_runs: Sequence[str]
+    key: str
     name: str = "bimix-analysis"
+    nest: bool = False
 
 
 class Tracker(Protocol):
-    """Where a training run's numbers go. One instance a run; only the main process writes to it."""
+    """Where a training run's numbers go. One instance a run; only the main process writes to it.
 
+    A remote tracker's methods, `adopt_active` and `resume` aside, are called from a thread of their own, may take
+    their time and may raise: rows are on disk before, and are sent again. The same rows may come twice.
+    """
+
+    remote: bool
+    """Whether a call may wait for anything but the local disk."""
+    uri: str
+    """As `open_tracker` takes it, complete and without credentials: another process reaches the same place by it."""
     run_id: str | None
     """The run's id at the tracker, once there is one: what a resumed process goes on with."""
+    owned: bool
+    """Whether the run was opened here, and so is ended here."""
+
+    def adopt_active(self) -> None:
+        """Note the run that the training thread has open at the tracker, if any. Waits for nothing."""
 
     def resume(self, run_id: str, rows: int) -> Sequence[Mapping[str, float]]:
         """Go on with that run, before `start`; a run that a host's own tracker has open wins over it.
@@ -203,8 +129,8 @@ class Tracker(Protocol):
     def start(self, manifest: RunManifest) -> None:
         """Adopt the run in progress or open one, and note the manifest. Called again when that grows."""
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write one row."""
+    def log(self, rows: Sequence[Row]) -> None:
+        """Write rows."""
 
     def write_artifact(self, path: str, text: str) -> None:
         """Write a file of the run, over an earlier one of that path."""
@@ -219,49 +145,42 @@ class RunSource(Protocol):
     uri: str
 
     def observations(self, progress: Progress | None = None) -> Observations:
-        """Read and pool the finished training runs.
+        """Read and pool the training runs that are wanted.
 
         Raises:
             SourceError: Unreachable, no such experiment, or no training run of this package in it.
             ObservationsError: The runs must not be pooled, or nothing is left to fit.
         """
 
+    def records(self, progress: Progress | None = None) -> Sequence[RunRecord]:
+        """Read them without pooling.
+
+        Raises:
+            SourceError: As above, or the source holds no runs but a table.
+        """
+
+    def states(self) -> Sequence[RunState]:
+        """Say how far each training run is, quickly: what waiting and watching ask for again and again.
+
+        Raises:
+            SourceError: As above.
+        """
+
     def write_back(self, analysis: WriteBack) -> str:
-        """Write an analysis beside its runs and return where a person finds it.
+        """Write an analysis beside its runs and return where a person finds it; one that is there stays the only one.
+
+        The newest is the recommended one, whether it was there or not.
 
         Raises:
             SourceError: The source cannot be written to.
         """
 
+    def find_analysis(self, key: str | None = None) -> str | None:
+        """Return the `mixture.yaml` of the analysis of a key, or of the recommended one; None where there is none.
 
-def parse_row(content: object) -> dict[str, float]:
-    """Return a row of metrics read from a file, or say that it is none.
-
-    Raises:
-        ValueError: No mapping of numbers with a step.
-    """
-    if not isinstance(content, dict) or STEP not in content:
-        raise ValueError(f"a row must be a mapping with {STEP!r}, got {str(content)[:80]}")
-    try:
-        return {str(name): float(value) for name, value in content.items()}
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"a row must hold numbers, got {str(content)[:80]}") from error
-
-
-def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
-    """Return the manifest and the rows of a `bimix/curves.json`.
-
-    Raises:
-        ValueError: The text isn't one.
-        BimixError: Its manifest isn't one.
-    """
-    content = json.loads(text)
-    if not isinstance(content, dict) or not isinstance(content.get("manifest"), dict):
-        raise ValueError(f"{CURVES} needs the entries manifest and rows")
-    rows = content.get("rows", [])
-    if not isinstance(rows, list):
-        raise ValueError(f"the rows of {CURVES} must be a list, got {str(rows)[:80]}")
-    return RunManifest.from_dict(content["manifest"]), [parse_row(row) for row in rows]
+        Raises:
+            SourceError: The source cannot be reached.
+        """
 
 
 def open_tracker(uri: str, **options: Any) -> Tracker:
@@ -297,3 +216,14 @@ def _open(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
         known = ", ".join(sorted({entry.name for entry in entries}))
         raise SourceError(f"{uri!r}: no {kind} for {scheme!r}; there are {known}")
     return found[0].load()(uri, **options)
+
+
+def without_credentials(uri: str) -> str:
+    """Return a URI without user and password: whoever needs them has them in the environment.
+
+    >>> without_credentials("mlflow+https://me:secret@host:5000#sweep")
+    'mlflow+https://host:5000#sweep'
+    """
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host).geturl() if "@" in parts.netloc else uri

@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bimix_tracking.manifest import RunManifest
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
-from bimix_tracking.tracking import RunManifest, RunSource, WriteBack
+from bimix_tracking.tracking import RunSource, WriteBack
 
 
 def leave(

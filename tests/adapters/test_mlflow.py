@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from bimix_tracking import DomainLossRecorder, Mixture, Observations, analyze, open_source, open_tracker
 from bimix_tracking.errors import ObservationsError, SourceError
 from bimix_tracking.keys import slug
-from bimix_tracking.tracking import RunManifest
+from bimix_tracking.manifest import RunManifest
 
 HOSTILE = ["c++", "C#", "web/en", "<script>alert(1)</script>", "ä"]
 _names = (f"experiment-{number}" for number in itertools.count())

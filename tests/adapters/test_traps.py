@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bimix_tracking import DomainLossRecorder, Observations, open_tracker
-from bimix_tracking.tracking import RunManifest
+from bimix_tracking.manifest import RunManifest
 
 TESTS = Path(__file__).parents[1]
 MIXTURE = {"code": 0.5, "web": 0.5}

@@ -11,7 +11,8 @@ import pytest
 from bimix_tracking import DomainLossRecorder, Observations, open_source, open_tracker
 from bimix_tracking.errors import ObservationsError, SourceError
 from bimix_tracking.local import JsonlTracker
-from bimix_tracking.tracking import RunManifest, WriteBack
+from bimix_tracking.manifest import RunManifest
+from bimix_tracking.tracking import WriteBack
 
 DOMAINS = ("c++", "web/en", "ä")
 

@@ -14,7 +14,7 @@ import pytest
 
 from bimix_tracking import Mixture, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.tracking import RunManifest, RunRecord
+from bimix_tracking.manifest import RunManifest, RunRecord
 
 MakeSweep = Callable[..., Observations]
 HOSTILE = ("c++", "C#", "web/en", "<script>alert(1)</script>", "ä")

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from bimix_tracking import DomainLossRecorder, Observations
 from bimix_tracking.errors import MixtureError, RecorderError
+from bimix_tracking.manifest import RunManifest
 from bimix_tracking.sums import DomainSums
-from bimix_tracking.tracking import RunManifest
 
 DOMAINS = ("code", "web", "math")
 tokens = st.lists(st.tuples(st.integers(0, 2), st.floats(0, 50), st.booleans()), min_size=1, max_size=40)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bimix_tracking import DomainLossRecorder, Observations, analyze, open_source, open_tracker
 from bimix_tracking.errors import BimixError, MixtureError, SourceError
 from bimix_tracking.local import JsonlTracker
-from bimix_tracking.tracking import RunManifest, parse_curves
+from bimix_tracking.manifest import RunManifest, parse_curves
 
 HOSTILE = ("c++", "C#", "web/en", "<script>alert(1)</script>", "ä")
 

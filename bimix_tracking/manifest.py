@@ -1,0 +1,178 @@
+"""What a run says of itself and what was read of it: `RunManifest`, `RunRecord`, and `bimix/curves.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bimix_tracking.errors import BimixError, MixtureError
+from bimix_tracking.keys import STEP
+from bimix_tracking.mixture import Mixture, check_domains
+
+SCHEMA = 1
+"""Version of the manifest and of `bimix/curves.json`."""
+CURVES = "bimix/curves.json"
+"""Artifact that every run leaves: its manifest and every row with an evaluation."""
+
+
+@dataclass(frozen=True)
+class RunManifest:
+    """What a run says of itself, so that an analyzer knows what it may pool.
+
+    Args:
+        domains: All domain names, in the order of the domain ids.
+        mixture: The nominal mixture: what the sampler was told. A domain it doesn't name is only evaluated.
+        sweep: A name that the runs of one sweep share.
+        role: `train` or `analysis`.
+        tokenizer: Anything that names the tokenizer; losses per token of different ones are not comparable.
+        eval_set: Anything that names the evaluation data; without one, the recorder sums it up itself.
+        model_size: Trainable parameters.
+        batch_tokens: Tokens of one optimizer step.
+        schedule: Changes of the mixture during the run, as (step, mixture): from the step after it on.
+    """
+
+    domains: tuple[str, ...]
+    mixture: Mixture | None = None
+    sweep: str | None = None
+    role: str = "train"
+    tokenizer: str | None = None
+    eval_set: str | None = None
+    model_size: int | None = None
+    batch_tokens: int | None = None
+    schedule: tuple[tuple[int, Mixture], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_domains(self.domains)
+        for mixture in (self.mixture, *(mixture for _, mixture in self.schedule)):
+            unknown = [name for name in mixture or () if name not in self.domains]
+            if unknown:
+                raise MixtureError(
+                    f"the mixture has unknown {', '.join(map(repr, unknown))}; "
+                    f"the domains are {', '.join(map(repr, self.domains))}"
+                )
+        steps = [0, *(step for step, _ in self.schedule)]
+        if steps != sorted(set(steps)):
+            raise MixtureError(f"the steps at which the mixture changes must rise and be above 0, got {steps[1:]}")
+        if self.schedule and self.mixture is None:
+            raise MixtureError("a schedule needs the mixture that the run starts with")
+
+    def nominal(self, after: int, to: int) -> list[float] | None:
+        """Return the proportions asked for in steps after+1 … to, on average, by domain.
+
+        >>> changing = RunManifest(("a", "b"), Mixture({"a": 1, "b": 0}), schedule=((10, Mixture({"a": 0, "b": 1})),))
+        >>> changing.nominal(0, 10), changing.nominal(5, 15), changing.nominal(10, 15)
+        ([1.0, 0.0], [0.5, 0.5], [0.0, 1.0])
+        """
+        if self.mixture is None:
+            return None
+        total = [0.0] * len(self.domains)
+        to = max(to, after + 1)
+        phases = [(0, self.mixture), *self.schedule]
+        for (start, mixture), (end, _) in zip(phases, [*phases[1:], (to, self.mixture)], strict=True):
+            steps = min(end, to) - max(start, after)
+            if steps > 0:
+                weight = steps / (to - after)
+                total = [t + weight * mixture.get(name, 0.0) for t, name in zip(total, self.domains, strict=True)]
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as JSON types; what isn't known is left out."""
+        fields: dict[str, Any] = {
+            "schema": SCHEMA,
+            "role": self.role,
+            "domains": list(self.domains),
+            "mixture": None if self.mixture is None else dict(self.mixture),
+            "sweep": self.sweep,
+            "tokenizer": self.tokenizer,
+            "eval_set": self.eval_set,
+            "model_size": self.model_size,
+            "batch_tokens": self.batch_tokens,
+            "schedule": [[step, dict(mixture)] for step, mixture in self.schedule] or None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> RunManifest:
+        """Read what `to_dict` wrote; whatever else is in there comes from a tracker and is not trusted.
+
+        Raises:
+            BimixError: A newer schema, or no valid domains or mixture.
+        """
+        schema = fields.get("schema", SCHEMA)
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise BimixError(f"the manifest has schema {schema!r}; this version reads up to {SCHEMA}: upgrade")
+        domains, mixture = fields.get("domains"), fields.get("mixture")
+        if not isinstance(domains, list | tuple) or not isinstance(mixture, Mapping | None):
+            raise BimixError("the manifest needs a list 'domains' and, if any, a mapping 'mixture'")
+        schedule = fields.get("schedule") or ()
+        try:
+            changes = tuple((int(step), Mixture(changed)) for step, changed in schedule)
+        except (TypeError, ValueError, OverflowError):
+            raise BimixError(f"'schedule' of the manifest must be [[step, mixture], …], got {schedule!r}") from None
+        return cls(
+            domains=tuple(domains),
+            mixture=None if mixture is None else Mixture(mixture),
+            schedule=changes,
+            role=str(fields.get("role", "train")),
+            **{name: _maybe(str, name, fields) for name in ("sweep", "tokenizer", "eval_set")},
+            **{name: _maybe(int, name, fields) for name in ("model_size", "batch_tokens")},
+        )
+
+
+def _maybe(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
+    value = fields.get(name)
+    try:
+        return None if value is None else kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BimixError(f"{name!r} of the manifest is {value!r}, which is no {kind.__name__}") from None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as a source has read it.
+
+    Args:
+        run_id: The tracker's id.
+        name: What people call it.
+        manifest: What the run says of itself.
+        rows: Metrics by name, one mapping a step, in the order of steps; each has `bimix/step`.
+        set_aside: What the source had to leave out: reason → count.
+    """
+
+    run_id: str
+    name: str
+    manifest: RunManifest
+    rows: Sequence[Mapping[str, float]]
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+
+
+def parse_row(content: object) -> dict[str, float]:
+    """Return a row of metrics read from a file, or say that it is none.
+
+    Raises:
+        ValueError: No mapping of numbers with a step.
+    """
+    if not isinstance(content, dict) or STEP not in content:
+        raise ValueError(f"a row must be a mapping with {STEP!r}, got {str(content)[:80]}")
+    try:
+        return {str(name): float(value) for name, value in content.items()}
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"a row must hold numbers, got {str(content)[:80]}") from error
+
+
+def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
+    """Return the manifest and the rows of a `bimix/curves.json`.
+
+    Raises:
+        ValueError: The text isn't one.
+        BimixError: Its manifest isn't one.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("manifest"), dict):
+        raise ValueError(f"{CURVES} needs the entries manifest and rows")
+    rows = content.get("rows", [])
+    if not isinstance(rows, list):
+        raise ValueError(f"the rows of {CURVES} must be a list, got {str(rows)[:80]}")
+    return RunManifest.from_dict(content["manifest"]), [parse_row(row) for row in rows]
