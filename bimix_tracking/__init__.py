@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bimix_tracking.analysis import Analysis as Analysis
     from bimix_tracking.analysis import analyze as analyze
+    from bimix_tracking.analysis_result import Analysis as Analysis
     from bimix_tracking.design import plan_pilot as plan_pilot
     from bimix_tracking.diagnostics import diagnose as diagnose
     from bimix_tracking.entropy import EntropyCounter as EntropyCounter
@@ -20,23 +20,28 @@ if TYPE_CHECKING:
     from bimix_tracking.extrapolation import extrapolate as extrapolate
     from bimix_tracking.fitting import fit_law as fit_law
     from bimix_tracking.follow_up import next_runs as next_runs
+    from bimix_tracking.groups import analyze_groups as analyze_groups
     from bimix_tracking.law_fit import LawFit as LawFit
     from bimix_tracking.mixture import Mixture as Mixture
     from bimix_tracking.observations import Observations as Observations
     from bimix_tracking.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation import recommend as recommend
     from bimix_tracking.recorder import DomainLossRecorder as DomainLossRecorder
+    from bimix_tracking.replay import replay as replay
     from bimix_tracking.resampling import bootstrap as bootstrap
     from bimix_tracking.selection import Selection as Selection
     from bimix_tracking.selection import select_law as select_law
     from bimix_tracking.tracking import open_source as open_source
     from bimix_tracking.tracking import open_tracker as open_tracker
+    from bimix_tracking.tracking import recommended_mixture as recommended_mixture
     from bimix_tracking.validation import cross_validate as cross_validate
     from bimix_tracking.verification import verify as verify
     from bimix_tracking.worth import Costs as Costs
 
 _ROOMS = {
-    "analysis": ("Analysis", "analyze"),
+    "analysis": ("analyze",),
+    "analysis_result": ("Analysis",),
+    "replay": ("replay",),
     "resampling": ("bootstrap",),
     "design": ("plan_pilot",),
     "diagnostics": ("diagnose",),
@@ -45,13 +50,14 @@ _ROOMS = {
     "extrapolation": ("extrapolate",),
     "fitting": ("fit_law",),
     "follow_up": ("next_runs",),
+    "groups": ("analyze_groups",),
     "law_fit": ("LawFit",),
     "mixture": ("Mixture",),
     "observations": ("Observations",),
     "recommendation": ("Recommendation", "recommend"),
     "recorder": ("DomainLossRecorder",),
     "selection": ("Selection", "select_law"),
-    "tracking": ("open_source", "open_tracker"),
+    "tracking": ("open_source", "open_tracker", "recommended_mixture"),
     "validation": ("cross_validate",),
     "verification": ("verify",),
     "worth": ("Costs",),

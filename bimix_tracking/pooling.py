@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from bimix_tracking import keys
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.manifest import RunManifest, RunRecord
+from bimix_tracking.manifest import RunRecord
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
 DRIFT = 0.05
 """Relative difference between realised and nominal proportion above which the page says so."""
+GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens")
+"""Fields of the manifest in which pooled runs must agree: each makes the loss at a volume another one."""
 LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
 
 
@@ -43,7 +45,7 @@ def pool(
     """Return notes, mixtures by run, rows of `LOSS_COLUMNS`, ids by run, and what the manifests have in common.
 
     Raises:
-        ObservationsError: The runs differ in tokenizer, eval set or domains; the text says which.
+        ObservationsError: The runs differ in one of `GROUPS`; the text says which.
     """
     notes: list[Note] = []
     rows: list[tuple[object, ...]] = []
@@ -69,26 +71,41 @@ def pool(
                     f"evaluated after the mixture changed at step {record.manifest.schedule[0][0]}: a law has one a run"
                 )
                 notes.append(Note("set aside", reason, later, run=label))
-    _agreed("domains", used, lambda manifest: ", ".join(sorted(manifest.domains)))
-    shared = {
-        "tokenizer": _agreed("tokenizer", used, lambda manifest: manifest.tokenizer),
-        "eval_set": _agreed("eval set", used, lambda manifest: manifest.eval_set),
-    }
+    shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
     run_ids = {label: record.run_id for label, record in used.items()}
     return notes, mixtures, rows, run_ids, {name: value for name, value in shared.items() if value is not None}
 
 
-def _agreed(what: str, used: Mapping[str, RunRecord], of: Callable[[RunManifest], str | None]) -> str | None:
-    groups: dict[str | None, list[str]] = {}
+def grouped(records: Sequence[RunRecord], by: str) -> dict[str, list[RunRecord]]:
+    """Return runs that may be pooled apart from one another, by a field of their manifests; in the order of the runs.
+
+    Raises:
+        ObservationsError: No such field.
+    """
+    if by not in (*GROUPS, "sweep"):
+        raise ObservationsError(f"runs cannot be grouped by {by!r}; there are {', '.join((*GROUPS, 'sweep'))}")
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(str(_said(record, by) or "unknown"), []).append(record)
+    return groups
+
+
+def _said(record: RunRecord, field: str) -> object:
+    return ", ".join(sorted(record.manifest.domains)) if field == "domains" else getattr(record.manifest, field)
+
+
+def _agreed(field: str, used: Mapping[str, RunRecord]) -> str | None:
+    groups: dict[object, list[str]] = {}
     for label, record in used.items():
-        groups.setdefault(of(record.manifest), []).append(label)
+        groups.setdefault(_said(record, field), []).append(label)
     if len(groups) > 1:
         listing = "; ".join(f"{value!r}: {_first(runs)}" for value, runs in groups.items())
         raise ObservationsError(
-            f"the runs differ in {what}, so their losses cannot be compared: {listing}. "
-            "Analyse them apart, in separate experiments"
+            f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}. "
+            f"Analyse them apart: --group-by {field}"
         )
-    return next(iter(groups), None)
+    value = next(iter(groups), None)
+    return None if value is None else str(value)
 
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:

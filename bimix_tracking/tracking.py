@@ -16,14 +16,16 @@ that names a callable taking the URI.
 from __future__ import annotations
 
 import importlib.metadata
+import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from bimix_tracking.errors import SourceError
 from bimix_tracking.manifest import RunManifest, RunRecord
+from bimix_tracking.mixture import Mixture
 
 if TYPE_CHECKING:
     from bimix_tracking.foreign import ForeignRuns
@@ -109,12 +111,12 @@ class Tracker(Protocol):
 
     remote: bool
     """Whether a call may wait for anything but the local disk."""
-    uri: str
-    """As `open_tracker` takes it, complete and without credentials: another process reaches the same place by it."""
     run_id: str | None
     """The run's id at the tracker, once there is one: what a resumed process goes on with."""
-    owned: bool
-    """Whether the run was opened here, and so is ended here."""
+
+    @property
+    def uri(self) -> str:
+        """As `open_tracker` takes it, complete and without credentials: another process gets to the same place."""
 
     def adopt_active(self) -> None:
         """Note the run that the training thread has open at the tracker, if any. Waits for nothing."""
@@ -207,6 +209,28 @@ def open_source(uri: str, **options: Any) -> RunSource:
     return source
 
 
+def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> Mixture:
+    """Return the mixture that the newest analysis of a sweep recommends: one line in a training script.
+
+    Args:
+        source: A URI such as `mlflow:my-sweep`, or an open source.
+        key: An analysis's key (its tag `bimix.analysis_key`), for the same mixture whatever is analysed later.
+
+    Raises:
+        SourceError: The source cannot be reached, or holds no such analysis.
+        MixtureError: What it holds is no mixture.
+    """
+    opened = open_source(source) if isinstance(source, str) else source
+    text = opened.find_analysis(key)
+    if text is None:
+        wanted = "" if key is None else f" of key {key!r}"
+        raise SourceError(f"{without_credentials(opened.uri)} holds no analysis{wanted}: bimix analyze … --write-back")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mixture.yaml"
+        path.write_text(text, encoding="utf-8")
+        return Mixture.from_yaml(path)
+
+
 def _open(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
     scheme, colon, _ = uri.partition(":")
     entries = importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")
@@ -218,12 +242,11 @@ def _open(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
     return found[0].load()(uri, **options)
 
 
-def without_credentials(uri: str) -> str:
-    """Return a URI without user and password: whoever needs them has them in the environment.
+def without_credentials(text: str) -> str:
+    """Return a URI, or a text that quotes some, without users, passwords and tokens.
 
-    >>> without_credentials("mlflow+https://me:secret@host:5000#sweep")
-    'mlflow+https://host:5000#sweep'
+    >>> without_credentials("mlflow+https://me:secret@host:5000#sweep"), without_credentials("db?password=x&a=1")
+    ('mlflow+https://host:5000#sweep', 'db?password=***&a=1')
     """
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host).geturl() if "@" in parts.netloc else uri
+    bare = re.sub(r"(?<=://)[^/\s]*@", "", text)
+    return re.sub(r"(?i)([?&;](?:\w*password|token|api_key|secret)=)[^&;\s]*", r"\1***", bare)

@@ -14,7 +14,8 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student
 
-from bimix_tracking.analysis import AUTO, Analysis, analyze
+from bimix_tracking.analysis import AUTO, analyze
+from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.decision import LEVEL
 from bimix_tracking.errors import ObservationsError, SourceError
 from bimix_tracking.mixture import Mixture
@@ -24,7 +25,7 @@ from bimix_tracking.report.markdown import table as markdown_table
 from bimix_tracking.report.numbers import listing, nats, percent, printable, tokens
 from bimix_tracking.resampling import last_off
 from bimix_tracking.tracking import Progress, RunSource, open_source
-from bimix_tracking.write_back import leave
+from bimix_tracking.write_back import key_of, leave
 
 SUM = "weighted sum"
 """The row of what was minimised, beside those of the targets."""
@@ -215,6 +216,7 @@ def verify(
             metrics=found.metrics(),
             note=found.note(),
             runs=found.runs,
+            key=key_of("verification", obs.data_hash, {"runs": found.runs, "tokens": tokens, "law": law, **options}),
             name="bimix-verification",
         )
         found = replace(found, location=location)

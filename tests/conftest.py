@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,12 @@ from hypothesis import settings
 # A busy machine is no failure, and CI must not fail by the luck of a draw: draws are for a developer's runs.
 settings.register_profile("bimix", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("bimix")
+
+
+@pytest.fixture(autouse=True)
+def _spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep journals of each test apart, those of the processes it starts too."""
+    monkeypatch.setenv("BIMIX_SPOOL", str(tmp_path / "bimix-spool"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,6 +11,7 @@ import typer
 from bimix_tracking.cli.analyze import analyze, pull
 from bimix_tracking.cli.export import export
 from bimix_tracking.cli.plan import plan
+from bimix_tracking.cli.replay import replay
 from bimix_tracking.cli.verify import verify
 
 app = typer.Typer(
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (plan, analyze, pull, verify, export):
+for command in (plan, analyze, pull, verify, export, replay):
     app.command()(command)
 
 

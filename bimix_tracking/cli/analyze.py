@@ -20,7 +20,7 @@ from bimix_tracking.cli.console import (
 from bimix_tracking.errors import SourceError
 
 if TYPE_CHECKING:
-    from bimix_tracking.analysis import Analysis
+    from bimix_tracking.analysis_result import Analysis
 
 
 def analyze(

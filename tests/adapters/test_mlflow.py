@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import signal
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,21 @@ from bimix_integrations.trackers.mlflow import MlflowSource, MlflowTracker
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from bimix_tracking import DomainLossRecorder, Mixture, Observations, analyze, open_source, open_tracker
+from bimix_tracking import (
+    Analysis,
+    DomainLossRecorder,
+    Mixture,
+    Observations,
+    analyze,
+    analyze_groups,
+    open_source,
+    open_tracker,
+    recommended_mixture,
+)
 from bimix_tracking.errors import ObservationsError, SourceError
 from bimix_tracking.keys import slug
 from bimix_tracking.manifest import RunManifest
+from bimix_tracking.tracking import Row
 
 HOSTILE = ["c++", "C#", "web/en", "<script>alert(1)</script>", "ä"]
 _names = (f"experiment-{number}" for number in itertools.count())
@@ -46,9 +57,13 @@ def runs_of(uri: str, role: str) -> Sequence[Run]:
     return found
 
 
-def train(uri: str, mixture: dict[str, float], name: str, *, evaluations: int = 5, finish: bool = True) -> None:
+def train(
+    uri: str, mixture: dict[str, float], name: str, *, evaluations: int = 5, finish: bool = True, **manifest: Any
+) -> None:
     """Log a run whose losses follow the law: nothing here is fitted, so a made-up loop will do."""
-    recorder = DomainLossRecorder(list(mixture), mixture, open_tracker(uri, run_name=name), sweep="s", tokenizer="t")
+    recorder = DomainLossRecorder(
+        list(mixture), mixture, open_tracker(uri, run_name=name), sweep="s", tokenizer="t", **manifest
+    )
     tokens = np.array([round(1000 * share) for share in mixture.values()])
     for step in range(1, evaluations + 1):
         recorder.add(np.arange(len(mixture)), 3.0 * tokens, tokens)
@@ -199,12 +214,44 @@ def test_analysis_is_written_back_with_lineage(uri: str, tmp_path: Path) -> None
     assert again.data_hash == found.observations.data_hash
 
 
-def test_an_analysis_can_follow_another(uri: str) -> None:
+def test_the_same_analysis_twice_is_one_and_the_newest_is_the_recommended_one(uri: str) -> None:
     sweep(uri, ["a", "b"])
-    first = analyze(uri, tokens=1e6, write_back=True)
-    second = analyze(uri, tokens=1e6, write_back=True)
+    first, second, third = (analyze(uri, tokens=tokens, write_back=True) for tokens in (1e6, 2e6, 1e6))
 
-    assert first.recommendation.to_dict() == second.recommendation.to_dict()
+    written = runs_of(uri, "analysis")
+    assert len(written) == 2
+    assert first.location == third.location != second.location
+    marked = [run for run in written if run.data.tags.get("bimix.recommended") == "true"]
+    assert [run.data.metrics["bimix/target_tokens"] for run in marked] == [1e6]
+    assert recommended_mixture(uri) == first.recommendation.mixture
+    with pytest.raises(SourceError, match="holds no analysis"):
+        recommended_mixture(uri, key="0' or '1' = '1")
+
+
+def test_runs_are_shown_under_their_analysis_if_asked_and_under_no_other(uri: str) -> None:
+    sweep(uri, ["a", "b"])
+    older = runs_of(uri, "train")[0].info.run_id
+    client_of(uri).set_tag(older, "mlflow.parentRunId", "somebody")
+
+    analyze(uri, tokens=1e6, write_back=True, nest=True)
+
+    (analysis,) = runs_of(uri, "analysis")
+    parents = {run.info.run_id: run.data.tags["mlflow.parentRunId"] for run in runs_of(uri, "train")}
+    assert parents.pop(older) == "somebody"
+    assert set(parents.values()) == {analysis.info.run_id}
+
+
+def test_runs_of_another_model_size_are_analysed_apart(uri: str) -> None:
+    for size in (1000, 2000):
+        for share in (0.2, 0.5, 0.7):
+            train(uri, {"a": share, "b": 1 - share}, f"{size}-{share}", model_size=size)
+
+    with pytest.raises(ObservationsError, match=r"differ in model size.*--group-by model_size"):
+        analyze(uri, tokens=1e6)
+    found = analyze_groups(uri, 1e6, by="model_size", write_back=True, replicates=0)
+
+    assert list(found) == ["1000", "2000"]
+    assert all(isinstance(one, Analysis) and len(one.observations.runs) == 3 for one in found.values())
     assert len(runs_of(uri, "analysis")) == 2
 
 
@@ -283,10 +330,8 @@ def test_an_unreachable_server_is_told_without_its_password(closed_port: int) ->
     assert "secret" not in str(told.value)
 
 
-def test_training_goes_on_when_the_server_is_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed_port: int
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_training_goes_on_when_the_server_is_down(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    monkeypatch.setenv("BIMIX_FLUSH_SECONDS", "0.5")
     uri = f"mlflow+http://127.0.0.1:{closed_port}#sweep"
 
     with warnings.catch_warnings(record=True) as warned:
@@ -295,34 +340,9 @@ def test_training_goes_on_when_the_server_is_down(
 
     failed, kept_at = (str(warning.message) for warning in warned)
     assert "no MLflow server answers" in failed
-    assert "10 undelivered rows are in bimix-undelivered" in kept_at
-    kept = Observations.from_source(f"jsonl:{tmp_path}/bimix-undelivered")
+    assert "10 rows and the run's end wait in" in kept_at
+    kept = Observations.from_source(f"jsonl:{os.environ['BIMIX_SPOOL']}")
     assert len(kept.losses) == 10
-
-
-def test_a_server_killed_in_mid_run_neither_stops_training_nor_loses_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_server: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recorder = DomainLossRecorder(["a", "b"], {"a": 0.3, "b": 0.7}, open_tracker(f"mlflow+{own_server.address}#sweep"))
-
-    def evaluate(step: int) -> None:
-        recorder.add([0, 1], [1.0, 1.0], [300, 700])
-        recorder.add([0, 1], [3.0 / step, 2.0], split="eval")
-        recorder.log_eval(step)
-
-    evaluate(1)
-    own_server.stop(signal.SIGKILL)
-    # MLflow itself would try again for minutes: this must not, or the test runs into its time-out.
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        for step in range(2, 6):
-            evaluate(step)
-        recorder.finish()
-
-    assert "no MLflow server answers" in str(warned[0].message)
-    kept = Observations.from_source(f"jsonl:{tmp_path}/bimix-undelivered")
-    assert kept.losses.query("domain == 'a'")["loss"].tolist() == pytest.approx([3.0, 1.5, 1.0, 0.75, 0.6])
 
 
 def test_artifacts_of_an_embedded_store_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,9 +367,10 @@ def test_the_default_store_is_the_one_mlflow_uses(tmp_path: Path, monkeypatch: p
 def test_without_a_store_in_the_uri_it_is_the_one_that_mlflow_has_when_training_begins(tmp_path: Path) -> None:
     tracker = open_tracker("mlflow:late", run_name="r")
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/late.db")
-    tracker.start(RunManifest(("a",), Mixture({"a": 1.0})))
+    tracker.adopt_active()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/later.db")
-    tracker.log({"bimix/step": 1.0, "bimix/tokens": 5.0, "bimix_eval_loss/a": 2.0}, 1)
+    tracker.start(RunManifest(("a",), Mixture({"a": 1.0})))
+    tracker.log([Row(1, 0.0, {"bimix/step": 1.0, "bimix/tokens": 5.0, "bimix_eval_loss/a": 2.0})])
     tracker.finish()
 
     assert len(Observations.from_source(f"mlflow+sqlite:///{tmp_path}/late.db#late").losses) == 1

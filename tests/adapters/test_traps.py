@@ -26,6 +26,7 @@ from mlflow.tracking import MlflowClient
 
 from bimix_tracking import DomainLossRecorder, Observations, open_tracker
 from bimix_tracking.manifest import RunManifest
+from bimix_tracking.tracking import Row
 
 TESTS = Path(__file__).parents[1]
 MIXTURE = {"code": 0.5, "web": 0.5}
@@ -76,15 +77,15 @@ def tracker(folder: Path, name: str = "run") -> MlflowTracker:
     return opened
 
 
-def row(step: int, code: float, web: float) -> dict[str, float]:
+def row(step: int, code: float, web: float) -> Row:
     losses = {"bimix_eval_loss/code": code, "bimix_eval_loss/web": web}
-    return {"bimix/step": step, "bimix/tokens": 100.0 * step, **losses}
+    return Row(step, float(step), {"bimix/step": step, "bimix/tokens": 100.0 * step, **losses})
 
 
 def test_infinite_and_missing_losses_in_a_store_are_set_aside(tmp_path: Path) -> None:
     run = tracker(tmp_path)
     for step, bad in ((1, math.inf), (2, math.nan), (3, -math.inf), (4, 1.5)):
-        run.log(row(step, 2.0, bad), step)
+        run.log([row(step, 2.0, bad)])
     run.finish()
 
     obs = Observations.from_source(f"mlflow+sqlite:///{tmp_path}/mlflow.db#traps")
@@ -104,7 +105,7 @@ def test_more_points_than_a_bulk_endpoint_gives_come_back_whole(tmp_path: Path) 
         points = [
             mlflow.entities.Metric(key, value, 1, step)
             for step in range(first, first + 250)
-            for key, value in row(step, 3.0, 2.0).items()
+            for key, value in row(step, 3.0, 2.0).metrics.items()
         ]
         client.log_batch(run.run_id or "", metrics=points)
     run.finish()
@@ -143,7 +144,7 @@ def test_the_file_store_is_refused_and_ours_is_a_database(tmp_path: Path, monkey
         _ = MLFlowLogger(save_dir=str(tmp_path)).run_id
 
     run = tracker(tmp_path)
-    run.log(row(1, 2.0, 3.0), 1)
+    run.log([row(1, 2.0, 3.0)])
     run.finish()
     assert len(Observations.from_source(f"mlflow+sqlite:///{tmp_path}/mlflow.db#traps").losses) == 2
 
@@ -163,7 +164,7 @@ def test_an_artifact_written_twice_is_there_once(tmp_path: Path) -> None:
 def test_a_value_that_repeats_is_a_point_all_the_same(tmp_path: Path) -> None:
     run = tracker(tmp_path)
     for step in range(1, 6):
-        run.log(row(step, 2.0, 3.0), step)
+        run.log([row(step, 2.0, 3.0)])
     run.finish()
 
     obs = Observations.from_source(f"mlflow+sqlite:///{tmp_path}/mlflow.db#traps")

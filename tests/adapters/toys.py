@@ -80,7 +80,12 @@ def run_trainer(folder: Path, callback: DomainLossCallback | None, **options: An
 class Rows(list[dict[str, float]]):
     """A tracker that keeps the rows it was given."""
 
+    uri = "memory:"
+    remote = False
     run_id: str | None = None
+
+    def adopt_active(self) -> None:
+        pass
 
     def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
         raise AssertionError(run_id)
@@ -88,8 +93,8 @@ class Rows(list[dict[str, float]]):
     def start(self, manifest: Any) -> None:
         self.manifest = manifest
 
-    def log(self, metrics: Any, step: int) -> None:
-        self.append(dict(metrics))
+    def log(self, rows: Any) -> None:
+        self += [dict(row.metrics) for row in rows]
 
     def write_artifact(self, path: str, text: str) -> None:
         self.artifact = (path, text)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Costs, Mixture, Observations, analyze
-from bimix_tracking.analysis import Analysis
+from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.decision import savings, verdict
 from bimix_tracking.worth import Worth

@@ -118,7 +118,7 @@ def test_a_table_that_is_not_there_or_holds_text_is_refused(tmp_path: Path) -> N
 
 
 def test_nothing_is_written_back_into_a_table(tmp_path: Path) -> None:
-    analysis = WriteBack(tmp_path, RunManifest(("a",), role="analysis"), {}, "note", [])
+    analysis = WriteBack(tmp_path, RunManifest(("a",), role="analysis"), {}, "note", [], "key")
 
     with pytest.raises(SourceError, match="use --out DIR"):
         open_source(f"csv:{tmp_path}/sweep.csv").write_back(analysis)

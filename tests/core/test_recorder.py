@@ -6,59 +6,20 @@ import json
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bimix_tracking import DomainLossRecorder, Observations
+from bimix_tracking import DomainLossRecorder
 from bimix_tracking.errors import MixtureError, RecorderError
 from bimix_tracking.manifest import RunManifest
 from bimix_tracking.sums import DomainSums
+from tests.core.memory import Tracker
 
 DOMAINS = ("code", "web", "math")
 tokens = st.lists(st.tuples(st.integers(0, 2), st.floats(0, 50), st.booleans()), min_size=1, max_size=40)
-
-
-class Tracker:
-    """Keeps what it is given; fails where it is told to."""
-
-    def __init__(self, fails: str = "", *, times: int = 10**9) -> None:
-        self.fails, self.times = fails, times
-        self.rows: list[dict[str, float]] = []
-        self.manifests: list[RunManifest] = []
-        self.files: dict[str, str] = {}
-        self.ended = False
-        self.run_id: str | None = None
-        self.resumed: tuple[str, int] | None = None
-
-    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
-        self.resumed = (run_id, rows)
-        return []
-
-    def _perhaps(self, what: str) -> None:
-        if what == self.fails and self.times > 0:
-            self.times -= 1
-            raise ConnectionError(f"no {what}")
-
-    def start(self, manifest: RunManifest) -> None:
-        self._perhaps("start")
-        self.manifests.append(manifest)
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._perhaps("log")
-        self.rows.append(dict(metrics))
-
-    def write_artifact(self, path: str, text: str) -> None:
-        self._perhaps("artifact")
-        self.files[path] = text
-
-    def finish(self) -> None:
-        self._perhaps("finish")
-        self.ended = True
 
 
 @given(st.lists(tokens, min_size=1, max_size=4))
@@ -237,68 +198,11 @@ def test_a_run_ends_with_its_curves() -> None:
     assert tracker.manifests[-1].eval_set == curves["manifest"]["eval_set"]
 
 
-@pytest.mark.parametrize("fails", ["start", "log", "artifact", "finish"])
-def test_a_tracker_that_fails_neither_stops_training_nor_loses_a_row(
-    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), Tracker(fails))
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        feed(recorder, range(1, 10))
-        recorder.finish(9)
-
-    said = [str(warning.message) for warning in caught]
-    assert len(said) == 2
-    assert f"the tracker failed (ConnectionError: no {fails}). Training goes on" in said[0]
-    assert "jsonl:bimix-undelivered reads them" in said[1]
-    kept = Observations.from_source("jsonl:bimix-undelivered")
-    assert sorted(set(kept.losses["step"])) == [2, 4, 6, 8]
-
-
-@pytest.mark.parametrize("fails", ["start", "log"])
-def test_a_tracker_that_recovers_gets_every_row_in_order(
-    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    steady, shaky = Tracker(), Tracker(fails, times=1)
-
-    def train(tracker: Tracker) -> None:
-        recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker)
-        feed(recorder, range(1, 10))
-        recorder.finish(9)
-
-    train(steady)
-    with pytest.warns(UserWarning, match="the tracker failed"):
-        train(shaky)
-
-    assert shaky.rows == steady.rows
-    assert shaky.files == steady.files
-    assert not (tmp_path / "bimix-undelivered").exists()
-
-
 def test_without_numpy_types_in_rows() -> None:
     recorder = DomainLossRecorder(DOMAINS)
     recorder.add(np.array([0, 1]), np.array([1.0, 2.0]), np.array([1, 1]))
 
     assert {type(value) for value in recorder.log_train(1).values()} == {float}
-
-
-def test_a_disk_that_takes_nothing_does_not_end_training_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "bimix-undelivered").write_text("a file where the folder should be", encoding="utf-8")
-    recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), Tracker("log"))
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        feed(recorder, range(1, 10))
-        recorder.finish(9)
-
-    said = str(caught[-1].message)
-    assert "9 undelivered rows could not be saved in bimix-undelivered and are lost" in said
 
 
 def test_a_loss_that_is_no_number_makes_no_other_evaluation_set() -> None:
@@ -360,22 +264,6 @@ def test_bits_per_byte_stand_beside_nats_where_bytes_are_given() -> None:
     assert row["bimix_eval_loss/code"] == 2.0
     assert row["bimix_eval_bpb/code"] == pytest.approx(8 / math.log(2) / 16)
     assert "bimix_eval_bpb/web" not in row
-
-
-def test_an_interrupted_run_goes_on_at_its_tracker_with_what_it_hasn_t_got_yet() -> None:
-    first = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), Tracker("log"))
-    first.tracker.run_id = "r1"  # type: ignore[union-attr]
-    with pytest.warns(UserWarning, match="the tracker failed"):
-        feed(first, range(1, 6))
-    state = json.loads(json.dumps(first.state_dict()))
-
-    tracker = Tracker()
-    second = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker)
-    second.load_state_dict(state)
-    feed(second, range(6, 8))
-
-    assert tracker.resumed == ("r1", 0)
-    assert [row["bimix/step"] for row in tracker.rows] == [2, 2, 4, 4, 6, 6]
 
 
 def test_a_muted_recorder_keeps_its_numbers_to_itself() -> None:

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bimix_tracking.analysis import Analysis, analyze
+from bimix_tracking.analysis import analyze
+from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.fitting import fit_law
 from bimix_tracking.law_fit import Outcome

@@ -1,0 +1,198 @@
+"""What an analysis found, and the files it leaves: mixture, fit, checks, lineage, report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bimix_tracking import keys
+from bimix_tracking.diagnostics import Diagnostic
+from bimix_tracking.exports import write_exports
+from bimix_tracking.extrapolation import Extrapolation
+from bimix_tracking.law_fit import LawFit
+from bimix_tracking.observations import Observations
+from bimix_tracking.recommendation import Recommendation
+from bimix_tracking.report import content, html, markdown
+from bimix_tracking.report.markdown import escape
+from bimix_tracking.resampling import Replicates
+from bimix_tracking.selection import Selection
+from bimix_tracking.validation import Validation
+from bimix_tracking.worth import Worth
+from bimix_tracking.write_back import versions
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What `analyze` found.
+
+    Args:
+        observations: The cleaned sweep.
+        fit: The fitted law.
+        recommendation: The optimum at the target volume.
+        validation: What the law predicts of mixtures it has not seen; None with fewer than three mixtures.
+        created: When, UTC, ISO 8601.
+        selection: How the law was chosen; None where the caller named it.
+        extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
+        diagnostics: What to know before acting on it.
+        worth: What the recommendation saves at equal loss.
+        replicates: Refits to runs drawn again; None where there are too few runs, or none were asked for.
+        location: Where the tracker shows it, if it was written back.
+    """
+
+    observations: Observations
+    fit: LawFit
+    recommendation: Recommendation
+    validation: Validation | None
+    created: str
+    selection: Selection | None = None
+    extrapolation: Extrapolation | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
+    worth: Worth | None = None
+    replicates: Replicates | None = None
+    location: str | None = None
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write mixture, fit, validation, observations, lineage and report; return the files.
+
+        `mixture.yaml`, `recommendation.json`, `fit.json`, `validation.json` (if there is one), `observations.csv`,
+        `lineage.json`, the folder `exports` with the mixture in trainers' formats, `report.md` and `report.html`.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed; the other files are written.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {
+            "mixture.yaml": self.mixture_yaml(),
+            "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
+            "recommendation.json": json.dumps(self.decision(), indent=1, ensure_ascii=False),
+            "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
+        }
+        if self.validation is not None:
+            checks = self.validation.to_dict() | {
+                "selection": None if self.selection is None else self.selection.to_dict(),
+                "extrapolation": None if self.extrapolation is None else self.extrapolation.to_dict(),
+                "diagnostics": [vars(found) for found in self.diagnostics],
+            }
+            texts["validation.json"] = json.dumps(checks, indent=1, ensure_ascii=False)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        self.observations.to_csv(folder / "observations.csv")
+        provenance = f"{self.observations.source}, data {self.fit.data_hash}, {self.created}"
+        write_exports(self.recommendation.mixture, folder / "exports", provenance=provenance)
+        (folder / "report.md").write_text(markdown.render(self), encoding="utf-8")
+        # Last, for it is the one part with a dependency of its own: what can be written is written.
+        (folder / "report.html").write_text(html.render(self), encoding="utf-8")
+        return [folder / name for name in (*texts, "observations.csv", "exports", "report.md", "report.html")]
+
+    def decision(self) -> dict[str, Any]:
+        """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""
+        worth = None if self.worth is None else self.worth.to_dict()
+        return self.recommendation.to_dict() | {"worth": worth, "created": self.created}
+
+    def mixture_yaml(self) -> str:
+        """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
+        rec = self.recommendation
+        document = {
+            "mixture": {domain: float(share) for domain, share in rec.mixture.items()},
+            "provenance": {
+                "law": self.fit.law,
+                "target_tokens": rec.tokens,
+                "objective": "the least weighted sum of predicted losses, nats per token",
+                "weights": dict(rec.weights),
+                "predicted_loss": dict(rec.predicted),
+                "predicted_gain_over_reference": rec.gain,
+                **self._sureness(),
+                "reference": {domain: float(share) for domain, share in rec.reference.items()},
+                "kkt_residual": rec.kkt_residual,
+                "warnings": list(rec.warnings),
+                "source": self.observations.source,
+                "runs": len(self.observations.runs),
+                "data_hash": self.fit.data_hash,
+                "created": self.created,
+                "versions": versions(),
+            },
+        }
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+    def _sureness(self) -> dict[str, Any]:
+        sure = self.recommendation.uncertainty
+        if sure is None:
+            return {}
+        return {
+            "gain_interval": list(sure.gain),
+            "probability_better_than_reference": sure.probability,
+            "interval": {str(d): [float(low), float(high)] for d, low, high in sure.shares.itertuples()},
+            "level": sure.level,
+        }
+
+    def lineage(self) -> dict[str, Any]:
+        """Return which runs and which data the recommendation comes from."""
+        obs = self.observations
+        return {
+            "source": obs.source,
+            "runs": [
+                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
+            ],
+            "shared": dict(obs.shared),
+            "data_hash": self.fit.data_hash,
+            "notes": [str(note) for note in self.fit.notes],
+            "created": self.created,
+            "versions": versions(),
+        }
+
+    def note(self) -> str:
+        """Return the run description, Markdown: the answer first, then what to doubt."""
+        rec, page = self.recommendation, content.page(self)
+        lines = [
+            f"**{escape(page.answer)}** {escape(page.gain)}",
+            "",
+            escape(page.sure),
+            "",
+            *((escape(page.worth), "") if page.worth else ()),
+            escape(page.noise),
+            "",
+            escape(page.choice),
+            "",
+            escape(page.held_out),
+            "",
+            "| domain | recommended | reference | predicted loss | on the reference |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {escape(d)} | {rec.mixture[d]:.4f} | {rec.reference[d]:.4f} "
+            f"| {rec.predicted[d]:.4f} | {rec.reference_predicted[d]:.4f} |"
+            for d in self.fit.domains
+        ]
+        lines += ["", *(f"- {escape(text)}" for text in (*rec.warnings, *rec.held.values()))]
+        lines += ["", "The report is the artifact `bimix/report.html`; a trainer reads `bimix/mixture.yaml`."]
+        return "\n".join(lines)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is worth a column in the tracker's table of runs."""
+        rec = self.recommendation
+        result = {
+            "bimix/gain": rec.gain,
+            "bimix/target_tokens": rec.tokens,
+            "bimix/runs": float(len(self.observations.runs)),
+        }
+        if rec.uncertainty is not None:
+            low, high = rec.uncertainty.gain
+            result |= {"bimix/gain_low": low, "bimix/gain_high": high}
+            result |= {"bimix/probability_better": rec.uncertainty.probability}
+        if self.worth is not None:
+            result["bimix/tokens_saved_fraction"] = self.worth.fraction
+        for domain in self.fit.domains:
+            result[keys.key("bimix_recommended", domain)] = rec.mixture[domain]
+            if domain not in self.fit.targets:
+                continue
+            result[keys.key("bimix_predicted_loss", domain)] = rec.predicted[domain]
+            result[keys.key("bimix_fit_error", domain)] = self.fit.targets[domain].error
+            if self.validation is not None:
+                error = self.validation.error.get(domain)
+                result |= {} if error is None else {keys.key("bimix_heldout_error", domain): error}
+        return result

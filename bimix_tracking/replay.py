@@ -1,0 +1,79 @@
+"""`bimix replay`: what runs of earlier processes left in their journals, sent to their trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.journal import Journal, journals
+from bimix_tracking.manifest import RunManifest
+from bimix_tracking.outbox import Outbox
+from bimix_tracking.tracking import open_tracker, without_credentials
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of one journal.
+
+    Args:
+        directory: Its folder.
+        rows: Rows that were sent now.
+        run_id: The tracker's run that they are in.
+        ended: Whether training had ended, so that the run is finished now and the journal gone.
+        error: Why it is still there, if the tracker didn't take all of it.
+    """
+
+    directory: Path
+    rows: int
+    run_id: str | None
+    ended: bool
+    error: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.directory.name}: {self.rows} rows sent to run {self.run_id}"
+        if self.error is not None:
+            return f"{where}; the rest is kept: {self.error}"
+        return where + ("" if self.ended else "; its training never ended, so the run stays as it is")
+
+
+def replay(directory: str | Path, *, tracker: str | None = None) -> Iterator[Replayed]:
+    """Send what the journals of a spool hold, and remove those that are done; sent twice, a row is read back once.
+
+    Args:
+        directory: A spool, or one journal.
+        tracker: URI to send to instead of the one in the journal, which is without credentials.
+
+    Raises:
+        SourceError: There is no journal.
+    """
+    for folder in journals(Path(directory)):
+        try:
+            journal = Journal.open(folder)
+        except SourceError as error:  # still being written, or broken
+            yield Replayed(folder, 0, None, False, str(error))
+            continue
+        yield _sent(journal, tracker or journal.tracker)
+
+
+def _sent(journal: Journal, uri: str) -> Replayed:
+    before, ended, error = journal.delivered, journal.curves is not None, None
+    try:
+        tracker = open_tracker(uri)
+        if journal.run_id is not None:
+            tracker.resume(journal.run_id, journal.before + journal.delivered)
+        outbox = Outbox(tracker, journal, journal.before)
+        outbox.put_manifest(RunManifest.from_dict(journal.manifest))
+        if journal.curves is not None:
+            outbox.put_curves(journal.curves)
+        outbox.send()
+    except Exception as problem:  # noqa: BLE001  # whatever a tracker raises, the other journals are sent
+        kind = "" if isinstance(problem, BimixError) else f"{type(problem).__name__}: "
+        error = f"{kind}{without_credentials(str(problem))}"
+    rows, run_id = journal.delivered - before, journal.run_id
+    if error is None:
+        journal.remove()
+    else:
+        journal.close()
+    return Replayed(journal.directory, rows, run_id, ended, error)
