@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bimix_tracking.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation import recommend as recommend
     from bimix_tracking.recorder import DomainLossRecorder as DomainLossRecorder
-    from bimix_tracking.replay import replay as replay
+    from bimix_tracking.replaying import replay as replay
     from bimix_tracking.resampling import bootstrap as bootstrap
     from bimix_tracking.selection import Selection as Selection
     from bimix_tracking.selection import select_law as select_law
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "analysis": ("analyze",),
     "analysis_result": ("Analysis",),
-    "replay": ("replay",),
+    "replaying": ("replay",),
     "resampling": ("bootstrap",),
     "design": ("plan_pilot",),
     "diagnostics": ("diagnose",),

@@ -13,6 +13,7 @@ from bimix_tracking.cli.export import export
 from bimix_tracking.cli.plan import plan
 from bimix_tracking.cli.replay import replay
 from bimix_tracking.cli.verify import verify
+from bimix_tracking.cli.watch import watch
 
 app = typer.Typer(
     help="Fit a mixture law to a sweep's losses by domain, and recommend the data mixture to pretrain on.",
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (plan, analyze, pull, verify, export, replay):
+for command in (plan, analyze, pull, verify, export, replay, watch):
     app.command()(command)
 
 

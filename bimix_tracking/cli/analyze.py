@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bimix_tracking.cli.console import (
-    Source,
     bounds_of,
     errors_as_exit_codes,
     named_numbers,
@@ -17,7 +16,8 @@ from bimix_tracking.cli.console import (
     print_notes,
     progress_shown,
 )
-from bimix_tracking.errors import SourceError
+from bimix_tracking.cli.source import Filter, Mixtures, Source, Unfinished, opened
+from bimix_tracking.errors import BimixError, SourceError
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis_result import Analysis
@@ -66,15 +66,33 @@ def analyze(
     write_back: Annotated[
         bool, typer.Option("--write-back", help="Write the analysis into the source, as a run of its own.")
     ] = False,
+    nest: Annotated[
+        bool, typer.Option("--nest", help="With --write-back: show the runs under the analysis, where the tracker can.")
+    ] = False,
+    filter_: Filter = None,
+    unfinished: Unfinished = False,
+    mixtures: Mixtures = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Analyse runs apart that differ in domains, tokenizer, eval_set, model_size, batch_tokens or sweep."
+        ),
+    ] = None,
+    wait: Annotated[int | None, typer.Option(min=1, help="First wait for so many finished training runs.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="With --wait: give up after so many seconds.")] = None,
 ) -> None:
     """Read a sweep, fit the laws, recommend a mixture.
 
     Example: bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
 
+    When the sweep is done: bimix analyze mlflow:my-sweep --tokens 100e9 --wait 12 --timeout 86400 --write-back
+
     With finite data: bimix analyze mlflow:my-sweep --tokens 100e9 --available code=5e9 --available web=200e9
     """
     from bimix_tracking.analysis import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.analysis import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.groups import analyze_groups  # noqa: PLC0415  # likewise
+    from bimix_tracking.keys import slug  # noqa: PLC0415  # likewise
     from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
     from bimix_tracking.laws import law as find_law  # noqa: PLC0415  # likewise
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
@@ -86,35 +104,57 @@ def analyze(
             find_law(law)
         except ValueError as error:
             raise typer.BadParameter(f"{error}, {AUTO}", param_hint="--law") from error
+    if timeout is not None and wait is None:
+        raise typer.BadParameter("it is how long --wait waits", param_hint="--timeout")
     with errors_as_exit_codes():
         with progress_shown() as progress:
-            found = run(
-                source,
-                target,
-                law=law,
-                weights=weights,
-                bounds=bounds_of(bound or [], "--bound"),
-                available_tokens=named_numbers(available or [], "--available"),
-                max_epochs=max_epochs,
-                prior=None if prior is None else Mixture.from_yaml(prior),
-                prior_strength=prior_strength,
-                reference=None if reference is None else Mixture.from_yaml(reference),
-                costs=Costs(gpu_hours_per_run, target_gpu_hours, price_per_gpu_hour, batch_tokens),
-                replicates=replicates,
-                out=out,
-                write_back=write_back,
-                progress=progress,
-            )
-        _print_analysis(found)
-        if out is not None:
-            typer.echo(f"\nArtifacts: {out}")
-        if found.location is not None:
-            typer.echo(f"Written back: {found.location}")
+            reading = opened(source, filter_, unfinished, mixtures)
+            if wait is not None:
+                from bimix_tracking.waiting import wait_for  # noqa: PLC0415  # only then
+
+                wait_for(reading, wait, timeout=timeout, progress=progress)
+            options: dict[str, Any] = {
+                "law": law,
+                "weights": weights,
+                "bounds": bounds_of(bound or [], "--bound"),
+                "available_tokens": named_numbers(available or [], "--available"),
+                "max_epochs": max_epochs,
+                "prior": None if prior is None else Mixture.from_yaml(prior),
+                "prior_strength": prior_strength,
+                "reference": None if reference is None else Mixture.from_yaml(reference),
+                "costs": Costs(gpu_hours_per_run, target_gpu_hours, price_per_gpu_hour, batch_tokens),
+                "replicates": replicates,
+                "out": out,
+                "write_back": write_back,
+                "nest": nest,
+                "progress": progress,
+            }
+            if group_by is None:
+                results: dict[str, Analysis | BimixError] = {"": run(reading, target, **options)}
+            else:
+                results = analyze_groups(reading, target, by=group_by, **options)
+        for group, found in results.items():
+            if group_by is not None:
+                typer.echo(f"\n{group_by} {group}")
+            if isinstance(found, BimixError):
+                typer.echo(f"error: {found}", err=True)
+                continue
+            _print_analysis(found)
+            if out is not None:
+                typer.echo(f"\nArtifacts: {out if group_by is None else out / slug(group)}")
+            if found.location is not None:
+                typer.echo(f"Written back: {found.location}")
+        failed = [found for found in results.values() if isinstance(found, BimixError)]
+        if len(failed) == len(results):
+            raise failed[0]
 
 
 def pull(
     source: Source,
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV file; `csv:FILE` reads it back.")],
+    filter_: Filter = None,
+    unfinished: Unfinished = False,
+    mixtures: Mixtures = None,
 ) -> None:
     """Pull every finished training run of a source into one table.
 
@@ -124,7 +164,7 @@ def pull(
 
     with errors_as_exit_codes():
         with progress_shown() as progress:
-            obs = Observations.from_source(source, progress=progress)
+            obs = Observations.from_source(opened(source, filter_, unfinished, mixtures), progress=progress)
         try:
             obs.to_csv(output)
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 _EXIT_CODES = {SourceError: 4, RecommendationError: 5, MissingDependencyError: 6}
 _BAD_DATA = 3
-SOURCE_HELP = (
-    "mlflow:EXPERIMENT, mlflow+sqlite:///FILE#EXPERIMENT, mlflow+http://HOST:PORT#EXPERIMENT, jsonl:DIR, csv:FILE"
-)
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {SOURCE_HELP}.")]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bimix_tracking.cli.console import (
-    SOURCE_HELP,
     bounds_of,
     errors_as_exit_codes,
     named_numbers,
@@ -18,6 +17,7 @@ from bimix_tracking.cli.console import (
     print_notes,
     progress_shown,
 )
+from bimix_tracking.cli.source import SOURCE_HELP
 from bimix_tracking.errors import SourceError
 
 if TYPE_CHECKING:

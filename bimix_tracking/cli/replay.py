@@ -25,7 +25,7 @@ def replay(
     Example: bimix replay bimix-spool
     """
     from bimix_tracking.journal import spool  # noqa: PLC0415  # --help must not wait for it
-    from bimix_tracking.replay import replay as send  # noqa: PLC0415  # likewise
+    from bimix_tracking.replaying import replay as send  # noqa: PLC0415  # likewise
 
     with errors_as_exit_codes():
         kept = 0

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bimix_tracking.cli.console import Source, errors_as_exit_codes, named_numbers, number, progress_shown
+from bimix_tracking.cli.console import errors_as_exit_codes, named_numbers, number, progress_shown
+from bimix_tracking.cli.source import Filter, Mixtures, Source, Unfinished, opened
 
 if TYPE_CHECKING:
     from bimix_tracking.verification import Verification
@@ -30,6 +31,9 @@ def verify(
     write_back: Annotated[
         bool, typer.Option("--write-back", help="Write the verification into the source, as a run of its own.")
     ] = False,
+    filter_: Filter = None,
+    unfinished: Unfinished = False,
+    mixtures: Mixtures = None,
 ) -> None:
     """Compare runs that followed a recommendation with its prediction, and fit again with them.
 
@@ -43,7 +47,7 @@ def verify(
     with errors_as_exit_codes():
         with progress_shown() as progress:
             found = run(
-                source,
+                opened(source, filter_, unfinished, mixtures),
                 runs,
                 tokens=target,
                 analysis=analysis,

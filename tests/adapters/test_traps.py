@@ -51,7 +51,7 @@ TESTED = {
     "18 step= in W&B drops rows": "adapters/test_traps.py::test_rows_bring_their_own_x_axes",
     "19 MLflow has no file store any more": "adapters/test_traps.py::test_the_file_store_is_refused_and_ours_is_a_database",
     "20 log_table appends": "adapters/test_traps.py::test_an_artifact_written_twice_is_there_once",
-    "21 asynchronous failures are silent": "core/test_recorder.py::test_a_tracker_that_fails_neither_stops_training_nor_loses_a_row",
+    "21 asynchronous failures are silent": "core/test_delivery.py::test_a_tracker_that_fails_neither_stops_training_nor_loses_a_row",
     "22 repeated values are dropped": "adapters/test_traps.py::test_a_value_that_repeats_is_a_point_all_the_same",
     "23 W&B refuses use_artifact offline": "adapters/test_traps.py::test_wandb_offline_logs_artifacts_and_uses_none",
     "24 W&B's reader of its own files is gone": "adapters/test_traps.py::test_wandb_has_no_reader_of_its_offline_files",

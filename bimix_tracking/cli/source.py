@@ -1,0 +1,42 @@
+"""How the commands name a source, and which of its runs they read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bimix_tracking.tracking import RunSource
+
+SOURCE_HELP = (
+    "mlflow:EXPERIMENT, mlflow+sqlite:///FILE#EXPERIMENT, mlflow+postgresql://HOST/DB#EXPERIMENT, "
+    "mlflow+http://HOST:PORT#EXPERIMENT, wandb:ENTITY/PROJECT[/sweeps/ID], wandb-offline:DIR, jsonl:DIR, csv:FILE"
+)
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {SOURCE_HELP}.")]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        help="Only these runs, in the tracker's own language: MLflow's search expressions, W&B's JSON filters.",
+    ),
+]
+Unfinished = Annotated[
+    bool, typer.Option("--unfinished", help="Read runs that are going, or died, too, as far as they have come.")
+]
+Mixtures = Annotated[
+    Path | None,
+    typer.Option(
+        "--mixtures", help="YAML that tells the mixtures, names and tokens of runs that were logged without bimix."
+    ),
+]
+
+
+def opened(source: str, filter_: str | None, unfinished: bool, mixtures: Path | None) -> RunSource:
+    """Return the source, set to read those runs."""
+    from bimix_tracking.foreign import ForeignRuns  # noqa: PLC0415  # --help must not wait for PyYAML
+    from bimix_tracking.tracking import Wanted, open_source  # noqa: PLC0415  # nor for NumPy
+
+    foreign = None if mixtures is None else ForeignRuns.from_file(mixtures)
+    return open_source(source, wanted=Wanted(filter_, unfinished, foreign))
