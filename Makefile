@@ -23,12 +23,15 @@ lint: .venv/installed-dev
 	$(BIN)/mypy bimix_tracking integrations/bimix_integrations tests
 	MYPYPATH=examples/pilot $(BIN)/mypy examples
 
-bench: .venv/installed-bench
+bench: .venv/installed-dev .venv/installed-bench
 	env -u OPENBLAS_NUM_THREADS $(BIN)/python tests/benchmarks/speed.py
 	$(BIN)/python tests/benchmarks/accuracy.py --splits 20
 	$(BIN)/python tests/benchmarks/regmix.py
 	$(BIN)/python tests/benchmarks/decisions.py
 	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python tests/benchmarks/reading.py
+	$(BIN)/python tests/benchmarks/offline.py
+	$(BIN)/python tests/benchmarks/log_call.py
 
 .venv/installed-demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -62,6 +62,7 @@ def pool(
         elif not of_run:
             notes.append(Note("set aside", "the run has no evaluation of any domain", 1, run=label))
         else:
+            notes += [Note("used, but", reason, count, run=label) for reason, count in record.notes.items()]
             used[label] = record
             mixtures[label] = dict(record.manifest.mixture)
             rows += of_run
