@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bimix_tracking.extrapolation import extrapolate as extrapolate
     from bimix_tracking.fitting import fit_law as fit_law
     from bimix_tracking.follow_up import next_runs as next_runs
+    from bimix_tracking.foreign import ForeignRuns as ForeignRuns
     from bimix_tracking.groups import analyze_groups as analyze_groups
     from bimix_tracking.law_fit import LawFit as LawFit
     from bimix_tracking.mixture import Mixture as Mixture
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bimix_tracking.resampling import bootstrap as bootstrap
     from bimix_tracking.selection import Selection as Selection
     from bimix_tracking.selection import select_law as select_law
+    from bimix_tracking.tracking import Wanted as Wanted
     from bimix_tracking.tracking import open_source as open_source
     from bimix_tracking.tracking import open_tracker as open_tracker
     from bimix_tracking.tracking import recommended_mixture as recommended_mixture
@@ -50,6 +52,7 @@ _ROOMS = {
     "extrapolation": ("extrapolate",),
     "fitting": ("fit_law",),
     "follow_up": ("next_runs",),
+    "foreign": ("ForeignRuns",),
     "groups": ("analyze_groups",),
     "law_fit": ("LawFit",),
     "mixture": ("Mixture",),
@@ -57,7 +60,7 @@ _ROOMS = {
     "recommendation": ("Recommendation", "recommend"),
     "recorder": ("DomainLossRecorder",),
     "selection": ("Selection", "select_law"),
-    "tracking": ("open_source", "open_tracker", "recommended_mixture"),
+    "tracking": ("Wanted", "open_source", "open_tracker", "recommended_mixture"),
     "validation": ("cross_validate",),
     "verification": ("verify",),
     "worth": ("Costs",),

@@ -31,6 +31,10 @@ class SourceError(BimixError):
     """A tracker that cannot be reached, or that holds nothing to read."""
 
 
+class WaitTimeoutError(SourceError):
+    """A sweep that has not ended in the time given."""
+
+
 class MissingDependencyError(BimixError, ImportError):
     """An optional framework that is not installed.
 

@@ -7,7 +7,7 @@ stores have no infinity, and JSON no number that is none. What is made of it is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from bimix_tracking import keys
 
@@ -26,22 +26,42 @@ def rows_of(history: Mapping[str, Iterable[Point]]) -> tuple[list[dict[str, floa
     >>> rows_of({"loss": [(1, 0.0, 3.0), (2, 5.0, 2.0), (2, 9.0, 2.5)]})[0]
     [{'bimix/step': 1.0, 'loss': 3.0}, {'bimix/step': 2.0, 'loss': 2.5}]
     """
-    rows: dict[float, dict[str, float]] = {}
     counts: dict[str, int] = {}
+    values_of: dict[str, tuple[float, ...]] = {}
+    # Metrics of one row have the same steps as a rule: then whole rows are made at once, not value by value.
+    alike: dict[tuple[float, ...], list[str]] = {}
     for metric, points in history.items():
-        ordered = sorted(points)  # by step, then time: of a step, the newest comes last
-        for step, _, value in ordered:
+        steps, values = _columns(points, counts)
+        values_of[metric] = values
+        alike.setdefault(steps, []).append(metric)
+    rows: dict[float, dict[str, float]] = {}
+    for steps, metrics in alike.items():
+        for step, values in zip(steps, zip(*(values_of[metric] for metric in metrics), strict=True), strict=True):
             row = rows.get(step)
             if row is None:
                 row = rows[step] = {keys.STEP: float(step)}
-            if metric in row and metric != keys.STEP and row[metric] != value:
-                counts[REPEATED] = counts.get(REPEATED, 0) + 1
-            if abs(value) > LARGEST:
-                counts[INFINITE] = counts.get(INFINITE, 0) + 1
-                row[metric] = math.copysign(math.inf, value)
-            else:
-                row[metric] = value
+            row.update(zip(metrics, values, strict=True))
     return [rows[step] for step in sorted(rows)], counts
+
+
+def _columns(points: Iterable[Point], counts: dict[str, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the steps, each once, and their newest values."""
+    ordered = sorted(points)  # by step, then time: of a step, the newest comes last
+    if not ordered:
+        return (), ()
+    steps, _, values = zip(*ordered, strict=True)
+    newest = dict(zip(steps, values, strict=True))
+    if len(newest) < len(steps):
+        again = sum(value != newest[step] for step, value in zip(steps, values, strict=True))
+        if again:
+            counts[REPEATED] = counts.get(REPEATED, 0) + again
+        steps, values = tuple(newest), tuple(newest.values())
+    if not all(map(LARGEST.__gt__, map(abs, values))):  # something is infinite, or no number
+        infinite = [abs(value) > LARGEST for value in values]
+        if any(infinite):
+            counts[INFINITE] = counts.get(INFINITE, 0) + sum(infinite)
+        values = tuple(math.copysign(math.inf, v) if large else v for v, large in zip(values, infinite, strict=True))
+    return steps, values
 
 
 def number(value: object) -> float:
@@ -54,9 +74,3 @@ def number(value: object) -> float:
         return float(value)  # type: ignore[arg-type]  # that is the question
     except (TypeError, ValueError, OverflowError):
         return math.nan
-
-
-def as_of(points: Sequence[Point], step: float) -> float | None:
-    """Return the newest value at or before a step; None where there is none."""
-    known = [point for point in points if point[0] <= step]
-    return max(known)[2] if known else None

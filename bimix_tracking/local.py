@@ -4,6 +4,8 @@ DIR/<run>/manifest.json    what the run says of itself
 DIR/<run>/rows.jsonl       one row of metrics a line, appended as it comes
 DIR/<run>/FINISHED         left by `finish`; a run without it is still going, or died
 DIR/<run>/curves.json      and other artifacts, their leading `bimix/` dropped
+DIR/analysis/<key>/        the artifacts of an analysis, and its note
+DIR/analysis/recommended   the key of the newest one
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from bimix_tracking import keys
 from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_row
 from bimix_tracking.observations import Observations
-from bimix_tracking.tracking import Progress, Row, WriteBack
+from bimix_tracking.tracking import Progress, Row, RunState, Wanted, WriteBack
 
 _MANIFEST, _ROWS, _FINISHED = "manifest.json", "rows.jsonl", "FINISHED"
 _CURVES = Path(CURVES).name
+_ANALYSES, _RECOMMENDED, _MIXTURE = "analysis", "recommended", "mixture.yaml"
+_UNREAD = RunManifest(domains=("unread",))
 
 
 class JsonlTracker:
@@ -33,6 +38,7 @@ class JsonlTracker:
     """
 
     remote = False
+    certain = True
     owned = True
 
     def __init__(self, uri: str, *, run_name: str | None = None) -> None:
@@ -91,50 +97,130 @@ class JsonlSource:
     """Read the runs of a folder that `JsonlTracker` wrote.
 
     Args:
-        uri: `jsonl:DIR`.
+        uri: `jsonl:DIR`; the folder may come later.
+        wanted: Which runs count. There is no language to filter by, and there are no runs of other tools here.
+
+    Raises:
+        SourceError: A filter or a mixtures file is asked for.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, wanted: Wanted | None = None) -> None:
         self.uri = uri
+        self.wanted = _unfiltered(uri, wanted)
         self.directory = _path(uri)
-        if not self.directory.is_dir():
-            raise SourceError(f"{uri}: there is no folder {self.directory}")
 
     def observations(self, progress: Progress | None = None) -> Observations:
-        """Pool the finished training runs, by name."""
-        folders = [
-            folder
-            for folder in sorted(self.directory.iterdir())
-            if (folder / _FINISHED).exists() or (folder / _CURVES).exists()
-        ]
-        if not folders:
-            raise SourceError(f"{self.uri}: no finished run in it (a run is a folder with {_ROWS} and {_FINISHED})")
+        """Pool the training runs, by name."""
+        return Observations.from_records(self.records(progress), source=self.uri)
+
+    def records(self, progress: Progress | None = None) -> list[RunRecord]:
+        """Read the training runs by name; those that aren't finished are set aside, unless asked for."""
+        folders = self._folders()
+        if not self.wanted.unfinished and not any(_ended(folder) for folder in folders):
+            raise SourceError(
+                f"{self.uri}: no finished run in it (a run is a folder with {_ROWS} and {_FINISHED}), "
+                f"{len(folders)} unfinished"
+            )
         records = []
         for done, folder in enumerate(folders, 1):
             records.append(self._record(folder))
             if progress:
                 progress("reading runs", done, len(folders))
-        return Observations.from_records(records, source=self.uri)
+        return [record for record in records if record.manifest.role == "train"]
+
+    def states(self) -> list[RunState]:
+        """Say how far each training run is: finished, with the time of its last file, or running, which may be dead."""
+        states = []
+        for folder in self._folders():
+            ended = _ended(folder)
+            try:
+                manifest = self._manifest(folder)
+            except SourceError:
+                if ended is not None:
+                    raise
+                manifest = _UNREAD  # it is being written
+            if manifest.role == "train":
+                status: Literal["running", "finished"] = "running" if ended is None else "finished"
+                states.append(RunState(folder.name, folder.name, manifest.sweep, status, ended))
+        return states
+
+    def write_back(self, analysis: WriteBack) -> str:
+        """Copy the artifacts to `DIR/analysis/<key>/`, where they then stay, and name that one in `recommended`."""
+        analyses = self.directory / _ANALYSES
+        target = _inside(analyses, analysis.key)
+        staging = analyses / f".{analysis.key}.{uuid.uuid4().hex[:8]}"
+        try:
+            if not target.is_dir():
+                staging.mkdir(parents=True)
+                # Its children, not the folder: a temporary folder is its owner's alone, and a copy would be too.
+                for child in analysis.directory.iterdir():
+                    (shutil.copytree if child.is_dir() else shutil.copyfile)(child, staging / child.name)
+                (staging / "note.md").write_text(analysis.note, encoding="utf-8")
+                try:
+                    staging.rename(target)
+                except OSError:
+                    if not target.is_dir():  # else another process has written the same analysis in the meantime
+                        raise
+            mark = analyses / f".{_RECOMMENDED}.{uuid.uuid4().hex[:8]}"
+            mark.write_text(f"{analysis.key}\n", encoding="utf-8")
+            mark.replace(analyses / _RECOMMENDED)
+        except OSError as error:
+            raise SourceError(f"{self.uri}: the analysis was not written: {error}") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return str(target)
+
+    def find_analysis(self, key: str | None = None) -> str | None:
+        """Return the `mixture.yaml` of the analysis of a key, or of the recommended one."""
+        analyses = self.directory / _ANALYSES
+        try:
+            if key is None:
+                key = (analyses / _RECOMMENDED).read_text(encoding="utf-8").strip()
+            return (_inside(analyses, key) / _MIXTURE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{self.uri}: its analysis cannot be read: {error}") from error
+
+    def _folders(self) -> list[Path]:
+        if not self.directory.is_dir():
+            raise SourceError(f"{self.uri}: there is no folder {self.directory}")
+        files = (_MANIFEST, _ROWS, _CURVES, _FINISHED)
+        return [folder for folder in sorted(self.directory.iterdir()) if any((folder / f).exists() for f in files)]
 
     def _record(self, folder: Path) -> RunRecord:
+        if _ended(folder) is None and not self.wanted.unfinished:
+            try:
+                manifest = self._manifest(folder)
+            except SourceError:
+                manifest = _UNREAD
+            left_out = {"the run is not finished: it is going, or died": 1}
+            return RunRecord(run_id=folder.name, name=folder.name, manifest=manifest, rows=[], set_aside=left_out)
+        rows: list[dict[str, float]]
         try:
             if (folder / _CURVES).exists():
                 manifest, rows = parse_curves((folder / _CURVES).read_text(encoding="utf-8"))
                 broken = 0
             else:
-                manifest = RunManifest.from_dict(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
+                manifest = self._manifest(folder)
                 rows, broken = _read_rows(folder / _ROWS)
         except (OSError, ValueError, BimixError) as error:
-            raise SourceError(f"{self.uri}: run {folder.name!r} cannot be read: {error}") from error
+            raise self._unreadable(folder, error) from error
         left_out = {f"a line of {_ROWS} is no row of numbers (cut off?)": broken} if broken else {}
         return RunRecord(run_id=folder.name, name=folder.name, manifest=manifest, rows=rows, set_aside=left_out)
 
-    def write_back(self, analysis: WriteBack) -> str:
-        """Copy the artifacts to `DIR/analysis/`, in place of an earlier analysis."""
-        target = self.directory / "analysis"
-        shutil.copytree(analysis.directory, target, dirs_exist_ok=True)
-        (target / "note.md").write_text(analysis.note, encoding="utf-8")
-        return str(target)
+    def _manifest(self, folder: Path) -> RunManifest:
+        try:
+            if (folder / _MANIFEST).exists():
+                return RunManifest.from_dict(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
+            return parse_curves((folder / _CURVES).read_text(encoding="utf-8"))[0]
+        except (OSError, ValueError, BimixError) as error:
+            raise self._unreadable(folder, error) from error
+
+    def _unreadable(self, folder: Path, error: Exception) -> SourceError:
+        if isinstance(error, SourceError):
+            return error
+        return SourceError(f"{self.uri}: run {folder.name!r} cannot be read: {error}")
 
 
 class CsvSource:
@@ -142,10 +228,15 @@ class CsvSource:
 
     Args:
         uri: `csv:FILE`.
+        wanted: A table has what was wanted when it was pulled; see `JsonlSource`.
+
+    Raises:
+        SourceError: A filter or a mixtures file is asked for.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, wanted: Wanted | None = None) -> None:
         self.uri = uri
+        self.wanted = _unfiltered(uri, wanted)
         self.path = _path(uri)
 
     def observations(self, progress: Progress | None = None) -> Observations:
@@ -154,13 +245,45 @@ class CsvSource:
             raise SourceError(f"{self.uri}: there is no file {self.path}")
         return Observations.from_csv(self.path)
 
-    def write_back(self, analysis: WriteBack) -> str:
-        """Refuse: a table has no place for an analysis.
+    def records(self, progress: Progress | None = None) -> list[RunRecord]:
+        """Refuse: a table has losses, but no runs and no manifests."""
+        raise self._no_runs()
 
-        Raises:
-            SourceError: Always.
-        """
+    def states(self) -> list[RunState]:
+        """Refuse: nothing in a table is going on."""
+        raise self._no_runs()
+
+    def write_back(self, analysis: WriteBack) -> str:
+        """Refuse: a table has no place for an analysis."""
         raise SourceError(f"{self.uri}: nothing can be written back into a table; use --out DIR")
+
+    def find_analysis(self, key: str | None = None) -> str | None:
+        """Refuse: a table has no place for an analysis."""
+        raise SourceError(f"{self.uri}: a table holds no analysis; name the tracker that it was pulled from")
+
+    def _no_runs(self) -> SourceError:
+        return SourceError(
+            f"{self.uri}: a table has no runs to group, wait for or watch; name the tracker that it was pulled from"
+        )
+
+
+def _unfiltered(uri: str, wanted: Wanted | None) -> Wanted:
+    wanted = wanted or Wanted()
+    if wanted.filter is not None:
+        raise SourceError(f"{uri}: plain files have no language for the filter {wanted.filter!r}; leave it out")
+    if wanted.foreign is not None:
+        raise SourceError(f"{uri}: plain files hold no runs of other tools; leave the mixtures file out")
+    return wanted
+
+
+def _ended(folder: Path) -> float | None:
+    """Return when a run was finished, in seconds since 1970; None while it isn't."""
+    for name in (_FINISHED, _CURVES):
+        try:
+            return (folder / name).stat().st_mtime
+        except FileNotFoundError:
+            continue
+    return None
 
 
 def _path(uri: str) -> Path:

@@ -139,6 +139,7 @@ class RunRecord:
         manifest: What the run says of itself.
         rows: Metrics by name, one mapping a step, in the order of steps; each has `bimix/step`.
         set_aside: What the source had to leave out: reason → count.
+        notes: What is used but not as one would wish: reason → count.
     """
 
     run_id: str
@@ -146,6 +147,19 @@ class RunRecord:
     manifest: RunManifest
     rows: Sequence[Mapping[str, float]]
     set_aside: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+def parse_json(text: str) -> Any:
+    """Return the content of a JSON text that may come from anybody.
+
+    Raises:
+        ValueError: It is none, or is nested deeper than anything of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def parse_row(content: object) -> dict[str, float]:
@@ -169,7 +183,7 @@ def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
         ValueError: The text isn't one.
         BimixError: Its manifest isn't one.
     """
-    content = json.loads(text)
+    content = parse_json(text)
     if not isinstance(content, dict) or not isinstance(content.get("manifest"), dict):
         raise ValueError(f"{CURVES} needs the entries manifest and rows")
     rows = content.get("rows", [])

@@ -16,7 +16,7 @@ import pandas as pd
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
-from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool
+from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool, summary
 from bimix_tracking.tracking import Progress, RunSource, open_source
 
 ROUNDING_TOLERANCE = 0.01
@@ -202,9 +202,7 @@ class Observations:
         """Pool the runs that a source has read; see `from_source`. A domain a mixture doesn't name has share 0."""
         notes, mixtures, rows, run_ids, shared = pool(records)
         if not mixtures:
-            raise ObservationsError(
-                f"none of the {len(records)} runs of {source} can be used: " + "; ".join(map(str, notes))
-            )
+            raise ObservationsError(f"none of the {len(records)} runs of {source} can be used: " + summary(notes))
         known = dict.fromkeys(d for record in records for d in record.manifest.domains)
         named = [d for d in known if any(d in mixture for mixture in mixtures.values())]
         frame = pd.DataFrame([{**dict.fromkeys(named, 0.0), **m} for m in mixtures.values()], index=list(mixtures))
@@ -247,7 +245,7 @@ class Observations:
             notes.append(Note("set aside", "no usable loss is left", 1, run=run))
             mixtures = mixtures.drop(index=run)
         if mixtures.empty:
-            raise ObservationsError("no usable loss is left: " + "; ".join(map(str, notes)))
+            raise ObservationsError("no usable loss is left: " + summary(notes))
         check_unit(table)
         order = {run: position for position, run in enumerate(mixtures.index)}
         table = table.sort_values(

@@ -32,6 +32,7 @@ class Outbox:
         self.journal = journal
         self.before = before
         self.lost = 0
+        self._sent = 0 if journal is None else journal.delivered
         self._loose: deque[Row] = deque()
         self._manifest: RunManifest | None = None
         self._curves: str | None = None
@@ -46,7 +47,7 @@ class Outbox:
     def waiting(self) -> int:
         """How many rows are still to be sent."""
         journal = self.journal
-        return len(self._loose) + (0 if journal is None else journal.written - journal.delivered)
+        return len(self._loose) + (0 if journal is None else journal.written - self._sent)
 
     @property
     def abandoned(self) -> bool:
@@ -103,7 +104,7 @@ class Outbox:
             self._mark(0)
             if self._manifest is sent:  # else it has grown meanwhile
                 self._manifest = None
-        while self.journal is not None and (rows := self.journal.rows(self.journal.delivered, _ROWS)):
+        while self.journal is not None and (rows := self.journal.rows(self._sent, _ROWS)):
             rows = rows[: _fitting(rows)]
             self.tracker.log(rows)
             self._mark(len(rows))
@@ -142,11 +143,12 @@ class Outbox:
         self.journal = journal
 
     def _mark(self, rows: int) -> None:
+        self._sent += rows
         if self.journal is not None:
             self.journal.before = self.before
             # Where the disk takes no mark, a replay sends these rows again, and they are read back once all the same.
             with contextlib.suppress(OSError):
-                self.journal.mark(self.journal.delivered + rows, self.tracker.run_id)
+                self.journal.mark(self._sent if self.tracker.certain else self.journal.delivered, self.tracker.run_id)
 
     def _keep_in_memory(self, row: Row) -> None:
         self._loose.append(row)

@@ -39,6 +39,16 @@ class Note:
         return f"{self.action}: {self.reason} ({f'{where}; ' if where else ''}{self.count}×)"
 
 
+def summary(notes: Sequence[Note], most: int = 5) -> str:
+    """Return what happened and how often, in one line, however many runs and domains it happened to."""
+    counts: dict[str, int] = {}
+    for note in notes:
+        counts[f"{note.action}: {note.reason}"] = counts.get(f"{note.action}: {note.reason}", 0) + note.count
+    if len(notes) <= most:
+        return "; ".join(map(str, notes))
+    return "; ".join(f"{what} ({count}×)" for what, count in counts.items())
+
+
 def pool(
     records: Sequence[RunRecord],
 ) -> tuple[list[Note], dict[str, dict[str, float]], list[tuple[object, ...]], dict[str, str], dict[str, str]]:
@@ -162,10 +172,11 @@ def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
             found = keys.parse(metric, short_to_name)
             if found:
                 values[found] = value
-        for (quantity, domain), value in values.items():
-            if quantity == keys.EVAL_LOSS:
+        for domain in record.manifest.domains:  # whatever order the tracker has them in
+            loss = values.get((keys.EVAL_LOSS, domain))
+            if loss is not None:
                 counted = values.get((keys.EVAL_TOKENS, domain), math.nan)
-                rows.append((label, row[keys.STEP], row.get(keys.TOKENS, math.nan), domain, value, counted))
+                rows.append((label, row[keys.STEP], row.get(keys.TOKENS, math.nan), domain, loss, counted))
     return rows
 
 

@@ -58,7 +58,8 @@ def replay(directory: str | Path, *, tracker: str | None = None) -> Iterator[Rep
 
 
 def _sent(journal: Journal, uri: str) -> Replayed:
-    before, ended, error = journal.delivered, journal.curves is not None, None
+    waiting, ended, error = journal.written - journal.delivered, journal.curves is not None, None
+    outbox: Outbox | None = None
     try:
         tracker = open_tracker(uri)
         if journal.run_id is not None:
@@ -71,7 +72,7 @@ def _sent(journal: Journal, uri: str) -> Replayed:
     except Exception as problem:  # noqa: BLE001  # whatever a tracker raises, the other journals are sent
         kind = "" if isinstance(problem, BimixError) else f"{type(problem).__name__}: "
         error = f"{kind}{without_credentials(str(problem))}"
-    rows, run_id = journal.delivered - before, journal.run_id
+    rows, run_id = waiting - outbox.waiting if outbox is not None else 0, journal.run_id
     if error is None:
         journal.remove()
     else:

@@ -111,6 +111,8 @@ class Tracker(Protocol):
 
     remote: bool
     """Whether a call may wait for anything but the local disk."""
+    certain: bool
+    """Whether rows are safe when `log` returns; else a process that is killed may lose them, and they are replayed."""
     run_id: str | None
     """The run's id at the tracker, once there is one: what a resumed process goes on with."""
 
@@ -193,7 +195,7 @@ def open_tracker(uri: str, **options: Any) -> Tracker:
 
     >>> open_tracker("nowhere:sweep")
     Traceback (most recent call last):
-    bimix_tracking.errors.SourceError: 'nowhere:sweep': no tracker for 'nowhere'; there are jsonl, mlflow
+    bimix_tracking.errors.SourceError: 'nowhere:sweep': no tracker for 'nowhere'; there are jsonl, mlflow, wandb
     """
     tracker: Tracker = _open("tracker", uri, options)
     return tracker

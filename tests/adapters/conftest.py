@@ -52,9 +52,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database.stop()
 
 
-@pytest.fixture(params=["sqlite", "server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "server", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the start of a URI, up to the `#` of the experiment."""
     if request.param == "sqlite":
         return f"mlflow+sqlite:///{tmp_path}/mlflow.db"
-    return f"mlflow+{request.getfixturevalue('server')}"
+    monkeypatch.chdir(tmp_path)  # MLflow puts artifacts of a database without a server into the working directory
+    return f"mlflow+{request.getfixturevalue(request.param)}"

@@ -81,6 +81,7 @@ class Rows(list[dict[str, float]]):
     """A tracker that keeps the rows it was given."""
 
     uri = "memory:"
+    certain = True
     remote = False
     run_id: str | None = None
 

@@ -12,6 +12,7 @@ class Tracker:
     """Keeps what it is given; fails where it is told to."""
 
     uri = "memory:"
+    certain = True
 
     def __init__(self, fails: str = "", *, times: int = 10**9, remote: bool = False) -> None:
         self.remote = remote

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +11,11 @@ import pytest
 
 from bimix_tracking import DomainLossRecorder, Observations, open_source, open_tracker
 from bimix_tracking.errors import ObservationsError, SourceError
+from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.local import JsonlTracker
 from bimix_tracking.manifest import RunManifest
-from bimix_tracking.tracking import WriteBack
+from bimix_tracking.tracking import Wanted, WriteBack
+from tests.core.proxies import begin
 
 DOMAINS = ("c++", "web/en", "ä")
 
@@ -122,6 +125,122 @@ def test_nothing_is_written_back_into_a_table(tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match="use --out DIR"):
         open_source(f"csv:{tmp_path}/sweep.csv").write_back(analysis)
+
+
+def test_a_table_has_no_runs_and_no_analysis_to_ask_for(tmp_path: Path) -> None:
+    table = open_source(f"csv:{tmp_path}/sweep.csv")
+
+    for ask in (table.states, table.records):
+        with pytest.raises(SourceError, match="no runs to group, wait for or watch; name the tracker"):
+            ask()
+    with pytest.raises(SourceError, match="a table holds no analysis"):
+        table.find_analysis()
+
+
+@pytest.mark.parametrize("scheme", ["jsonl", "csv"])
+def test_what_plain_files_cannot_be_asked_for_is_refused(scheme: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no language for the filter 'x > 1'"):
+        open_source(f"{scheme}:{tmp_path}", wanted=Wanted(filter="x > 1"))
+    with pytest.raises(SourceError, match="no runs of other tools"):
+        open_source(f"{scheme}:{tmp_path}", wanted=Wanted(foreign=ForeignRuns.__new__(ForeignRuns)))
+
+
+def test_a_run_that_is_going_is_set_aside_unless_it_is_asked_for(tmp_path: Path) -> None:
+    uri = f"jsonl:{tmp_path}"
+    begin(uri, "done", sweep="s").finish()
+    going = begin(uri, "going", 0.3, sweep="s")
+
+    source = open_source(uri)
+    assert [(state.name, state.sweep, state.status) for state in source.states()] == [
+        ("done", "s", "finished"),
+        ("going", "s", "running"),
+    ]
+    (_, record) = source.records()
+    assert (record.manifest.sweep, record.rows) == ("s", [])
+    (note,) = (note for note in source.observations().notes if note.run == "going")
+    assert str(note) == "set aside: the run is not finished: it is going, or died (run 'going'; 1×)"
+    obs = open_source(uri, wanted=Wanted(unfinished=True)).observations()
+    assert obs.runs == ("done", "going")
+    assert obs.losses["run"].value_counts().to_dict() == {"done": 8, "going": 8}
+    going.finish()
+
+
+def test_a_run_whose_manifest_is_being_written_is_going_and_one_that_ended_without_is_named(tmp_path: Path) -> None:
+    source = open_source(f"jsonl:{tmp_path}")
+    (tmp_path / "young").mkdir()
+    assert source.states() == []  # its tracker has made the folder, and nothing in it
+    (tmp_path / "young" / "manifest.json").write_text('{"domains": ["a"', encoding="utf-8")
+
+    (state,) = source.states()
+    assert (state.name, state.status, state.sweep, state.ended) == ("young", "running", None, None)
+    with pytest.raises(SourceError, match=r"no finished run in it .*, 1 unfinished"):
+        source.records()
+    (tmp_path / "young" / "FINISHED").touch()
+    with pytest.raises(SourceError, match="run 'young' cannot be read"):
+        source.states()
+
+
+def test_a_run_of_curves_alone_has_ended_and_says_its_sweep(tmp_path: Path) -> None:
+    begin(f"jsonl:{tmp_path}", "one", sweep="s").finish()
+    for name in ("manifest.json", "rows.jsonl", "FINISHED"):
+        (tmp_path / "one" / name).unlink()
+
+    (state,) = open_source(f"jsonl:{tmp_path}").states()
+
+    assert (state.sweep, state.status) == ("s", "finished")
+
+
+def analysis(folder: Path, key: str, text: str) -> WriteBack:
+    made = folder / f"made-{text}"
+    (made / "exports").mkdir(parents=True, mode=0o700)
+    (made / "mixture.yaml").write_text(text, encoding="utf-8")
+    (made / "exports" / "list.txt").write_text("x", encoding="utf-8")
+    return WriteBack(made, RunManifest(("a",), role="analysis"), {}, "# note", [], key)
+
+
+def test_an_analysis_is_written_once_and_the_newest_is_recommended(tmp_path: Path) -> None:
+    source = open_source(f"jsonl:{tmp_path / 'runs'}")
+    assert source.find_analysis() is None
+
+    place = source.write_back(analysis(tmp_path, "aaaa", "first"))
+    source.write_back(analysis(tmp_path, "bbbb", "second"))
+
+    assert (source.find_analysis(), source.find_analysis("aaaa"), source.find_analysis("cccc")) == (
+        "second",
+        "first",
+        None,
+    )
+    assert source.write_back(analysis(tmp_path, "aaaa", "again")) == place == str(tmp_path / "runs/analysis/aaaa")
+    assert source.find_analysis() == source.find_analysis("aaaa") == "first"
+    assert sorted(path.name for path in Path(place).iterdir()) == ["exports", "mixture.yaml", "note.md"]
+    assert Path(place).stat().st_mode == (tmp_path / "runs").stat().st_mode  # not its owner's only
+    assert sorted(path.name for path in Path(place).parent.iterdir()) == ["aaaa", "bbbb", "recommended"]
+
+
+def test_of_an_analysis_written_by_many_at_once_there_is_one_and_it_is_whole(tmp_path: Path) -> None:
+    uri = f"jsonl:{tmp_path / 'runs'}"
+    many = [analysis(tmp_path, "aaaa", str(number)) for number in range(16)]
+
+    with ThreadPoolExecutor(8) as pool:
+        places = set(pool.map(lambda one: open_source(uri).write_back(one), many))
+
+    (place,) = places
+    assert {path.name for path in Path(place).iterdir()} == {"exports", "mixture.yaml", "note.md"}
+    assert [path.name for path in Path(place).parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_analysis_stays_in_its_folder_and_is_whole_or_not_there(tmp_path: Path) -> None:
+    source = open_source(f"jsonl:{tmp_path / 'runs'}")
+    for key in ("../x", "/x", ".", ""):
+        with pytest.raises(SourceError, match="is no name of a file inside"):
+            source.write_back(analysis(tmp_path / f"of-{len(key)}", key, "x"))
+        with pytest.raises(SourceError, match="is no name of a file inside"):
+            source.find_analysis(key)
+    (tmp_path / "runs").write_text("a file where the folder should be", encoding="utf-8")
+    with pytest.raises(SourceError, match="the analysis was not written"):
+        source.write_back(analysis(tmp_path, "aaaa", "first"))
+    with pytest.raises(SourceError, match="its analysis cannot be read"):
+        source.find_analysis()
 
 
 def test_an_artifact_lands_in_its_run_and_nowhere_else(tmp_path: Path) -> None:

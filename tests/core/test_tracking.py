@@ -47,8 +47,9 @@ def test_plain_files_give_back_what_was_logged(tmp_path: Path) -> None:
     last = obs.losses.query("run == 'two' and step == 4").set_index("domain")["loss"]
     assert last["c++"] == pytest.approx(0.5**-0.1 * (30 / 4000**0.5 + 1))
     found = analyze(uri, tokens=1e6, write_back=True)
-    assert (tmp_path / "analysis" / "mixture.yaml").exists()
-    assert found.location == str(tmp_path / "analysis")
+    key = (tmp_path / "analysis" / "recommended").read_text(encoding="utf-8").strip()
+    assert (tmp_path / "analysis" / key / "mixture.yaml").exists()
+    assert found.location == str(tmp_path / "analysis" / key)
     assert Observations.from_source(uri).runs == obs.runs  # an analysis is no training run
 
 

@@ -21,12 +21,13 @@ def read_text(store: Store, run: Run, path: str) -> str | None:
     Raises:
         SourceError: It is larger than any of ours.
     """
-    listed = {file.path: file for file in store.client.list_artifacts(run.info.run_id, path.rpartition("/")[0])}
+    # Not the client's own list: it asks the tracking store three times more, for models that might be the run's.
+    repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=store.tracking_uri)
+    listed = {file.path: file for file in repository.list_artifacts(path.rpartition("/")[0])}
     if path not in listed:
         return None
     if (listed[path].file_size or 0) > LARGEST:
         raise SourceError(f"{path} of run {run.info.run_id} has {listed[path].file_size:,} bytes: that is none of ours")
-    repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=store.tracking_uri)
     with TemporaryDirectory() as folder:
         target = Path(folder) / "artifact"
         # MLflow's public way draws a progress bar for each file of each run.

@@ -25,6 +25,7 @@ class MlflowTracker:
     """
 
     remote = True
+    certain = True
 
     def __init__(self, uri: str = "mlflow:", *, run_name: str | None = None) -> None:
         self._store = Store(uri)

@@ -1,0 +1,83 @@
+"""`bimix watch`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bimix_tracking.cli.console import errors_as_exit_codes, number
+from bimix_tracking.cli.question import asks, question
+from bimix_tracking.cli.source import Filter, Mixtures, Source, opened
+from bimix_tracking.errors import ObservationsError, SourceError
+
+if TYPE_CHECKING:
+    from bimix_tracking.watching import Event
+
+
+@asks
+def watch(
+    source: Source,
+    tokens: Annotated[str, typer.Option(help="Training tokens of the run that will use the mixture, such as 100e9.")],
+    asked: dict[str, Any],
+    runs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Finished runs that complete a sweep; without it, a sweep must come to rest."),
+    ] = None,
+    settle: Annotated[
+        float, typer.Option(min=0, help="Without --runs: seconds without a run going that end a sweep.")
+    ] = 600.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 30.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and exit: for cron.")] = False,
+    filter_: Filter = None,
+    mixtures: Mixtures = None,
+) -> None:
+    """Analyse each sweep of a source when it is complete, and write that back: once, restarts or not.
+
+    A sweep is complete when --runs of it are finished; without --runs, when none is running, three are finished, and
+    the last ended --settle seconds ago. It is analysed again only if more of its runs finish. SIGTERM, Ctrl-C end it.
+
+    Example: bimix watch mlflow:my-sweeps --tokens 100e9 --runs 12 >> bimix-watch.log 2>&1 &
+
+    From cron: bimix watch mlflow:my-sweeps --tokens 100e9 --once
+    """
+    from bimix_tracking.watching import Watch, analysis_of  # noqa: PLC0415  # --help must not wait for it
+
+    target = number(tokens, "--tokens")
+    with errors_as_exit_codes():
+        reading = opened(source, filter_, unfinished=False, mixtures=mixtures)
+        looking = Watch(reading, analysis_of(reading, target, **question(**asked)), _tell, runs=runs, settle=settle)
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, _stop)
+        try:
+            told = looking.look()
+            while not once:
+                time.sleep(every)
+                told = looking.look()
+        except _Stopped as stopped:
+            _line(f"stopped by {stopped}")
+            return
+        if any(event.bad for event in told):
+            kinds = {event.kind for event in told}
+            raise (SourceError if "unreachable" in kinds else ObservationsError)("not every sweep could be analysed")
+
+
+class _Stopped(BaseException):
+    """A signal to end: not an error of whatever was being done."""
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # who asks again doesn't wait for anything
+    raise _Stopped(signal.Signals(number).name)
+
+
+def _tell(event: Event) -> None:
+    _line(event.text, err=event.bad)
+
+
+def _line(text: str, *, err: bool = False) -> None:
+    typer.echo(f"{dt.datetime.now().astimezone().isoformat(timespec='seconds')} {text}", err=err)

@@ -1,0 +1,201 @@
+"""W&B's offline runs, read from their files: no server, no subprocess, only the SDK's protobuf classes."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from bimix_integrations.trackers.wandb.rows import STEP, TIME, histories, is_ours, manifest_of, own_rows
+from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file
+from bimix_integrations.trackers.wandb.tracker import MANIFEST
+from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.foreign import ForeignRuns
+from bimix_tracking.local import JsonlSource
+from bimix_tracking.manifest import RunManifest, RunRecord
+from bimix_tracking.observations import Observations
+from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
+
+_DEPTH = 4
+_UNREAD = RunManifest(domains=("unread",))
+_CUT_OFF = "its file ends within a record, as a killed process leaves it: what comes before is used"
+
+
+class WandbOfflineSource:
+    """Read the runs in the `.wandb` files below a folder, offline ones and the copies that online runs leave.
+
+    Several files of one run, as a resumed run leaves them, are one run. A run that logged without this package is read
+    where `wanted.foreign` says how.
+
+    Args:
+        uri: `wandb-offline:DIR`. DIR is W&B's folder `wandb`, one above it, a run's folder or a file.
+        wanted: Which runs count; files have no language to filter by.
+
+    Raises:
+        SourceError: A filter is asked for.
+    """
+
+    def __init__(self, uri: str, *, wanted: Wanted | None = None) -> None:
+        self.uri = uri
+        self.wanted = wanted or Wanted()
+        if self.wanted.filter is not None:
+            raise SourceError(
+                f"{uri}: files have no language for the filter {self.wanted.filter!r}; leave it out, or name one folder"
+            )
+        self.path = Path(uri.partition(":")[2] or ".").expanduser()
+        self._analyses = JsonlSource(f"jsonl:{(self.path.parent if self.path.is_file() else self.path) / 'bimix'}")
+        self._states: dict[Path, tuple[tuple[int, int], RunFile]] = {}
+
+    def observations(self, progress: Progress | None = None) -> Observations:
+        """Pool the training runs."""
+        return Observations.from_records(self.records(progress), source=self.uri)
+
+    def records(self, progress: Progress | None = None) -> list[RunRecord]:
+        """Read the training runs, in the order in which they began; those not finished are set aside, unless wanted.
+
+        What comes before damage in a file is used, whether the run is finished or not, for that cannot be known.
+        """
+        paths = self._paths()
+        files = []
+        for done, path in enumerate(paths, 1):
+            files.append(read_file(path, is_ours))
+            if progress:
+                progress("reading files", done, len(paths))
+        runs = _by_run(files)
+        records = [record for run in runs if (record := self._record(run)) is not None]
+        if not any(record.rows for record in records):
+            raise SourceError(
+                f"{self.uri}: no finished training run with rows in its {len(paths)} files ({_reasons(records)}"
+                f"{len(runs) - len(records)} runs of another kind). Train with a wandb: tracker, ask for unfinished "
+                "runs, or say with a mixtures file how other tools' runs are read"
+            )
+        return records
+
+    def states(self) -> list[RunState]:
+        """Say how far each training run is; a file that hasn't changed isn't read again."""
+        files = []
+        for path in self._paths():
+            stat = path.stat()
+            now = (stat.st_size, stat.st_mtime_ns)
+            known = self._states.get(path)
+            if known is None or known[0] != now:
+                known = self._states[path] = (now, read_file(path, None if self.wanted.foreign is None else none))
+            files.append(known[1])
+        states = []
+        for run in _by_run(files):
+            manifest = self._manifest(run)
+            if manifest.role == "train" if manifest is not None else self._metrics(run):
+                sweep = None if manifest is None else manifest.sweep
+                states.append(RunState(run[-1].run_id, _name(run), sweep, _status(run), run[-1].ended))
+        return states
+
+    def write_back(self, analysis: WriteBack) -> str:
+        """Write the artifacts to `DIR/bimix/analysis/<key>/`, name that one in `recommended`, and say how to publish.
+
+        The runs' own files stay as they are: W&B reads them when they are synced.
+        """
+        folder = self._analyses.write_back(analysis)
+        return f"{folder} (wandb artifact put --name PROJECT/bimix-mixture --type mixture --alias recommended {folder})"
+
+    def find_analysis(self, key: str | None = None) -> str | None:
+        """Return the `mixture.yaml` of the analysis of a key, or of the recommended one."""
+        return self._analyses.find_analysis(key)
+
+    def _paths(self) -> list[Path]:
+        if self.path.is_file():
+            return [self.path]
+        if not self.path.is_dir():
+            raise SourceError(f"{self.uri}: there is no folder {self.path}")
+        found: list[Path] = []
+        depth_of_root = len(self.path.parts)
+        for folder, inner, names in os.walk(self.path, onerror=self._refused):  # no links: `latest-run` is one
+            here = Path(folder)
+            if len(here.parts) - depth_of_root >= _DEPTH:
+                inner.clear()
+            found += [here / name for name in names if re.fullmatch(r"run-.+\.wandb", name)]
+        if not found:
+            raise SourceError(
+                f"{self.uri}: no file run-*.wandb in {self.path}, nor {_DEPTH} folders down. "
+                "W&B writes them to ./wandb, or to where WANDB_DIR says"
+            )
+        return sorted(found)
+
+    def _refused(self, error: OSError) -> None:
+        raise SourceError(f"{self.uri}: {error.filename} cannot be read: {error.strerror}") from error
+
+    def _record(self, run: list[RunFile]) -> RunRecord | None:
+        """Return a training run as a record, None where it is of another kind."""
+        manifest, run_id, name = self._manifest(run), run[-1].run_id, _name(run)
+        if not any(file.said for file in run):
+            left_out = {f"its file {run[-1].path.name} holds nothing of a run, as a killed process leaves it": 1}
+            return RunRecord(run_id=run_id, name=name, manifest=_UNREAD, rows=[], set_aside=left_out)
+        metrics = self._metrics(run) if manifest is None else []
+        if not metrics if manifest is None else manifest.role != "train":
+            return None
+        flaws = {f"its file {f.path.name} has {f.damage}: what comes after is not read": 1 for f in run if f.damage}
+        status = _status(run)
+        if status != "finished" and not self.wanted.unfinished and not flaws:
+            why = f"it ended with code {run[-1].exit_code}" if status == "failed" else "it is going, or was killed"
+            left_out = {f"the run is not finished: {why}": 1}
+            return RunRecord(run_id=run_id, name=name, manifest=manifest or _UNREAD, rows=[], set_aside=left_out)
+        if manifest is None:
+            record = self._foreign(run, metrics)
+        else:
+            rows, mended = own_rows(row for file in run for row in file.rows)
+            record = RunRecord(run_id=run_id, name=name, manifest=manifest, rows=rows, set_aside=mended)
+        for file in run:
+            file.rows.clear()  # there is another copy
+        cut = sum(file.cut_off for file in run)
+        notes = {**record.notes, _CUT_OFF: cut} if cut else record.notes
+        return dataclasses.replace(record, set_aside={**record.set_aside, **flaws}, notes=notes)
+
+    def _metrics(self, run: list[RunFile]) -> list[str]:
+        """Return what is to be read of a run that logged without this package; nothing where it isn't recognised."""
+        if self.wanted.foreign is None:
+            return []
+        names = {name: None for file in run for name in file.names}
+        try:
+            return self.wanted.foreign.wanted(names)
+        except SourceError as error:
+            raise SourceError(f"run {_name(run)!r} ({run[-1].path}): {error}") from error
+
+    def _foreign(self, run: list[RunFile], metrics: list[str]) -> RunRecord:
+        foreign = self.wanted.foreign or ForeignRuns()
+        wanted = {*metrics, STEP, TIME}
+        parts = [read_file(file.path, wanted.__contains__).rows for file in run]
+        told = {name: value for name, value in merged(run).items() if name != "_wandb"}
+        return foreign.record(run[-1].run_id, _name(run), histories(parts, metrics), told)
+
+    def _manifest(self, run: list[RunFile]) -> RunManifest | None:
+        fields = merged(run).get(MANIFEST)
+        if not isinstance(fields, Mapping):
+            return None
+        try:
+            return manifest_of(fields)
+        except BimixError as error:
+            raise SourceError(f"run {_name(run)!r} ({run[-1].path}) cannot be read: {error}") from error
+
+
+def _by_run(files: list[RunFile]) -> list[list[RunFile]]:
+    runs: dict[str, list[RunFile]] = {}
+    for file in sorted(files, key=lambda file: file.started):
+        runs.setdefault(file.run_id, []).append(file)
+    return list(runs.values())
+
+
+def _status(run: list[RunFile]) -> Literal["running", "finished", "failed"]:
+    code = run[-1].exit_code
+    return "running" if code is None else "failed" if code else "finished"
+
+
+def _name(run: list[RunFile]) -> str:
+    return next((file.name for file in reversed(run) if file.name != file.run_id), run[-1].run_id)
+
+
+def _reasons(records: list[RunRecord]) -> str:
+    reasons = collections.Counter(reason for record in records for reason in record.set_aside)
+    return "".join(f"{count}×: {reason}; " for reason, count in reasons.most_common(3))

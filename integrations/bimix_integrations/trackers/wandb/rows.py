@@ -1,0 +1,122 @@
+"""W&B's history rows, from its server or from its files → the rows of a record, or histories by metric."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bimix_tracking import keys
+from bimix_tracking.foreign_patterns import STEP_METRICS
+from bimix_tracking.histories import INFINITE, LARGEST, REPEATED, Point
+from bimix_tracking.manifest import RunManifest
+from bimix_tracking.mixture import Mixture
+
+STEP, TIME = "_step", "_timestamp"
+"""W&B's own step, which counts calls and not optimizer steps, and when a row was made, seconds since 1970."""
+_PREFIX = "bimix"
+_STEPLESS = f"a row has no finite {keys.STEP!r}"
+
+
+def is_ours(metric: str) -> bool:
+    """Return whether `own_rows` has a use for a metric.
+
+    >>> is_ours("bimix_eval_loss/web"), is_ours("train/loss")
+    (True, False)
+    """
+    return metric.startswith(_PREFIX) or metric == TIME
+
+
+def manifest_of(fields: Mapping[str, Any]) -> RunManifest:
+    """Read a manifest from a run's config; W&B keeps no order of a mapping's names, so the domains' is taken.
+
+    Raises:
+        BimixError: It is none.
+
+    >>> fields = {"domains": ["web", "code"], "mixture": {"code": 0.25, "web": 0.75}}
+    >>> manifest_of(fields).mixture.domains
+    ('web', 'code')
+    """
+    manifest = RunManifest.from_dict(fields)
+    if manifest.mixture is None:
+        return manifest
+    mixture = manifest.mixture
+    ordered = Mixture({domain: mixture[domain] for domain in manifest.domains if domain in mixture})
+    return dataclasses.replace(manifest, mixture=ordered)
+
+
+def own_rows(rows: Iterable[Mapping[str, float]]) -> tuple[list[dict[str, float]], dict[str, int]]:
+    """Return one row a `bimix/step`, in order, of what our tracker logged, and what was mended: reason → count.
+
+    Of two values of a step the one counts that was made later, by `bimix/time`, else by W&B's own clock; of one time,
+    the one that comes later.
+
+    >>> own_rows([{"bimix/step": 1, "bimix/time": 9, "x": 3}, {"bimix/step": 1, "bimix/time": 5, "x": 2, "y": 4}])
+    ([{'bimix/step': 1, 'bimix/time': 9, 'x': 3, 'y': 4}], {'a value of a step that was logged again, by a resumed run
+    or a replay: the newest counts': 1})
+    """
+    counts: dict[str, int] = {}
+    found = []
+    for row in rows:
+        if math.isfinite(row.get(keys.STEP, math.nan)):
+            found.append(row)
+        elif any(metric.startswith(_PREFIX) for metric in row):
+            counts[_STEPLESS] = counts.get(_STEPLESS, 0) + 1
+    found.sort(key=_made)
+    by_step: dict[float, dict[str, float]] = {}
+    for row in found:
+        known = by_step.get(row[keys.STEP])
+        if known is None:
+            by_step[row[keys.STEP]] = dict(row)
+        else:
+            again = sum(_differ(known[m], row[m]) for m in row if m in known and m not in (keys.TIME, TIME, STEP))
+            if again:
+                counts[REPEATED] = counts.get(REPEATED, 0) + again
+            known.update(row)
+    for row in by_step.values():
+        row.pop(TIME, None)
+        row.pop(STEP, None)
+        if not math.isfinite(sum(row.values())):
+            infinite = sum(map(math.isinf, row.values()))
+            counts[INFINITE] = counts.get(INFINITE, 0) + infinite
+    if not counts.get(INFINITE, 1):
+        del counts[INFINITE]
+    return [by_step[step] for step in sorted(by_step)], counts
+
+
+def histories(parts: Iterable[Sequence[Mapping[str, float]]], metrics: Iterable[str]) -> dict[str, list[Point]]:
+    """Return the points of some metrics of a run, of which each process that logged into it wrote a part.
+
+    A process that goes on with a run offline counts W&B's steps from 0 again. Where the run logs a step of its own,
+    that is what counts, and the parts are put after one another; else what was made later counts, see `rows_of`.
+
+    Args:
+        parts: Rows in the order of the processes, each row in the order in which it was logged.
+        metrics: Names.
+
+    >>> histories([[{"_step": 0, "_timestamp": 5.0, "eval/web_loss": 3.0}]], ["eval/web_loss"])
+    {'eval/web_loss': [(0.0, 5.0, 3.0)]}
+    """
+    points: dict[str, list[Point]] = {metric: [] for metric in metrics}
+    own_step = any(metric in STEP_METRICS for metric in points)
+    first = 0.0
+    for rows in parts:
+        last = first
+        for place, row in enumerate(rows):
+            step = row.get(STEP, float(place)) + first
+            last = max(last, step + 1)
+            for metric in points.keys() & row.keys():
+                points[metric].append((step, row.get(TIME, 0.0), row[metric]))
+        if own_step:
+            first = last
+    return {metric: series for metric, series in points.items() if series}
+
+
+def _made(row: Mapping[str, float]) -> float:
+    made = row.get(keys.TIME, row.get(TIME, 0.0))
+    return made if math.isfinite(made) else 0.0
+
+
+def _differ(one: float, other: float) -> bool:
+    return one != other and not (math.isnan(one) and math.isnan(other)) and abs(one) < LARGEST

@@ -1,0 +1,263 @@
+"""W&B's runs, read back whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from wandb.apis.public.runs import Run
+
+from bimix_integrations.trackers.wandb import analyses, artifacts, cache, histories
+from bimix_integrations.trackers.wandb.project import Project, server, told
+from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, own_rows
+from bimix_integrations.trackers.wandb.rows import histories as points_of
+from bimix_integrations.trackers.wandb.tracker import MANIFEST
+from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.foreign import ForeignRuns
+from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
+from bimix_tracking.observations import Observations
+from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
+
+_THREADS = 8
+_PER_PAGE = 200
+_UNREAD = RunManifest(domains=("unread",))
+_GOING = {"running", "pending", "preempting", "preempted"}
+
+
+class WandbSource:
+    """Read the finished training runs of a project, a sweep or a group, and write the analysis beside them.
+
+    A run's `bimix/curves.json` is believed where it ends as the run's summary does; else its whole history is read.
+    What was read of a finished run is kept in a cache on the local disk.
+
+    Args:
+        uri: `wandb:ENTITY/PROJECT[/sweeps/ID][/groups/NAME]`.
+        wanted: Which runs count; its filter is a JSON of W&B's (MongoDB's) language.
+
+    Raises:
+        SourceError: No such URI, or the filter is none.
+    """
+
+    def __init__(self, uri: str, *, wanted: Wanted | None = None) -> None:
+        self.wanted = wanted or Wanted()
+        self._project = Project(uri)
+        self.uri = self._project.uri
+        self._filter = self._filters()
+
+    def observations(self, progress: Progress | None = None) -> Observations:
+        """Pool the training runs."""
+        return Observations.from_records(self.records(progress), source=self.uri)
+
+    def records(self, progress: Progress | None = None) -> list[RunRecord]:
+        """Read the training runs, in the order in which they began; those not finished are set aside, unless wanted."""
+        runs = self._runs()
+        records: list[RunRecord] = []
+        with told(self.uri), ThreadPoolExecutor(_THREADS) as pool:
+            for done, record in enumerate(pool.map(self._record, runs), 1):
+                if record is not None:
+                    records.append(record)
+                if progress:
+                    progress("reading runs", done, len(runs))
+        cache.trim()
+        if not any(record.rows for record in records):
+            reasons = Counter(reason for record in records for reason in record.set_aside)
+            told_why = "".join(f"{count}×: {reason}; " for reason, count in reasons.most_common(3))
+            raise SourceError(
+                f"{self.uri} has no finished training run with rows ({told_why}{len(runs) - len(records)} runs of "
+                "another kind). Train with a wandb: tracker, ask for unfinished runs, or say with a mixtures file how "
+                "other tools' runs are read"
+            )
+        return records
+
+    def states(self) -> list[RunState]:
+        """Say how far each training run is."""
+        states = []
+        for run in self._runs():
+            manifest = _config(run).get(MANIFEST)
+            if not isinstance(manifest, Mapping):
+                if self.wanted.foreign is None or not self._foreign_metrics(run):
+                    continue
+                manifest = {}
+            if str(manifest.get("role", "train")) == "train":
+                sweep = manifest.get("sweep") or run.sweep_name
+                state = _state(run)
+                ended = None if state == "running" else _seconds(run)
+                states.append(RunState(run.id, run.name or run.id, None if sweep is None else str(sweep), state, ended))
+        return states
+
+    def write_back(self, analysis: WriteBack) -> str:
+        """Write a run of role `analysis` with the artifacts and the note; see `analyses`."""
+        return analyses.write(self._project, analysis)
+
+    def find_analysis(self, key: str | None = None) -> str | None:
+        """Return the `mixture.yaml` of the analysis of a key, or of the recommended one."""
+        return analyses.find(self._project, key)
+
+    def _filters(self) -> dict[str, Any]:
+        conditions: list[dict[str, Any]] = []
+        if self.wanted.filter is not None:
+            try:
+                asked = parse_json(self.wanted.filter)
+            except ValueError:
+                asked = None
+            if not isinstance(asked, dict):
+                raise SourceError(
+                    f"{self.wanted.filter!r} is no filter of W&B's: write JSON such as "
+                    '{"config.bimix.sweep": "pilot"} or {"tags": {"$in": ["pilot"]}}'
+                )
+            conditions.append(asked)
+        if self._project.sweep is not None:
+            conditions.append({"sweep": self._project.sweep})
+        if self._project.group is not None:
+            conditions.append({"group": self._project.group})
+        return conditions[0] if len(conditions) == 1 else {"$and": conditions} if conditions else {}
+
+    def _runs(self) -> list[Run]:
+        entity = self._project.settle_entity()
+        api = self._project.api
+        api.flush()  # type: ignore[no-untyped-call]  # half-typed; it keeps lists of runs, and their states with them
+        try:
+            with told(self.uri):
+                # Lazily, each run's config and summary would be a request of its own.
+                return list(
+                    api.runs(f"{entity}/{self._project.name}", filters=self._filter, lazy=False, per_page=_PER_PAGE)
+                )
+        except SourceError as error:
+            if "Could not find project" not in str(error):
+                raise
+        known = ", ".join(map(repr, self._project.known())) or "none"
+        raise SourceError(
+            f"{self.uri}: {entity!r} has no project {self._project.name!r} at {server()}; there are {known}"
+        )
+
+    def _record(self, run: Run) -> RunRecord | None:
+        """Return a training run as a record, None where it is of another kind."""
+        config, name = _config(run), run.name or run.id
+        fields = config.get(MANIFEST)
+        try:
+            manifest = _manifest(fields) if isinstance(fields, Mapping) else None
+            metrics = self._foreign_metrics(run) if manifest is None else []
+            if not metrics if manifest is None else manifest.role != "train":
+                return None
+            if run.state != "finished" and not self.wanted.unfinished:
+                left_out = {f"the run is not finished (it is {run.state})": 1}
+                return RunRecord(run.id, name, manifest or _UNREAD, rows=[], set_aside=left_out)
+            if manifest is None:
+                if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
+                    return ForeignRuns().record(run.id, name, dict.fromkeys(metrics, ()), config)
+                history = points_of([self._foreign_rows(run, metrics)], metrics)
+                return self.wanted.foreign.record(run.id, name, history, config)
+            return self._own(run, manifest)
+        except (BimixError, ValueError) as error:
+            raise SourceError(f"run {name!r} ({run.id}) cannot be read: {error}") from error
+
+    def _own(self, run: Run, manifest: RunManifest) -> RunRecord:
+        place, state = self._place(run, "own"), _fingerprint(run)
+        kept = cache.find(place, state) if run.state == "finished" else None
+        rows, mended = _kept(kept)
+        if not rows:
+            curves = self._curves(run)
+            rows, mended = own_rows(self._rows(run)) if curves is None else (curves, {})
+            if run.state == "finished":
+                cache.keep(place, state, {"rows": rows, "mended": mended})
+        return RunRecord(run.id, run.name or run.id, manifest, rows, set_aside=mended)
+
+    def _curves(self, run: Run) -> list[dict[str, float]] | None:
+        """Return the rows of the run's own artifact, if it has one, and all that its history has."""
+        path = f"{run.entity}/{run.project}/{artifacts.run_artifact(run.id)}:latest"
+        artifact = artifacts.find(self._project.api, path)
+        text = None if artifact is None else artifacts.read_text(artifact, CURVES)
+        if text is None:
+            return None
+        try:
+            _, rows = parse_curves(text)
+        except (ValueError, BimixError):  # the history is there
+            return None
+        return rows if histories.ends_with(rows, run.summary_metrics) else None
+
+    def _rows(self, run: Run) -> list[dict[str, float]]:
+        """Return the run's history, checked against its summary: W&B's cache of histories once had holes."""
+        missed: list[str] = []
+        for fresh in (False, True):
+            rows = histories.scanned(run, is_ours, fresh=fresh)
+            missed = histories.misses(rows, run.summary_metrics)
+            if not missed or run.state != "finished":
+                return rows
+        raise SourceError(
+            f"W&B's history of it has {len(rows)} rows, and lacks the latest value of {', '.join(sorted(missed)[:5])} "
+            f"({len(missed)} metrics) that its summary has: {run.summary_metrics.get(missed[0])}. "
+            "Is it still being exported? Try again in some minutes"
+        )
+
+    def _foreign_metrics(self, run: Run) -> list[str]:
+        """Return what is to be read of a run that logged without this package; nothing where it isn't recognised."""
+        names = [name for name in run.summary_metrics if name[:1] != "_"]
+        if self.wanted.foreign is not None:
+            return self.wanted.foreign.wanted(names)
+        try:
+            return ForeignRuns().wanted(names)
+        except SourceError:  # ambiguous, of a run that nobody has asked for
+            return []
+
+    def _foreign_rows(self, run: Run, metrics: list[str]) -> list[dict[str, float]]:
+        place, state = self._place(run, json.dumps(sorted(metrics))), _fingerprint(run)
+        rows, _ = _kept(cache.find(place, state) if run.state == "finished" else None)
+        if not rows:
+            rows = histories.scanned(run, {*metrics, STEP, TIME}.__contains__)
+            if run.state == "finished":
+                cache.keep(place, state, {"rows": rows, "mended": {}})
+        return rows
+
+    def _place(self, run: Run, what: str) -> list[str]:
+        return [server(), str(run.entity), str(run.project), run.id, what]
+
+
+def _config(run: Run) -> Mapping[str, Any]:
+    return run.config if isinstance(run.config, Mapping) else {}
+
+
+def _manifest(fields: Mapping[str, Any]) -> RunManifest:
+    """Read a manifest from a config; W&B keeps no order of a mapping's names, so the domains' is taken."""
+    manifest = RunManifest.from_dict(fields)
+    mixture = manifest.mixture
+    if mixture is None:
+        return manifest
+    ordered = {domain: mixture[domain] for domain in manifest.domains if domain in mixture}
+    return dataclasses.replace(manifest, mixture=type(mixture)(ordered))
+
+
+def _fingerprint(run: Run) -> list[object]:
+    """Return what changes with a run's history: its last step, its lines, and the latest values."""
+    summary = {name: value for name, value in run.summary_metrics.items() if name != "_wandb"}
+    return [
+        summary.get(STEP),
+        run._attrs.get("historyLineCount"),  # noqa: SLF001  # public through an __getattr__ that raises where it is absent
+        json.dumps(summary, sort_keys=True, default=str),
+    ]
+
+
+def _kept(content: Any) -> tuple[list[dict[str, float]], dict[str, int]]:
+    """Return what the cache holds, nothing where it isn't what was put there."""
+    try:
+        rows = [{str(name): float(value) for name, value in row.items()} for row in content["rows"]]
+        return rows, {str(reason): int(count) for reason, count in content["mended"].items()}
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return [], {}
+
+
+def _state(run: Run) -> Literal["running", "finished", "failed"]:
+    return "running" if run.state in _GOING else "finished" if run.state == "finished" else "failed"
+
+
+def _seconds(run: Run) -> float | None:
+    """Return the run's last sign of life, seconds since 1970."""
+    try:
+        said = dt.datetime.fromisoformat(str(run._attrs.get("heartbeatAt")))  # noqa: SLF001  # as above
+    except ValueError:
+        return None
+    return said.replace(tzinfo=said.tzinfo or dt.UTC).timestamp()
