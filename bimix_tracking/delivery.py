@@ -11,7 +11,8 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -24,6 +25,8 @@ from bimix_tracking.tracking import Row, Tracker, without_credentials
 
 OPEN_SECONDS = 10.0
 """How long the beginning of training waits for a remote run to be open, so that checkpoints know its id."""
+RESUME_SECONDS = 60.0
+"""How long a resumed training waits for the tracker to say what it has."""
 FLUSH_SECONDS = 60.0
 """How long its end waits for what is left to be sent, unless `BIMIX_FLUSH_SECONDS` says otherwise."""
 _EXIT_SECONDS = 5.0
@@ -121,8 +124,7 @@ class Delivery:
                 self._tell(f"the journal of the interrupted run cannot be read ({error})")
         if run_id is not None:
             try:
-                found = tracker.resume(run_id, rows)
-                later = later or list(found)
+                later = later or list(_within(RESUME_SECONDS, lambda: tracker.resume(run_id, rows)))
             except Exception as error:  # noqa: BLE001  # whatever a tracker raises, training goes on
                 self._tell(_described(error))
         return later
@@ -229,6 +231,24 @@ class Sender:
             self._open.set()
             if self._outbox.close():
                 return
+
+
+def _within(seconds: float, call: Callable[[], Sequence[Mapping[str, float]]]) -> Sequence[Mapping[str, float]]:
+    """Return what a call returns, if it does so in time.
+
+    Raises:
+        TimeoutError: It doesn't; its thread is left to itself.
+    """
+    done: Future[Sequence[Mapping[str, float]]] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where it is waited for
+            done.set_exception(error)
+
+    Thread(target=run, name="bimix-resume", daemon=True).start()
+    return done.result(seconds)
 
 
 def _flush_seconds() -> float:

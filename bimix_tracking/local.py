@@ -88,9 +88,10 @@ class JsonlTracker:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
-    def finish(self) -> None:
+    def finish(self, *, ended: bool = True) -> None:
         """Mark the run as finished."""
-        (self.directory / _FINISHED).touch()
+        if ended:
+            (self.directory / _FINISHED).touch()
 
 
 class JsonlSource:

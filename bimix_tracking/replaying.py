@@ -35,7 +35,7 @@ class Replayed:
         where = f"{self.directory.name}: {self.rows} rows sent to run {self.run_id}"
         if self.error is not None:
             return f"{where}; the rest is kept: {self.error}"
-        return where + ("" if self.ended else "; its training never ended, so the run stays as it is")
+        return where + ("" if self.ended else "; its training never ended, and the run isn't marked as finished")
 
 
 def replay(directory: str | Path, *, tracker: str | None = None) -> Iterator[Replayed]:
@@ -69,6 +69,8 @@ def _sent(journal: Journal, uri: str) -> Replayed:
         if journal.curves is not None:
             outbox.put_curves(journal.curves)
         outbox.send()
+        if journal.curves is None:
+            tracker.finish(ended=False)
     except Exception as problem:  # noqa: BLE001  # whatever a tracker raises, the other journals are sent
         kind = "" if isinstance(problem, BimixError) else f"{type(problem).__name__}: "
         error = f"{kind}{without_credentials(str(problem))}"

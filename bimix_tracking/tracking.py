@@ -139,8 +139,11 @@ class Tracker(Protocol):
     def write_artifact(self, path: str, text: str) -> None:
         """Write a file of the run, over an earlier one of that path."""
 
-    def finish(self) -> None:
-        """Deliver what is still buffered; end the run if it was opened here."""
+    def finish(self, *, ended: bool = True) -> None:
+        """Deliver what is still buffered; end the run if it was opened here.
+
+        Where training hasn't `ended`, for its process was killed, the run isn't to look as if it had.
+        """
 
 
 class RunSource(Protocol):

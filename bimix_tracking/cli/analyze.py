@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bimix_tracking.cli.console import (
-    bounds_of,
-    errors_as_exit_codes,
-    named_numbers,
-    number,
-    print_notes,
-    progress_shown,
-)
+from bimix_tracking.cli.console import errors_as_exit_codes, number, print_notes, progress_shown
+from bimix_tracking.cli.question import asks, question
 from bimix_tracking.cli.source import Filter, Mixtures, Source, Unfinished, opened
 from bimix_tracking.errors import BimixError, SourceError
 
@@ -23,46 +17,12 @@ if TYPE_CHECKING:
     from bimix_tracking.analysis_result import Analysis
 
 
+@asks
 def analyze(
     source: Source,
     tokens: Annotated[str, typer.Option(help="Training tokens of the run that will use the mixture, such as 100e9.")],
+    asked: dict[str, Any],
     out: Annotated[Path | None, typer.Option(help="Write the artifacts into this folder.")] = None,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(help="Weight of a domain's loss, as DOMAIN=NUMBER; 1 where not given. Repeatable."),
-    ] = None,
-    law: Annotated[
-        str,
-        typer.Option(
-            help="auto (which predicts left-out mixtures best), bimix, transfer, additive, exponential or ensemble."
-        ),
-    ] = "auto",
-    bound: Annotated[
-        list[str] | None,
-        typer.Option(help="Least and most of a domain, as DOMAIN=LOW:HIGH, or pinned, as DOMAIN=SHARE. Repeatable."),
-    ] = None,
-    available: Annotated[
-        list[str] | None,
-        typer.Option(help="Distinct tokens a domain has, as DOMAIN=TOKENS: caps its proportion. Repeatable."),
-    ] = None,
-    max_epochs: Annotated[float, typer.Option(help="How often an available token may be repeated.")] = 4.0,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="mixture.yaml to compare with; else proportional to the available tokens, else equal parts."),
-    ] = None,
-    prior: Annotated[Path | None, typer.Option(help="mixture.yaml to stay near; needs --prior-strength.")] = None,
-    prior_strength: Annotated[
-        float, typer.Option(help="Nats of weighted loss per nat of divergence from the prior.")
-    ] = 0.0,
-    gpu_hours_per_run: Annotated[float | None, typer.Option(help="GPU-hours of one proxy run.")] = None,
-    target_gpu_hours: Annotated[
-        float | None, typer.Option(help="GPU-hours of the run that will use the mixture.")
-    ] = None,
-    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.")] = None,
-    batch_tokens: Annotated[float | None, typer.Option(help="Tokens of one step of that run.")] = None,
-    replicates: Annotated[
-        int, typer.Option(min=0, help="Refits that tell how sure the recommendation is; 0: none.")
-    ] = 200,
     write_back: Annotated[
         bool, typer.Option("--write-back", help="Write the analysis into the source, as a run of its own.")
     ] = False,
@@ -89,21 +49,11 @@ def analyze(
 
     With finite data: bimix analyze mlflow:my-sweep --tokens 100e9 --available code=5e9 --available web=200e9
     """
-    from bimix_tracking.analysis import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.analysis import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.groups import analyze_groups  # noqa: PLC0415  # likewise
-    from bimix_tracking.keys import slug  # noqa: PLC0415  # likewise
-    from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
-    from bimix_tracking.laws import law as find_law  # noqa: PLC0415  # likewise
-    from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
-    from bimix_tracking.worth import Costs  # noqa: PLC0415  # likewise
+    from bimix_tracking.keys import slug  # noqa: PLC0415  # nor this for NumPy
 
-    target, weights = number(tokens, "--tokens"), named_numbers(weight or [], "--weight")
-    if law not in (AUTO, ENSEMBLE):
-        try:
-            find_law(law)
-        except ValueError as error:
-            raise typer.BadParameter(f"{error}, {AUTO}", param_hint="--law") from error
+    target = number(tokens, "--tokens")
     if timeout is not None and wait is None:
         raise typer.BadParameter("it is how long --wait waits", param_hint="--timeout")
     with errors_as_exit_codes():
@@ -113,22 +63,8 @@ def analyze(
                 from bimix_tracking.waiting import wait_for  # noqa: PLC0415  # only then
 
                 wait_for(reading, wait, timeout=timeout, progress=progress)
-            options: dict[str, Any] = {
-                "law": law,
-                "weights": weights,
-                "bounds": bounds_of(bound or [], "--bound"),
-                "available_tokens": named_numbers(available or [], "--available"),
-                "max_epochs": max_epochs,
-                "prior": None if prior is None else Mixture.from_yaml(prior),
-                "prior_strength": prior_strength,
-                "reference": None if reference is None else Mixture.from_yaml(reference),
-                "costs": Costs(gpu_hours_per_run, target_gpu_hours, price_per_gpu_hour, batch_tokens),
-                "replicates": replicates,
-                "out": out,
-                "write_back": write_back,
-                "nest": nest,
-                "progress": progress,
-            }
+            left = {"out": out, "write_back": write_back, "nest": nest, "progress": progress}
+            options = question(**asked) | left
             if group_by is None:
                 results: dict[str, Analysis | BimixError] = {"": run(reading, target, **options)}
             else:

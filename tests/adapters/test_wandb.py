@@ -263,9 +263,11 @@ def test_rows_that_a_dying_server_didn_t_take_are_on_the_disk(
         tracker.log(rows(1, 3))
         with pytest.raises(SourceError, match="wandb sync --include-online") as told:
             tracker.finish()
-        tracker.finish()  # which has been told
     finally:
         server.start()
+    for call in (tracker.finish, lambda: tracker.log(rows(1, 3))):  # it is not as if they had been taken
+        with pytest.raises(SourceError, match="wandb sync"):
+            call()
     folder = str(told.value).rpartition(" ")[2]
     written(next(Path(folder).glob("run-*.wandb")), 3)
     (record,) = WandbOfflineSource(f"wandb-offline:{folder}").records()

@@ -94,7 +94,10 @@ def test_a_history_of_several_pages_comes_back_whole(
     assert server.operations["HistoryPage"] >= 3
 
 
-def test_the_run_s_own_curves_are_read_where_they_are_whole(server: WandbServer, project: str) -> None:
+def test_a_long_run_s_own_curves_are_read_where_they_are_whole(
+    server: WandbServer, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "PAGE", 1)
     said = manifest()
     tracker = WandbTracker(f"wandb:{project}")
     tracker.start(said)

@@ -100,7 +100,7 @@ class Rows(list[dict[str, float]]):
     def write_artifact(self, path: str, text: str) -> None:
         self.artifact = (path, text)
 
-    def finish(self) -> None:
+    def finish(self, *, ended: bool = True) -> None:
         self.finished = True
 
 

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlflow.entities import Metric
@@ -26,16 +27,15 @@ from mlflow.tracking import MlflowClient
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.adapters.services import MlflowServer, free_port
-
 from bimix_tracking import DomainLossRecorder, open_tracker
+from tests.adapters.services import MlflowServer, free_port
 
 CALLS = 200
 _fsync = os.fsync
 _waited = 0.0
 
 
-def counted_fsync(file: int) -> None:
+def counted_fsync(file: Any) -> None:
     """Wait for the disk, and note for how long."""
     global _waited  # noqa: PLW0603  # os.fsync has nowhere else to put it
     start = time.perf_counter()
@@ -107,7 +107,7 @@ def direct(address: str, domains: int) -> list[float]:
 
 def main() -> None:
     """Print the table."""
-    os.fsync = counted_fsync
+    setattr(os, "fsync", counted_fsync)  # noqa: B010  # mypy takes no assignment to a module's function
     os.environ["BIMIX_FLUSH_SECONDS"] = "0.1"
     warnings.simplefilter("ignore")
     folder = Path(tempfile.mkdtemp())

@@ -48,6 +48,6 @@ class Tracker:
         self._perhaps("artifact")
         self.files[path] = text
 
-    def finish(self) -> None:
+    def finish(self, *, ended: bool = True) -> None:
         self._perhaps("finish")
         self.ended = True

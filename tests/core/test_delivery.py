@@ -123,7 +123,7 @@ def test_what_the_end_could_not_wait_for_is_sent_by_the_thread_all_the_same(monk
     go_on = threading.Event()
 
     class Slow(Tracker):
-        def finish(self) -> None:
+        def finish(self, *, ended: bool = True) -> None:
             go_on.wait(20)
             super().finish()
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from bimix_tracking import DomainLossRecorder, Observations, open_tracker, replay
+from bimix_tracking import DomainLossRecorder, Observations, Wanted, open_source, open_tracker, replay
 from tests.adapters.services import MlflowServer, Postgres, free_port
+from tests.adapters.wandb_server import serving
 from tests.e2e.scripts.killed import MIXTURE, STEPS, evaluate, loss
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -131,10 +132,7 @@ def test_what_killed_trainings_had_logged_is_there_after_a_replay(tmp_path: Path
 
     assert not [one.error for one in replayed if one.error is not None]
     assert not Path(os.environ["BIMIX_SPOOL"]).exists()
-    said = collections.defaultdict(set)
-    for line in (tmp_path / "said").read_text(encoding="utf-8").splitlines():
-        life, step = line.split()
-        said[life].add(int(step))
+    said = said_in(tmp_path)
     client = MlflowClient(f"sqlite:///{tmp_path}/m.db")
     experiment = client.get_experiment_by_name("x")
     assert experiment is not None
@@ -143,6 +141,36 @@ def test_what_killed_trainings_had_logged_is_there_after_a_replay(tmp_path: Path
         assert len(points) == len(set(points))
         assert said.pop(run.info.run_name, set()) <= set(points)
     assert not said
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_what_killed_trainings_had_logged_to_wandb_is_there_after_a_replay(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        assert lives("replay", "wandb:killed", tmp_path, 3)["killed"] == 3
+        replayed = list(replay(os.environ["BIMIX_SPOOL"]))
+        assert not [one.error for one in replayed if one.error is not None]
+        uri = "wandb:local/killed" if mode == "online" else f"wandb-offline:{tmp_path}"
+        records = open_source(uri, wanted=Wanted(unfinished=True)).records()
+
+    # By their lengths: offline, a run's name is in the file of the process that was killed before it had written it.
+    said = sorted(len(steps) for steps in said_in(tmp_path).values())
+    read = sorted(len(record.rows) for record in records)
+    assert len(said) == len(read)
+    assert all(had_said <= rows for had_said, rows in zip(said, read, strict=True))
+    for record in records:
+        assert [row["bimix/step"] for row in record.rows] == list(range(1, len(record.rows) + 1))
+
+
+def said_in(folder: Path) -> dict[str, set[int]]:
+    """Return the steps that each life had logged."""
+    said = collections.defaultdict(set)
+    for line in (folder / "said").read_text(encoding="utf-8").splitlines():
+        life, step = line.split()
+        said[life].add(int(step))
+    return said
 
 
 def test_two_writers_of_one_sqlite_store(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ class MlflowTracker:
             return  # it would hold only what came after the interruption; the histories hold all of it
         self._client.log_text(self._id, text, path)
 
-    def finish(self) -> None:
+    def finish(self, *, ended: bool = True) -> None:
         """End the run if it was opened here: a run in progress is its owner's to end."""
-        if self.owned:
+        if self.owned and ended:
             self._client.set_terminated(self._id, "FINISHED")
             self.owned = False
 

@@ -25,6 +25,8 @@ from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
 
 _THREADS = 8
 _PER_PAGE = 200
+_SHORT = 3
+"""Pages of a history that cost no more than an artifact."""
 _UNREAD = RunManifest(domains=("unread",))
 _GOING = {"running", "pending", "preempting", "preempted"}
 
@@ -32,8 +34,8 @@ _GOING = {"running", "pending", "preempting", "preempted"}
 class WandbSource:
     """Read the finished training runs of a project, a sweep or a group, and write the analysis beside them.
 
-    A run's `bimix/curves.json` is believed where it ends as the run's summary does; else its whole history is read.
-    What was read of a finished run is kept in a cache on the local disk.
+    A short history is read whole: three requests. Of a long one, `bimix/curves.json` takes five in all, and is believed
+    where it ends as the run's summary does. What was read of a finished run is kept in a cache on the local disk.
 
     Args:
         uri: `wandb:ENTITY/PROJECT[/sweeps/ID][/groups/NAME]`.
@@ -168,7 +170,9 @@ class WandbSource:
         return RunRecord(run.id, run.name or run.id, manifest, rows, set_aside=mended)
 
     def _curves(self, run: Run) -> list[dict[str, float]] | None:
-        """Return the rows of the run's own artifact, if it has one, and all that its history has."""
+        """Return the rows of the run's own artifact, if that is the cheaper way, and all that its history has."""
+        if int(_attribute(run, "historyLineCount") or 0) <= _SHORT * histories.PAGE:
+            return None
         path = f"{run.entity}/{run.project}/{artifacts.run_artifact(run.id)}:latest"
         artifact = artifacts.find(self._project.api, path)
         text = None if artifact is None else artifacts.read_text(artifact, CURVES)
@@ -236,9 +240,14 @@ def _fingerprint(run: Run) -> list[object]:
     summary = {name: value for name, value in run.summary_metrics.items() if name != "_wandb"}
     return [
         summary.get(STEP),
-        run._attrs.get("historyLineCount"),  # noqa: SLF001  # public through an __getattr__ that raises where it is absent
+        _attribute(run, "historyLineCount"),
         json.dumps(summary, sort_keys=True, default=str),
     ]
+
+
+def _attribute(run: Run, name: str) -> Any:
+    """Return what the server says of a run and the SDK has no property for; None where it says nothing."""
+    return getattr(run, name, None)
 
 
 def _kept(content: Any) -> tuple[list[dict[str, float]], dict[str, int]]:
@@ -257,7 +266,7 @@ def _state(run: Run) -> Literal["running", "finished", "failed"]:
 def _seconds(run: Run) -> float | None:
     """Return the run's last sign of life, seconds since 1970."""
     try:
-        said = dt.datetime.fromisoformat(str(run._attrs.get("heartbeatAt")))  # noqa: SLF001  # as above
+        said = dt.datetime.fromisoformat(str(_attribute(run, "heartbeatAt")))
     except ValueError:
         return None
     return said.replace(tzinfo=said.tzinfo or dt.UTC).timestamp()

@@ -39,8 +39,6 @@ class WandbTracker:
 
     remote = True
     certain = False  # a killed process's last blocks never reach W&B's own file
-    buffers = True
-    """Whether rows that `log` has taken are safe only once `finish` has returned."""
 
     def __init__(self, uri: str = "wandb:", *, run_name: str | None = None) -> None:
         self._project = Project(uri)
@@ -49,6 +47,7 @@ class WandbTracker:
         self._adopted: wandb.Run | None = None
         self._resumed: str | None = None
         self._continued = False
+        self._stuck = ""
         self._known: set[tuple[float, float, int]] = set()
         self._defined: set[str] = set()
         self._manifest: dict[str, Any] = {}
@@ -112,23 +111,30 @@ class WandbTracker:
 
         self._on_run(log)
 
-    def finish(self) -> None:
+    def finish(self, *, ended: bool = True) -> None:
         """End the run if it was opened here: a run in progress is its owner's to end.
 
         Raises:
             SourceError: The server didn't take the rest in time; the text says how to send it later.
         """
         run = self._run
+        self._check()
         if run is None or not self.owned:
             return
         self.owned = False
         try:
-            run.finish()
+            run.finish(exit_code=0 if ended else 1)
         except TimeoutError:
-            raise SourceError(
+            self._stuck = (
                 f"W&B's server didn't take the rest of run {run.id} within {FLUSH_SECONDS:g} s. It is on the disk: "
                 f"wandb sync --include-online {Path(run.dir).parent}"
-            ) from None
+            )
+            raise SourceError(self._stuck) from None
+
+    def _check(self) -> None:
+        """Say once more that the sidecar has given up: what it holds it would not send with a run opened anew."""
+        if self._stuck:
+            raise SourceError(self._stuck)
 
     def _open(self) -> None:
         if self._adopted is not None:
@@ -163,6 +169,7 @@ class WandbTracker:
 
     def _on_run(self, call: Callable[[wandb.Run], None]) -> None:
         """Call with the run; one that its owner has ended meanwhile is opened once more, by its id."""
+        self._check()
         run = self._run
         if run is None:
             raise BimixError("the tracker has no run yet: call start first")

@@ -1,0 +1,1 @@
+"""One module a launcher of sweeps; importing it is what needs the launcher installed."""
