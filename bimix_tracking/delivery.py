@@ -124,7 +124,8 @@ class Delivery:
                 self._tell(f"the journal of the interrupted run cannot be read ({error})")
         if run_id is not None:
             try:
-                later = later or list(_within(RESUME_SECONDS, lambda: tracker.resume(run_id, rows)))
+                found = _within(RESUME_SECONDS, lambda: tracker.resume(run_id, rows))
+                later = later or list(found)
             except Exception as error:  # noqa: BLE001  # whatever a tracker raises, training goes on
                 self._tell(_described(error))
         return later

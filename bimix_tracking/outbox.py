@@ -98,27 +98,29 @@ class Outbox:
         Raises:
             Exception: Whatever the tracker raises; what it took before is marked, and not sent again.
         """
-        if self._manifest is not None:
-            sent = self._manifest
-            self.tracker.start(sent)
-            self._mark(0)
-            if self._manifest is sent:  # else it has grown meanwhile
-                self._manifest = None
-        while self.journal is not None and (rows := self.journal.rows(self._sent, _ROWS)):
-            rows = rows[: _fitting(rows)]
-            self.tracker.log(rows)
-            self._mark(len(rows))
-        while self._loose:
-            rows = list(itertools.islice(self._loose, _ROWS))
-            rows = rows[: _fitting(rows)]
-            self.tracker.log(rows)
-            for _ in rows:
-                self._loose.popleft()
-            self.before += len(rows)
-        if self._curves is not None:
-            self.tracker.write_artifact(CURVES, self._curves)
-            self.tracker.finish()
-            self._curves = None
+        while not self.empty:
+            curves = self._curves  # read first: what was put before them is seen below
+            if self._manifest is not None:
+                sent = self._manifest
+                self.tracker.start(sent)
+                self._mark(0)
+                if self._manifest is sent:  # else it has grown meanwhile
+                    self._manifest = None
+            elif self.journal is not None and (rows := self.journal.rows(self._sent, _ROWS)):
+                rows = rows[: _fitting(rows)]
+                self.tracker.log(rows)
+                self._mark(len(rows))
+            elif self._loose:
+                rows = list(itertools.islice(self._loose, _ROWS))
+                rows = rows[: _fitting(rows)]
+                self.tracker.log(rows)
+                for _ in rows:
+                    self._loose.popleft()
+                self.before += len(rows)
+            elif curves is not None:
+                self.tracker.write_artifact(CURVES, curves)
+                self.tracker.finish()
+                self._curves = None
 
     def close(self) -> bool:
         """Return whether the run has ended and the tracker has all of it; its journal is then gone."""

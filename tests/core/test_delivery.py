@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -359,3 +360,28 @@ def test_many_small_rows_go_in_few_calls() -> None:
 
     assert calls == [100] * 10 + [1]
     assert outbox.empty
+
+
+def test_a_manifest_that_grows_while_rows_are_sent_comes_before_the_end() -> None:
+    told: list[str] = []
+
+    class Noting(Tracker):
+        def start(self, manifest: RunManifest) -> None:
+            told.append(f"start {manifest.eval_set}")
+
+        def log(self, rows: Sequence[Row]) -> None:
+            if "log" not in told:  # as the training thread does meanwhile
+                outbox.put_manifest(dataclasses.replace(MANIFEST, eval_set="e"))
+                outbox.put(Row(2, 0.0, {}))
+                outbox.put_curves("{}")
+            told.append("log")
+
+        def finish(self, *, ended: bool = True) -> None:
+            told.append("finish")
+
+    outbox = Outbox(Noting())
+    outbox.put_manifest(MANIFEST)
+    outbox.put(Row(1, 0.0, {}))
+    outbox.send()
+
+    assert told == ["start None", "log", "start e", "log", "finish"]

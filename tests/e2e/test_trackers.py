@@ -1,0 +1,85 @@
+"""One contract for every tracker: what is logged comes back the same, an analysis goes back once and is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bimix_tracking import (
+    DomainLossRecorder,
+    Mixture,
+    Observations,
+    analyze,
+    open_source,
+    open_tracker,
+    recommended_mixture,
+)
+from bimix_tracking.errors import SourceError
+from tests.adapters.wandb_server import serving
+
+DOMAINS = ("c++", "web/en", '"><img src=x>')
+
+
+@pytest.fixture(params=["jsonl", "mlflow", "wandb", "wandb-offline"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Return the URI to write to and the one to read from."""
+    if request.param == "jsonl":
+        yield f"jsonl:{tmp_path}/runs", f"jsonl:{tmp_path}/runs"
+    elif request.param == "mlflow":
+        yield f"mlflow+sqlite:///{tmp_path}/m.db#x", f"mlflow+sqlite:///{tmp_path}/m.db#x"
+    else:
+        with serving(tmp_path), pytest.MonkeyPatch.context() as patch:
+            if request.param == "wandb-offline":
+                patch.setenv("WANDB_MODE", "offline")
+                yield "wandb:x", f"wandb-offline:{tmp_path}"
+            else:
+                yield "wandb:x", "wandb:local/x"
+
+
+def train(uri: str, name: str, first: float) -> None:
+    mixture = Mixture.normalized(dict(zip(DOMAINS, (first, 0.4, 0.3), strict=True)))
+    recorder = DomainLossRecorder(DOMAINS, mixture, open_tracker(uri, run_name=name), sweep="s", model_size=1000)
+    recorder.start()
+    tokens = np.array([round(1000 * share) for share in mixture.values()])
+    for step in range(1, 6):
+        recorder.add([0, 1, 2], 3.0 * tokens, tokens)
+        seen = 1000 * step
+        losses = [(i + 1) * r ** -(0.1 + 0.05 * i) * (20 / seen**0.5 + 1) for i, r in enumerate(mixture.values())]
+        recorder.add([0, 1, 2], 64 * np.array(losses), 64, split="eval")
+        recorder.log_train(step)
+        recorder.log_eval(step)
+    recorder.finish()
+
+
+def test_the_way_of_a_sweep_through_a_tracker_and_back(places: tuple[str, str], tmp_path: Path) -> None:
+    to, back = places
+    for place in (to, f"jsonl:{tmp_path}/reference"):
+        for name, first in (("one", 0.1), ("two", 0.3), ("three", 0.55)):
+            train(place, name, first)
+
+    source = open_source(back)
+    obs, expected = (Observations.from_source(place) for place in (source, f"jsonl:{tmp_path}/reference"))
+    order = ["run", "step", "domain"]
+    pd.testing.assert_frame_equal(
+        obs.losses.sort_values(order, ignore_index=True), expected.losses.sort_values(order, ignore_index=True)
+    )
+    pd.testing.assert_frame_equal(obs.mixtures.sort_index(), expected.mixtures.sort_index())
+    assert obs.notes == ()
+    assert obs.shared == expected.shared
+    states = {state.name: (state.status, state.sweep) for state in source.states()}
+    assert states == dict.fromkeys(("one", "two", "three"), ("finished", "s"))
+
+    with pytest.raises(SourceError, match="holds no analysis"):
+        recommended_mixture(back)
+    found, again = (analyze(back, 1e6, replicates=0, write_back=True) for _ in range(2))
+    assert found.location == again.location
+    assert recommended_mixture(back) == found.recommendation.mixture
+    third = analyze(back, 1e9, replicates=0, weights={"c++": 3.0}, write_back=True)
+    assert recommended_mixture(back) == third.recommendation.mixture != found.recommendation.mixture
+    analyze(back, 1e6, replicates=0, write_back=True)  # what was there is the newest again
+    assert recommended_mixture(back) == found.recommendation.mixture
+    assert set(Observations.from_source(back).runs) == {"one", "two", "three"}
