@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bimix_tracking.tracking import recommended_mixture as recommended_mixture
     from bimix_tracking.validation import cross_validate as cross_validate
     from bimix_tracking.verification import verify as verify
+    from bimix_tracking.waiting import wait_for as wait_for
     from bimix_tracking.worth import Costs as Costs
 
 _ROOMS = {
@@ -63,6 +64,7 @@ _ROOMS = {
     "tracking": ("Wanted", "open_source", "open_tracker", "recommended_mixture"),
     "validation": ("cross_validate",),
     "verification": ("verify",),
+    "waiting": ("wait_for",),
     "worth": ("Costs",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

@@ -57,7 +57,8 @@ class JsonlTracker:
         if not directory.is_dir():
             return []
         self.run_id, self.directory, self._open = run_id, directory, True
-        (directory / _FINISHED).unlink(missing_ok=True)
+        for mark in (_FINISHED, _CURVES):  # either says that the run has ended
+            (directory / mark).unlink(missing_ok=True)
         if not (directory / _ROWS).exists():
             return []
         dropped = _read_rows(directory / _ROWS)[0][rows:]
@@ -86,7 +87,9 @@ class JsonlTracker:
         """Write a file of the run, never outside its folder."""
         target = _inside(self.directory, path.removeprefix("bimix/"))
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        part = target.with_name(f".{target.name}.part")  # whoever reads meanwhile finds it whole, or as it was
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
 
     def finish(self, *, ended: bool = True) -> None:
         """Mark the run as finished."""

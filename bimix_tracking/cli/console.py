@@ -34,6 +34,7 @@ def errors_as_exit_codes() -> Iterator[None]:
 def progress_shown() -> Iterator[Progress]:
     """Show progress on standard error: a moving bar on a terminal, a line for each stage in a log file."""
     from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
+    from rich.markup import escape  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
@@ -46,9 +47,9 @@ def progress_shown() -> Iterator[Progress]:
             if "" in tasks:
                 bars.remove_task(tasks.pop(""))
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(escape(what), total=total)  # it may quote a tracker
                 if not console.is_terminal:
-                    console.print(f"{what}…" if total == 1 else f"{what} ({total})…")
+                    console.print(f"{escape(what)}…" if total == 1 else f"{escape(what)} ({total})…")
             bars.update(tasks[what], completed=done, total=total)
 
         yield show

@@ -42,14 +42,14 @@ def own_server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Return the URI of a database that all tests share, with MLflow's tables."""
     if Postgres.missing():
         pytest.skip(Postgres.missing())
-    database = Postgres(tmp_path_factory.mktemp("postgres"))
+    database = Postgres()
     MlflowClient(database.uri).search_experiments()
     yield database.uri
-    database.stop()
+    database.remove()
 
 
 @pytest.fixture(params=["sqlite", "server", "postgres"])

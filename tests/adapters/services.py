@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -63,22 +64,17 @@ class MlflowServer:
 
 
 class Postgres:
-    """A real PostgreSQL with a database of its own, started; as the user `postgres` where root runs the tests.
+    """A real PostgreSQL with a database of its own, started; as the user `postgres` where root runs the tests."""
 
-    Args:
-        folder: Where its files are.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._data = folder / "data"
+    def __init__(self) -> None:
+        # Not in pytest's folders: they are their owner's alone, and made so again by each session that starts.
+        self._folder = Path(tempfile.mkdtemp(prefix="bimix-postgres-"))
+        self._data = self._folder / "data"
         self._port = free_port()
         self.uri = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         self._user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         if self._user:
-            shutil.chown(folder, "postgres")
-            for parent in folder.parents:  # pytest's folders are their owner's alone
-                if parent.owner() == "root" and parent != Path("/") and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            shutil.chown(self._folder, "postgres")
         self._run("initdb", "-A", "trust", "-U", "postgres", "-D", str(self._data))
         self.start()
 
@@ -103,6 +99,11 @@ class Postgres:
         """Stop it, and cut off whoever is connected; more than once does no harm."""
         if (self._data / "postmaster.pid").exists():
             self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+
+    def remove(self) -> None:
+        """Stop it, and delete its files."""
+        self.stop()
+        shutil.rmtree(self._folder)
 
     def _run(self, name: str, *arguments: str) -> None:
         binary = _binary(name)

@@ -13,10 +13,8 @@ import importlib.metadata
 import inspect
 import json
 import math
-import warnings
 from pathlib import Path
 
-import mlflow
 import pytest
 import wandb
 from bimix_integrations.trackers.mlflow import MlflowTracker
@@ -24,7 +22,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from bimix_tracking import DomainLossRecorder, Observations, open_tracker
+from bimix_tracking import Observations, open_tracker
 from bimix_tracking.manifest import RunManifest
 from bimix_tracking.tracking import Row
 
@@ -45,16 +43,16 @@ TESTED = {
     "12 counters after a resume": "e2e/test_resume.py::*",
     "13 slugs collide": "core/test_keys.py::test_keys_are_read_back_as_they_were_written",
     "14 infinity becomes 1.797e308": "adapters/test_traps.py::test_infinite_and_missing_losses_in_a_store_are_set_aside",
-    "15 bulk endpoints truncate": "adapters/test_traps.py::test_more_points_than_a_bulk_endpoint_gives_come_back_whole",
+    "15 bulk endpoints truncate": "adapters/test_mlflow_source.py::test_what_the_bulk_endpoint_cuts_off_is_read_all_the_same",
     "16 W&B's runs are lazy": "adapters/test_traps.py::test_wandb_reads_runs_one_request_each_unless_told",
-    "17 a W&B row needs all keys": "adapters/test_traps.py::test_an_evaluation_is_one_row_whatever_its_domains",
-    "18 step= in W&B drops rows": "adapters/test_traps.py::test_rows_bring_their_own_x_axes",
+    "17 a W&B row needs all keys": "adapters/test_wandb.py::test_a_run_comes_back_whole_whatever_its_domains_and_values",
+    "18 step= in W&B drops rows": "adapters/test_wandb.py::test_the_run_in_progress_is_adopted_and_left_to_its_owner",
     "19 MLflow has no file store any more": "adapters/test_traps.py::test_the_file_store_is_refused_and_ours_is_a_database",
     "20 log_table appends": "adapters/test_traps.py::test_an_artifact_written_twice_is_there_once",
     "21 asynchronous failures are silent": "core/test_delivery.py::test_a_tracker_that_fails_neither_stops_training_nor_loses_a_row",
     "22 repeated values are dropped": "adapters/test_traps.py::test_a_value_that_repeats_is_a_point_all_the_same",
-    "23 W&B refuses use_artifact offline": "adapters/test_traps.py::test_wandb_offline_logs_artifacts_and_uses_none",
-    "24 W&B's reader of its own files is gone": "adapters/test_traps.py::test_wandb_has_no_reader_of_its_offline_files",
+    "23 W&B refuses use_artifact offline": "adapters/test_wandb_source.py::test_offline_nothing_is_written_back",
+    "24 W&B's reader of its own files is gone": "adapters/test_wandb_offline.py::test_the_same_as_wandb_itself_reads",
     "25 entropy of data is not that of predictions": "adapters/test_torch.py::test_entropies_of_the_stream_are_those_of_its_tokens",
     "26 documents are not tokens": "core/test_drift.py::test_proportions_of_documents_instead_of_tokens_are_told",
     "27 mlflow 3.18.0 doesn't resolve": "adapters/test_traps.py::test_the_parts_of_mlflow_are_of_one_version",
@@ -95,44 +93,6 @@ def test_infinite_and_missing_losses_in_a_store_are_set_aside(tmp_path: Path) ->
     assert len(obs.losses) == 5
     reasons = {note.reason: note.count for note in obs.notes if note.domain == "web"}
     assert reasons == {"loss is infinite": 2, "loss is NaN": 1}
-
-
-def test_more_points_than_a_bulk_endpoint_gives_come_back_whole(tmp_path: Path) -> None:
-    run = tracker(tmp_path)
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    steps = 13_000  # the endpoint that the UI uses ends after 25,000 points, in silence
-    for first in range(1, steps + 1, 250):
-        points = [
-            mlflow.entities.Metric(key, value, 1, step)
-            for step in range(first, first + 250)
-            for key, value in row(step, 3.0, 2.0).metrics.items()
-        ]
-        client.log_batch(run.run_id or "", metrics=points)
-    run.finish()
-
-    obs = Observations.from_source(f"mlflow+sqlite:///{tmp_path}/mlflow.db#traps")
-
-    assert len(obs.losses) == 2 * steps
-    assert obs.losses["step"].max() == steps
-
-
-def test_an_evaluation_is_one_row_whatever_its_domains(tmp_path: Path) -> None:
-    recorder = DomainLossRecorder(list(MIXTURE), MIXTURE, open_tracker(f"jsonl:{tmp_path}", run_name="r"))
-    for split in ((0, 4.0), (1, 3.0)):  # two evaluation sets, one after the other
-        recorder.add([split[0]], [split[1]], split="eval")
-    recorder.log_eval(7)
-
-    (line,) = (tmp_path / "r" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    assert {"bimix_eval_loss/code", "bimix_eval_loss/web", "bimix/step"} <= set(json.loads(line))
-
-
-def test_rows_bring_their_own_x_axes() -> None:
-    recorder = DomainLossRecorder(list(MIXTURE), MIXTURE)
-    recorder.add([0, 1], [4.0, 3.0])
-    recorder.add([0, 1], [4.0, 3.0], split="eval")
-
-    for made in (recorder.log_train(7), recorder.log_eval(7)):
-        assert (made["bimix/step"], made["bimix/tokens"]) == (7, 2)
 
 
 def test_the_file_store_is_refused_and_ours_is_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,21 +137,3 @@ def test_the_parts_of_mlflow_are_of_one_version() -> None:
 
 def test_wandb_reads_runs_one_request_each_unless_told() -> None:
     assert inspect.signature(wandb.Api.runs).parameters["lazy"].default is True  # a source of ours has to say False
-
-
-def test_wandb_offline_logs_artifacts_and_uses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
-    with warnings.catch_warnings(), wandb.init(mode="offline", project="traps", dir=str(tmp_path)) as run:
-        warnings.simplefilter("ignore")
-        (tmp_path / "curves.json").write_text("{}", encoding="utf-8")
-        artifact = wandb.Artifact("bimix-run", type="bimix-run")
-        artifact.add_file(str(tmp_path / "curves.json"))
-        run.log_artifact(artifact)
-        with pytest.raises(TypeError, match="offline mode"):
-            run.use_artifact("bimix-mixture:recommended")
-
-
-def test_wandb_has_no_reader_of_its_offline_files() -> None:
-    with pytest.raises(ModuleNotFoundError, match="wandb"):
-        importlib.import_module("wandb.sdk.internal.datastore")

@@ -332,10 +332,10 @@ def test_an_analysis_is_a_run_with_artifact_note_and_lineage(
 def test_source_runs_are_tagged_and_not_harmed(server: WandbServer, analysed: tuple[str, str, str]) -> None:
     project, run_id, _ = analysed
     runs = {run.name: run for run in server.of(project)}
-    written = of_role(server, project)[0].name
-    assert runs[run_id].config["bimix_analysis_run_id"]["value"] == written
+    written = {run.name for run in of_role(server, project)}  # tests come in any order: there may be another
+    assert runs[run_id].config["bimix_analysis_run_id"]["value"] in written
     bare = runs["bare"]
-    assert bare.config["bimix_analysis_run_id"]["value"] == written
+    assert bare.config["bimix_analysis_run_id"]["value"] in written
     assert (bare.config["lr"]["value"], bare.summary[CODE], bare.state) == (0.5, "NaN", "finished")
     assert RunManifest.from_dict(bare.config["bimix"]["value"]) == manifest()
     assert "bimix_analysis_run_id" not in runs["going"].config

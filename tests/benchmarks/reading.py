@@ -126,9 +126,7 @@ def read_million(uri: str) -> None:
 def main() -> None:
     """Print the tables."""
     folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    (folder / "pg").mkdir()
-    sqlite, postgres = f"sqlite:///{folder}/mlflow.db", Postgres(folder / "pg")
+    sqlite, postgres = f"sqlite:///{folder}/mlflow.db", Postgres()
     server = None
     try:
         print("| store | points | one at a time, s | ours, s | ratio | finding the runs, s | ratio with it |")
@@ -146,7 +144,7 @@ def main() -> None:
         for uri in (f"mlflow+{sqlite}#million", f"mlflow+{postgres.uri}#million-pg"):
             subprocess.run([sys.executable, __file__, uri], check=True)  # ourselves
     finally:
-        postgres.stop()
+        postgres.remove()
         if server is not None:
             server.stop()
 

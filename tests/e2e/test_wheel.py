@@ -43,7 +43,7 @@ def test_the_wheel_holds_both_packages_their_types_and_the_template(site: Path) 
         "bimix_tracking/py.typed",
         "bimix_integrations/py.typed",
         "bimix_tracking/report/report.html.j2",
-        "bimix_integrations/trackers/mlflow.py",
+        "bimix_integrations/trackers/mlflow/__init__.py",
     } <= names
     assert not [name for name in names if name.startswith(("tests/", "examples/", "integrations/"))]
 
