@@ -185,8 +185,9 @@ class Journal:
     def remove(self) -> None:
         """Delete it: the tracker has all of it."""
         self.close()
-        for name in (_MANIFEST, _ROWS, _DELIVERY, _CURVES, _LOCK):
-            (self.directory / name).unlink(missing_ok=True)
+        for path in [self.directory / name for name in (_MANIFEST, _ROWS, _DELIVERY, _CURVES, _LOCK)]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".part").unlink(missing_ok=True)  # what a full disk has left of it
         for folder in (self.directory, self.directory.parent):
             try:
                 folder.rmdir()

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, default_data_collator
 
 from bimix_tracking import DomainLossRecorder
+from bimix_tracking.tracking import Tracker
 
 DOMAINS = ["code", "web", "c++"]
 STEPS, BATCH, TIME, VOCABULARY = 6, 4, 12, 17
@@ -104,7 +105,7 @@ class Rows(list[dict[str, float]]):
         self.finished = True
 
 
-def callback(rows: Rows | None = None, **manifest: Any) -> DomainLossCallback:
+def callback(rows: Tracker | None = None, **manifest: Any) -> DomainLossCallback:
     return DomainLossCallback(DOMAINS, {"code": 0.4, "web": 0.4, "c++": 0.2}, tracker=rows, **manifest)
 
 

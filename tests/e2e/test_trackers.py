@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import wandb
 
 from bimix_tracking import (
     DomainLossRecorder,
@@ -19,6 +20,7 @@ from bimix_tracking import (
     recommended_mixture,
 )
 from bimix_tracking.errors import SourceError
+from tests.adapters.toys import callback, run_trainer
 from tests.adapters.wandb_server import serving
 
 DOMAINS = ("c++", "web/en", '"><img src=x>')
@@ -83,3 +85,19 @@ def test_the_way_of_a_sweep_through_a_tracker_and_back(places: tuple[str, str], 
     analyze(back, 1e6, replicates=0, write_back=True)  # what was there is the newest again
     assert recommended_mixture(back) == found.recommendation.mixture
     assert set(Observations.from_source(back).runs) == {"one", "two", "three"}
+
+
+def test_beside_the_trainer_s_own_wandb_callback_there_is_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path):
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        run_trainer(tmp_path / "out", callback(open_tracker("wandb:")), arguments={"report_to": ["wandb"]})
+        host = wandb.run
+        assert host is not None  # ours to write to, not to end
+        host.finish()
+        (record,) = open_source(f"wandb-offline:{tmp_path}").records()
+
+    assert record.run_id == host.id
+    assert [row["bimix/step"] for row in record.rows if "bimix_eval_loss/code" in row] == [3, 6]
+    assert record.manifest.model_size is not None
