@@ -135,6 +135,22 @@ def test_which_runs_are_read(uri: str) -> None:
         MlflowSource(uri, wanted=Wanted(filter="nonsense")).records()
 
 
+def test_a_run_of_unclear_origin_is_no_matter_until_it_is_asked_for(tmp_path: Path) -> None:
+    uri = f"mlflow+sqlite:///{tmp_path}/m.db#x"
+    run(uri, "ours", curve(3))
+    client = client_of(uri)
+    experiment = client.get_experiment_by_name("x")
+    assert experiment is not None
+    unclear = client.create_run(experiment.experiment_id, run_name="unclear").info.run_id
+    client.log_metric(unclear, "eval/a/loss", 1.0)
+    client.log_metric(unclear, "metrics/b/LanguageCrossEntropy", 1.0)
+    client.set_terminated(unclear)
+
+    assert [record.name for record in MlflowSource(uri).records()] == ["ours"]
+    with pytest.raises(SourceError, match=r"run 'unclear'.*eval/a/loss"):
+        MlflowSource(uri, wanted=Wanted(foreign=ForeignRuns(tokens_per_step=1))).records()
+
+
 def test_runs_of_other_tools_are_read_with_a_file_of_their_mixtures(uri: str) -> None:
     client = client_of(uri)
     experiment = client.create_experiment(uri.partition("#")[2])

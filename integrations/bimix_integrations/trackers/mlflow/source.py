@@ -110,7 +110,13 @@ class MlflowSource:
     def _metrics(self, run: Run) -> list[str]:
         """Return the metrics to be read of a run; of a parent that only holds others, none."""
         if _role(run) is None:
-            return self._foreign.wanted(run.data.metrics)
+            try:
+                with _named(run):
+                    return self._foreign.wanted(run.data.metrics)
+            except SourceError:  # ambiguous
+                if self.wanted.foreign is not None:
+                    raise
+                return []  # nobody has asked for it
         return [m for m in run.data.metrics if m == keys.TOKENS or m.partition("/")[0] in _QUANTITIES] or [keys.TOKENS]
 
     def _nothing(self, runs: Sequence[Run]) -> SourceError:
