@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import json
 from collections import Counter
@@ -14,7 +13,7 @@ from wandb.apis.public.runs import Run
 
 from bimix_integrations.trackers.wandb import analyses, artifacts, cache, histories
 from bimix_integrations.trackers.wandb.project import Project, server, told
-from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, own_rows
+from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, manifest_of, own_rows
 from bimix_integrations.trackers.wandb.rows import histories as points_of
 from bimix_integrations.trackers.wandb.tracker import MANIFEST
 from bimix_tracking.errors import BimixError, SourceError
@@ -142,7 +141,7 @@ class WandbSource:
         config, name = _config(run), run.name or run.id
         fields = config.get(MANIFEST)
         try:
-            manifest = _manifest(fields) if isinstance(fields, Mapping) else None
+            manifest = manifest_of(fields) if isinstance(fields, Mapping) else None
             metrics = self._foreign_metrics(run) if manifest is None else []
             if not metrics if manifest is None else manifest.role != "train":
                 return None
@@ -223,16 +222,6 @@ class WandbSource:
 
 def _config(run: Run) -> Mapping[str, Any]:
     return run.config if isinstance(run.config, Mapping) else {}
-
-
-def _manifest(fields: Mapping[str, Any]) -> RunManifest:
-    """Read a manifest from a config; W&B keeps no order of a mapping's names, so the domains' is taken."""
-    manifest = RunManifest.from_dict(fields)
-    mixture = manifest.mixture
-    if mixture is None:
-        return manifest
-    ordered = {domain: mixture[domain] for domain in manifest.domains if domain in mixture}
-    return dataclasses.replace(manifest, mixture=type(mixture)(ordered))
 
 
 def _fingerprint(run: Run) -> list[object]:
