@@ -51,7 +51,8 @@ def _log(what: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module", name="ours")
 def _ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ours")
+    folder = tmp_path_factory.mktemp("ours") / "project"  # a test also reads the folder above, which is ours too
+    folder.mkdir()
     _log("ours", folder)
     return folder
 
