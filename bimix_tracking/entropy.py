@@ -3,121 +3,263 @@
 from __future__ import annotations
 
 import base64
+import math
+import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-_FIRST = 32
-"""A pair is packed into 64 bits: the first token in the upper half."""
+from bimix_tracking.errors import CorpusError, MixtureError
+from bimix_tracking.estimators import ESTIMATORS, Spectrum, standard_error
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.pair_counts import MEMORY, SHIFT, PairCounts, Run, merge, pack
+
+_MOST = 1 << 31
+_NARROW = 1 << 16
+_HEADER = struct.Struct("<4sQQ")
+_MAGIC = b"bxE1"
+
+
+class Entropies(NamedTuple):
+    """Entropies of tokens, nats: of a token, of two neighbours, of a token given the one before it."""
+
+    shannon: float
+    joint: float
+    conditional: float
 
 
 class EntropyCounter:
-    """Count tokens and neighbouring pairs, and tell their plug-in entropies in nats (arXiv 2405.14908v4, §4).
+    """Count neighbouring tokens, and tell their entropies in nats (arXiv 2405.14908v4, §4).
 
-    Shannon SE = −Σ_x P(x) log P(x); joint JE = −Σ_x,x′ P(x,x′) log P(x,x′) over neighbours; conditional
-    CE = −Σ_x,x′ P(x,x′) log P(x′|x) (Eq. 12). Pairs don't cross the ends of what is added at once.
+    Over all positions t of all sequences that have a next one, with x the token at t and x′ the one at t + 1:
+    Shannon SE = −Σ_x P(x) log P(x); joint JE = −Σ_x,x′ P(x,x′) log P(x,x′); conditional
+    CE = −Σ_x,x′ P(x,x′) log P(x′|x) (Eq. 12). All three are of the same positions, so that SE + CE = JE; a sequence's
+    last token is in SE only as x′. Pairs don't cross the ends of sequences.
+
+    Counters add (`+=`), in any order and any parts, and the sum is the same to the last count.
+
+    Args:
+        vocabulary: How many ids the tokenizer has; ids from there on are refused. Unknown by default.
+        memory: Bytes that counts may take in memory; what is more goes to temporary files, and nothing else changes.
+        folder: Where these are made.
 
     >>> counter = EntropyCounter()
     >>> counter.add([0, 1, 0, 1, 0])
     >>> round(counter.shannon, 3), round(counter.joint, 3), abs(round(counter.conditional, 12))
-    (0.673, 0.693, 0.0)
+    (0.693, 0.693, 0.0)
     """
 
-    def __init__(self) -> None:
-        self._tokens = _Counts()
-        self._pairs = _Counts()
+    def __init__(
+        self, vocabulary: int | None = None, *, memory: int = MEMORY, folder: str | Path | None = None
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._pairs = PairCounts(memory, folder)
+        self._tokens = 0
+        self._known: tuple[Spectrum, Spectrum] | None = None
 
     def add(self, tokens: npt.ArrayLike, follows: npt.ArrayLike | None = None) -> None:
-        """Add one sequence of token ids.
+        """Add sequences of token ids.
 
         Args:
-            tokens: Integers from 0 to 2³¹ − 1, shape (length,).
-            follows: Whether each token from the second on makes a pair with the one before, shape (length − 1,);
-                without it all do.
+            tokens: Integers from 0 to 2³¹ − 1, shape (length,), or (sequences, length). Arrays of 16 bits are fastest.
+            follows: For one sequence: whether each token from the second on makes a pair with the one before, shape
+                (length − 1,); without it all do.
 
         Raises:
-            ValueError: Ids that are no such integers.
+            CorpusError: Ids that are no such integers, or beyond the vocabulary.
         """
         ids = np.asarray(tokens)
         if not ids.size:
             return
-        if not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() >= 1 << (_FIRST - 1):
-            raise ValueError(f"token ids must be integers from 0 on, got {ids.dtype} from {ids.min()} to {ids.max()}")
-        ids = ids.astype(np.int64)
-        self._tokens += _Counts.of(ids)
-        pairs = (ids[:-1] << _FIRST) | ids[1:]
-        self._pairs += _Counts.of(pairs if follows is None else pairs[np.asarray(follows, bool)])
+        ids = self._checked(ids)
+        self._known = None
+        self._tokens += ids.size
+        if follows is not None:
+            kept = np.asarray(follows, bool)
+            self._pairs.add(pack(ids[:-1][kept], ids[1:][kept]))
+        elif ids.ndim == 1 or ids.shape[1] > 1:
+            self._pairs.add(pack(ids[..., :-1], ids[..., 1:]).ravel())
 
     def __iadd__(self, other: EntropyCounter) -> Self:
+        self._known = None
         self._tokens += other._tokens
         self._pairs += other._pairs
         return self
 
+    def settle(self) -> None:
+        """Merge what was added, and write out what is beyond the memory; several threads may do so at once."""
+        self._pairs.settle()
+
+    def without(self, part: EntropyCounter) -> EntropyCounter:
+        """Return the counts less those of a part that was added: what a jackknife needs.
+
+        Raises:
+            ValueError: The part was not added: a count would be below 0.
+        """
+        kept, taken = self._pairs.whole(), part._pairs.whole()
+        keys, counts = merge([kept, Run(taken.keys, -taken.counts)])
+        if len(counts) and counts.min() < 0:
+            raise ValueError("the part has pairs that the whole has not: it was not added")
+        rest = EntropyCounter(self._vocabulary)
+        rest._tokens = self._tokens - part._tokens
+        rest._pairs.add_run(Run(keys[counts > 0], counts[counts > 0]))
+        return rest
+
     @property
     def tokens(self) -> int:
-        """How many tokens were counted."""
-        return int(self._tokens.counts.sum())
+        """How many tokens were added, those without a next one too."""
+        return self._tokens
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were counted: the sample that all three entropies are of."""
+        return self.spectra()[1].total
 
     @property
     def shannon(self) -> float:
-        """Entropy of a token, nats; 0 without any."""
-        return _entropy(self._tokens.counts)
+        """Plug-in entropy of a token that has a next one, nats; 0 without any."""
+        return self.entropies().shannon
 
     @property
     def joint(self) -> float:
-        """Entropy of a pair of neighbours, nats; 0 without any."""
-        return _entropy(self._pairs.counts)
+        """Plug-in entropy of a pair of neighbours, nats; 0 without any."""
+        return self.entropies().joint
 
     @property
     def conditional(self) -> float:
-        """Entropy of a token given the one before it, nats: JE less the entropy of the first tokens of pairs."""
-        firsts = self._pairs.values >> _FIRST
-        starts = np.flatnonzero(np.diff(firsts, prepend=-1))
-        return self.joint - (_entropy(np.add.reduceat(self._pairs.counts, starts)) if len(starts) else 0.0)
+        """Plug-in entropy of a token given the one before it, nats; 0 without any."""
+        return self.entropies().conditional
+
+    def entropies(self, estimator: str = "plug-in") -> Entropies:
+        """Return the three entropies by an estimator; CE is that of JE less that of SE.
+
+        Args:
+            estimator: `plug-in` (the paper's, biased low), `miller-madow`, `chao-shen` or `grassberger`.
+
+        Raises:
+            ValueError: No such estimator.
+        """
+        if estimator not in ESTIMATORS:
+            raise ValueError(f"no estimator {estimator!r}; there are {', '.join(ESTIMATORS)}")
+        shannon, joint = (ESTIMATORS[estimator](seen) for seen in self.spectra())
+        return Entropies(shannon, joint, joint - shannon)
+
+    def standard_errors(self) -> tuple[float, float]:
+        """Return those of SE and JE as if tokens were drawn independently, nats: less than they are of real text."""
+        shannon, joint = (standard_error(seen) for seen in self.spectra())
+        return shannon, joint
+
+    def spectra(self) -> tuple[Spectrum, Spectrum]:
+        """Return how many tokens, and how many pairs, were counted how often."""
+        if self._known is None:
+            joint = Spectrum.of(())
+            firsts: list[Run] = []
+            for run in self._pairs.runs():
+                joint += Spectrum.of(run.counts)
+                tokens = run.keys >> np.uint64(SHIFT)
+                starts = np.flatnonzero(np.concatenate([[True], tokens[1:] != tokens[:-1]]))
+                firsts.append(Run(tokens[starts], np.add.reduceat(run.counts, starts)))
+            # A token's pairs may lie on both sides of a border between two pieces.
+            self._known = Spectrum.of(merge(firsts).counts if firsts else ()), joint
+        return self._known
+
+    def counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return all pairs of ids in ascending order, shape (distinct, 2), and how often each was seen."""
+        keys, counts = self._pairs.whole()
+        upper, lower = keys >> np.uint64(SHIFT), keys & np.uint64((1 << SHIFT) - 1)
+        return np.stack([upper, lower], axis=1).astype(np.int64), counts
+
+    def to_bytes(self) -> bytes:
+        """Return the counts, compressed: the same bytes for the same counts."""
+        keys, counts = self._pairs.whole()
+        # Differences of sorted keys are small, and compress.
+        table = np.stack([np.diff(keys, prepend=np.uint64(0)).view(np.int64), counts]).astype("<i8")
+        return _HEADER.pack(_MAGIC, self._tokens, len(keys)) + zlib.compress(table.tobytes(), 1)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> EntropyCounter:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            CorpusError: It is no such thing, or was cut off.
+        """
+        try:
+            magic, tokens, length = _HEADER.unpack_from(content)
+            table = np.frombuffer(zlib.decompress(content[_HEADER.size :]), "<i8").reshape(2, length)
+        except (struct.error, zlib.error, ValueError) as error:
+            raise CorpusError(f"these are no counts of tokens: {error}") from error
+        if magic != _MAGIC:
+            raise CorpusError("these are no counts of tokens, or of another version")
+        counter = cls()
+        counter._tokens = tokens
+        counter._pairs.add_run(Run(np.cumsum(table[0]).astype(np.uint64), table[1].astype(np.int64)))
+        return counter
 
     def to_dict(self) -> dict[str, str]:
-        """Return the counts as JSON types: compressed, for a checkpoint holds one for each domain."""
-        return {"tokens": self._tokens.to_text(), "pairs": self._pairs.to_text()}
+        """Return the counts as JSON types, for a checkpoint."""
+        return {"counts": base64.b64encode(self.to_bytes()).decode()}
 
     @classmethod
     def from_dict(cls, texts: Mapping[str, str]) -> EntropyCounter:
-        """Read what `to_dict` wrote."""
-        counter = cls()
-        counter._tokens, counter._pairs = _Counts.from_text(texts["tokens"]), _Counts.from_text(texts["pairs"])
-        return counter
+        """Read what `to_dict` wrote.
+
+        Raises:
+            CorpusError: It is no such thing.
+        """
+        try:
+            return cls.from_bytes(base64.b64decode(texts["counts"]))
+        except (KeyError, ValueError) as error:
+            raise CorpusError(f"these are no counts of tokens: {error}") from error
+
+    def _checked(self, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return ids that may be packed, in 16 bits where they fit: those sort fastest."""
+        if not np.issubdtype(ids.dtype, np.integer) or ids.ndim not in (1, 2):
+            raise CorpusError(f"token ids must be integers from 0 on, one row or a table, got {ids.dtype} {ids.shape}")
+        if ids.dtype == np.uint16 and self._vocabulary is None:
+            return ids
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= _MOST:
+            raise CorpusError(f"token ids must be integers from 0 on, below 2³¹, got {low} to {high}")
+        if self._vocabulary is not None and high >= self._vocabulary:
+            raise CorpusError(f"token id {high} is beyond the vocabulary of {self._vocabulary}: is this its tokenizer?")
+        return ids.astype(np.uint16, copy=False) if high < _NARROW else ids
 
 
-class _Counts:
-    """Sorted distinct values and how often each was there."""
+def entropy_mixture(
+    entropies: Mapping[str, float],
+    *,
+    temperature: float = 1.0,
+    available_tokens: Mapping[str, float] | None = None,
+) -> Mixture:
+    """Return the mixture in proportion to exp(H) of each domain: no training is needed (arXiv 2405.14908v4, Eq. 13).
 
-    def __init__(self, values: Sequence[int] | npt.NDArray[np.int64] = (), counts: Any = ()) -> None:
-        self.values, self.counts = np.array(values, np.int64), np.array(counts, np.int64)
+        r_i = n_i exp(H_i / T) / Σ_j n_j exp(H_j / T),   n = 1 unless tokens are given
 
-    @classmethod
-    def of(cls, values: npt.NDArray[np.int64]) -> _Counts:
-        return cls(*np.unique(values, return_counts=True))
+    Args:
+        entropies: H by domain in nats; bits would be another temperature, 1/ln 2.
+        temperature: T > 0; above 1 flattens, below 1 sharpens. The paper has 1.
+        available_tokens: n by domain, to weigh each domain's entropy by how much of it there is. The paper has none.
 
-    def __iadd__(self, other: _Counts) -> Self:
-        self.values, place = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
-        counts = np.zeros(len(self.values), np.int64)
-        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
-        self.counts = counts
-        return self
+    Raises:
+        MixtureError: An entropy that is no finite number from 0 on, tokens of other domains, a temperature that isn't
+            positive.
 
-    def to_text(self) -> str:
-        # Differences of sorted values are small, and compress.
-        table = np.stack([np.diff(self.values, prepend=0), self.counts]).astype("<i8")
-        return base64.b64encode(zlib.compress(table.tobytes())).decode()
-
-    @classmethod
-    def from_text(cls, text: str) -> _Counts:
-        values, counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").reshape(2, -1)
-        return cls(np.cumsum(values), counts)
-
-
-def _entropy(counts: npt.NDArray[np.int64]) -> float:
-    total = counts.sum()
-    return float(np.log(total) - (counts * np.log(counts)).sum() / total) if total else 0.0
+    >>> entropy_mixture({"code": 1.0, "web": 1.0 + 0.6931471805599453})
+    Mixture({'code': 0.333333, 'web': 0.666667})
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise MixtureError(f"the temperature must be positive, got {temperature!r}")
+    for name, value in entropies.items():
+        if not (math.isfinite(value) and value > -1e-9):
+            raise MixtureError(f"the entropy of domain {name!r} must be a finite number of nats, got {value!r}")
+    weights = dict.fromkeys(entropies, 1.0) if available_tokens is None else dict(available_tokens)
+    if weights.keys() != entropies.keys():
+        missing = sorted(entropies.keys() ^ weights.keys())
+        raise MixtureError(f"entropies and tokens must be of the same domains; in one only: {missing}")
+    # The largest is taken out first: exp(800) is no number.
+    largest = max(entropies.values(), default=0.0)
+    return Mixture.normalized({d: weights[d] * math.exp((h - largest) / temperature) for d, h in entropies.items()})

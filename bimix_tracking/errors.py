@@ -31,6 +31,10 @@ class SourceError(BimixError):
     """A tracker that cannot be reached, or that holds nothing to read."""
 
 
+class CorpusError(BimixError, ValueError):
+    """Text or token ids that cannot be read or counted."""
+
+
 class WaitTimeoutError(SourceError):
     """A sweep that has not ended in the time given."""
 

@@ -38,10 +38,23 @@ EVAL_BPB = "bimix_eval_bpb"
 """Evaluation loss of a domain in bits per byte of its text."""
 ENTROPIES = ("bimix_entropy_shannon", "bimix_entropy_joint", "bimix_entropy_conditional")
 """Entropies of a domain's tokens as sampled so far, nats: of a token, of two neighbours, of a token given the last."""
+VON_NEUMANN = "bimix_entropy_von_neumann"
+"""Von Neumann entropy of a domain's embeddings, nats; of a corpus, not of a training stream."""
 NONFINITE = "bimix_nonfinite"
 """Loss values of a domain that were NaN or infinite and therefore left out, since the last record."""
 
-QUANTITIES = (TRAIN_LOSS, EVAL_LOSS, EVAL_TOKENS, EVAL_BPB, DOMAIN_TOKENS, SHARE, NOMINAL, *ENTROPIES, NONFINITE)
+QUANTITIES = (
+    TRAIN_LOSS,
+    EVAL_LOSS,
+    EVAL_TOKENS,
+    EVAL_BPB,
+    DOMAIN_TOKENS,
+    SHARE,
+    NOMINAL,
+    *ENTROPIES,
+    VON_NEUMANN,
+    NONFINITE,
+)
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 _HASHED = re.compile(r".*_[0-9a-f]{8}")

@@ -25,7 +25,7 @@ class RunManifest:
         domains: All domain names, in the order of the domain ids.
         mixture: The nominal mixture: what the sampler was told. A domain it doesn't name is only evaluated.
         sweep: A name that the runs of one sweep share.
-        role: `train` or `analysis`.
+        role: `train`, `analysis` or `entropy`; only the first is a run of the sweep.
         tokenizer: Anything that names the tokenizer; losses per token of different ones are not comparable.
         eval_set: Anything that names the evaluation data; without one, the recorder sums it up itself.
         model_size: Trainable parameters.

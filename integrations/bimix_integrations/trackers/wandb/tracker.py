@@ -99,14 +99,17 @@ class WandbTracker:
                 self._on_run(partial(self._log, numbers))
 
     def write_artifact(self, path: str, text: str) -> None:
-        """Write a file as a new version of the run's artifact."""
+        """Write a new version of the run's artifact, with this file and those before."""
         if path == CURVES and self._continued and self._resumed is None:
             return  # it would hold only what came after the interruption; the history holds all of it
 
+        self._files[path] = text
+
         def log(run: wandb.Run) -> None:
             artifact = wandb.Artifact(run_artifact(run.id), type="bimix-run")
-            with artifact.new_file(path, encoding="utf-8") as file:
-                file.write(text)
+            for name, content in self._files.items():
+                with artifact.new_file(name, encoding="utf-8") as file:
+                    file.write(content)
             run.log_artifact(artifact)
 
         self._on_run(log)

@@ -1,0 +1,209 @@
+"""`bimix entropy`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bimix_tracking.cli.console import errors_as_exit_codes, named_numbers, progress_shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bimix_tracking.entropy_result import CorpusEntropies, Proxy
+    from bimix_tracking.measuring import Engine
+    from bimix_tracking.mixture import Mixture
+
+
+def entropy(
+    corpora: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CORPUS…",
+            help="A file or folder a domain, as DOMAIN=PATH, or PATH: then the domain is its name without suffixes. "
+            "A domain given again gets more files.",
+        ),
+    ],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="bytes, a tokenizer.json, or tokenizers:FILE, transformers:FOLDER; bytes if not given. "
+            "Of token ids: the tokenizer they are of, to check them against its vocabulary."
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(min=1, help="Of token ids without a tokenizer: how many there are.")
+    ] = None,
+    embedder: Annotated[
+        str,
+        typer.Option(
+            help="For von Neumann entropy: hashing (of character strings, no download), model2vec:FOLDER, "
+            "sentence-transformers:FOLDER, fasttext:FILE, transformers:FOLDER (hidden states); none for none."
+        ),
+    ] = "hashing",
+    embed_all: Annotated[
+        bool, typer.Option("--embed-all", help="Embed every passage of 2,000 characters, not a sample.")
+    ] = False,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="text, jsonl, parquet, datasets, megatron or tokens, where file names don't tell."
+        ),
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Field or column that holds the text, or the token ids.")] = "text",
+    encoding: Annotated[str, typer.Option(help="Of text and JSONL files.")] = "utf-8",
+    token_dtype: Annotated[
+        str | None, typer.Option(help="Of raw token ids in .bin files, such as uint16; .npy and Megatron files say it.")
+    ] = None,
+    sequence_length: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Tokens of the sequences that documents are packed into; 0: pairs don't cross documents."
+        ),
+    ] = 1024,
+    compare: Annotated[
+        str,
+        typer.Option(
+            help="equal: by samples of equally many tokens, corrected for their size. all: by all tokens, as in the paper."
+        ),
+    ] = "equal",
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            help="plug-in, miller-madow, chao-shen or grassberger; for equal tokens grassberger if not given, else plug-in."
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of the mixtures: above 1 flatter, below 1 sharper.")] = 1.0,
+    available: Annotated[
+        list[str] | None,
+        typer.Option(help="Weigh a domain's exp(H) by the tokens it has, as DOMAIN=TOKENS. Repeatable."),
+    ] = None,
+    by_size: Annotated[bool, typer.Option("--by-size", help="Weigh each by the tokens counted here.")] = False,
+    sample_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a domain that domains are compared by.")] = 1
+    << 22,
+    sample_passages: Annotated[
+        int, typer.Option(min=2, help="Most passages of a domain that are embedded and compared.")
+    ] = 1 << 13,
+    memory: Annotated[
+        float, typer.Option(min=0.01, help="GB that counts may take in memory; more go to temporary files.")
+    ] = 1.0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Count on a Ray cluster: its address, or `local`. Files must be where its workers see them."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, count and name it.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write entropy.json, entropy.csv, entropy.html and mixtures/PROXY.yaml into this folder."),
+    ] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="Log all of it there as a run of its own, such as mlflow:my-sweep.")
+    ] = None,
+) -> None:
+    """Measure the entropy of each domain's text, and print the mixtures that follow without any training.
+
+    Example: bimix entropy code=data/code web=data/web.jsonl.zst --tokenizer tokenizer.json --out entropy
+
+    Then as runs of a pilot: bimix plan code web --candidate entropy/mixtures/conditional.yaml
+    """
+    paths = _paths(corpora)
+    weights = named_numbers(available or [], "--available")
+    if weights and by_size:
+        raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
+    with errors_as_exit_codes():
+        from bimix_tracking.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
+        from bimix_tracking.counting import Settings  # noqa: PLC0415
+        from bimix_tracking.measuring import corpus_entropies  # noqa: PLC0415
+
+        settings = Settings(
+            tokenizer=tokenizer,
+            vocabulary=vocabulary,
+            embedder=None if embedder == "none" else embedder,
+            embed_all=embed_all,
+            sequence_length=sequence_length,
+            sample_tokens=sample_tokens,
+            sample_passages=sample_passages,
+            seed=seed,
+            memory=int(memory * 1e9),
+            reading=Reading(text_field, encoding, token_dtype, skip_bad=skip_bad),
+        )
+        with progress_shown() as progress:
+            found = corpus_entropies(paths, settings, format=format_, engine=_engine(ray, workers), progress=progress)
+        counted = {name: float(domain.tokens) for name, domain in found.domains.items()}
+        how: dict[str, Any] = {
+            "compare": compare,
+            "estimator": estimator,
+            "temperature": temperature,
+            "available_tokens": counted if by_size else weights,
+        }
+        mixtures = {proxy: found.mixture(proxy, **how) for proxy in found.proxies}
+        _print(found, mixtures)
+        if out is not None:
+            from bimix_tracking.entropy_result import write  # noqa: PLC0415
+
+            write(found.files(mixtures, **how), out)
+            typer.echo(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
+        if tracker is not None:
+            from bimix_tracking.entropy_log import log_entropies  # noqa: PLC0415
+            from bimix_tracking.tracking import without_credentials  # noqa: PLC0415
+
+            run = log_entropies(found, tracker, mixtures)
+            typer.echo(f"Logged to {without_credentials(tracker)}, run {run}")
+
+
+def _paths(corpora: list[str]) -> dict[str, list[str]]:
+    """Return the files of each domain; a path may hold `=` too, if it is there."""
+    found: dict[str, list[str]] = {}
+    for corpus in corpora:
+        name, equals, path = corpus.partition("=")
+        if not equals or Path(corpus).exists():
+            name, path = Path(corpus).name.partition(".")[0] or Path(corpus).resolve().name, corpus
+        found.setdefault(name, []).append(path)
+    if len(found) < 2:
+        raise typer.BadParameter("name the text of at least two domains", param_hint="CORPUS")
+    return found
+
+
+def _engine(ray: str | None, workers: int) -> Engine:
+    if ray is None:
+        from bimix_tracking.measuring import Threads  # noqa: PLC0415  # --help must not wait for NumPy
+
+        return Threads(workers)
+    from bimix_tracking.engine import open_engine  # noqa: PLC0415
+
+    return open_engine(f"ray:{ray}")
+
+
+def _print(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from bimix_tracking.report.entropies import NAMES  # noqa: PLC0415
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    passages = f", {found.passages:,} passages" if found.passages else ""
+    title = f"Entropy in nats of {found.tokens:,} tokens{passages} a domain ± standard error, and proportion by it"
+    table = Table(title=title)
+    table.add_column("domain")
+    table.add_column("tokens", justify="right")
+    for proxy in found.proxies:
+        table.add_column(NAMES[proxy], justify="right")
+        table.add_column("r", justify="right")
+    for name, domain in found.domains.items():
+        cells = []
+        for proxy in found.proxies:
+            curve = domain.curve(proxy)
+            if curve is not None:
+                cells += [f"{curve.value:.3f} ±{curve.error:.3f}", f"{mixtures[proxy][name]:.4f}"]
+        table.add_row(escape(name), f"{domain.tokens:,}", *cells)
+    console.print(table)
+    for text in found.warnings():
+        typer.echo(f"warning: {text}", err=True)

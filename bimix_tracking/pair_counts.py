@@ -1,0 +1,209 @@
+"""How often each pair of neighbouring tokens was seen: sorted runs that merge, in memory and on disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+Packed = npt.NDArray[np.uint32 | np.uint64]
+"""Pairs of 64 bits, or of 32 where both ids are below 2¹⁶."""
+Counts = npt.NDArray[np.int64]
+
+SHIFT = 32
+"""A pair's key holds the first token in its upper half."""
+MEMORY = 1 << 30
+"""Bytes of counts held in memory unless told otherwise; more go to the disk."""
+_BUFFER = 1 << 24
+"""Pairs that are sorted at once: 64 MiB of them stay near the processor."""
+_NARROW = 16
+"""Ids below 2¹⁶ make pairs of 32 bits, which sort twice as fast."""
+_ENTRY = 16
+_MERGING = 6
+"""Bytes that merging takes for each byte merged: both inputs, an order, and the result."""
+
+
+class Run(NamedTuple):
+    """Distinct pairs in ascending order and how often each was seen."""
+
+    keys: Keys
+    counts: Counts
+
+
+class PairCounts:
+    """A table of counts that adds: what comes in is sorted, and sorted runs of like size are merged.
+
+    Args:
+        memory: Bytes that counts may take in memory; what is more goes to a temporary folder as sorted runs, and is
+            merged piece by piece when it is asked for. Working memory for sorting comes on top, about 300 MB.
+        folder: Where that folder is made; by default where the system keeps temporary files.
+    """
+
+    def __init__(self, memory: int = MEMORY, folder: str | Path | None = None) -> None:
+        self._memory = memory
+        self._parent = folder
+        self._lock = threading.Lock()
+        self._waiting: list[Packed] = []
+        self._unsorted = 0
+        self._runs: list[Run] = []
+        self._spilled: list[Run] = []
+        self._folders: list[_Folder] = []
+        self._own: _Folder | None = None
+        self._written = 0
+
+    def add(self, pairs: Packed) -> None:
+        """Count pairs: packed to 64 bits by `pack`, or to 32 where both ids are below 2¹⁶."""
+        for first in range(0, len(pairs), _BUFFER):
+            part = pairs[first : first + _BUFFER]
+            self._waiting.append(part)
+            self._unsorted += len(part)
+            if self._unsorted >= _BUFFER:
+                self._sort()
+
+    def add_run(self, run: Run) -> None:
+        """Add counts that are sorted already."""
+        if len(run.keys):
+            with self._lock:
+                self._runs.append(run)
+            self.settle()
+
+    def __iadd__(self, other: PairCounts) -> Self:
+        other._sort()
+        with self._lock:
+            self._runs += other._runs
+            # Files stay as long as someone holds their folder.
+            self._spilled += other._spilled
+            self._folders += other._folders
+        return self
+
+    def settle(self) -> None:
+        """Merge runs of like size, and write them out if they take too much memory. Threads may call it at once."""
+        while pair := self._take_two():
+            merged = merge(pair)
+            with self._lock:
+                self._runs.append(merged)
+        self._spill()
+
+    def runs(self) -> Iterator[Run]:
+        """Yield all counts in ascending order of pairs, in pieces that hold no pair in common."""
+        self._sort()
+        runs = [*self._runs, *self._spilled]
+        if not self._spilled:
+            self._runs = [merge(runs)] if runs else []
+            yield from self._runs
+            return
+        yield from _in_pieces(runs, max(self._memory // (_ENTRY * _MERGING), 1 << 12))
+
+    def whole(self) -> Run:
+        """Return all counts at once, however many there are."""
+        found = list(self.runs())
+        return merge(found or [Run(np.zeros(0, np.uint64), np.zeros(0, np.int64))])
+
+    def _sort(self) -> None:
+        """Sort what waits into a run."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._unsorted = self._waiting, [], 0
+        if all(pairs.dtype == np.uint32 for pairs in waiting):
+            pairs = np.concatenate(waiting)
+        else:
+            pairs = np.concatenate([_wide(pairs) for pairs in waiting])
+        pairs.sort()
+        ends = np.append(np.flatnonzero(pairs[1:] != pairs[:-1]), len(pairs) - 1)
+        counts = np.diff(ends, prepend=-1)
+        with self._lock:
+            self._runs.append(Run(_wide(pairs[ends]), counts))
+        self.settle()
+
+    def _take_two(self) -> list[Run]:
+        """Take out two runs, the larger at most twice the smaller, so that each pair is merged few times."""
+        with self._lock:
+            self._runs.sort(key=lambda run: len(run.keys))
+            for place in range(len(self._runs) - 1):
+                if len(self._runs[place + 1].keys) <= 2 * len(self._runs[place].keys):
+                    return [self._runs.pop(place), self._runs.pop(place)]
+        return []
+
+    def _spill(self) -> None:
+        with self._lock:
+            if _ENTRY * sum(len(run.keys) for run in self._runs) <= self._memory:
+                return
+            runs, self._runs = self._runs, []
+            if self._own is None:
+                self._own = _Folder(self._parent)
+                self._folders.append(self._own)
+            self._written += 1
+            paths = [self._own.path / f"{self._written}.{what}.npy" for what in Run._fields]
+        for path, values in zip(paths, merge(runs), strict=True):
+            np.save(path, values)
+        with self._lock:
+            self._spilled.append(Run(*(np.load(path, mmap_mode="r") for path in paths)))
+
+
+class _Folder:
+    """A temporary folder that goes with the last object that holds it."""
+
+    def __init__(self, parent: str | Path | None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="bimix-pairs-", dir=parent))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def pack(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> Packed:
+    """Return the pairs of two arrays of ids: 32 bits a pair where their type is 16 bits or fewer, else 64.
+
+    >>> [hex(pair) for pair in pack(np.array([1], np.uint16), np.array([2], np.uint16))]
+    ['0x10002']
+    """
+    narrow = first.dtype.itemsize < 4 and first.dtype.kind == "u"
+    kind, shift = (np.uint32, _NARROW) if narrow else (np.uint64, SHIFT)
+    pairs: Packed = first.astype(kind)
+    pairs <<= pairs.dtype.type(shift)
+    pairs |= second.astype(kind)
+    return pairs
+
+
+def merge(runs: list[Run]) -> Run:
+    """Return one run with the counts of all."""
+    if len(runs) == 1:
+        return runs[0]
+    keys = np.concatenate([run.keys for run in runs])
+    counts = np.concatenate([run.counts for run in runs])
+    # A stable sort finds the runs that are sorted already, and merges them.
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
+    return Run(keys[starts], np.add.reduceat(counts[order], starts) if len(keys) else counts)
+
+
+def _wide(pairs: Packed) -> Keys:
+    wide: Keys = pairs.astype(np.uint64, copy=False)
+    if pairs.dtype == np.uint64:
+        return wide
+    return ((wide >> np.uint64(_NARROW)) << np.uint64(SHIFT)) | (wide & np.uint64((1 << _NARROW) - 1))
+
+
+def _in_pieces(runs: list[Run], most: int) -> Iterator[Run]:
+    """Merge runs by ranges of keys, about `most` entries at a time."""
+    step = max(1, most // (2 * len(runs)))
+    # Of every `step`-th key of each run, so many in order that the entries between two borders are few.
+    sampled = np.sort(np.concatenate([run.keys[::step] for run in runs]))
+    borders = [*np.unique(sampled[len(runs) :: len(runs)]).tolist(), None]
+    places = [0] * len(runs)
+    for border in borders:
+        ends = [len(run.keys) if border is None else int(np.searchsorted(run.keys, np.uint64(border))) for run in runs]
+        parts = [
+            Run(np.asarray(run.keys[place:end]), np.asarray(run.counts[place:end]))
+            for run, place, end in zip(runs, places, ends, strict=True)
+            if end > place
+        ]
+        places = ends
+        if parts:
+            yield merge(parts)

@@ -1,0 +1,174 @@
+"""The page of entropies: the mixtures that follow from them, the numbers, and how far they have converged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bimix_tracking.convergence import Curve
+from bimix_tracking.entropy_result import ESTIMATOR, CorpusEntropies, Proxy
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.report import svg
+from bimix_tracking.report.numbers import MISSING, about, percent, printable, shorten, tokens
+from bimix_tracking.report.templates import Drawing, fill
+
+NAMES = {
+    "shannon": "Shannon (SE)",
+    "joint": "joint (JE)",
+    "conditional": "conditional (CE)",
+    "von_neumann": "von Neumann (VNE)",
+}
+"""Proxies as a reader sees them."""
+SHADES = 6
+_MOST_CURVES = 30
+
+
+class Cell(NamedTuple):
+    """A domain's entropy by one proxy, as it is printed."""
+
+    entropy: str
+    error: str
+    doubling: str
+    settled: bool
+    everything: str
+
+
+class Row(NamedTuple):
+    """A domain, as it is printed."""
+
+    domain: str
+    documents: str
+    tokens: str
+    cells: tuple[Cell, ...]
+    shares: tuple[str, ...]
+    share_errors: tuple[str, ...]
+
+
+def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> str:
+    """Return the HTML page.
+
+    Args:
+        found: What was measured.
+        mixtures: By proxy, as they are recommended for a pilot.
+
+    Raises:
+        MissingDependencyError: Jinja2 isn't installed.
+    """
+    return fill(
+        "entropies.html.j2",
+        title="Entropy of the domains' text",
+        answer=answer(mixtures),
+        found=found,
+        estimator=ESTIMATOR,
+        names=[NAMES[proxy] for proxy in found.proxies],
+        rows=[_row(found, mixtures, domain) for domain in found.domains],
+        warnings=found.warnings(),
+        facts=_facts(found),
+        shares=Drawing(proportions(found, mixtures)),
+        panels=[Drawing(convergence(found, proxy)) for proxy in found.proxies],
+        legend=list(found.domains),
+        shades=SHADES,
+    )
+
+
+def answer(mixtures: Mapping[Proxy, Mixture]) -> str:
+    """Return the page's first sentence."""
+    mixture = mixtures["conditional"]
+    most = sorted(mixture, key=lambda name: -mixture[name])
+    shown = ", ".join(f"{shorten(printable(name), 40)} {about(mixture[name])}" for name in most[:6])
+    rest = f", and {len(most) - 6} more" if len(most) > 6 else ""
+    return f"Mixture without training, by conditional entropy: {shown}{rest}"
+
+
+def proportions(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> str:
+    """Return the figure of the mixtures: a row a domain and proxy, with two standard errors to either side."""
+    wide, left, right, row, top, gap = 940.0, 210.0, 860.0, 18.0, 24.0, 10.0
+    names = list(found.domains)
+    errors = {proxy: found.proportion_errors(proxy) for proxy in found.proxies}
+    values = [share for mixture in mixtures.values() for share in mixture.values()]
+    block = row * len(found.proxies) + gap
+    bottom = top + block * len(names)
+    x = svg.linear([0.0, *values], left, right, most=8, inside=(0, 1), show=lambda v, _: f"{100 * v:.0f} %")
+    parts = []
+    for tick in x.ticks:
+        parts += [svg.line(x.at(tick), top - 6, x.at(tick), bottom, "grid")]
+        parts += [svg.label(x.at(tick), bottom + 14, x.show(tick), anchor="middle")]
+    for number, name in enumerate(names):
+        y = top + block * number
+        parts.append(svg.label(left - 50, y + block / 2 - gap / 2 + 4, name, cls="name", anchor="end", most=18))
+        for place, proxy in enumerate(found.proxies):
+            at, share, error = y + row * (place + 0.5), mixtures[proxy][name], errors[proxy][name]
+            short = NAMES[proxy].rpartition("(")[2].rstrip(")")
+            parts.append(svg.label(left - 8, at + 4, short, anchor="end"))
+            parts.append(svg.line(x.at(0), at, x.at(share), at, "bar"))
+            if not math.isnan(error):
+                low, high = max(share - 2 * error, 0), min(share + 2 * error, x.high)
+                parts.append(svg.line(x.at(low), at, x.at(high), at, "error"))
+            parts.append(svg.label(right + 72, at + 4, percent(share), anchor="end"))
+    parts.append(svg.label((left + right) / 2, bottom + 32, "proportion of the mixture", cls="unit", anchor="middle"))
+    said = "; ".join(
+        f"{NAMES[proxy]}: "
+        + ", ".join(f"{shorten(printable(name), 40)} {percent(share)}" for name, share in mixture.items())
+        for proxy, mixture in mixtures.items()
+    )
+    return svg.picture(wide, bottom + 42, f"Mixtures by entropy. {said}", parts)
+
+
+def convergence(found: CorpusEntropies, proxy: Proxy) -> str:
+    """Return the panel of a proxy: its entropy against the size of the sample, a curve a domain."""
+    wide, high, left, right, top, bottom = 320.0, 236.0, 52.0, 308.0, 34.0, 194.0
+    curves: list[tuple[str, Curve]] = []
+    for name, domain in found.domains.items():
+        curve = domain.curve(proxy)
+        if curve is not None:
+            curves.append((name, curve))
+    x = svg.logarithmic([size for _, curve in curves for size in curve.sizes], left, right, tokens)
+    y = svg.linear([value for _, curve in curves for value in curve.values], bottom, top)
+    unit = "passages" if proxy == "von_neumann" else "tokens"
+    parts = [svg.label(left, 16, NAMES[proxy], cls="head"), *svg.frame(x, y, f"{unit}, log scale", "entropy, nats")]
+    for number, (name, curve) in enumerate(curves[:_MOST_CURVES]):
+        points = [(x.at(size), y.at(value)) for size, value in zip(curve.sizes, curve.values, strict=True)]
+        shade = f"s{number % SHADES}"
+        parts.append(svg.polyline(points, f"curve {shade}"))
+        tips = [
+            f"{shorten(printable(name), 40)}: {value:.3f} nats at {tokens(size)} {unit}"
+            for size, value in zip(curve.sizes, curve.values, strict=True)
+        ]
+        parts += [svg.circle(*at, 2.6, f"dot {shade}", tip) for at, tip in zip(points, tips, strict=True)]
+    return svg.picture(wide, high, f"{NAMES[proxy]} entropy against {unit}, {len(curves)} domains", parts)
+
+
+def _row(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], domain: str) -> Row:
+    measured = found.domains[domain]
+    cells = []
+    for proxy in found.proxies:
+        curve = measured.curve(proxy)
+        if curve is not None:
+            everything = found.entropies(proxy, compare="all")[domain]
+            doubling = MISSING if math.isnan(curve.drift) else f"{curve.drift:+.3f}".replace("-", "−")
+            error = MISSING if math.isnan(curve.error) else f"{curve.error:.3f}"
+            cells.append(Cell(f"{curve.value:.3f}", error, doubling, curve.converged, f"{everything:.3f}"))
+    errors = [found.proportion_errors(proxy)[domain] for proxy in found.proxies]
+    return Row(
+        domain=printable(domain),
+        documents=f"{measured.documents:,}",
+        tokens=tokens(measured.tokens),
+        cells=tuple(cells),
+        shares=tuple(percent(mixtures[proxy][domain]) for proxy in found.proxies),
+        share_errors=tuple(MISSING if math.isnan(error) else f"{100 * error:.2f}" for error in errors),
+    )
+
+
+def _facts(found: CorpusEntropies) -> list[tuple[str, str]]:
+    sequences = f"of {found.sequence_length} tokens" if found.sequence_length else "a document each"
+    facts = [
+        ("tokens are", found.tokenizer),
+        ("sequences", f"{sequences}; pairs don't cross their ends"),
+        ("compared at", f"{found.tokens:,} tokens a domain, drawn at random (seed {found.seed}), by {ESTIMATOR}"),
+    ]
+    if found.embedder:
+        facts.append(("embeddings are", found.embedder))
+        facts.append(("compared at", f"{found.passages:,} passages a domain, drawn at random"))
+    everything = ", ".join(f"{printable(name)} {tokens(d.tokens)}" for name, d in found.domains.items())
+    return [*facts, ("all tokens", everything)]
