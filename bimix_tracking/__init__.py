@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bimix_tracking.analysis import analyze as analyze
     from bimix_tracking.analysis_result import Analysis as Analysis
+    from bimix_tracking.counting import EntropySettings as EntropySettings
     from bimix_tracking.design import plan_pilot as plan_pilot
     from bimix_tracking.diagnostics import diagnose as diagnose
     from bimix_tracking.entropy import EntropyCounter as EntropyCounter
+    from bimix_tracking.entropy import entropy_mixture as entropy_mixture
+    from bimix_tracking.entropy_log import log_entropies as log_entropies
+    from bimix_tracking.entropy_result import CorpusEntropies as CorpusEntropies
     from bimix_tracking.exports import export as export
     from bimix_tracking.exports import write_exports as write_exports
     from bimix_tracking.extrapolation import extrapolate as extrapolate
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from bimix_tracking.foreign import ForeignRuns as ForeignRuns
     from bimix_tracking.groups import analyze_groups as analyze_groups
     from bimix_tracking.law_fit import LawFit as LawFit
+    from bimix_tracking.measuring import corpus_entropies as corpus_entropies
     from bimix_tracking.mixture import Mixture as Mixture
     from bimix_tracking.observations import Observations as Observations
     from bimix_tracking.recommendation import Recommendation as Recommendation
@@ -48,7 +53,10 @@ _ROOMS = {
     "resampling": ("bootstrap",),
     "design": ("plan_pilot",),
     "diagnostics": ("diagnose",),
-    "entropy": ("EntropyCounter",),
+    "counting": ("EntropySettings",),
+    "entropy": ("EntropyCounter", "entropy_mixture"),
+    "entropy_log": ("log_entropies",),
+    "entropy_result": ("CorpusEntropies",),
     "exports": ("export", "write_exports"),
     "extrapolation": ("extrapolate",),
     "fitting": ("fit_law",),
@@ -56,6 +64,7 @@ _ROOMS = {
     "foreign": ("ForeignRuns",),
     "groups": ("analyze_groups",),
     "law_fit": ("LawFit",),
+    "measuring": ("corpus_entropies",),
     "mixture": ("Mixture",),
     "observations": ("Observations",),
     "recommendation": ("Recommendation", "recommend"),

@@ -36,7 +36,7 @@ _COMPARED = 1 << 16
 
 
 @dataclass(frozen=True)
-class Settings:
+class EntropySettings:
     """How a corpus is measured. It can be pickled: every worker has the same.
 
     Args:
@@ -92,7 +92,7 @@ class DomainCounts:
     """Passages in which the embedder found nothing."""
 
     @classmethod
-    def empty(cls, settings: Settings) -> Self:
+    def empty(cls, settings: EntropySettings) -> Self:
         """Return counts of nothing yet."""
         embedder = _embedder(settings.embedder) if settings.embedder else None
         dimensions = embedder.dimensions if embedder else 1
@@ -154,7 +154,7 @@ class DomainCounts:
 _NUMBERS = ("documents", "text_bytes", "stored_tokens", "passages", "blank_passages")
 
 
-def count_blocks(blocks: Sequence[Block], settings: Settings) -> DomainCounts:
+def count_blocks(blocks: Sequence[Block], settings: EntropySettings) -> DomainCounts:
     """Read, tokenise and count blocks of one domain: what each thread here, or each task of a cluster, does.
 
     Raises:
@@ -173,7 +173,7 @@ def count_blocks(blocks: Sequence[Block], settings: Settings) -> DomainCounts:
 class _Blocks:
     """The counting of one block."""
 
-    def __init__(self, counts: DomainCounts, settings: Settings, name: str) -> None:
+    def __init__(self, counts: DomainCounts, settings: EntropySettings, name: str) -> None:
         self._counts, self._settings, self._name = counts, settings, name
         self._tokenizer = _tokenizer(settings.tokenizer or DEFAULT_TOKENIZER)
         self._embedder = _embedder(settings.embedder) if settings.embedder else None
@@ -290,10 +290,10 @@ class _Blocks:
         counts.blank_passages += int((~told).sum())
         if not told.any():
             return
-        rows, chosen = unit_vectors(rows[told]), chosen[told]
+        unit, chosen = unit_vectors(rows[told]), chosen[told]
         if counts.density is not None:
-            counts.density.add(rows)
-        counts.embedded.offer(rows.ravel(), [rows.shape[1]] * len(rows), order[chosen])
+            counts.density.add(unit)
+        counts.embedded.offer(unit.ravel(), [unit.shape[1]] * len(unit), order[chosen])
 
     def _hash(self, content: bytes) -> None:
         self._hashes.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bimix_tracking.errors import CorpusError, MixtureError
 from bimix_tracking.estimators import ESTIMATORS, Spectrum, standard_error
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.pair_counts import MEMORY, SHIFT, PairCounts, Run, merge, pack
+from bimix_tracking.pair_counts import MEMORY, SHIFT, PairCounts, Run, merge
 
 _MOST = 1 << 31
 _NARROW = 1 << 16
@@ -80,9 +80,9 @@ class EntropyCounter:
         self._tokens += ids.size
         if follows is not None:
             kept = np.asarray(follows, bool)
-            self._pairs.add(pack(ids[:-1][kept], ids[1:][kept]))
+            self._pairs.add(ids[:-1][kept], ids[1:][kept])
         elif ids.ndim == 1 or ids.shape[1] > 1:
-            self._pairs.add(pack(ids[..., :-1], ids[..., 1:]).ravel())
+            self._pairs.add(ids[..., :-1], ids[..., 1:])
 
     def __iadd__(self, other: EntropyCounter) -> Self:
         self._known = None

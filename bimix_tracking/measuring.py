@@ -12,7 +12,7 @@ from pathlib import Path
 from bimix_tracking.convergence import token_curves, von_neumann_curve
 from bimix_tracking.corpora import find_blocks
 from bimix_tracking.corpora.documents import Block
-from bimix_tracking.counting import DEFAULT_TOKENIZER, SKETCH, DomainCounts, Settings, count_blocks, shared
+from bimix_tracking.counting import DEFAULT_TOKENIZER, SKETCH, DomainCounts, EntropySettings, count_blocks, shared
 from bimix_tracking.embedding import open_embedder
 from bimix_tracking.entropy_result import CorpusEntropies, DomainEntropies, Overlap
 from bimix_tracking.errors import CorpusError
@@ -22,7 +22,7 @@ from bimix_tracking.tokens import open_tokenizer
 from bimix_tracking.tracking import Progress
 
 Paths = str | Path | Sequence[str | Path]
-Engine = Callable[[Mapping[str, Sequence[Block]], Settings, Progress], Mapping[str, DomainCounts]]
+Engine = Callable[[Mapping[str, Sequence[Block]], EntropySettings, Progress], Mapping[str, DomainCounts]]
 """What counts the blocks of all domains: threads here, or a cluster."""
 OVERLAP = 0.01
 """Documents that two domains share are worth a warning from this part of the smaller one on."""
@@ -30,7 +30,7 @@ OVERLAP = 0.01
 
 def corpus_entropies(
     corpora: Mapping[str, Paths],
-    settings: Settings | None = None,
+    settings: EntropySettings | None = None,
     *,
     format: str | None = None,  # noqa: A002  # as `open` and pandas call it
     engine: Engine | None = None,
@@ -57,11 +57,11 @@ def corpus_entropies(
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> _ = (folder / "a.txt").write_text("ab" * 500), (folder / "b.txt").write_text("abcd" * 250)
-    >>> found = corpus_entropies({"a": folder / "a.txt", "b": folder / "b.txt"}, Settings(embedder=None))
+    >>> found = corpus_entropies({"a": folder / "a.txt", "b": folder / "b.txt"}, EntropySettings(embedder=None))
     >>> found.mixture("shannon", estimator="plug-in")
     Mixture({'a': 0.333334, 'b': 0.666666})
     """
-    settings = settings or Settings()
+    settings = settings or EntropySettings()
     names = check_domains(corpora)
     blocks = {name: _blocks(name, corpora[name], settings, format) for name in names}
     counts = (engine or Threads())(blocks, settings, progress or _quiet)
@@ -101,7 +101,7 @@ class Threads:
         self.workers = workers
 
     def __call__(
-        self, blocks: Mapping[str, Sequence[Block]], settings: Settings, progress: Progress
+        self, blocks: Mapping[str, Sequence[Block]], settings: EntropySettings, progress: Progress
     ) -> Mapping[str, DomainCounts]:
         """Return the counts of each domain."""
         # Each domain's counts stay, and each thread has those of a block.
@@ -145,7 +145,7 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
-def _blocks(name: str, paths: Paths, settings: Settings, file_format: str | None) -> list[Block]:
+def _blocks(name: str, paths: Paths, settings: EntropySettings, file_format: str | None) -> list[Block]:
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if not several:
         raise CorpusError(f"domain {name!r} has no file")

@@ -8,10 +8,12 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from bimix_tracking.errors import CorpusError
 
 Keys = npt.NDArray[np.uint64]
 Packed = npt.NDArray[np.uint32 | np.uint64]
@@ -42,8 +44,9 @@ class PairCounts:
     """A table of counts that adds: what comes in is sorted, and sorted runs of like size are merged.
 
     Args:
-        memory: Bytes that counts may take in memory; what is more goes to a temporary folder as sorted runs, and is
-            merged piece by piece when it is asked for. Working memory for sorting comes on top, about 300 MB.
+        memory: Bytes that counts may take in memory, and their merging; what is more goes to a temporary folder as
+            sorted runs, and is merged piece by piece when it is asked for. What is being sorted comes on top: about
+            20 bytes for each of up to 16 million pairs.
         folder: Where that folder is made; by default where the system keeps temporary files.
     """
 
@@ -51,22 +54,26 @@ class PairCounts:
         self._memory = memory
         self._parent = folder
         self._lock = threading.Lock()
-        self._waiting: list[Packed] = []
-        self._unsorted = 0
+        self._buffer: Packed = np.zeros(0, np.uint32)
+        self._filled = 0
         self._runs: list[Run] = []
         self._spilled: list[Run] = []
         self._folders: list[_Folder] = []
         self._own: _Folder | None = None
         self._written = 0
 
-    def add(self, pairs: Packed) -> None:
-        """Count pairs: packed to 64 bits by `pack`, or to 32 where both ids are below 2¹⁶."""
-        for first in range(0, len(pairs), _BUFFER):
-            part = pairs[first : first + _BUFFER]
-            self._waiting.append(part)
-            self._unsorted += len(part)
-            if self._unsorted >= _BUFFER:
-                self._sort()
+    def add(self, first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> None:
+        """Count pairs, two arrays of one shape; of 16 bits they are counted twice as fast."""
+        if first.ndim == 1:
+            first, second = first[None], second[None]
+        kind = np.uint32 if first.dtype == second.dtype == np.uint16 else np.uint64
+        if self._filled and self._buffer.dtype != kind:
+            self._sort()
+        rows = max(1, _BUFFER // max(first.shape[1], 1))
+        for row in range(0, len(first), rows):
+            for column in range(0, first.shape[1], _BUFFER):
+                part = np.s_[row : row + rows, column : column + _BUFFER]
+                self._put(first[part], second[part], kind)
 
     def add_run(self, run: Run) -> None:
         """Add counts that are sorted already."""
@@ -100,27 +107,37 @@ class PairCounts:
             self._runs = [merge(runs)] if runs else []
             yield from self._runs
             return
-        yield from _in_pieces(runs, max(self._memory // (_ENTRY * _MERGING), 1 << 12))
+        yield from _in_pieces(runs, max(self._memory // (_ENTRY * (1 + _MERGING)), 1 << 12))
 
     def whole(self) -> Run:
         """Return all counts at once, however many there are."""
         found = list(self.runs())
         return merge(found or [Run(np.zeros(0, np.uint64), np.zeros(0, np.int64))])
 
+    def _put(self, first: npt.NDArray[Any], second: npt.NDArray[Any], kind: type[np.uint32 | np.uint64]) -> None:
+        if self._filled + first.size > _BUFFER:
+            self._sort()
+        if len(self._buffer) < self._filled + first.size or self._buffer.dtype != kind:
+            # Small counters, of which there are many, don't take the whole of it.
+            larger = np.empty(min(max(2 * (self._filled + first.size), 1 << 12), _BUFFER), kind)
+            larger[: self._filled] = self._buffer[: self._filled]
+            self._buffer = larger
+        pairs = self._buffer[self._filled : self._filled + first.size].reshape(first.shape)
+        shift = _NARROW if kind is np.uint32 else SHIFT
+        np.left_shift(first, shift, out=pairs, dtype=kind, casting="unsafe")
+        np.bitwise_or(pairs, second, out=pairs, dtype=kind, casting="unsafe")
+        self._filled += first.size
+
     def _sort(self) -> None:
         """Sort what waits into a run."""
-        if not self._waiting:
+        if not self._filled:
             return
-        waiting, self._waiting, self._unsorted = self._waiting, [], 0
-        if all(pairs.dtype == np.uint32 for pairs in waiting):
-            pairs = np.concatenate(waiting)
-        else:
-            pairs = np.concatenate([_wide(pairs) for pairs in waiting])
+        pairs, self._filled = self._buffer[: self._filled], 0
         pairs.sort()
         ends = np.append(np.flatnonzero(pairs[1:] != pairs[:-1]), len(pairs) - 1)
-        counts = np.diff(ends, prepend=-1)
+        run = Run(_wide(pairs[ends]), np.diff(ends, prepend=-1))
         with self._lock:
-            self._runs.append(Run(_wide(pairs[ends]), counts))
+            self._runs.append(run)
         self.settle()
 
     def _take_two(self) -> list[Run]:
@@ -134,7 +151,7 @@ class PairCounts:
 
     def _spill(self) -> None:
         with self._lock:
-            if _ENTRY * sum(len(run.keys) for run in self._runs) <= self._memory:
+            if _ENTRY * (1 + _MERGING) * sum(len(run.keys) for run in self._runs) <= self._memory:
                 return
             runs, self._runs = self._runs, []
             if self._own is None:
@@ -142,8 +159,14 @@ class PairCounts:
                 self._folders.append(self._own)
             self._written += 1
             paths = [self._own.path / f"{self._written}.{what}.npy" for what in Run._fields]
-        for path, values in zip(paths, merge(runs), strict=True):
-            np.save(path, values)
+        try:
+            for path, values in zip(paths, merge(runs), strict=True):
+                np.save(path, values)
+        except OSError as error:
+            raise CorpusError(
+                f"counts beyond the memory of {self._memory:,} bytes cannot be written to {paths[0].parent}: "
+                f"{error.strerror}. Give more memory, or a TMPDIR with more room"
+            ) from error
         with self._lock:
             self._spilled.append(Run(*(np.load(path, mmap_mode="r") for path in paths)))
 
@@ -154,20 +177,6 @@ class _Folder:
     def __init__(self, parent: str | Path | None) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="bimix-pairs-", dir=parent))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-def pack(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> Packed:
-    """Return the pairs of two arrays of ids: 32 bits a pair where their type is 16 bits or fewer, else 64.
-
-    >>> [hex(pair) for pair in pack(np.array([1], np.uint16), np.array([2], np.uint16))]
-    ['0x10002']
-    """
-    narrow = first.dtype.itemsize < 4 and first.dtype.kind == "u"
-    kind, shift = (np.uint32, _NARROW) if narrow else (np.uint64, SHIFT)
-    pairs: Packed = first.astype(kind)
-    pairs <<= pairs.dtype.type(shift)
-    pairs |= second.astype(kind)
-    return pairs
 
 
 def merge(runs: list[Run]) -> Run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from bimix_tracking.cli.analyze import analyze, pull
+from bimix_tracking.cli.entropy import entropy
 from bimix_tracking.cli.export import export
 from bimix_tracking.cli.plan import plan
 from bimix_tracking.cli.replay import replay
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (plan, analyze, pull, verify, export, replay, watch):
+for command in (plan, entropy, analyze, pull, verify, export, replay, watch):
     app.command()(command)
 
 

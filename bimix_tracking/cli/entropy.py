@@ -67,13 +67,13 @@ def entropy(
     compare: Annotated[
         str,
         typer.Option(
-            help="equal: by samples of equally many tokens, corrected for their size. all: by all tokens, as in the paper."
+            help="equal: by samples of equally many tokens, corrected for their size. all: by all, as in the paper."
         ),
     ] = "equal",
     estimator: Annotated[
         str | None,
         typer.Option(
-            help="plug-in, miller-madow, chao-shen or grassberger; for equal tokens grassberger if not given, else plug-in."
+            help="plug-in, miller-madow, chao-shen or grassberger; by default grassberger for equal, plug-in for all."
         ),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of the mixtures: above 1 flatter, below 1 sharper.")] = 1.0,
@@ -119,10 +119,10 @@ def entropy(
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
     with errors_as_exit_codes():
         from bimix_tracking.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
-        from bimix_tracking.counting import Settings  # noqa: PLC0415
+        from bimix_tracking.counting import EntropySettings  # noqa: PLC0415
         from bimix_tracking.measuring import corpus_entropies  # noqa: PLC0415
 
-        settings = Settings(
+        settings = EntropySettings(
             tokenizer=tokenizer,
             vocabulary=vocabulary,
             embedder=None if embedder == "none" else embedder,
@@ -172,13 +172,13 @@ def _paths(corpora: list[str]) -> dict[str, list[str]]:
 
 
 def _engine(ray: str | None, workers: int) -> Engine:
+    from bimix_tracking.measuring import Threads  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.plugins import named  # noqa: PLC0415
+
     if ray is None:
-        from bimix_tracking.measuring import Threads  # noqa: PLC0415  # --help must not wait for NumPy
-
         return Threads(workers)
-    from bimix_tracking.engine import open_engine  # noqa: PLC0415
-
-    return open_engine(f"ray:{ray}")
+    engine: Engine = named("engines", "ray")(None if ray == "local" else ray)
+    return engine
 
 
 def _print(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> None:

@@ -28,7 +28,7 @@ def texts() -> Iterator[str]:
         for path in sorted(place.rglob("*")):
             if path.suffix in _SUFFIXES and not path.is_symlink() and path.is_file():
                 content = path.read_bytes()[:1_000_000]
-                if 1_000 < len(content) and hash(content) not in seen:
+                if len(content) > 1_000 and hash(content) not in seen:
                     seen.add(hash(content))
                     yield content.decode(errors="ignore")
 
@@ -36,6 +36,7 @@ def texts() -> Iterator[str]:
 def tokens(folder: Path, count: int) -> npt.NDArray[np.uint16]:
     """Return so many tokens of real text, made once and kept in the folder."""
     path = folder / f"tokens-{count}.npy"
+    made: npt.NDArray[np.uint16]
     if not path.exists():
         made = np.lib.format.open_memmap(path.with_suffix(".part"), mode="w+", dtype=np.uint16, shape=(count,))
         tokenizer, filled, batch = trained(), 0, []
@@ -53,7 +54,8 @@ def tokens(folder: Path, count: int) -> npt.NDArray[np.uint16]:
             sys.exit(f"this machine holds {filled:,} tokens of text, too few for {count:,}: give fewer")
         made.flush()
         path.with_suffix(".part").rename(path)
-    return np.load(path, mmap_mode="r")
+    made = np.load(path, mmap_mode="r")
+    return made
 
 
 def trained() -> Tokenizer:

@@ -51,6 +51,7 @@ class WandbTracker:
         self._known: set[tuple[float, float, int]] = set()
         self._defined: set[str] = set()
         self._manifest: dict[str, Any] = {}
+        self._files: dict[str, str] = {}
         self.owned = False
         self.run_id: str | None = None
 

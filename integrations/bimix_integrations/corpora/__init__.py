@@ -1,0 +1,1 @@
+"""Formats of corpora that Arrow reads."""

@@ -1,0 +1,1 @@
+"""Models that turn passages into vectors, from files on the disk: one library a module."""

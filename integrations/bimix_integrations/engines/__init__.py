@@ -1,0 +1,1 @@
+"""What counts a corpus that is too large for one machine."""

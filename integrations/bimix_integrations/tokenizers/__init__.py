@@ -1,0 +1,1 @@
+"""Tokenizers of models, from files on the disk: one library a module."""
