@@ -44,7 +44,7 @@ def _unsettled(entropies: CorpusEntropies, proxy: Proxy) -> Iterator[str]:
     curves = {name: found.curve(proxy) for name, found in entropies.domains.items()}
     moving = {name: c for name, c in curves.items() if c and not c.converged and not math.isnan(c.drift)}
     unknown = [name for name, curve in curves.items() if curve and math.isnan(curve.drift)]
-    called, unit = proxy.replace("_", " "), "passages" if proxy == "von_neumann" else "tokens"
+    called, unit = proxy.replace("von_neumann", "von Neumann"), "passages" if proxy == "von_neumann" else "tokens"
     if unknown:
         yield f"{called} entropy: {unknown[0]!r} has too few {unit} to tell whether it has converged"
     if not moving:

@@ -67,7 +67,7 @@ def open_tokenizer(spec: str) -> Tokenizer:
     path = Path(spec)
     if spec == "bytes":
         return BytesTokenizer()
-    if path.exists():
+    if spec and path.exists():
         path = path / "tokenizer.json" if path.is_dir() and (path / "tokenizer.json").is_file() else path
         spec = f"transformers:{path}" if path.is_dir() else f"tokenizers:{path}"
     kind, _, argument = spec.partition(":")

@@ -67,7 +67,7 @@ def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> str:
         facts=_facts(found),
         shares=Drawing(proportions(found, mixtures)),
         panels=[Drawing(convergence(found, proxy)) for proxy in found.proxies],
-        legend=list(found.domains),
+        legend=[(name, _shade(number, len(found.domains))) for number, name in enumerate(found.domains)][:_MOST_CURVES],
         shades=SHADES,
     )
 
@@ -129,7 +129,7 @@ def convergence(found: CorpusEntropies, proxy: Proxy) -> str:
     parts = [svg.label(left, 16, NAMES[proxy], cls="head"), *svg.frame(x, y, f"{unit}, log scale", "entropy, nats")]
     for number, (name, curve) in enumerate(curves[:_MOST_CURVES]):
         points = [(x.at(size), y.at(value)) for size, value in zip(curve.sizes, curve.values, strict=True)]
-        shade = f"s{number % SHADES}"
+        shade = _shade(number, len(curves))
         parts.append(svg.polyline(points, f"curve {shade}"))
         tips = [
             f"{shorten(printable(name), 40)}: {value:.3f} nats at {tokens(size)} {unit}"
@@ -137,6 +137,11 @@ def convergence(found: CorpusEntropies, proxy: Proxy) -> str:
         ]
         parts += [svg.circle(*at, 2.6, f"dot {shade}", tip) for at, tip in zip(points, tips, strict=True)]
     return svg.picture(wide, high, f"{NAMES[proxy]} entropy against {unit}, {len(curves)} domains", parts)
+
+
+def _shade(number: int, count: int) -> str:
+    """Return the class of a domain's colour: as far from the others' as there are shades."""
+    return f"s{(number * (SHADES - 1)) // max(count - 1, 1) if count <= SHADES else number % SHADES}"
 
 
 def _row(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], domain: str) -> Row:

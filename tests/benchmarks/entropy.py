@@ -133,7 +133,7 @@ def speed(table: Table) -> None:
 
 def memory(folder: Path, count: int) -> None:
     """Print the peak memory of processes that count more and more with the same setting."""
-    print("\nPeak memory of a process that counts with 128 MB, its imports (about 80 MB) and what it is sorting included:\n")
+    print("\nPeak memory of a process that counts with 128 MB, its imports (80 MB) and what it is sorting included:\n")
     print("| tokens | distinct pairs | spilled | peak, MB |\n|---|---|---|---|")
     for part in (count // 4, count // 2, count):
         command = [sys.executable, __file__, "--folder", str(folder), "--tokens", str(count), "--peak", str(part)]

@@ -159,7 +159,8 @@ def test_a_curve_is_of_disjoint_parts_that_double() -> None:
 def test_one_text_tells_nothing_of_its_error() -> None:
     curve = token_curves([np.arange(9)])["plug-in"]["shannon"]
 
-    assert (curve.sizes, curve.value) == ((9,), pytest.approx(math.log(8)))
+    assert curve.sizes == (9,)
+    assert curve.value == pytest.approx(math.log(8))
     assert math.isnan(curve.error)
     assert math.isnan(curve.drift)
     assert not curve.converged

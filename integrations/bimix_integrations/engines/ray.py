@@ -21,10 +21,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bimix_tracking.corpora.documents import Block
-from bimix_tracking.counting import DomainCounts, EntropySettings, count_blocks
+from bimix_tracking.counting import DomainCounts, EntropySettings
 from bimix_tracking.errors import BimixError, MissingDependencyError
 from bimix_tracking.tracking import Progress
 
@@ -54,8 +55,8 @@ class RayEngine:
     A Ray that this process has begun is used, and stays. Else the cluster at the address is joined for the time of
     the count; where there is none, a local one is started and ended.
 
-    `EntropySettings.memory` is of each node: its workers share it. A task's counts travel whole all the same, so a worker, and
-    the driver, need memory for the pairs of one domain (16 bytes a distinct one, about six times that while adding).
+    `EntropySettings.memory` is of each node: its workers share it. Results travel whole all the same, so a worker, and
+    the driver, need memory for the pairs of a domain: 16 bytes a distinct one, and about six times that while adding.
 
     Args:
         address: As `ray.init` takes it. By default the one in `RAY_ADDRESS`, else the cluster that `ray start` has
@@ -120,8 +121,8 @@ class RayEngine:
                 functools.partial(merge, level=level, tally=tally, retries=self.retries),
                 batch_size=_FAN_IN,
                 batch_format="pyarrow",
-                # Bytes, so nothing; but steps that ask for the same are run as one, and merge only within a task.
-                memory=level,
+                # Steps that ask for the same are run as one, which would merge only what one task has counted.
+                num_cpus=0.99 if level % 2 else 1,
             )
             most = (most + _FAN_IN - 2) // _FAN_IN + 1  # a domain's results may begin within a batch
         context = dataset.context
@@ -145,7 +146,8 @@ class RayEngine:
                 if task and sum(taken.size for taken in task) + block.size > most:
                     yield domain, task
                     task = []
-                task.append(block)
+                # Workers have a working directory of their own.
+                task.append(replace(block, path=str(Path(block.path).absolute())))
             if task:
                 yield domain, task
 

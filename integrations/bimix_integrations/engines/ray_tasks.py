@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 
 from bimix_tracking.corpora.documents import Block
-from bimix_tracking.counting import DomainCounts, Settings, count_blocks
+from bimix_tracking.counting import DomainCounts, EntropySettings, count_blocks
 from bimix_tracking.errors import BimixError, CorpusError, MissingDependencyError
 
 _SCHEMA = pa.schema([("domain", pa.int64()), ("task", pa.int64()), ("counts", pa.large_binary())])

@@ -1,0 +1,373 @@
+"""Files of corpora: every format gives its documents, however it is divided; what is damaged is named."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bimix_tracking.corpora import find_blocks, open_format, read_block
+from bimix_tracking.corpora import jsonl as jsonl_room
+from bimix_tracking.corpora import token_ids as token_room
+from bimix_tracking.corpora.documents import Block, Document, Problems, Reading
+from bimix_tracking.errors import CorpusError
+
+SMALL = Reading(block_bytes=64)
+LINES = [
+    *(
+        json.dumps({"text": f"document {number} " + "ä" * (number % 40), "n": number}, ensure_ascii=False)
+        for number in range(30)
+    ),
+    "",
+    json.dumps({"text": "the last"}),
+]
+
+
+def documents(path: Path, reading: Reading = SMALL, **options: str) -> list[Document]:
+    return read(find_blocks(path, reading, **options), reading)
+
+
+def read(blocks: list[Block], reading: Reading = SMALL, problems: Problems | None = None) -> list[Document]:
+    found = problems or Problems()
+    return list(itertools.chain.from_iterable(read_block(block, reading, found) for block in blocks))
+
+
+def shown(found: list[Document]) -> list[tuple[object, int]]:
+    return [(d.content if isinstance(d.content, str) else d.content.tolist(), d.group) for d in found]
+
+
+def jsonl(path: Path, text: str | bytes | None = None) -> Path:
+    content = "\n".join(LINES) + "\n" if text is None else text
+    content = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def test_lines_are_documents_whatever_the_blocks(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl")
+    expected = [json.loads(line)["text"] for line in LINES if line]
+
+    for size in (1, 7, 64, 1000, 1 << 20):
+        reading = Reading(block_bytes=size)
+        blocks = find_blocks(path, reading)
+        assert sum(block.size for block in blocks) == path.stat().st_size
+        found = read(blocks, reading)
+        assert [document.content for document in found] == expected
+        offsets = np.cumsum([0, *(len(line.encode()) + 1 for line in LINES)])
+        assert [d.group for d in found] == [int(o) // size for o, line in zip(offsets[:-1], LINES, strict=True) if line]
+
+
+def test_compression_changes_neither_documents_nor_groups(tmp_path: Path) -> None:
+    plain = documents(jsonl(tmp_path / "a.jsonl"))
+
+    assert shown(documents(jsonl(tmp_path / "b.jsonl.gz"))) == shown(plain)
+    assert len(find_blocks(tmp_path / "b.jsonl.gz", SMALL)) == 1
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=20), max_size=12),
+    st.integers(1, 40),
+)
+def test_text_is_all_there_whatever_the_blocks(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[str], size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "a.txt").write_bytes("\n".join(["x", *rows]).encode())
+
+    found = documents(folder / "a.txt", Reading(block_bytes=max(size, 4), encoding="latin-1"))
+
+    # Latin-1 has every byte: no cut can fall inside a character.
+    assert (
+        "".join(str(d.content) for d in found).encode("latin-1").removeprefix(b"\xef\xbb\xbf")
+        == "\n".join(["x", *rows]).encode()
+    )
+    groups = [d.group for d in found]
+    assert groups == sorted(groups)
+
+
+def test_a_text_file_is_a_document_unless_it_is_larger_than_a_block(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("one\ntwo\n" * 20)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(("one\ntwo\n" * 20).encode()))
+
+    assert [d.content for d in documents(tmp_path / "a.md", Reading())] == ["one\ntwo\n" * 20]
+    assert shown(documents(tmp_path / "b.txt.gz")) == shown(documents(tmp_path / "a.md"))
+    assert len(documents(tmp_path / "a.md")) == 3
+
+
+def test_a_long_file_takes_little_memory(tmp_path: Path) -> None:
+    line = json.dumps({"text": "word " * 200}) + "\n"
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt", compresslevel=1) as file:
+        for _ in range(20):
+            file.write(line * 1000)  # 20 MB in all
+
+    tracemalloc.start()
+    problems, count = Problems(), 0
+    for block in find_blocks(tmp_path / "a.jsonl.gz", Reading()):
+        for _ in read_block(block, Reading(), problems):
+            count += 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert count == 20_000
+    assert peak < 2_000_000
+
+
+def test_a_folder_is_its_files_in_order_and_nothing_hidden(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.py", "a/.hidden.txt", ".git/x.txt", "a/c.jsonl"):
+        path = tmp_path / "corpus" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"text": name}))
+
+    blocks = find_blocks(tmp_path / "corpus", Reading())
+
+    assert [(b.name, b.format) for b in blocks] == [("a/c.jsonl", "jsonl"), ("a/z.py", "text"), ("b.txt", "text")]
+
+
+def test_ids_in_lines_are_tokens(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.json", '{"ids": [1, 2, 3]}\n{"ids": []}\n')
+
+    found = documents(path, Reading(text_field="ids"))
+
+    assert [np.asarray(d.content).tolist() for d in found] == [[1, 2, 3], []]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("{", "line at byte 15 is no JSON"),
+        ("[" * 100_000, "line at byte 15 is no JSON"),
+        ("[1]", "line at byte 15 holds a list, not an object with a field 'text'"),
+        ('{"body": "x", "id": 1}', "has no field 'text'; there are 'body', 'id'. Give the text's field"),
+        ('{"text": null}', "field 'text' holds null, neither text nor a list of token ids"),
+        ('{"text": [1, "a"]}', "field 'text' holds a list, neither text"),
+        ('{"text": [true]}', "field 'text' holds a list, neither text"),
+        ('{"text": [99999999999999999999]}', "a token id is beyond 63 bits"),
+        (b'{"text": "\xff"}', "byte 25: 0xff is no utf-8: give the file's encoding"),
+        ('{"text": "' + "x" * 1000 + '"}', "it has more than 500 bytes: is this a file of JSON lines"),
+    ],
+)
+def test_a_bad_line_is_named_or_skipped_and_counted(
+    tmp_path: Path, line: str | bytes, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "more than 500" in text:
+        monkeypatch.setattr(jsonl_room, "LONGEST_LINE", 500)
+    bad = line.encode() if isinstance(line, str) else line
+    path = jsonl(tmp_path / "a.jsonl", b'{"text": "one"}'[:14] + b"}\n"[1:] + bad + b'\n{"text": "two"}\n')
+    path.write_bytes(b'{"text":"one"}\n' + bad + b'\n{"text": "two"}\n')
+
+    with pytest.raises(CorpusError, match=text) as error:
+        documents(path, Reading())
+    assert str(path) in str(error.value)
+    problems, reading = Problems(), Reading(skip_bad=True)
+    found = read(find_blocks(path, reading), reading, problems)
+    assert [d.content for d in found] == ["one", "two"]
+    assert problems.count == 1
+    assert str(path) in problems.first[0].where
+
+
+@pytest.mark.parametrize("harm", ["cut off", "changed"])
+def test_a_damaged_gzip_file_is_named_and_what_came_before_is_kept(tmp_path: Path, harm: str) -> None:
+    rng = np.random.default_rng(0)
+    text = "".join(json.dumps({"text": rng.bytes(60).hex()}) + "\n" for _ in range(3000))
+    path = jsonl(tmp_path / "a.jsonl.gz", text)
+    content = bytearray(path.read_bytes())
+    if harm == "cut off":
+        del content[len(content) * 3 // 4 :]
+    else:
+        content[len(content) // 2 : len(content) // 2 + 50] = bytes(50)
+    path.write_bytes(content)
+
+    with pytest.raises(CorpusError, match=r"a.jsonl.gz, .*(the file is damaged or cut off|is no utf-8|is no JSON)"):
+        documents(path, Reading())
+    problems, reading = Problems(), Reading(skip_bad=True)
+    found = read(find_blocks(path, reading), reading, problems)
+    assert 500 < len(found) < 3000
+    assert problems.count > 0
+
+
+def test_what_is_no_gzip_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_text("plain text, but long enough to be taken for something")
+
+    with pytest.raises(
+        CorpusError, match=r"a.txt.gz, after 0 bytes of its content: the file is damaged or cut off \(Not a gzip"
+    ):
+        documents(tmp_path / "a.txt.gz")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("klingon", "'klingon' is no encoding that Python knows"),
+        ("utf-16", "files in utf-16 cannot be divided at line ends"),
+    ],
+)
+def test_an_encoding_must_be_one_and_have_line_ends(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "a.txt").write_text("x")
+
+    with pytest.raises(CorpusError, match=text):
+        documents(tmp_path / "a.txt", Reading(encoding=encoding))
+
+
+def test_another_encoding_and_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("schön\n".encode("latin-1"))
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfone\r\n")
+
+    assert documents(tmp_path / "a.txt", Reading(encoding="latin-1"))[0].content == "schön\n"
+    assert documents(tmp_path / "b.txt", Reading())[0].content == "one\r\n"
+    with pytest.raises(CorpusError, match="byte 3: 0xf6 is no utf-8"):
+        documents(tmp_path / "a.txt", Reading())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("photo.jpeg", "photo.jpeg: its name doesn't tell its format. Give one"),
+        ("a.bin", "has no index a.idx beside it, as Megatron's files have: give the type"),
+        ("empty.txt", "holds no text and no token ids: an empty file"),
+    ],
+)
+def test_files_that_cannot_be_read_as_they_are(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(b"" if "empty" in name else b"xx")
+
+    with pytest.raises(CorpusError, match=text):
+        find_blocks(tmp_path / name, Reading())
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="nowhere is not there"):
+        find_blocks(tmp_path / "nowhere", Reading())
+    with pytest.raises(CorpusError, match="no file in it"):
+        find_blocks(tmp_path, Reading())
+    with pytest.raises(
+        CorpusError, match="no format 'clay'; there are datasets, jsonl, megatron, parquet, text, tokens"
+    ):
+        open_format("clay")
+
+
+def test_a_file_that_goes_meanwhile_is_named(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl")
+    blocks = find_blocks(path, SMALL)
+    path.unlink()
+
+    with pytest.raises(CorpusError, match=r"a.jsonl cannot be read: No such file"):
+        read(blocks)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "uint32", "int64"])
+def test_token_ids_are_mapped_not_read(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_room, "BLOCK_TOKENS", 100)
+    ids = np.arange(350, dtype=dtype)
+    np.save(tmp_path / "a.npy", ids)
+    ids.tofile(tmp_path / "b.bin")
+    np.save(tmp_path / "c.npy", ids.reshape(35, 10))
+    reading = Reading(token_dtype=dtype)
+
+    for name in ("a.npy", "b.bin"):
+        found = documents(tmp_path / name, reading)
+        assert [len(d.content) for d in found] == [100, 100, 100, 50]
+        assert np.array_equal(np.concatenate([np.asarray(d.content) for d in found]), ids)
+        assert [d.group for d in found] == [0, 1, 2, 3]
+        assert isinstance(found[0].content, np.memmap)
+    table = documents(tmp_path / "c.npy", reading)
+    assert np.array_equal(np.stack([np.asarray(d.content) for d in table]), ids.reshape(35, 10))
+    assert len({d.group for d in table}) == 35
+
+
+@pytest.mark.parametrize(
+    ("content", "dtype", "text"),
+    [
+        (b"xxx", "uint16", "has 3 bytes, which is no multiple of 2 of uint16"),
+        (b"xxxx", "words", "'words' is no type of token ids"),
+        (b"xxxx", "float32", "holds float32 of shape"),
+        (np.zeros((2, 2, 2), np.int64), None, r"holds int64 of shape \(2, 2, 2\)"),
+        (b"not numpy", None, "cannot be read as token ids"),
+        (np.array([{"a": 1}]), None, "cannot be read as token ids"),
+    ],
+)
+def test_files_of_no_token_ids(
+    tmp_path: Path, content: bytes | npt.NDArray[np.generic], dtype: str | None, text: str
+) -> None:
+    path = tmp_path / ("a.bin" if dtype else "a.npy")
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+
+    with pytest.raises(CorpusError, match=text):
+        find_blocks(path, Reading(token_dtype=dtype), format="tokens")
+
+
+def megatron(
+    folder: Path, rows: list[list[int]], documents_at: list[int], change: Callable[[bytearray], bytearray] = lambda x: x
+) -> Path:
+    """Write a pair as Megatron-LM's builder does: header, lengths, pointers, documents."""
+    ids = np.array(list(itertools.chain.from_iterable(rows)), np.uint16)
+    lengths = np.array([len(row) for row in rows], np.int32)
+    pointers = np.concatenate([[0], np.cumsum(lengths[:-1])]).astype(np.int64) * 2
+    ids.tofile(folder / "a.bin")
+    index = struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, 8, len(rows), len(documents_at))
+    index += lengths.tobytes() + pointers.tobytes() + np.array(documents_at, np.int64).tobytes()
+    (folder / "a.idx").write_bytes(change(bytearray(index)))
+    return folder / "a.bin"
+
+
+ROWS = [[1, 2, 3], [4], [5, 6], [], [7, 8, 9, 10]]
+
+
+def test_megatrons_documents_are_their_sequences(tmp_path: Path) -> None:
+    path = megatron(tmp_path, ROWS, [0, 1, 3, 5])
+
+    for size in (1, 8, 1000):
+        found = documents(path, Reading(block_bytes=size))
+        assert [np.asarray(d.content).tolist() for d in found] == [[1, 2, 3], [4, 5, 6], [7, 8, 9, 10]]
+    assert len(find_blocks(tmp_path, Reading())) == 1
+
+
+def test_a_megatron_file_without_documents_is_one(tmp_path: Path) -> None:
+    found = documents(megatron(tmp_path, ROWS, []))
+
+    assert [np.asarray(d.content).tolist() for d in found] == [list(range(1, 11))]
+
+
+def _at(place: int, content: bytes) -> Callable[[bytearray], bytearray]:
+    def change(index: bytearray) -> bytearray:
+        index[place : place + len(content)] = content
+        return index
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_at(0, b"x"), "is no index of a Megatron dataset"),
+        (lambda index: index[:12], "is no index of a Megatron dataset"),
+        (_at(9, b"\x02"), "is of version 2"),
+        (_at(17, b"\x07"), "version 1 and type 7"),
+        (lambda index: index[:-1], "is cut off"),
+        (_at(34, b"\xff\xff\xff\x7f"), "sequence 0 is at byte 0 with 2,147,483,647 tokens: the file is cut off"),
+        (_at(34 + 20 + 8, b"\x01"), "sequence 1 is at byte 1"),
+        (_at(34 + 20 + 40, b"\x01"), "its documents don't begin at rising numbers"),
+    ],
+)
+def test_a_damaged_megatron_index(tmp_path: Path, change: Callable[[bytearray], bytearray], text: str) -> None:
+    with pytest.raises(CorpusError, match=text):
+        find_blocks(megatron(tmp_path, ROWS, [0, 5], change), Reading())
+
+
+def test_a_megatron_file_that_was_cut_off(tmp_path: Path) -> None:
+    path = megatron(tmp_path, ROWS, [0, 5])
+    path.write_bytes(path.read_bytes()[:-2])
+
+    with pytest.raises(CorpusError, match="has 18 bytes, but sequence 4 is at byte 12 with 4 tokens"):
+        find_blocks(path, Reading())
