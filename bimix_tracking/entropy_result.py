@@ -161,12 +161,19 @@ class CorpusEntropies:
             available_tokens=available_tokens,
         )
 
-    def proportion_errors(self, proxy: Proxy, *, temperature: float = 1.0) -> dict[str, float]:
-        """Return the standard error of each proportion at equal tokens, from those of the entropies; NaN if unknown.
+    def proportion_errors(
+        self, proxy: Proxy, mixture: Mixture | None = None, *, temperature: float = 1.0
+    ) -> dict[str, float]:
+        """Return the standard error of each proportion, from those of the entropies at equal tokens; NaN if unknown.
 
         To first order, σ(r_i)² = r_i² / T² · [(1 − r_i)² σ_i² + Σ_j≠i r_j² σ_j²].
+
+        Args:
+            proxy: As in `entropies`.
+            mixture: If not that at equal tokens.
+            temperature: T, that the mixture has.
         """
-        share = self.mixture(proxy, temperature=temperature).array(tuple(self.domains))
+        share = (mixture or self.mixture(proxy, temperature=temperature)).array(tuple(self.domains))
         errors = np.array([_error(found.curve(proxy)) for found in self.domains.values()]) / temperature
         spread = (share**2 * errors**2).sum() - share**2 * errors**2 + (1 - share) ** 2 * errors**2
         return dict(zip(self.domains, (share * np.sqrt(spread)).tolist(), strict=True))
@@ -265,7 +272,7 @@ class CorpusEntropies:
         return {
             "entropy.json": json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False),
             "entropy.csv": self.table().to_csv(index=False),
-            "entropy.html": render(self, shown),
+            "entropy.html": render(self, shown, temperature=float(str(how.get("temperature") or 1.0))),
             **{f"mixtures/{proxy}.yaml": self.mixture_yaml(proxy, mixture, **how) for proxy, mixture in shown.items()},
         }
 

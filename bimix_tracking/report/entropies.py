@@ -20,6 +20,7 @@ NAMES = {
     "von_neumann": "von Neumann (VNE)",
 }
 """Proxies as a reader sees them."""
+Errors = Mapping[Proxy, Mapping[str, float]]
 SHADES = 6
 _MOST_CURVES = 30
 
@@ -45,16 +46,18 @@ class Row(NamedTuple):
     share_errors: tuple[str, ...]
 
 
-def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> str:
+def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], *, temperature: float = 1.0) -> str:
     """Return the HTML page.
 
     Args:
         found: What was measured.
         mixtures: By proxy, as they are recommended for a pilot.
+        temperature: That these have.
 
     Raises:
         MissingDependencyError: Jinja2 isn't installed.
     """
+    errors = {p: found.proportion_errors(p, mixture, temperature=temperature) for p, mixture in mixtures.items()}
     return fill(
         "entropies.html.j2",
         title="Entropy of the domains' text",
@@ -62,10 +65,10 @@ def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> str:
         found=found,
         estimator=ESTIMATOR,
         names=[NAMES[proxy] for proxy in found.proxies],
-        rows=[_row(found, mixtures, domain) for domain in found.domains],
+        rows=[_row(found, mixtures, errors, domain) for domain in found.domains],
         warnings=found.warnings(),
         facts=_facts(found),
-        shares=Drawing(proportions(found, mixtures)),
+        shares=Drawing(proportions(found, mixtures, errors)),
         panels=[Drawing(convergence(found, proxy)) for proxy in found.proxies],
         legend=[(name, _shade(number, len(found.domains))) for number, name in enumerate(found.domains)][:_MOST_CURVES],
         shades=SHADES,
@@ -81,11 +84,10 @@ def answer(mixtures: Mapping[Proxy, Mixture]) -> str:
     return f"Mixture without training, by conditional entropy: {shown}{rest}"
 
 
-def proportions(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> str:
+def proportions(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], errors: Errors) -> str:
     """Return the figure of the mixtures: a row a domain and proxy, with two standard errors to either side."""
     wide, left, right, row, top, gap = 940.0, 210.0, 860.0, 18.0, 24.0, 10.0
     names = list(found.domains)
-    errors = {proxy: found.proportion_errors(proxy) for proxy in found.proxies}
     values = [share for mixture in mixtures.values() for share in mixture.values()]
     block = row * len(found.proxies) + gap
     bottom = top + block * len(names)
@@ -144,7 +146,7 @@ def _shade(number: int, count: int) -> str:
     return f"s{(number * (SHADES - 1)) // max(count - 1, 1) if count <= SHADES else number % SHADES}"
 
 
-def _row(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], domain: str) -> Row:
+def _row(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], errors: Errors, domain: str) -> Row:
     measured = found.domains[domain]
     cells = []
     for proxy in found.proxies:
@@ -154,14 +156,14 @@ def _row(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], domain: str)
             doubling = MISSING if math.isnan(curve.drift) else f"{curve.drift:+.3f}".replace("-", "−")
             error = MISSING if math.isnan(curve.error) else f"{curve.error:.3f}"
             cells.append(Cell(f"{curve.value:.3f}", error, doubling, curve.converged, f"{everything:.3f}"))
-    errors = [found.proportion_errors(proxy)[domain] for proxy in found.proxies]
+    of_shares = [errors[proxy][domain] for proxy in found.proxies]
     return Row(
         domain=printable(domain),
         documents=f"{measured.documents:,}",
         tokens=tokens(measured.tokens),
         cells=tuple(cells),
         shares=tuple(percent(mixtures[proxy][domain]) for proxy in found.proxies),
-        share_errors=tuple(MISSING if math.isnan(error) else f"{100 * error:.2f}" for error in errors),
+        share_errors=tuple(MISSING if math.isnan(error) else f"{100 * error:.2f}" for error in of_shares),
     )
 
 

@@ -63,7 +63,7 @@ def digests(counts: Mapping[str, DomainCounts]) -> dict[str, str]:
 
 def test_a_cluster_counts_what_one_machine_counts() -> None:
     corpora = {
-        **sources("email", "asyncio", "json"),
+        **sources("email", "json"),
         "latin": [_STDLIB / "test" / "encoded_modules" / "module_iso_8859_1.py"],
     }
     # One domain has something that is no UTF-8, and what is said of it must come back too.
@@ -71,7 +71,7 @@ def test_a_cluster_counts_what_one_machine_counts() -> None:
         embed_all=True, sample_tokens=1 << 15, reading=Reading(block_bytes=1 << 14, skip_bad=True)
     )
     blocks = blocks_of(corpora, settings)
-    assert sum(map(len, blocks.values())) > 64  # three levels of adding up
+    assert len(blocks["email"]) > 9  # results of results are added up
     told: list[tuple[str, int, int]] = []
 
     counts = RayEngine(task_bytes=1 << 14)(blocks, settings, lambda *what: told.append(what))

@@ -12,9 +12,12 @@ import wandb
 
 from bimix_tracking import (
     DomainLossRecorder,
+    EntropySettings,
     Mixture,
     Observations,
     analyze,
+    corpus_entropies,
+    log_entropies,
     open_source,
     open_tracker,
     recommended_mixture,
@@ -62,6 +65,12 @@ def test_the_way_of_a_sweep_through_a_tracker_and_back(places: tuple[str, str], 
     for place in (to, f"jsonl:{tmp_path}/reference"):
         for name, first in (("one", 0.1), ("two", 0.3), ("three", 0.55)):
             train(place, name, first)
+
+    # The domains' entropies are a run too, but none of the sweep.
+    texts = {domain: tmp_path / f"{number}.txt" for number, domain in enumerate(DOMAINS)}
+    for number, path in enumerate(texts.values()):
+        path.write_text("some text of a domain\n" * 50 + "abc" * number)
+    log_entropies(corpus_entropies(texts, EntropySettings(embedder=None)), to)
 
     source = open_source(back)
     obs, expected = (Observations.from_source(place) for place in (source, f"jsonl:{tmp_path}/reference"))

@@ -18,7 +18,7 @@ import os
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -89,15 +89,20 @@ class RayEngine:
             BimixError: There is no such cluster, or it could not count.
         """
         totals = [DomainCounts.empty(replace(settings, memory=settings.memory // max(len(blocks), 1))) for _ in blocks]
-        with _connected(self.address, verbose=self.verbose), _console(verbose=self.verbose), _ray_errors():
-            for domain, counts in self._counted(blocks, settings, progress):
+        with (
+            _connected(self.address, verbose=self.verbose),
+            _console(verbose=self.verbose),
+            _ray_errors(),
+            contextlib.closing(self._counted(blocks, settings, progress)) as counted,
+        ):
+            for domain, counts in counted:
                 totals[domain] += DomainCounts.from_bytes(counts)
                 totals[domain].entropy.settle()
         return dict(zip(blocks, totals, strict=True))
 
     def _counted(
         self, blocks: Mapping[str, Sequence[Block]], settings: EntropySettings, progress: Progress
-    ) -> Iterator[tuple[int, bytes]]:
+    ) -> Generator[tuple[int, bytes]]:
         """Yield domains, by place, and counts that are to be added: about two of each."""
         tasks = list(self._tasks(blocks))
         if not tasks:
@@ -132,9 +137,17 @@ class RayEngine:
         context.enable_progress_bars = context.print_on_execution_start = self.verbose
         size = sum(block.size for part in blocks.values() for block in part)
         with _watched(tally, size, progress):
+            left = False
             batch: Any
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-                yield from zip(batch["domain"].to_pylist(), (c.as_py() for c in batch["counts"]), strict=True)
+                for row in batch.to_pylist():
+                    if row["error"] is not None:
+                        raise pickle.loads(row["error"])  # noqa: S301  # from our own workers
+                    left = left or row["counts"] is None
+                    if row["counts"] is not None:
+                        yield row["domain"], row["counts"]
+            if left:
+                raise BimixError("a worker could not read a file, and the one after it could: count once more")
 
     def _tasks(self, blocks: Mapping[str, Sequence[Block]]) -> Iterator[tuple[int, list[Block]]]:
         """Divide the blocks of each domain into tasks, several for each processor there is."""
@@ -206,46 +219,35 @@ def _connected(address: str | None, *, verbose: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _console(*, verbose: bool) -> Iterator[None]:
-    """Keep what Ray Data says below a warning off the console, its account of errors that are raised anyway, and that
-    it shows no progress.
-    """
+    """Keep what Ray Data says below a warning off the console, and its warning that it shows no progress."""
     if verbose:
         yield
         return
     data = logging.getLogger("ray.data")
     shown = [part for part in data.handlers if isinstance(part, logging.StreamHandler)]
-    loggers = [data.getChild("exceptions"), data.getChild("_internal.progress")]
-    changed: list[logging.Handler | logging.Logger] = [*shown, *loggers]
-    before = [one.level for one in changed]
+    changed: dict[logging.Handler | logging.Logger, int] = dict.fromkeys(shown, logging.WARNING)
+    changed[data.getChild("_internal.progress")] = logging.ERROR
+    before = {one: one.level for one in changed}
     try:
-        for part in shown:
-            part.setLevel(max(part.level, logging.WARNING))
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+        for one, level in changed.items():
+            one.setLevel(max(one.level, level))
         yield
     finally:
-        for one, level in zip(changed, before, strict=True):
+        for one, level in before.items():
             one.setLevel(level)
 
 
 @contextlib.contextmanager
 def _ray_errors() -> Iterator[None]:
-    """Raise what a worker raised as it was there, and Ray's own errors in one line."""
+    """Say in a line what Ray says in a page, which is the cause."""
     try:
         yield
-    except RayTaskError as error:
-        if isinstance(error.cause, BimixError):
-            raise error.cause from None
-        raise BimixError(
-            f"a worker of the Ray cluster failed: {_last_line(error)}. Is this package installed on all nodes, "
-            "at the same version?"
-        ) from error
     except RayError as error:
-        raise BimixError(f"the Ray cluster could not count: {_last_line(error)}") from error
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(". ")
+        found = error.cause if isinstance(error, RayTaskError) else error
+        raise BimixError(
+            f"the Ray cluster could not count: {type(found).__name__}: {str(found).partition(chr(10))[0]}. Is this "
+            "package installed on all nodes, at the same version?"
+        ) from error
 
 
 def _cpus() -> list[int]:

@@ -1,0 +1,147 @@
+"""`bimix entropy` as a user meets it: a table, files, a run in MLflow, candidates of a pilot."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from bimix_tracking import Mixture, open_source
+from bimix_tracking.errors import SourceError
+
+_BIMIX = Path(sys.executable).with_name("bimix")
+
+
+def bimix(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(_BIMIX), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd)
+
+
+@pytest.fixture(scope="module", name="folder")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpora")
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    (folder / "code").mkdir()
+    for path in sorted(stdlib.glob("*.py"))[:12]:
+        (folder / "code" / path.name).write_bytes(path.read_bytes())
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((stdlib / "email").glob("*.py"))[:6])
+    rows = [json.dumps({"body": part}) for part in text.split("\n\n") if part]
+    (folder / "web.v1.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    return folder
+
+
+def test_from_files_to_the_candidates_of_a_pilot(folder: Path, tmp_path: Path) -> None:
+    store = f"mlflow+sqlite:///{tmp_path}/m.db#sweep"
+    done = bimix(
+        "entropy", f"code={folder / 'code'}", folder / "web.v1.jsonl.gz", "--text-field", "body", "--format", "jsonl",
+        "--out", tmp_path / "out", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "is no JSON" in done.stderr  # code isn't
+
+    (folder / "web.txt").write_text(gzip.decompress((folder / "web.v1.jsonl.gz").read_bytes()).decode())
+    done = bimix(
+        "entropy", f"code={folder / 'code'}", "web.txt", "--out", tmp_path / "out", "--tracker", store, "--workers", 2,
+        "--sample-tokens", 65536, cwd=folder,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "Entropy in nats of 65,536 tokens" in done.stdout
+    mixtures = {path.stem: Mixture.from_yaml(path) for path in (tmp_path / "out" / "mixtures").iterdir()}
+    assert set(mixtures) == {"shannon", "joint", "conditional", "von_neumann"}
+    assert all(mixture.domains == ("code", "web") for mixture in mixtures.values())
+    assert f"{mixtures['conditional']['code']:.4f}" in done.stdout
+    client = MlflowClient(f"sqlite:///{tmp_path}/m.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("sweep").experiment_id])  # type: ignore[union-attr]  # there
+    table = pd.read_csv(tmp_path / "out" / "entropy.csv").set_index(["proxy", "domain"])["entropy"]
+    for proxy in mixtures:
+        for domain in ("code", "web"):
+            assert run.data.metrics[f"bimix_entropy_{proxy}/{domain}"] == pytest.approx(table[proxy, domain], rel=1e-9)
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "bimix")}
+    assert {"bimix/entropy.html", "bimix/entropy.json", "bimix/mixtures"} <= files
+    assert run.info.status == "FINISHED"
+    with pytest.raises(SourceError, match=r"no finished training run \(0 unfinished, 1 others\)"):
+        open_source(store).observations()
+
+    planned = bimix(
+        "plan", "code", "web", "--runs", 4, "--out", tmp_path / "plan",
+        "--candidate", tmp_path / "out/mixtures/conditional.yaml",
+        "--candidate", tmp_path / "out/mixtures/shannon.yaml",
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    found = [json.loads(line)["mixture"] for line in (tmp_path / "plan" / "plan.jsonl").read_text().splitlines()]
+    assert found[1] == pytest.approx(dict(mixtures["conditional"]))
+    assert found[2] == pytest.approx(dict(mixtures["shannon"]))
+
+
+def test_sizes_temperature_and_the_papers_way(folder: Path, tmp_path: Path) -> None:
+    def mixture(*options: object) -> Mixture:
+        done = bimix("entropy", f"a={folder / 'code'}", f"b={folder / 'web.v1.jsonl.gz'}", "--embedder", "none",
+                     "--format", "text", "--out", tmp_path / "out", *options)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "von Neumann" not in done.stdout
+        return Mixture.from_yaml(tmp_path / "out" / "mixtures" / "joint.yaml")
+
+    entropies = json.loads
+    plain, paper = mixture(), mixture("--compare", "all")
+    read = entropies((tmp_path / "out" / "entropy.json").read_text())["domains"]
+    h = {name: found["all_tokens"]["plug-in"]["joint"] for name, found in read.items()}
+    weights = {name: np.exp(value - h["a"]) for name, value in h.items()}
+    assert paper.array() == pytest.approx(Mixture.normalized(weights).array(), rel=1e-9)
+    assert plain.array() != pytest.approx(paper.array(), rel=1e-6)
+    sharper = mixture("--temperature", "0.5")
+    assert sharper.array() == pytest.approx((plain * plain).array(), rel=1e-9)
+    weighed = mixture("--available", "a=3", "--available", "b=1")
+    assert weighed.array() == pytest.approx((plain * Mixture({"a": 0.75, "b": 0.25})).array(), rel=1e-9)
+    tokens = Mixture.normalized({name: found["tokens"] for name, found in read.items()})
+    assert mixture("--by-size").array() == pytest.approx((plain * tokens).array(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["a=x.txt"], 2, "name the text of at least two domains"),
+        (["a=nowhere", "b=x.txt"], 3, "domain 'a': nowhere is not there"),
+        (["a=x.txt", "b=empty.txt"], 3, "domain 'b': empty.txt holds no text"),
+        (["a=x.txt", "b=bad.jsonl"], 3, "bad.jsonl, line at byte 17 is no JSON"),
+        (["a=x.txt", "b=ids.npy"], 3, "domain 'b' holds token ids and domain 'a' text"),
+        (["a=x.txt", "b=x.txt", "--tokenizer", "runes"], 3, "no tokenizer 'runes'; there are bytes"),
+        (["a=x.txt", "b=x.txt", "--embedder", "feeling"], 3, "no embedder 'feeling'"),
+        (["a=x.txt", "b=x.txt", "--compare", "some"], 3, "domains are compared 'equal' or 'all', not 'some'"),
+        (["a=x.txt", "b=x.txt", "--temperature", "0"], 3, "the temperature must be positive"),
+        (["a=x.txt", "b=x.txt", "--available", "c=1"], 3, "must be of the same domains"),
+        (["a=x.txt", "b=x.txt", "--available", "a=1", "--by-size"], 2, "give one"),
+        (["a=x.txt", "b=x.txt", "--tracker", "nowhere:x"], 4, "no tracker for 'nowhere'"),
+        (["a=x.txt", "b=x.txt", "--out", "x.txt/below"], 3, "cannot write"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(tmp_path: Path, arguments: list[str], code: int, text: str) -> None:
+    (tmp_path / "x.txt").write_text("some text to count " * 20)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "bad.jsonl").write_text('{"text": "good"}\nbad\n')
+    np.save(tmp_path / "ids.npy", np.arange(99))
+
+    done = bimix("entropy", *arguments, cwd=tmp_path)
+
+    assert done.returncode == code, done.stderr
+    assert text in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_lines_can_be_skipped_and_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("some text to count " * 20)
+    (tmp_path / "bad.jsonl").write_text('{"text": "good text of a domain, long enough"}\nbad\n')
+
+    done = bimix("entropy", "x.txt", "bad.jsonl", "--skip-bad", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "warning: domain 'bad': 1 documents could not be read and were left out, the first: " in done.stderr
+    assert "bad.jsonl, line at byte 47" in done.stderr
