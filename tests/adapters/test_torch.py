@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -269,6 +270,19 @@ def test_entropies_of_the_stream_are_those_of_its_tokens() -> None:
             assert row[f"bimix_entropy_shannon/{name}"] == pytest.approx(counter.shannon, abs=1e-12)
             assert row[f"bimix_entropy_joint/{name}"] == pytest.approx(counter.joint, abs=1e-12)
             assert row[f"bimix_entropy_conditional/{name}"] == pytest.approx(counter.conditional, abs=1e-12)
+
+
+def test_counts_of_another_version_begin_anew() -> None:
+    meter, again = (DomainLossMeter(DomainLossRecorder(DOMAINS), entropy_every=1) for _ in range(2))
+    for one in (meter, again):
+        one.update(*batch(1))
+    state = meter.state_dict()
+    state["sample"]["counts"][DOMAINS[0]] = {"tokens": "", "pairs": ""}
+
+    with pytest.warns(UserWarning, match=f"entropies of domain '{re.escape(DOMAINS[0])}' are counted from here on"):
+        again.load_state_dict(state)
+    again.update(*batch(2))
+    assert any("entropy" in name for name in again.log_train(1))
 
 
 def _neighbours(row: list[int]) -> list[int]:

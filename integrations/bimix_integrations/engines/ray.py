@@ -16,6 +16,8 @@ import functools
 import logging
 import os
 import pickle
+import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -47,6 +49,7 @@ _TASKS_PER_CPU = 8
 _FAN_IN = 8
 _LEAST_MEMORY = 32 << 20
 _SECONDS = 0.5
+_PATIENCE = 10
 
 
 class RayEngine:
@@ -200,16 +203,20 @@ def _connected(address: str | None, *, verbose: bool) -> Iterator[None]:
             )
         yield
         return
+    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {} if verbose else {"log_to_driver": False, "logging_level": logging.ERROR}
-    if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+    if wanted == "local":
         options["include_dashboard"] = False
     try:
+        if re.fullmatch(r"[^/]+:\d+", wanted):  # Ray would try for minutes
+            host, _, port = wanted.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
         # Of a cluster that it starts Ray itself sends no usage statistics; another one's are its owner's to decide.
         ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BimixError(
-            f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS')!r}: {str(error).splitlines()[0]}. "
-            "Start one with `ray start --head`, or use `local`"
+            f"no Ray cluster at {wanted!r}: {str(error).partition(chr(10))[0].rstrip('.')}. Start one with "
+            "`ray start --head`, or use `local`"
         ) from error
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from bimix_tracking import keys
 from bimix_tracking.entropy import EntropyCounter
+from bimix_tracking.errors import CorpusError
 
 _MOST_BATCHES = 8
 """Batches kept on the device between two records."""
@@ -43,9 +45,9 @@ class StreamSample:
         self._count()
         row: dict[str, float] = {}
         for name, counter in self._counters.items():
-            if counter.tokens:
-                values = (counter.shannon, counter.joint, counter.conditional)
-                row |= {keys.key(quantity, name): v for quantity, v in zip(keys.ENTROPIES, values, strict=True)}
+            if counter.pairs:
+                values = zip(keys.ENTROPIES, counter.entropies(), strict=True)
+                row |= {keys.key(quantity, name): value for quantity, value in values}
         return row
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,9 +56,13 @@ class StreamSample:
         return {"offered": self._offered, "counts": {name: c.to_dict() for name, c in self._counters.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`; counts that cannot be read begin anew, for training must not die of them."""
         self._offered = int(state["offered"])
-        self._counters |= {name: EntropyCounter.from_dict(counts) for name, counts in state["counts"].items()}
+        for name, counts in state["counts"].items():
+            try:
+                self._counters[name] = EntropyCounter.from_dict(counts)
+            except CorpusError as error:
+                warnings.warn(f"entropies of domain {name!r} are counted from here on: {error}", stacklevel=2)
 
     def _count(self) -> None:
         """Count tokens, and pairs of neighbours of one row and one domain."""
