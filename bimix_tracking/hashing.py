@@ -12,7 +12,7 @@ from bimix_tracking.errors import CorpusError
 
 _DIMENSIONS = 256
 _BYTES = 4
-"""Of the strings that are hashed: among 3 to 6 it kept four domains apart best (`tests/benchmarks/README.md`)."""
+"""Of the strings that are hashed: long enough to tell words apart, short enough to come again."""
 _MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
 
 
