@@ -138,6 +138,8 @@ class Threads:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        for total in totals.values():
+            total.entropy.unite(self.workers)
         return totals
 
 

@@ -6,7 +6,8 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -28,6 +29,8 @@ _BUFFER = 1 << 24
 """Pairs that are sorted at once: 64 MiB of them stay near the processor."""
 _NARROW = 16
 """Ids below 2¹⁶ make pairs of 32 bits, which sort twice as fast."""
+_WIDE_BITS = np.uint64(0xFFFF0000FFFF0000)
+_MOST_RUNS = 16
 _ENTRY = 16
 _MERGING = 6
 """Bytes that merging takes for each byte merged: both inputs, an order, and the result."""
@@ -92,12 +95,18 @@ class PairCounts:
         return self
 
     def settle(self) -> None:
-        """Merge runs of like size, and write them out if they take too much memory. Threads may call it at once."""
-        while pair := self._take_two():
-            merged = merge(pair)
+        """Merge runs where there are many, and write out what takes too much memory. Threads may call it at once."""
+        while runs := self._take():
+            merged = merge(runs)
             with self._lock:
                 self._runs.append(merged)
         self._spill()
+
+    def unite(self, workers: int) -> None:
+        """Merge all that is in memory, in threads: what `runs` would do in one."""
+        self._sort()
+        if len(self._runs) > 1:
+            self._runs = [merge(self._runs, workers)]
 
     def runs(self) -> Iterator[Run]:
         """Yield all counts in ascending order of pairs, in pieces that hold no pair in common."""
@@ -140,14 +149,15 @@ class PairCounts:
             self._runs.append(run)
         self.settle()
 
-    def _take_two(self) -> list[Run]:
-        """Take out two runs, the larger at most twice the smaller, so that each pair is merged few times."""
+    def _take(self) -> list[Run]:
+        """Take out the smaller half of many runs: so each pair is merged few times, and many runs at once."""
         with self._lock:
+            if len(self._runs) < _MOST_RUNS:
+                return []
             self._runs.sort(key=lambda run: len(run.keys))
-            for place in range(len(self._runs) - 1):
-                if len(self._runs[place + 1].keys) <= 2 * len(self._runs[place].keys):
-                    return [self._runs.pop(place), self._runs.pop(place)]
-        return []
+            half = len(self._runs) // 2
+            taken, self._runs = self._runs[:half], self._runs[half:]
+            return taken
 
     def _spill(self) -> None:
         with self._lock:
@@ -179,17 +189,52 @@ class _Folder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-def merge(runs: list[Run]) -> Run:
-    """Return one run with the counts of all."""
+def merge(runs: Sequence[Run], workers: int = 1) -> Run:
+    """Return one run with the counts of all.
+
+    Args:
+        runs: In any order.
+        workers: Threads, each of which merges a range of keys.
+    """
     if len(runs) == 1:
         return runs[0]
-    keys = np.concatenate([run.keys for run in runs])
-    counts = np.concatenate([run.counts for run in runs])
-    # A stable sort finds the runs that are sorted already, and merges them.
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
-    return Run(keys[starts], np.add.reduceat(counts[order], starts) if len(keys) else counts)
+    longest = max(runs, key=lambda run: len(run.keys))
+    borders: Keys | list[int] = (
+        longest.keys[np.arange(1, workers) * len(longest.keys) // workers] if len(longest.keys) else []
+    )
+    places = [[0, *np.searchsorted(run.keys, borders).tolist(), len(run.keys)] for run in runs]
+
+    def merged(part: int) -> Run:
+        bounds = [slice(*ends[part : part + 2]) for ends in places]
+        keys, counts = (np.concatenate([run[i][b] for run, b in zip(runs, bounds, strict=True)]) for i in (0, 1))
+        return _added(*_sorted(keys, counts))
+
+    if not len(borders):
+        return merged(0)
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(merged, range(workers)))
+    return Run(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _sorted(keys: Keys, counts: Counts) -> tuple[Keys, Counts]:
+    """Return both in the order of keys."""
+    if not len(keys) or np.bitwise_or.reduce(keys) & _WIDE_BITS or counts.min() < 0 or counts.max() >> SHIFT:
+        # A stable sort finds the runs that are sorted already, and merges them.
+        order = np.argsort(keys, kind="stable")
+        return keys[order], counts[order]
+    # A narrow pair and its count are one number, which sorts in a third of the time that an order takes.
+    both = ((keys >> np.uint64(_NARROW)) | (keys & np.uint64((1 << _NARROW) - 1))) << np.uint64(SHIFT)
+    both |= counts.view(np.uint64)
+    both.sort()
+    return _wide((both >> np.uint64(SHIFT)).astype(np.uint32)), (both & np.uint64((1 << SHIFT) - 1)).view(np.int64)
+
+
+def _added(keys: Keys, counts: Counts) -> Run:
+    """Return sorted keys once each, with the sum of their counts."""
+    if not len(keys):
+        return Run(keys, counts)
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return Run(keys[starts], np.add.reduceat(counts, starts))
 
 
 def _wide(pairs: Packed) -> Keys:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import resource
 import subprocess
 import sys
 import tempfile
@@ -49,12 +48,11 @@ def in_threads(table: Table, workers: int) -> Entropies:
         nonlocal total
         part = EntropyCounter(VOCABULARY)
         part.add(table[first : first + BLOCK // LENGTH])
-        part.settle()
         total += part
-        total.settle()
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(count, range(0, len(table), BLOCK // LENGTH)))
+    total.unite(workers)
     return total.entropies()
 
 
@@ -140,16 +138,21 @@ def memory(folder: Path, count: int) -> None:
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 
-def peak(table: Table) -> None:
-    """Print one row of that table."""
-    with tempfile.TemporaryDirectory() as folder:
+def peak(path: Path, count: int) -> None:
+    """Print one row of that table; the file is read, not mapped, whose pages would count too."""
+    with tempfile.TemporaryDirectory() as folder, path.open("rb") as file:
         counter = EntropyCounter(memory=128 << 20, folder=folder)
-        for first in range(0, len(table), BLOCK // LENGTH):
-            counter.add(np.array(table[first : first + BLOCK // LENGTH]))
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        for first in range(0, count, BLOCK):
+            part = np.fromfile(file, np.uint16, min(BLOCK, count - first))
+            counter.add(part[: len(part) // LENGTH * LENGTH].reshape(-1, LENGTH))
         distinct = counter.spectra()[1].distinct
         spilled = sum(path.stat().st_size for path in Path(folder).rglob("*.npy"))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(f"| {table.size:,} | {distinct:,} | {spilled / 1e6:.0f} MB | {most:.0f} |")
+    # Not `getrusage`: that is at least what the parent had when it started this process.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    most = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
+    print(f"| {count:,} | {distinct:,} | {spilled / 1e6:.0f} MB | {most:.0f} |")
 
 
 def estimators(table: Table) -> None:
@@ -189,11 +192,11 @@ def main() -> None:
     parser.add_argument("--peak", type=int, help="used by this script itself")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    flat = tokens(options.folder, options.tokens)
-    table = flat[: (options.peak or len(flat)) // LENGTH * LENGTH].reshape(-1, LENGTH)
     if options.peak:
-        peak(table)
+        peak(options.folder / f"tokens-{options.tokens}.npy", options.peak)
         return
+    flat = tokens(options.folder, options.tokens)
+    table = flat[: len(flat) // LENGTH * LENGTH].reshape(-1, LENGTH)
     speed(table)
     memory(options.folder, options.tokens)
     estimators(table)

@@ -80,6 +80,34 @@ def test_counts_add_and_can_be_saved(sequences: list[list[int]]) -> None:
     assert again.joint == pytest.approx(whole.joint, abs=1e-12)
 
 
+@given(any_ids, st.integers(1, 5))
+def test_threads_merge_to_the_same(sequences: list[list[int]], workers: int) -> None:
+    parts = EntropyCounter()
+    for sequence in sequences:
+        parts += counted([sequence])
+
+    parts.unite(workers)
+
+    assert parts.to_bytes() == counted(sequences).to_bytes()
+
+
+def test_many_narrow_and_wide_runs_merge_alike() -> None:
+    # Pairs of ids below 2¹⁶ and their counts are merged as one number each, others are not.
+    rng = np.random.default_rng(0)
+    tables = [rng.zipf(1.3, (3, 500)) % 900 for _ in range(40)]
+    for shift in (0, 1 << 16):
+        found = EntropyCounter()
+        for table in tables:
+            part = EntropyCounter()
+            part.add(table + shift)
+            found += part
+            found.settle()
+        found.unite(2)
+        expected = pairs_of([(row + shift).tolist() for table in tables for row in table])
+        pairs, counts = found.counts()
+        assert {(int(a), int(b)): int(n) for (a, b), n in zip(pairs, counts, strict=True)} == expected
+
+
 @given(any_ids, st.integers(0, 4))
 def test_what_was_added_can_be_taken_away(sequences: list[list[int]], place: int) -> None:
     kept, taken = sequences[:place], sequences[place:]

@@ -34,6 +34,7 @@ from bimix_tracking.tracking import Progress
 try:
     import ray
     import ray.data
+    import ray.util.client
     from ray.exceptions import RayError, RayTaskError
 
     from bimix_integrations.engines.ray_tasks import Tally, count, merge
@@ -63,7 +64,8 @@ class RayEngine:
 
     Args:
         address: As `ray.init` takes it. By default the one in `RAY_ADDRESS`, else the cluster that `ray start` has
-            begun on this machine, else a new local one; `local`: always a new one; `auto`: never.
+            begun on this machine, else a new local one; `local`: always a new one; `auto`: never. Not of a client
+            (`ray://`), which Ray Data doesn't run through.
         task_bytes: Bytes of files that a task counts, at most.
         retries: How often a task is tried again whose worker or node has died; -1: without end.
         verbose: Whether Ray shows its own progress and log.
@@ -194,6 +196,12 @@ def _watched(tally: Any, size: int, progress: Progress) -> Iterator[None]:
 @contextlib.contextmanager
 def _connected(address: str | None, *, verbose: bool) -> Iterator[None]:
     """Use the Ray there is, or join or start one and leave or end it."""
+    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    if ray.util.client.ray.is_connected() or ("://" in wanted and not ray.is_initialized()):
+        raise BimixError(
+            "Ray Data doesn't run through a Ray client (ray://): give the cluster's own address (host:6379) on one of its "
+            "nodes, or have the cluster run the script (`ray job submit`)"
+        )
     if ray.is_initialized():
         used = ray.get_runtime_context().gcs_address
         if address not in {None, "auto", used}:
@@ -203,7 +211,6 @@ def _connected(address: str | None, *, verbose: bool) -> Iterator[None]:
             )
         yield
         return
-    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {} if verbose else {"log_to_driver": False, "logging_level": logging.ERROR}
     if wanted == "local":
         options["include_dashboard"] = False
@@ -216,7 +223,7 @@ def _connected(address: str | None, *, verbose: bool) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BimixError(
             f"no Ray cluster at {wanted!r}: {str(error).partition(chr(10))[0].rstrip('.')}. Start one with "
-            "`ray start --head`, or use `local`"
+            "`ray start --head`, or use `local`; for one that asks for a token, set RAY_AUTH_MODE=token"
         ) from error
     try:
         yield
