@@ -194,6 +194,9 @@ class _Blocks:
                 self._end(group)
                 texts, size = [], 0
             group = document.group
+            if not isinstance(document.content, str) and document.content.ndim == 2:
+                self._table(document.content, group)
+                continue
             self._counts.documents += 1
             if isinstance(document.content, str):
                 texts.append(document.content)
@@ -212,6 +215,15 @@ class _Blocks:
         self._counts.entropy += self._counter
         hashes = np.array(self._hashes, np.uint64)
         self._counts.sketch = _lowest(self._counts.sketch, hashes)
+
+    def _table(self, ids: npt.NDArray[Any], group: int) -> None:
+        """Count documents that are a sequence each, and are packed with nothing."""
+        self._counts.documents += len(ids)
+        self._counts.stored_tokens += ids.size
+        for row in ids:
+            self._hash(row.tobytes())
+        self._counter.add(ids)
+        self._offer(ids.ravel(), [ids.shape[1]] * len(ids), group)
 
     def _take(self, texts: Sequence[str], group: int) -> None:
         """Tokenise and embed texts."""

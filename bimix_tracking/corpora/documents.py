@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Tokens = npt.NDArray[np.integer]
-"""Token ids, shape (tokens,)."""
+"""Token ids, shape (tokens,); or (sequences, tokens) of documents that are a sequence each, packed already."""
 
 BLOCK_BYTES = 16 << 20
 """How much of a file is one block, in bytes of text as it is without compression."""
@@ -58,7 +58,7 @@ class Block:
 
 
 class Document(NamedTuple):
-    """One document of a block: its text, or the ids of its tokens.
+    """One document of a block: its text, or the ids of its tokens; of a table of ids, as many as it has rows.
 
     `group` numbers the stretches of a file within which sequences may be packed: it depends on the file's content
     alone, never on compression or on who reads which block. Of byte formats it is (offset of the document's first byte

@@ -33,18 +33,13 @@ class TokensFormat:
         ]
 
     def read(self, block: Block, reading: Reading, problems: Problems) -> Iterator[Document]:
-        """Read a range as one document, or a table's rows as one each."""
+        """Read a range as one document, or as a table of them."""
         part = _mapped(Path(block.path), reading)[block.start : block.stop]
         if len(part) < block.stop - block.start:
             raise CorpusError(
                 f"{block.path} has become shorter while it was read: {len(part):,} tokens after {block.start:,}"
             )
-        group = block.start // BLOCK_TOKENS
-        if part.ndim == 1:
-            yield Document(part, group)
-        else:
-            for number, row in enumerate(part, block.start):
-                yield Document(row, number)  # a row is a sequence, which nothing is packed with
+        yield Document(part, block.start)
 
 
 def _mapped(path: Path, reading: Reading) -> npt.NDArray[Any]:

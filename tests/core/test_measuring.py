@@ -203,6 +203,20 @@ def test_the_same_file_under_two_names_is_told_for_token_ids_too(tmp_path: Path)
         found.mixture("von_neumann")
 
 
+def test_rows_of_a_table_are_sequences_and_documents(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).integers(0, 30, (50, 40)).astype(np.uint16)
+    np.save(tmp_path / "a.npy", table)
+    expected = EntropyCounter()
+    expected.add(table)
+
+    counts = count_blocks(find_blocks(tmp_path / "a.npy", Reading()), EntropySettings(sample_tokens=400))
+
+    assert counts.entropy.to_bytes() == expected.to_bytes()
+    assert (counts.documents, counts.stored_tokens, len(counts.sketch)) == (50, 2000, 50)
+    assert {tuple(row) for row in counts.sample.sequences()} <= {tuple(row) for row in table}
+    assert counts.sample.elements == 400
+
+
 def test_a_share_is_told_from_the_lowest_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "SKETCH", 500)
     rng = np.random.default_rng(0)
