@@ -154,13 +154,23 @@ class DomainCounts:
 _NUMBERS = ("documents", "text_bytes", "stored_tokens", "passages", "blank_passages")
 
 
-def count_blocks(blocks: Sequence[Block], settings: EntropySettings) -> DomainCounts:
+def count_blocks(
+    blocks: Sequence[Block], settings: EntropySettings, before: DomainCounts | None = None
+) -> DomainCounts:
     """Read, tokenise and count blocks of one domain: what each thread here, or each task of a cluster, does.
+
+    Args:
+        blocks: What to count.
+        settings: How.
+        before: Counts that these will be added to: what cannot get into their samples is then left out of these.
 
     Raises:
         CorpusError: Something cannot be read, and bad input isn't to be skipped; or ids that the tokenizer hasn't.
     """
     counts = DomainCounts.empty(settings)
+    if before is not None:
+        counts.sample.expect(before.sample)
+        counts.embedded.expect(before.embedded)
     for block in blocks:
         try:
             _Blocks(counts, settings, block.name).count(block)

@@ -113,7 +113,7 @@ class Threads:
 
         def count(name: str, block: Block) -> None:
             nonlocal done
-            counted = count_blocks([block], own)
+            counted = count_blocks([block], own, totals[name])
             with lock:
                 totals[name] += counted
                 done += block.size

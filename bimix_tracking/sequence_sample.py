@@ -74,6 +74,10 @@ class SequenceSample:
             chosen = [flat[end - size : end] for end, size in zip(ends, sizes[low], strict=True)]
             self._put((order[low], sizes[low], np.concatenate(chosen).astype(self._dtype)))
 
+    def expect(self, other: SequenceSample) -> None:
+        """Take in from here on only what would also get into another sample, to which this one will be added."""
+        self._highest = min(self._highest, other._highest)
+
     def wants(self, order: Priorities) -> npt.NDArray[np.bool_]:
         """Return which of the priorities may still get in: what is not wanted need not be made."""
         return np.asarray(order <= self._highest)

@@ -13,7 +13,7 @@ from bimix_tracking.corpora.documents import Block, Document, Problems, Reading
 from bimix_tracking.corpora.streams import size_of
 from bimix_tracking.errors import CorpusError
 
-BLOCK_TOKENS = 1 << 22
+BLOCK_TOKENS = 1 << 24
 """Tokens of a block: a multiple of every usual length of a sequence."""
 
 

@@ -86,6 +86,12 @@ def test_whoever_counts_which_block_the_counts_are_the_same(corpora: dict[str, P
             total += parts[place]
         assert total.to_bytes() == whole
 
+    for place in range(len(parts)):
+        if place:
+            total += count_blocks([blocks[place]], settings, total)
+        else:
+            total = count_blocks([blocks[0]], settings)
+    assert total.to_bytes() == whole
     assert corpus_entropies(corpora, SETTINGS, engine=Threads(3)).to_dict() == found.to_dict()
     assert corpus_entropies(corpora, replace(SETTINGS, memory=200_000)).to_dict() == found.to_dict()
 
@@ -332,9 +338,9 @@ def test_an_error_in_a_thread_stops_the_rest(
     counted: list[list[Block]] = []
     count = counting.count_blocks
 
-    def counting_too(blocks: list[Block], settings: EntropySettings) -> DomainCounts:
+    def counting_too(blocks: list[Block], settings: EntropySettings, before: DomainCounts) -> DomainCounts:
         counted.append(blocks)
-        return count(blocks, settings)
+        return count(blocks, settings, before)
 
     monkeypatch.setattr(measuring, "count_blocks", counting_too)
 

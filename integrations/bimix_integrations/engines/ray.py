@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
 TASK_BYTES = 256 << 20
 """Bytes of files that a task counts, at most: what is lost with a worker, against results that must travel."""
 RETRIES = 10
-_TASKS_PER_CPU = 8
+_TASKS_PER_CPU = 4
 _FAN_IN = 8
 _LEAST_MEMORY = 32 << 20
 _SECONDS = 0.5
@@ -123,9 +123,8 @@ class RayEngine:
             batch_size=1,
             batch_format="pyarrow",
         )
-        most = max(Counter(domain for domain, _ in tasks).values())
-        level = 0
-        while most > 2:
+        most, level = max(Counter(domain for domain, _ in tasks).values()), 0
+        while most > 2 and most * len(blocks) > _FAN_IN:  # so few the driver adds itself
             level += 1
             dataset = dataset.map_batches(
                 functools.partial(merge, level=level, tally=tally, retries=self.retries),
@@ -197,10 +196,11 @@ def _watched(tally: Any, size: int, progress: Progress) -> Iterator[None]:
 def _connected(address: str | None, *, verbose: bool) -> Iterator[None]:
     """Use the Ray there is, or join or start one and leave or end it."""
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
-    if ray.util.client.ray.is_connected() or ("://" in wanted and not ray.is_initialized()):
+    through_client: Callable[[], bool] = ray.util.client.ray.is_connected
+    if through_client() or ("://" in wanted and not ray.is_initialized()):
         raise BimixError(
-            "Ray Data doesn't run through a Ray client (ray://): give the cluster's own address (host:6379) on one of its "
-            "nodes, or have the cluster run the script (`ray job submit`)"
+            "Ray Data doesn't run through a Ray client (ray://): give the cluster's own address (host:6379) on one of "
+            "its nodes, or have the cluster run the script (`ray job submit`)"
         )
     if ray.is_initialized():
         used = ray.get_runtime_context().gcs_address

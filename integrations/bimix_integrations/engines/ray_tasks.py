@@ -63,7 +63,7 @@ def count(batch: pa.Table, settings: EntropySettings, tally: Any, retries: int) 
         counts, size = DomainCounts.empty(settings), 0
         for block in blocks:
             # Each by itself, as in threads: what is named first of many problems depends on it.
-            counts += count_blocks([block], settings)
+            counts += count_blocks([block], settings, counts)
             counts.entropy.settle()
             size += block.size
             tally.add.remote(number, size)
