@@ -31,6 +31,8 @@ _NARROW = 16
 """Ids below 2¹⁶ make pairs of 32 bits, which sort twice as fast."""
 _WIDE_BITS = np.uint64(0xFFFF0000FFFF0000)
 _MOST_RUNS = 16
+_PIECE = 1 << 18
+"""Entries that are merged at once."""
 _ENTRY = 16
 _MERGING = 6
 """Bytes that merging takes for each byte merged: both inputs, an order, and the result."""
@@ -199,10 +201,11 @@ def merge(runs: Sequence[Run], workers: int = 1) -> Run:
     """
     if len(runs) == 1:
         return runs[0]
-    longest = max(runs, key=lambda run: len(run.keys))
-    borders: Keys | list[int] = (
-        longest.keys[np.arange(1, workers) * len(longest.keys) // workers] if len(longest.keys) else []
-    )
+    # By ranges of keys: small ones stay near the processor, but threads would wait for each other between them.
+    longest = max(runs, key=lambda run: len(run.keys)).keys
+    pieces = workers if workers > 1 else 1 + sum(len(run.keys) for run in runs) // _PIECE
+    count = pieces if len(longest) else 1
+    borders = longest[np.arange(1, count) * len(longest) // count] if len(longest) else longest
     places = [[0, *np.searchsorted(run.keys, borders).tolist(), len(run.keys)] for run in runs]
 
     def merged(part: int) -> Run:
@@ -210,10 +213,11 @@ def merge(runs: Sequence[Run], workers: int = 1) -> Run:
         keys, counts = (np.concatenate([run[i][b] for run, b in zip(runs, bounds, strict=True)]) for i in (0, 1))
         return _added(keys, counts)
 
-    if not len(borders):
-        return merged(0)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(merged, range(workers)))
+    if workers == 1:
+        parts = [merged(part) for part in range(count)]
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            parts = list(pool.map(merged, range(count)))
     return Run(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
