@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.corpora.documents import Block, Document, Problem, Problems, Reading, Tokens
-from bimix_tracking.corpora.streams import Line, blocks_of_bytes, decoded, lines
+from bimix_tracking.corpora.streams import Piece, blocks_of_bytes, decoded, line, pieces
 from bimix_tracking.errors import CorpusError
 
 LONGEST_LINE = 256 << 20
 """Bytes of a line beyond which it is no document but a file of another kind."""
+
+
+_parse = json.JSONDecoder().decode
 
 
 class JsonlFormat:
@@ -26,54 +29,65 @@ class JsonlFormat:
 
     def read(self, block: Block, reading: Reading, problems: Problems) -> Iterator[Document]:
         """Read the lines that begin in a block; empty ones are passed over."""
-        too_long = False
-        for line in lines(block, reading, problems, LONGEST_LINE):
-            rest, too_long = too_long, not line.whole
-            if rest:
+        rest = False
+        for piece in pieces(block, reading, problems, lambda stream, _: line(stream, LONGEST_LINE), LONGEST_LINE):
+            begins, rest = not rest, not piece.whole
+            if not begins:
                 continue  # of a line that was refused already
             try:
-                content = self._content(line, block, reading)
+                content = _content(piece, reading)
             except CorpusError as error:
+                where = f"{block.path}, line at byte {piece.offset:,}"
                 if not reading.skip_bad:
-                    raise
-                problems.add(Problem(f"{block.path}, line at byte {line.offset:,}", str(error)))
+                    raise CorpusError(f"{where} {error}") from error
+                problems.add(Problem(where, str(error)))
                 continue
             if content is not None:
-                yield Document(content, line.offset // reading.block_bytes)
-
-    def _content(self, line: Line, block: Block, reading: Reading) -> str | Tokens | None:
-        where = f"{block.path}, line at byte {line.offset:,}"
-        if not line.whole:
-            raise CorpusError(f"{where}: it has more than {LONGEST_LINE:,} bytes: is this a file of JSON lines?")
-        if line.content.isspace():
-            return None
-        text = decoded(line.content, line.offset, block, reading)
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(f"{where} is no JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise CorpusError(f"{where} holds {_kind(found)}, not an object with a field {reading.text_field!r}")
-        if reading.text_field not in found:
-            there = ", ".join(map(repr, list(found)[:10])) or "none"
-            raise CorpusError(f"{where} has no field {reading.text_field!r}; there are {there}. Give the text's field")
-        return content_of(found[reading.text_field], f"{where}, field {reading.text_field!r}")
+                yield Document(content, piece.offset // reading.block_bytes)
 
 
-def content_of(value: Any, where: str) -> str | Tokens:
-    """Return a field's text or token ids.
+def _content(piece: Piece, reading: Reading) -> str | Tokens | None:
+    """Return a line's text or token ids, or None if it is empty.
 
     Raises:
-        CorpusError: It is neither.
+        CorpusError: It has neither; doesn't say where.
     """
+    if not piece.whole:
+        raise CorpusError(f"has {LONGEST_LINE:,} bytes or more: is this a file of JSON lines?")
+    if piece.content.isspace():
+        return None
+    text = decoded(piece, reading)
+    try:
+        found = _parse(text)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(
+            f"is no JSON: {error}. JSON lines are an object a line; give the file's format if it is another"
+        ) from error
+    if not isinstance(found, dict):
+        raise CorpusError(f"holds {_kind(found)}, not an object with a field {reading.text_field!r}")
+    if reading.text_field not in found:
+        there = ", ".join(map(repr, list(found)[:10])) or "none"
+        raise CorpusError(f"has no field {reading.text_field!r}; there are {there}. Give the text's field")
+    value = found[reading.text_field]
     if isinstance(value, str):
+        # JSON can spell halves of surrogate pairs, which no tokenizer takes; UTF-8 cannot.
+        if "\\u" in text and not _is_text(value):
+            raise CorpusError(f"has half of a surrogate pair in field {reading.text_field!r}, which is no text")
         return value
     if isinstance(value, list) and all(type(number) is int for number in value):
         try:
             return np.array(value, np.int64)
         except OverflowError as error:
-            raise CorpusError(f"{where}: a token id is beyond 63 bits") from error
-    raise CorpusError(f"{where} holds {_kind(value)}, neither text nor a list of token ids")
+            raise CorpusError(f"has a token id beyond 63 bits in field {reading.text_field!r}") from error
+    raise CorpusError(f"holds {_kind(value)} in field {reading.text_field!r}, neither text nor a list of token ids")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(value: Any) -> str:

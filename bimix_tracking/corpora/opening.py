@@ -22,6 +22,8 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".npy": "tokens",
 }
+_BOOKKEEPING = ("dataset_info.json", "dataset_infos.json", "_SUCCESS", "_metadata", "_common_metadata")
+"""Files that Hugging Face's tools and Spark leave beside data, and that have none."""
 _DATASET = ("state.json", "dataset_dict.json")
 """Either makes a folder one that Hugging Face's `save_to_disk` left."""
 
@@ -49,14 +51,18 @@ def find_blocks(path: str | Path, reading: Reading, *, format: str | None = None
     """Return the blocks of a file, or of all files of a folder and those below, in the order of their names.
 
     Args:
-        path: The file or folder. Hidden files and folders in it are passed over, nothing else is.
+        path: The file or folder. Hidden files and folders in it are passed over, and files without data that tools are
+            known to leave beside it (`dataset_info.json`, `_SUCCESS`, `_metadata` and the like); nothing else is.
         reading: How files are to be read.
         format: Of all files; by default their suffixes tell.
 
     Raises:
-        CorpusError: There is no such thing, nothing in it, or a file whose format isn't known.
+        CorpusError: There is no such thing, nothing in it, or a file whose format isn't known; a folder leads back to
+            one above it; blocks of less than a byte are asked for.
     """
     root = Path(path)
+    if reading.block_bytes < 1:
+        raise CorpusError(f"blocks must have at least one byte, got block_bytes = {reading.block_bytes}")
     if not root.exists():
         raise CorpusError(f"{root} is not there")
     blocks: list[Block] = []
@@ -78,16 +84,23 @@ def read_block(block: Block, reading: Reading, problems: Problems) -> Iterator[D
     return open_format(block.format).read(block, reading, problems)
 
 
-def _files(root: Path) -> Iterator[tuple[Path, str]]:
+def _files(root: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str]]:
     """Yield what is read by itself, and its name below the root."""
     if root.is_file() or _is_dataset(root):
         yield root, root.name
         return
-    for path in sorted(root.iterdir()):
-        if path.name.startswith(".") or _is_index(path):
+    real = root.resolve()
+    if real in above:
+        raise CorpusError(f"{root} leads back to {real}, in which it is: take the link out of the corpus")
+    try:
+        entries = sorted(root.iterdir())
+    except OSError as error:
+        raise CorpusError(f"{root} cannot be read: {error.strerror}") from error
+    for path in entries:
+        if path.name.startswith(".") or path.name in _BOOKKEEPING or _is_index(path):
             continue
         if path.is_dir():
-            for file, name in _files(path):
+            for file, name in _files(path, (*above, real)):
                 yield file, name if _is_dataset(path) else f"{path.name}/{name}"
         else:
             yield path, path.name

@@ -1,4 +1,4 @@
-"""Lines of a file as they are without compression, and what may go wrong on the way to them."""
+"""Pieces of a file as it is without compression, and what may go wrong on the way to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -18,18 +18,26 @@ COMPRESSED = (".gz", ".zst")
 """Suffixes of files that are read through a decompressor, from the beginning on."""
 
 
-class Line(NamedTuple):
-    """A line with its end, or as much of it as was asked for.
+_SKIPPED = 1 << 20
+"""Bytes of another block's line that are read at once."""
+
+
+class Piece(NamedTuple):
+    """A line with its end, or several; or as much of a line as was asked for.
 
     Args:
         offset: Of its first byte in the file as it is without compression.
         content: Its bytes.
-        whole: Whether that is all of it.
+        whole: Whether it ends where a line or the file does.
     """
 
     offset: int
     content: bytes
     whole: bool
+
+
+Take = Callable[[IO[bytes], int], tuple[bytes, bool]]
+"""Reads a piece of a stream that is at an offset where a line begins, and says whether it is whole."""
 
 
 def blocks_of_bytes(path: Path, name: str, file_format: str, reading: Reading) -> list[Block]:
@@ -60,14 +68,15 @@ def size_of(path: Path) -> int:
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def lines(block: Block, reading: Reading, problems: Problems, longest: int) -> Iterator[Line]:
+def pieces(block: Block, reading: Reading, problems: Problems, take: Take, longest: int) -> Iterator[Piece]:
     """Yield the lines that begin in a block, up to where the file is damaged.
 
     Args:
         block: Of `blocks_of_bytes`.
         reading: Whether damage is to be skipped.
         problems: Where it is counted then.
-        longest: Bytes of a line that are read at once; a longer one comes in parts.
+        take: Reads a piece.
+        longest: Bytes of a line that are read at once, where a piece left some of it.
 
     Raises:
         CorpusError: The file is damaged, and damage isn't to be skipped.
@@ -77,20 +86,17 @@ def lines(block: Block, reading: Reading, problems: Problems, longest: int) -> I
         offset, whole = block.start, True
         stop = None if block.path.endswith(COMPRESSED) else block.stop
         try:
+            if stop is None and not block.size:
+                raise EOFError("it is empty, which nothing is that was compressed")  # noqa: TRY301  # as damage is told
             if block.start:
-                stream.seek(block.start - 1)
-                skipped = stream.readline(longest)
-                # A line that began before is that block's, to its end.
-                while skipped and not skipped.endswith(b"\n"):
-                    offset += len(skipped)
-                    skipped = stream.readline(longest)
-                offset += len(skipped) - 1
+                offset = _first_line(stream, block)
             while stop is None or offset < stop or not whole:
-                content = stream.readline(longest)
+                ended = whole
+                content, whole = take(stream, offset) if whole else line(stream, longest)
+                if content or not ended:
+                    yield Piece(offset, content, whole)
                 if not content:
                     return
-                whole = content.endswith(b"\n") or len(content) < longest
-                yield Line(offset, content, whole)
                 offset += len(content)
         except (OSError, EOFError, zlib.error) as error:
             where = f"{block.path}, after {offset:,} bytes of its content"
@@ -100,28 +106,58 @@ def lines(block: Block, reading: Reading, problems: Problems, longest: int) -> I
             problems.add(Problem(where, what))
 
 
-def decoded(content: bytes, offset: int, block: Block, reading: Reading) -> str:
-    """Return bytes as text.
+def line(stream: IO[bytes], longest: int) -> tuple[bytes, bool]:
+    """Return a line, or so many bytes of it, and whether that is all."""
+    content = stream.readline(longest)
+    return content, content.endswith(b"\n") or len(content) < longest
+
+
+def decoded(piece: Piece, reading: Reading, decoder: codecs.IncrementalDecoder | None = None) -> str:
+    """Return a piece as text, without the mark that may be at the beginning of a file.
+
+    Args:
+        piece: The bytes.
+        reading: Of which encoding they are.
+        decoder: Of that encoding, for all pieces of a line in turn: characters may go across.
 
     Raises:
-        CorpusError: They aren't of the encoding; says at which byte of the file's content.
+        CorpusError: They aren't of the encoding; says at which byte of the file's content, and not in which file.
     """
-    if offset == 0:
-        content = content.removeprefix(codecs.BOM_UTF8)
+    content, offset = piece.content, piece.offset
+    if offset == 0 and content.startswith(codecs.BOM_UTF8):
+        content, offset = content[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
     try:
-        return content.decode(reading.encoding)
+        if decoder is None:
+            return content.decode(reading.encoding)
+        offset -= len(decoder.getstate()[0])
+        return decoder.decode(content, piece.whole)
     except UnicodeDecodeError as error:
-        bad = content[error.start : error.start + 1].hex()
+        bad = error.object[error.start : error.start + 1].hex()
         raise CorpusError(
-            f"{block.path}, byte {offset + error.start:,}: 0x{bad} is no {reading.encoding}: give the file's encoding, "
-            "or skip what cannot be read"
+            f"isn't {reading.encoding}: 0x{bad} at byte {offset + error.start:,} of the file: give the file's "
+            "encoding, or skip what cannot be read"
         ) from error
+
+
+def _first_line(stream: IO[bytes], block: Block) -> int:
+    """Go to the first line that begins in a block, or at most some bytes beyond the block; return where that is.
+
+    A line that began before is an earlier block's, which reads it to its end.
+    """
+    offset = block.start - 1
+    stream.seek(offset)
+    while offset < block.stop:
+        skipped = stream.readline(_SKIPPED)
+        offset += len(skipped)
+        if not skipped or skipped.endswith(b"\n"):
+            break
+    return offset
 
 
 def _check_encoding(block: Block, reading: Reading) -> None:
     try:
         end = "\n".encode(reading.encoding)
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise CorpusError(f"{reading.encoding!r} is no encoding that Python knows, such as utf-8 or latin-1") from error
     if not end.endswith(b"\n") or len(end.removeprefix(codecs.BOM_UTF8)) != 1:
         raise CorpusError(

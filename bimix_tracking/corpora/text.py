@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from bimix_tracking.corpora.documents import Block, Document, Problem, Problems, Reading
-from bimix_tracking.corpora.streams import blocks_of_bytes, decoded, lines
+from bimix_tracking.corpora.streams import blocks_of_bytes, decoded, line, pieces
 from bimix_tracking.errors import CorpusError
 
 
@@ -18,26 +20,33 @@ class TextFormat:
         return blocks_of_bytes(path, name, "text", reading)
 
     def read(self, block: Block, reading: Reading, problems: Problems) -> Iterator[Document]:
-        """Read the lines that begin in a block, as one document for each group."""
-        group, start, kept = -1, 0, bytearray()
-        # A line longer than a block comes in parts, each a document: what cannot be cut at a line end is cut anyway.
-        for line in lines(block, reading, problems, reading.block_bytes):
-            at = line.offset // reading.block_bytes
-            if at != group:
-                yield from self._document(bytes(kept), group, start, block, reading, problems)
-                group, start = at, line.offset
-                kept.clear()
-            kept += line.content
-        yield from self._document(bytes(kept), group, start, block, reading, problems)
+        """Read the lines that begin in a block, as one document for each group.
 
-    def _document(
-        self, content: bytes, group: int, start: int, block: Block, reading: Reading, problems: Problems
-    ) -> Iterator[Document]:
-        if not content:
-            return
-        try:
-            yield Document(decoded(content, start, block, reading), group)
-        except CorpusError as error:
-            if not reading.skip_bad:
-                raise
-            problems.add(Problem(f"{block.path}, bytes {start:,} to {start + len(content):,}", str(error)))
+        A line longer than a block comes in parts, each a document of the group that the line began in. Where a compressed
+        file is damaged, the document that it is damaged in is left out as a whole.
+        """
+        size = reading.block_bytes
+
+        def take(stream: IO[bytes], offset: int) -> tuple[bytes, bool]:
+            content = stream.read(size - offset % size)
+            if content.endswith(b"\n"):
+                return content, True
+            rest, whole = line(stream, size)
+            return content + rest, whole
+
+        group, whole, decoder = 0, True, None
+        for piece in pieces(block, reading, problems, take, size):
+            if whole:
+                group, decoder = piece.offset // size, codecs.getincrementaldecoder(reading.encoding)()
+            whole = piece.whole
+            try:
+                content = decoded(piece, reading, decoder)
+            except CorpusError as error:
+                if not reading.skip_bad:
+                    raise CorpusError(f"{block.path} {error}") from error
+                end = piece.offset + len(piece.content)
+                problems.add(Problem(f"{block.path}, bytes {piece.offset:,} to {end:,}", str(error)))
+                decoder = codecs.getincrementaldecoder(reading.encoding)()
+                continue
+            if content:
+                yield Document(content, group)

@@ -57,7 +57,7 @@ def _mapped(path: Path, reading: Reading) -> npt.NDArray[Any]:
                 "or is it cut off?"
             )
         ids = np.memmap(path, kind, mode="r") if size else np.zeros(0, kind)
-    if not np.issubdtype(ids.dtype, np.integer) or ids.ndim not in (1, 2):
+    if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
         raise CorpusError(
             f"{path} holds {ids.dtype} of shape {ids.shape}: token ids are whole numbers, in a row or a table"
         )
@@ -68,6 +68,9 @@ def _dtype(path: Path, reading: Reading) -> np.dtype[Any]:
     if reading.token_dtype is None:
         raise CorpusError(f"{path} doesn't say of which type its token ids are: give it, such as uint16 (token_dtype)")
     try:
-        return np.dtype(reading.token_dtype)
-    except TypeError as error:
-        raise CorpusError(f"{reading.token_dtype!r} is no type of token ids, such as uint16 or int32") from error
+        kind = np.dtype(reading.token_dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind.kind not in "iu":
+        raise CorpusError(f"{reading.token_dtype!r} is no type of token ids, such as uint16 or int32")
+    return kind

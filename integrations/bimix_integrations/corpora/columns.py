@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import numpy as np
+from typing import Any
 
 from bimix_tracking.corpora.documents import Problem, Problems, Reading, Tokens
 from bimix_tracking.errors import CorpusError, MissingDependencyError
@@ -14,16 +13,25 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("pyarrow", extra="corpora") from error
 
+_ROWS = 64
+"""Rows that are made Python's strings at once."""
 
-def check_column(names: Sequence[str], where: str, reading: Reading) -> None:
-    """Check that the column is there.
+
+def check_column(schema: pa.Schema, where: str, reading: Reading) -> None:
+    """Check that the column is there, and can hold documents.
 
     Raises:
-        CorpusError: It isn't; says which are.
+        CorpusError: It isn't, and says which are; or it holds neither text nor lists of whole numbers.
     """
-    if reading.text_field not in names:
-        there = ", ".join(map(repr, names[:20])) or "none"
-        raise CorpusError(f"{where} has no column {reading.text_field!r}; there are {there}. Give the text's column")
+    name = reading.text_field
+    if name not in schema.names:
+        there = ", ".join(map(repr, schema.names[:20])) or "none"
+        raise CorpusError(f"{where} has no column {name!r}; there are {there}. Give the text's column")
+    kind = schema.field(schema.names.index(name)).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (pa.types.is_integer(kind.value_type) if _is_list(kind) else _is_text(kind)):
+        raise CorpusError(f"{where}: column {name!r} is of type {kind}, neither text nor lists of token ids")
 
 
 def documents(
@@ -32,41 +40,61 @@ def documents(
     """Yield a batch's texts or token ids.
 
     Args:
-        batch: With the column.
+        batch: With the column, that was checked.
         where: The file, and what part of it.
         first: Number of the batch's first row, there.
         reading: Which column, and what is to become of bad rows.
         problems: Where they are counted.
 
     Raises:
-        CorpusError: The column is of another type, or a row holds nothing and that isn't to be skipped.
+        CorpusError: A row holds nothing or is damaged, and that isn't to be skipped.
+        pyarrow.ArrowInvalid: All rows refer to values that aren't there.
     """
-    column = batch.column(batch.schema.get_field_index(reading.text_field))
-    kind = column.type
-    if pa.types.is_dictionary(kind):
+    column = batch.column(batch.schema.names.index(reading.text_field))
+    if pa.types.is_dictionary(column.type):
+        column.validate(full=True)
         column = column.dictionary_decode()
-        kind = column.type
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not (pa.types.is_integer(kind.value_type) if listed else _is_text(kind)):
-        raise CorpusError(
-            f"{where}: column {reading.text_field!r} is of type {kind}, neither text nor lists of token ids"
-        )
-    values: Iterator[str | Tokens | None] = _lists(column) if listed else iter(column.to_pylist())
-    for number, value in enumerate(values, first):
-        if value is not None:
-            yield value
+    for start in range(0, len(column), _ROWS):
+        some = column.slice(start, _ROWS)
+        wrong = _wrong(some)
+        if wrong is None:
+            yield from _values(some)
             continue
-        if not reading.skip_bad:
-            raise CorpusError(
-                f"{where}, row {number:,}: {reading.text_field!r} is null: skip what cannot be read, or fill it"
-            )
-        problems.add(Problem(f"{where}, row {number:,}", f"{reading.text_field!r} is null"))
+        for row in range(len(some)):
+            one = some.slice(row, 1)
+            wrong = _wrong(one)
+            if wrong is None:
+                yield from _values(one)
+                continue
+            place, what = f"{where}, row {first + start + row:,}", f"{reading.text_field!r} {wrong}"
+            if not reading.skip_bad:
+                raise CorpusError(f"{place}: {what}: mend the file, or skip what cannot be read")
+            problems.add(Problem(place, what))
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _wrong(column: pa.Array) -> str | None:
+    """Say what is wrong with a column, before anything follows its offsets out of the file and the process crashes."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        return f"is damaged ({error})"
+    if column.null_count:
+        return "is null"
+    if _is_list(column.type) and column.flatten().null_count:
+        return "has a null among its token ids"
+    return None
+
+
+def _values(column: pa.Array) -> Iterator[str | Tokens]:
+    if _is_list(column.type):
+        return (scalar.values.to_numpy(zero_copy_only=False) for scalar in column)
+    values: Sequence[str] = column.to_pylist()
+    return iter(values)
+
+
+def _is_list(kind: Any) -> bool:
+    return any(is_(kind) for is_ in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def _is_text(kind: Any) -> bool:
     return any(is_(kind) for is_ in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
-def _lists(column: pa.Array) -> Iterator[Tokens | None]:
-    for scalar in column:
-        yield None if not scalar.is_valid else np.asarray(scalar.values.to_numpy(zero_copy_only=False))

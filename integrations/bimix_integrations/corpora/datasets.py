@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,17 @@ from bimix_tracking.errors import CorpusError
 import pyarrow as pa  # isort: skip  # after `columns`, which says what to install
 
 
+_LAST = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""What an Arrow stream ends with."""
+
+
 class DatasetsFormat:
     """Datasets on disk, of all splits where there are several: `reading.text_field` is the column."""
 
     def blocks(self, path: Path, name: str, reading: Reading) -> Sequence[Block]:
         """Return a block for each Arrow file."""
+        if not path.is_dir():
+            raise CorpusError(f"{path} is a file, and a dataset a folder that `save_to_disk` left: give that")
         if (path / "dataset_dict.json").is_file():
             splits = _json(path / "dataset_dict.json").get("splits")
             if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
@@ -45,12 +52,17 @@ class DatasetsFormat:
         row = done = 0
         try:
             with pa.memory_map(block.path) as mapped, pa.ipc.open_stream(mapped) as stream:
-                check_column(stream.schema.names, block.path, reading)
+                check_column(stream.schema, block.path, reading)
                 for batch in stream:
                     for content in documents(batch, block.path, row, reading, problems):
                         yield Document(content, done // reading.block_bytes)
                     row += batch.num_rows
                     done += batch.nbytes
+            # A file that is cut off between two batches looks like a shorter one, but for its last word.
+            with Path(block.path).open("rb") as file:
+                file.seek(-len(_LAST), os.SEEK_END)
+                if file.read() != _LAST:
+                    raise pa.ArrowInvalid("it doesn't end as it should")  # noqa: TRY301  # as other damage is told
         except (pa.ArrowException, OSError) as error:
             what = f"its rows from {row:,} on cannot be read, the file is damaged or cut off: {error}"
             if not reading.skip_bad:

@@ -14,7 +14,8 @@ from bimix_tracking.errors import CorpusError
 import pyarrow as pa  # isort: skip
 import pyarrow.parquet as pq  # isort: skip
 
-_ROWS = 256
+_BATCH_BYTES, _BATCH_ROWS = 4 << 20, 1024
+_BUFFER = 1 << 20
 
 
 class ParquetFormat:
@@ -23,7 +24,7 @@ class ParquetFormat:
     def blocks(self, path: Path, name: str, reading: Reading) -> Sequence[Block]:
         """Divide a file by its row groups."""
         with _opened(path) as file:
-            check_column(file.schema_arrow.names, str(path), reading)
+            check_column(file.schema_arrow, str(path), reading)
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
             return [
                 Block("parquet", str(path), name, n, n + 1, group.total_byte_size)
@@ -32,13 +33,14 @@ class ParquetFormat:
             ]
 
     def read(self, block: Block, reading: Reading, problems: Problems) -> Iterator[Document]:
-        """Read the rows of a row group, some at a time."""
+        """Read the rows of a row group, some megabytes at a time."""
         where = f"{block.path}, row group {block.start}"
         row = 0
         with _opened(Path(block.path)) as file:
             total = file.metadata.row_group(block.start).num_rows
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * total // max(block.size, 1)))
             try:
-                for batch in file.iter_batches(_ROWS, row_groups=[block.start], columns=[reading.text_field]):
+                for batch in file.iter_batches(rows, row_groups=[block.start], columns=[reading.text_field]):
                     for content in documents(batch, where, row, reading, problems):
                         yield Document(content, block.start)
                     row += batch.num_rows
@@ -52,7 +54,8 @@ class ParquetFormat:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        file = pq.ParquetFile(path)
+        # Page by page, not a whole row group's column at once; what writers put there to tell damage by is looked at.
+        file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise CorpusError(f"{path} cannot be read as Parquet: {error}") from error
     with file:

@@ -48,9 +48,14 @@ TASK_BYTES = 256 << 20
 RETRIES = 10
 _TASKS_PER_CPU = 4
 _FAN_IN = 8
+_FEW = 32
+"""Results that the driver adds up by itself."""
+_MANY_CALLS = 1 << 20
 _LEAST_MEMORY = 32 << 20
 _SECONDS = 0.5
 _PATIENCE = 10
+"""Seconds that an address may take to answer."""
+_NO_TASK = -1
 
 
 class RayEngine:
@@ -124,14 +129,15 @@ class RayEngine:
             batch_format="pyarrow",
         )
         most, level = max(Counter(domain for domain, _ in tasks).values()), 0
-        while most > 2 and most * len(blocks) > _FAN_IN:  # so few the driver adds itself
+        while most > 2 and most * len(blocks) > _FEW:
             level += 1
             dataset = dataset.map_batches(
                 functools.partial(merge, level=level, tally=tally, retries=self.retries),
                 batch_size=_FAN_IN,
                 batch_format="pyarrow",
-                # Steps that ask for the same are run as one, which would merge only what one task has counted.
-                num_cpus=0.99 if level % 2 else 1,
+                num_cpus=0,  # Ray Data keeps some for each step, busy or not, and counting would go without them
+                # Steps that ask for the same are run as one, which would merge only within a task. So this differs.
+                max_calls=_MANY_CALLS + level,
             )
             most = (most + _FAN_IN - 2) // _FAN_IN + 1  # a domain's results may begin within a batch
         context = dataset.context
@@ -159,27 +165,33 @@ class RayEngine:
         most = min(self.task_bytes, size / (_TASKS_PER_CPU * sum(_cpus())))
         for domain, part in enumerate(blocks.values()):
             task: list[Block] = []
+            taken = 0
             for block in part:
-                if task and sum(taken.size for taken in task) + block.size > most:
+                if task and taken + block.size > most:
                     yield domain, task
-                    task = []
+                    task, taken = [], 0
                 # Workers have a working directory of their own.
                 task.append(replace(block, path=str(Path(block.path).absolute())))
+                taken += block.size
             if task:
                 yield domain, task
 
 
 @contextlib.contextmanager
 def _watched(tally: Any, size: int, progress: Progress) -> Iterator[None]:
-    """Call `progress` from a thread while the job goes on, and raise what it raised."""
+    """Call `progress` from a thread while the job goes on; what it raises ends the job, and is raised."""
     over = threading.Event()
 
     def watch() -> None:
         most = 0
         while not over.wait(_SECONDS):
             with contextlib.suppress(RayError):  # it went with its node, and starts again: progress is no result
-                most = max(most, ray.get(tally.size.remote(), timeout=10))
-            progress("counting, MB", most // 10**6, size // 10**6)
+                most = max(most, ray.get(tally.size.remote(), timeout=_PATIENCE))
+            try:
+                progress("counting, MB", most // 10**6, size // 10**6)
+            except BaseException:
+                tally.fail.remote(_NO_TASK)
+                raise
 
     progress("counting, MB", 0, size // 10**6)
     with ThreadPoolExecutor(1) as pool:
@@ -188,7 +200,7 @@ def _watched(tally: Any, size: int, progress: Progress) -> Iterator[None]:
             yield
         finally:
             over.set()
-        watching.result()
+            watching.result()
     progress("counting, MB", size // 10**6, size // 10**6)
 
 
@@ -267,4 +279,4 @@ def _ray_errors() -> Iterator[None]:
 def _cpus() -> list[int]:
     """Return the processors of each node that has some; 1 if none has yet."""
     nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
-    return [int(node["Resources"]["CPU"]) for node in nodes() if node["Alive"] and "CPU" in node["Resources"]] or [1]
+    return [int(cpus) for node in nodes() if node["Alive"] and (cpus := node["Resources"].get("CPU", 0)) >= 1] or [1]
