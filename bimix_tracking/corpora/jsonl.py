@@ -71,7 +71,7 @@ def _content(piece: Piece, reading: Reading) -> str | Tokens | None:
     value = found[reading.text_field]
     if isinstance(value, str):
         # JSON can spell halves of surrogate pairs, which no tokenizer takes; UTF-8 cannot.
-        if "\\u" in text and not _is_text(value):
+        if not value.isascii() and "\\u" in text and not _is_text(value):
             raise CorpusError(f"has half of a surrogate pair in field {reading.text_field!r}, which is no text")
         return value
     if isinstance(value, list) and all(type(number) is int for number in value):

@@ -166,6 +166,7 @@ class _Documents:
             bad = int(np.argmax(wrong))
             raise CorpusError(
                 f"{index.path} has {index.size:,} bytes, but sequence {some.start + bad:,} is at byte "
-                f"{int(pointers[bad]):,} with {int(lengths[bad]):,} tokens: the file is cut off, or the index is another's"
+                f"{int(pointers[bad]):,} with {int(lengths[bad]):,} tokens: the file is cut off, or the index "
+                "is another's"
             )
         return cls(sequences - sequences[0], lengths, pointers)

@@ -140,14 +140,14 @@ def decoded(piece: Piece, reading: Reading, decoder: codecs.IncrementalDecoder |
 
 
 def _first_line(stream: IO[bytes], block: Block) -> int:
-    """Go to the first line that begins in a block, or at most some bytes beyond the block; return where that is.
+    """Go to the first line that begins in a block, or else to the block's end; return where that is.
 
     A line that began before is an earlier block's, which reads it to its end.
     """
     offset = block.start - 1
     stream.seek(offset)
     while offset < block.stop:
-        skipped = stream.readline(_SKIPPED)
+        skipped = stream.readline(min(_SKIPPED, block.stop - offset))
         offset += len(skipped)
         if not skipped or skipped.endswith(b"\n"):
             break

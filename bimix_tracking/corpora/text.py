@@ -22,8 +22,8 @@ class TextFormat:
     def read(self, block: Block, reading: Reading, problems: Problems) -> Iterator[Document]:
         """Read the lines that begin in a block, as one document for each group.
 
-        A line longer than a block comes in parts, each a document of the group that the line began in. Where a compressed
-        file is damaged, the document that it is damaged in is left out as a whole.
+        A line longer than a block comes in parts, each a document of the group that the line began in. Where a
+        compressed file is damaged, the document that it is damaged in is left out as a whole.
         """
         size = reading.block_bytes
 

@@ -46,8 +46,8 @@ def _mapped(path: Path, reading: Reading) -> npt.NDArray[Any]:
     size = size_of(path)
     if path.suffix == ".npy":
         try:
-            ids: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            ids: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # a header is Python's source: what a damaged one raises is anything
             raise CorpusError(f"{path} cannot be read as token ids: {error}") from error
     else:
         kind = _dtype(path, reading)

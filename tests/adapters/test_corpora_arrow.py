@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +49,14 @@ def test_a_row_is_a_document_and_a_row_group_a_block(tmp_path: Path, kind: pa.Da
     assert [b.start for b in find_blocks(tmp_path / "a.parquet", Reading())] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.int32()), pa.large_list(pa.uint16()), pa.list_(pa.int64())])
+@pytest.mark.parametrize("kind", [pa.list_(pa.int32()), pa.large_list(pa.uint16()), pa.list_(pa.int64(), 3)])
 def test_a_column_of_lists_is_token_ids(tmp_path: Path, kind: pa.DataType) -> None:
-    pq.write_table(pa.table({"input_ids": pa.array(IDS, kind)}), tmp_path / "a.parquet")
+    rows = [ids[:3] for ids in IDS if ids] if pa.types.is_fixed_size_list(kind) else IDS
+    pq.write_table(pa.table({"input_ids": pa.array(rows, kind)}), tmp_path / "a.parquet")
 
     found = read(tmp_path / "a.parquet", Reading(text_field="input_ids"))
 
-    assert [np.asarray(document.content).tolist() for document in found] == IDS
+    assert [np.asarray(document.content).tolist() for document in found] == rows
 
 
 def test_no_such_column_names_those_there_are(tmp_path: Path) -> None:
@@ -96,6 +99,79 @@ def test_a_damaged_page_is_named_and_the_other_groups_are_read(tmp_path: Path) -
     problems = Problems()
     assert [d.content for d in read(path, Reading(skip_bad=True), problems)] == texts[:300] + texts[600:]
     assert problems.count == 300
+
+
+def test_text_of_a_damaged_row_is_named_and_the_other_rows_are_read(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": TEXTS[:100]}, compression="none", use_dictionary=False)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"document 70 ", b"document 70\xff"))
+
+    with pytest.raises(CorpusError, match=r"a.parquet, row group 0, row 70: 'text' is damaged \(Invalid UTF8"):
+        read(path)
+    problems = Problems()
+    assert [d.content for d in read(path, Reading(skip_bad=True), problems)] == TEXTS[:70] + TEXTS[71:100]
+    assert problems.count == 1
+
+
+def test_the_name_of_a_column_that_is_damaged(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": ["x"], "some": ["y"]}, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"some", b"so\xffe"))
+
+    with pytest.raises(CorpusError, match=r"a.parquet cannot be read as Parquet: 'utf-8' codec can't decode"):
+        read(path)
+    datasets.Dataset.from_dict({"text": ["x"], "some": ["y"]}).save_to_disk(tmp_path / "ds")
+    path = next((tmp_path / "ds").glob("*.arrow"))
+    path.write_bytes(path.read_bytes().replace(b"some", b"so\xffe"))
+    with pytest.raises(CorpusError, match=r"\.arrow: its rows from 0 on cannot be read, .*'utf-8' codec can't decode"):
+        read(tmp_path / "ds")
+
+
+def test_a_page_that_differs_from_its_checksum_is_damaged(tmp_path: Path) -> None:
+    path = parquet(
+        tmp_path / "a.parquet", {"text": TEXTS}, compression="none", use_dictionary=False, write_page_checksum=True
+    )
+    path.write_bytes(path.read_bytes().replace(b"document 70 ", b"document 90 "))
+
+    with pytest.raises(CorpusError, match=r"row group 0: its 700 rows from row 0 on cannot be read, .*CRC"):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int32()), pa.large_list(pa.int64())])
+def test_a_null_among_ids_is_named_or_skipped_and_counted(tmp_path: Path, kind: pa.DataType) -> None:
+    path = parquet(tmp_path / "a.parquet", {"ids": pa.array([[1, 2], [3, None], None, [4, 5]], kind)})
+
+    with pytest.raises(CorpusError, match=r"row group 0, row 1: 'ids' has a null among its token ids"):
+        read(path, Reading(text_field="ids"))
+    problems = Problems()
+    found = read(path, Reading(text_field="ids", skip_bad=True), problems)
+    assert [np.asarray(d.content).tolist() for d in found] == [[1, 2], [4, 5]]
+    assert [problem.what for problem in problems.first] == ["'ids' has a null among its token ids", "'ids' is null"]
+
+
+_PEAK = """
+import sys
+import pyarrow
+from bimix_tracking.corpora import find_blocks, read_block
+from bimix_tracking.corpora.documents import Problems, Reading
+
+(block,) = find_blocks(sys.argv[1], Reading())
+count = sum(len(document.content) for document in read_block(block, Reading(), Problems()))
+print(count, pyarrow.default_memory_pool().max_memory())
+"""
+
+
+def test_a_row_group_larger_than_memory_is_read_page_by_page(tmp_path: Path) -> None:
+    # Random, so that the row group is about as large in the file.
+    text = np.random.default_rng(0).bytes(30_000_000).hex()
+    texts = [text[first : first + 2000] for first in range(0, len(text), 2000)]
+    path = parquet(tmp_path / "a.parquet", {"text": texts}, compression="zstd", use_dictionary=False)
+
+    # A process of its own: the most that Arrow held is told for the whole of one.
+    done = subprocess.run([sys.executable, "-c", _PEAK, str(path)], capture_output=True, text=True, check=True)
+
+    count, peak = map(int, done.stdout.split())
+    assert count == 60_000_000
+    assert peak < 20_000_000
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet at all", b"PAR1 and not much more PAR1"])
@@ -148,6 +224,42 @@ def test_a_dataset_that_was_cut_off(tmp_path: Path) -> None:
     problems = Problems()
     read(tmp_path / "ds", Reading(skip_bad=True), problems)
     assert problems.count == 1
+
+
+def test_a_dataset_that_was_cut_off_between_two_batches(tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "ds")
+    path = next((tmp_path / "ds").glob("*.arrow"))
+    path.write_bytes(path.read_bytes()[:-8])
+
+    with pytest.raises(CorpusError, match=r"\.arrow: its rows from 700 on cannot be read, .*doesn't end as it should"):
+        read(tmp_path / "ds")
+
+
+@pytest.mark.parametrize(("row", "offset"), [(5, 2**30), (70, -1), (199, 0)])
+def test_offsets_that_lead_out_of_a_dataset_are_followed_nowhere(tmp_path: Path, row: int, offset: int) -> None:
+    texts = [f"{number:>9}" for number in range(200)]
+    datasets.Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "ds")
+    path = next((tmp_path / "ds").glob("*.arrow"))
+    offsets = np.arange(201, dtype=np.int32) * 9
+    changed = offsets.copy()
+    changed[row] = offset
+    content = path.read_bytes()
+    assert content.count(offsets.tobytes()) == 1
+    path.write_bytes(content.replace(offsets.tobytes(), changed.tobytes()))
+
+    with pytest.raises(CorpusError, match=rf"\.arrow, row {row - 1}: 'text' is damaged \(Offset"):
+        read(tmp_path / "ds")
+    problems = Problems()
+    found = read(tmp_path / "ds", Reading(skip_bad=True), problems)
+    assert {str(d.content) for d in found} >= {*texts[: row - 1], *texts[row + 1 :]}
+    assert len(found) + problems.count == 200
+
+
+def test_an_arrow_file_alone_is_no_dataset(tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "ds")
+
+    with pytest.raises(CorpusError, match="is a file, and a dataset a folder"):
+        find_blocks(next((tmp_path / "ds").glob("*.arrow")), Reading(), format="datasets")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How much faster two workers of a Ray cluster count than one, and whether they count the same.
 
-python tests/benchmarks/ray_entropy.py [--tokens 100000000] [--times 12] [--folder /tmp/bimix-tokens]
+python tests/benchmarks/ray_entropy.py [--tokens 100000000] [--times 16] [--folder /tmp/bimix-tokens]
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=100_000_000)
-    parser.add_argument("--times", type=int, default=12, help="how often the text is counted")
+    parser.add_argument("--times", type=int, default=16, help="how often the text is counted")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "bimix-tokens")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -13,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bimix_tracking.corpora import find_blocks, open_format, read_block
 from bimix_tracking.corpora import jsonl as jsonl_room
+from bimix_tracking.corpora import megatron as megatron_room
 from bimix_tracking.corpora import token_ids as token_room
 from bimix_tracking.corpora.documents import Block, Document, Problems, Reading
 from bimix_tracking.errors import CorpusError
@@ -74,25 +76,53 @@ def test_compression_changes_neither_documents_nor_groups(tmp_path: Path) -> Non
     assert len(find_blocks(tmp_path / "b.jsonl.gz", SMALL)) == 1
 
 
+@settings(max_examples=60)
 @given(
-    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=20), max_size=12),
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=20), max_size=12),
     st.integers(1, 40),
+    st.sampled_from(["utf-8", "utf-8-sig", "gb18030"]),
 )
 def test_text_is_all_there_whatever_the_blocks(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[str], size: int
+    tmp_path_factory: pytest.TempPathFactory, rows: list[str], size: int, encoding: str
 ) -> None:
     folder = tmp_path_factory.mktemp("text")
-    (folder / "a.txt").write_bytes("\n".join(["x", *rows]).encode())
+    text = "\n".join(["x", *rows])
+    (folder / "a.txt").write_bytes(text.encode(encoding))
+    (folder / "b.txt.gz").write_bytes(gzip.compress(text.encode(encoding)))
+    reading = Reading(block_bytes=size, encoding=encoding)
 
-    found = documents(folder / "a.txt", Reading(block_bytes=max(size, 4), encoding="latin-1"))
+    found = documents(folder / "a.txt", reading)
 
-    # Latin-1 has every byte: no cut can fall inside a character.
-    assert (
-        "".join(str(d.content) for d in found).encode("latin-1").removeprefix(b"\xef\xbb\xbf")
-        == "\n".join(["x", *rows]).encode()
-    )
+    # Lines longer than a block are cut, but never inside a character.
+    assert "".join(str(d.content) for d in found) == text
     groups = [d.group for d in found]
     assert groups == sorted(groups)
+    assert shown(documents(folder / "b.txt.gz", reading)) == shown(found)
+
+
+@pytest.mark.parametrize("size", [4, 8, 16, 100])
+def test_a_character_that_a_file_ends_in_is_named(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.txt").write_bytes("汉".encode() * 5 + b"\xe6")
+
+    with pytest.raises(CorpusError, match=r"a.txt isn't utf-8: 0xe6 at byte 15 of the file: give the file's encoding"):
+        documents(tmp_path / "a.txt", Reading(block_bytes=size))
+    problems, reading = Problems(), Reading(block_bytes=size, skip_bad=True)
+    read(find_blocks(tmp_path / "a.txt", reading), reading, problems)
+    assert problems.count == 1
+
+
+def test_a_line_longer_than_blocks_is_read_once_and_looked_through_once(tmp_path: Path) -> None:
+    size = 1 << 22
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(size)
+    blocks = find_blocks(tmp_path / "a.txt", Reading(block_bytes=1 << 16))
+
+    def read_bytes() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = read_bytes()
+    assert sum(len(d.content) for d in read(blocks, Reading(block_bytes=1 << 16))) == size
+    assert read_bytes() - before < 3 * size
 
 
 def test_a_text_file_is_a_document_unless_it_is_larger_than_a_block(tmp_path: Path) -> None:
@@ -122,8 +152,24 @@ def test_a_long_file_takes_little_memory(tmp_path: Path) -> None:
     assert peak < 2_000_000
 
 
+def test_a_long_line_takes_little_memory(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.txt.gz", "wb", compresslevel=1) as file:
+        for _ in range(40):
+            file.write(b"word " * 200_000)  # 40 MB in all, in one line
+
+    tracemalloc.start()
+    reading = Reading(block_bytes=1 << 18)
+    blocks = find_blocks(tmp_path / "a.txt.gz", reading)
+    size = sum(len(document.content) for block in blocks for document in read_block(block, reading, Problems()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert size == 40_000_000
+    assert peak < 3_000_000
+
+
 def test_a_folder_is_its_files_in_order_and_nothing_hidden(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.py", "a/.hidden.txt", ".git/x.txt", "a/c.jsonl"):
+    for name in ("b.txt", "a/z.py", "a/.hidden.txt", ".git/x.txt", "a/c.jsonl", "a/dataset_info.json", "_SUCCESS"):
         path = tmp_path / "corpus" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"text": name}))
@@ -131,6 +177,26 @@ def test_a_folder_is_its_files_in_order_and_nothing_hidden(tmp_path: Path) -> No
     blocks = find_blocks(tmp_path / "corpus", Reading())
 
     assert [(b.name, b.format) for b in blocks] == [("a/c.jsonl", "jsonl"), ("a/z.py", "text"), ("b.txt", "text")]
+
+
+def test_a_folder_that_leads_back_to_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "up").symlink_to("../..")
+
+    with pytest.raises(CorpusError, match=r"b/up leads back to .*, in which it is: take the link out of the corpus"):
+        find_blocks(tmp_path, Reading())
+
+
+def test_what_is_neither_file_nor_folder_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(CorpusError, match="pipe cannot be read: Not a directory"):
+        find_blocks(tmp_path / "pipe", Reading())
+
+
+def test_blocks_have_bytes(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="blocks must have at least one byte, got block_bytes = 0"):
+        find_blocks(jsonl(tmp_path / "a.jsonl"), Reading(block_bytes=0))
 
 
 def test_ids_in_lines_are_tokens(tmp_path: Path) -> None:
@@ -144,7 +210,7 @@ def test_ids_in_lines_are_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("{", "line at byte 15 is no JSON"),
+        ("{", "line at byte 15 is no JSON: .* JSON lines are an object a line"),
         ("[" * 100_000, "line at byte 15 is no JSON"),
         ("[1]", "line at byte 15 holds a list, not an object with a field 'text'"),
         ('{"body": "x", "id": 1}', "has no field 'text'; there are 'body', 'id'. Give the text's field"),
@@ -163,8 +229,7 @@ def test_a_bad_line_is_named_or_skipped_and_counted(
     if "500 bytes" in text:
         monkeypatch.setattr(jsonl_room, "LONGEST_LINE", 500)
     bad = line.encode() if isinstance(line, str) else line
-    path = jsonl(tmp_path / "a.jsonl", b'{"text": "one"}'[:14] + b"}\n"[1:] + bad + b'\n{"text": "two"}\n')
-    path.write_bytes(b'{"text":"one"}\n' + bad + b'\n{"text": "two"}\n')
+    path = jsonl(tmp_path / "a.jsonl", b'{"text":"one"}\n' + bad + b'\n{"text": "two"}\n')
 
     with pytest.raises(CorpusError, match=text) as error:
         documents(path, Reading())
@@ -188,7 +253,7 @@ def test_a_damaged_gzip_file_is_named_and_what_came_before_is_kept(tmp_path: Pat
         content[len(content) // 2 : len(content) // 2 + 50] = bytes(50)
     path.write_bytes(content)
 
-    with pytest.raises(CorpusError, match=r"a.jsonl.gz, .*(the file is damaged or cut off|is no utf-8|is no JSON)"):
+    with pytest.raises(CorpusError, match=r"a.jsonl.gz, .*(the file is damaged or cut off|isn't utf-8|is no JSON)"):
         documents(path, Reading())
     problems, reading = Problems(), Reading(skip_bad=True)
     found = read(find_blocks(path, reading), reading, problems)
@@ -203,12 +268,16 @@ def test_what_is_no_gzip_file_is_named(tmp_path: Path) -> None:
         CorpusError, match=r"a.txt.gz, after 0 bytes of its content: the file is damaged or cut off \(Not a gzip"
     ):
         documents(tmp_path / "a.txt.gz")
+    (tmp_path / "a.txt.gz").write_bytes(b"")
+    with pytest.raises(CorpusError, match=r"damaged or cut off \(it is empty, which nothing is that was compressed"):
+        documents(tmp_path / "a.txt.gz")
 
 
 @pytest.mark.parametrize(
     ("encoding", "text"),
     [
         ("klingon", "'klingon' is no encoding that Python knows"),
+        ("undefined", "'undefined' is no encoding that Python knows"),
         ("utf-16", "files in utf-16 cannot be divided at line ends"),
     ],
 )
@@ -290,8 +359,14 @@ def test_token_ids_are_mapped_not_read(tmp_path: Path, dtype: str, monkeypatch: 
         (b"xxx", "uint16", "has 3 bytes, which is no multiple of 2 of uint16"),
         (b"xxxx", "words", "'words' is no type of token ids"),
         (b"xxxx", "float32", "'float32' is no type of token ids"),
+        (b"xxxx", "V0", "'V0' is no type of token ids"),
+        (b"xxxx", "2u2", "'2u2' is no type of token ids"),
+        (np.zeros(2, "m8[s]"), None, "holds timedelta64"),
+        (np.zeros(2), None, r"holds float64 of shape \(2,\)"),
         (np.zeros((2, 2, 2), np.int64), None, r"holds int64 of shape \(2, 2, 2\)"),
         (b"not numpy", None, "cannot be read as token ids"),
+        (b"PK\x03\x04" + bytes(100), None, "cannot be read as token ids"),
+        (b"\x93NUMPY\x01\x00\x08\x00{'descr'", None, "cannot be read as token ids"),
         (np.array([{"a": 1}]), None, "cannot be read as token ids"),
     ],
 )
@@ -331,13 +406,36 @@ def test_megatrons_documents_are_their_sequences(tmp_path: Path) -> None:
     for size in (1, 8, 1000):
         found = documents(path, Reading(block_bytes=size))
         assert [np.asarray(d.content).tolist() for d in found] == [[1, 2, 3], [4, 5, 6], [7, 8, 9, 10]]
+        assert all(isinstance(d.content, np.memmap) for d in found)
     assert len(find_blocks(tmp_path, Reading())) == 1
+
+
+def test_a_megatron_index_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = megatron(tmp_path, [list(range(n % 5)) for n in range(40)], [*range(0, 40, 3), 40])
+
+    for size in (1, 6, 10, 1000):
+        whole = find_blocks(path, Reading(block_bytes=size))
+        with monkeypatch.context() as context:
+            context.setattr(megatron_room, "_AT_ONCE", 2)
+            assert find_blocks(path, Reading(block_bytes=size)) == whole
+        assert sum(block.size for block in whole) == path.stat().st_size
+        assert (whole[0].start, whole[-1].stop) == (0, 14)
 
 
 def test_without_documents_each_sequence_is_one(tmp_path: Path) -> None:
     found = documents(megatron(tmp_path, ROWS, []))
 
     assert [np.asarray(d.content).tolist() for d in found] == ROWS
+
+
+def test_sequences_may_lie_anywhere_in_a_megatron_file(tmp_path: Path) -> None:
+    path = megatron(tmp_path, ROWS, [0, 2, 5], _at(34 + 20, np.array([12, 0, 2], np.int64).tobytes()))
+
+    assert [np.asarray(d.content).tolist() for d in documents(path)] == [[7, 8, 9, 1], [2, 3, 7, 8, 9, 10]]
+
+
+def test_a_megatron_file_of_empty_documents(tmp_path: Path) -> None:
+    assert [len(d.content) for d in documents(megatron(tmp_path, [[], []], [0, 1, 2]))] == [0, 0]
 
 
 def _at(place: int, content: bytes) -> Callable[[bytearray], bytearray]:
@@ -359,11 +457,12 @@ def _at(place: int, content: bytes) -> Callable[[bytearray], bytearray]:
         (_at(34, b"\xff\xff\xff\x7f"), "sequence 0 is at byte 0 with 2,147,483,647 tokens: the file is cut off"),
         (_at(34 + 20 + 8, b"\x01"), "sequence 1 is at byte 1"),
         (_at(34 + 20 + 40, b"\x01"), "its documents are of sequences 1 to 5, but there are 0 to 5"),
+        (_at(34 + 20 + 40 + 8, b"\x06"), "among documents 0 to 2 one begins before the one ahead of it"),
     ],
 )
 def test_a_damaged_megatron_index(tmp_path: Path, change: Callable[[bytearray], bytearray], text: str) -> None:
     with pytest.raises(CorpusError, match=text):
-        find_blocks(megatron(tmp_path, ROWS, [0, 5], change), Reading())
+        find_blocks(megatron(tmp_path, ROWS, [0, 3, 5], change), Reading())
 
 
 def test_a_megatron_file_that_was_cut_off(tmp_path: Path) -> None:

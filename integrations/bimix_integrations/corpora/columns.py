@@ -23,11 +23,11 @@ def check_column(schema: pa.Schema, where: str, reading: Reading) -> None:
     Raises:
         CorpusError: It isn't, and says which are; or it holds neither text nor lists of whole numbers.
     """
-    name = reading.text_field
-    if name not in schema.names:
-        there = ", ".join(map(repr, schema.names[:20])) or "none"
+    name, names = reading.text_field, schema.names
+    if name not in names:
+        there = ", ".join(map(repr, names[:20])) or "none"
         raise CorpusError(f"{where} has no column {name!r}; there are {there}. Give the text's column")
-    kind = schema.field(schema.names.index(name)).type
+    kind = schema.field(names.index(name)).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if not (pa.types.is_integer(kind.value_type) if _is_list(kind) else _is_text(kind)):

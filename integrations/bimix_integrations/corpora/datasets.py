@@ -62,8 +62,8 @@ class DatasetsFormat:
             with Path(block.path).open("rb") as file:
                 file.seek(-len(_LAST), os.SEEK_END)
                 if file.read() != _LAST:
-                    raise pa.ArrowInvalid("it doesn't end as it should")  # noqa: TRY301  # as other damage is told
-        except (pa.ArrowException, OSError) as error:
+                    raise pa.ArrowInvalid("it doesn't end as it should")
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             what = f"its rows from {row:,} on cannot be read, the file is damaged or cut off: {error}"
             if not reading.skip_bad:
                 raise CorpusError(f"{block.path}: {what}. Fetch it again, or skip what cannot be read") from error
