@@ -32,6 +32,8 @@ bench: .venv/installed-dev .venv/installed-bench
 	$(BIN)/python tests/benchmarks/reading.py
 	$(BIN)/python tests/benchmarks/offline.py
 	$(BIN)/python tests/benchmarks/log_call.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/entropy.py
+	$(BIN)/python tests/benchmarks/ray_entropy.py
 
 .venv/installed-demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -71,7 +71,7 @@ def test_a_cluster_counts_what_one_machine_counts() -> None:
         embed_all=True, sample_tokens=1 << 15, reading=Reading(block_bytes=1 << 14, skip_bad=True)
     )
     blocks = blocks_of(corpora, settings)
-    assert len(blocks["email"]) > 9  # results of results are added up
+    assert len(blocks["email"]) > 32  # more than the driver adds up by itself, and results of results
     told: list[tuple[str, int, int]] = []
 
     counts = RayEngine(task_bytes=1 << 14)(blocks, settings, lambda *what: told.append(what))
