@@ -244,6 +244,7 @@ def test_a_rate_limit_is_waited_for(server: WandbServer) -> None:
 
 
 def test_a_dead_server_is_told_at_once(server: WandbServer, monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    wandb.setup()  # keeps the server it first sees: in a process whose first test this is, that would be the dead one
     monkeypatch.setenv("WANDB_BASE_URL", f"http://me:{KEY}@127.0.0.1:{closed_port}")
     for call in (lambda: started("dead"), lambda: WandbTracker("wandb:e/dead").resume("abc", 1)):
         with pytest.raises(SourceError, match="no W&B server answers") as told:
