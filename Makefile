@@ -7,7 +7,7 @@ HUGGING_FACE_TESTS := $(addprefix tests/adapters/test_,transformers.py forward.p
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint docs bench
 
 demo: .venv/installed-demo
 	rm -rf demo-results
@@ -20,8 +20,12 @@ test: lint .venv/installed-transformers-4
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy bimix_tracking integrations/bimix_integrations tests
-	MYPYPATH=examples/pilot $(BIN)/mypy examples
+	$(BIN)/mypy bimix_tracking integrations/bimix_integrations tests docs/_hooks docs/make_sweep.py docs/pictures/make.py
+	MYPYPATH=examples:examples/pilot $(BIN)/mypy examples
+
+# The site, into ./site; `$(BIN)/mkdocs serve` shows it while you write.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-dev .venv/installed-bench
 	env -u OPENBLAS_NUM_THREADS $(BIN)/python tests/benchmarks/speed.py
@@ -34,6 +38,8 @@ bench: .venv/installed-dev .venv/installed-bench
 	$(BIN)/python tests/benchmarks/log_call.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/entropy.py
 	$(BIN)/python tests/benchmarks/ray_entropy.py
+	$(BIN)/python tests/benchmarks/report_page.py
+	$(BIN)/python tests/benchmarks/startup.py
 
 .venv/installed-demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

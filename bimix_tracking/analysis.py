@@ -9,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bimix_tracking.analysis_result import Analysis
+from bimix_tracking.analysis_result import Analysis, Findings
 from bimix_tracking.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.diagnostics import diagnose
-from bimix_tracking.errors import ObservationsError
+from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
 from bimix_tracking.extrapolation import extrapolate
 from bimix_tracking.fitting import fit_law
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import recommend
+from bimix_tracking.report.language import Language
 from bimix_tracking.resampling import MIN_RUNS, bootstrap
 from bimix_tracking.selection import select_law
 from bimix_tracking.tracking import Progress, RunSource, Wanted, open_source
@@ -50,6 +51,7 @@ def analyze(
     write_back: bool | RunSource = False,
     nest: bool = False,
     wanted: Wanted | None = None,
+    lang: str = "en",
     progress: Progress | None = None,
 ) -> Analysis:
     """Read a sweep, fit a law, recommend a mixture, and leave it where the team looks.
@@ -67,14 +69,16 @@ def analyze(
         reference: The mixture to compare with.
         costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
         replicates: How many refits tell how sure the recommendation is; 0: none.
-        out: A folder for the artifacts (see `Analysis.save`).
+        out: A folder for the artifacts (see `Analysis.save`), or for a page that says why nothing can be recommended.
         write_back: Also write them into the source, or into the one given, as a run of role `analysis`, which then is
             the recommended one; the same question to the same data is written once.
         nest: Show the source runs under that run, where the tracker can.
         wanted: Which runs of the source count, and how runs of other tools are read; for a URI.
+        lang: Of the reports: `en` or `ja`.
         progress: Called as (what, done, total).
 
     Raises:
+        ValueError: There is no report in that language.
         BimixError: The source cannot be read, the runs must not be pooled, or no mixture can be recommended.
 
     >>> import pandas as pd
@@ -86,6 +90,7 @@ def analyze(
     >>> analyze(obs, tokens=1e9).recommendation.mixture
     Mixture({'a': 0.729189, 'b': 0.270811})
     """
+    Language(lang)  # an unknown one is told before the work
     if isinstance(source, Observations):
         obs, opened = source, None
     else:
@@ -93,41 +98,55 @@ def analyze(
             open_source(source, **({} if wanted is None else {"wanted": wanted})) if isinstance(source, str) else source
         )
         obs = opened.observations(progress)
-    if progress:
+    if progress and law != AUTO:
         progress("fitting", 0, 1)
-    selection = select_law(obs, weights=target_weights(weights, obs.targets, obs.domains)) if law == AUTO else None
+    counted = target_weights(weights, obs.targets, obs.domains)
+    selection = select_law(obs, weights=counted, progress=progress) if law == AUTO else None
     fit = fit_law(obs, law) if selection is None else selection.fit
     if progress:
-        progress("fitting", 1, 1)
+        if law != AUTO:
+            progress("fitting", 1, 1)
         progress("drawing runs again", 0, 1)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, method="few-steps") if enough else None
-    found = recommend(
-        fit,
-        tokens,
-        weights=weights,
-        bounds=bounds,
-        available_tokens=available_tokens,
-        max_epochs=max_epochs,
-        prior=prior,
-        prior_strength=prior_strength,
-        reference=reference,
-        replicates=drawn,
-    )
     if progress:
         progress("drawing runs again", 1, 1)
     held_out = (
         selection.validation if selection is not None else _or_none(cross_validate, obs, weights=weights, fit=fit)
     )
-    result = Analysis(
+    shown = Findings(
         observations=obs,
         fit=fit,
-        recommendation=found,
         validation=held_out,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         selection=selection,
         extrapolation=_or_none(extrapolate, obs, fit=fit),
-        diagnostics=diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens),
+        diagnostics=diagnose(obs, fit, validation=held_out, tokens=tokens),
+        lang=lang,
+    )
+    try:
+        found = recommend(
+            fit,
+            tokens,
+            weights=weights,
+            bounds=bounds,
+            available_tokens=available_tokens,
+            max_epochs=max_epochs,
+            prior=prior,
+            prior_strength=prior_strength,
+            reference=reference,
+            replicates=drawn,
+        )
+    except ConstraintError:
+        raise
+    except RecommendationError as error:
+        if out is None:
+            raise
+        page = shown.save_undecided(out, str(error))
+        raise RecommendationError(f"{error}. What the sweep does show is in {page}") from error
+    result = Analysis(
+        **vars(shown) | {"diagnostics": diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens)},
+        recommendation=found,
         worth=worth(fit, found, runs=len(obs.runs), replicates=drawn, costs=costs),
         replicates=drawn,
     )
@@ -145,6 +164,7 @@ def analyze(
             "reference": reference,
             "costs": costs,
             "replicates": replicates,
+            "lang": lang,
         }
         into = opened or open_source(obs.source) if isinstance(write_back, bool) else write_back
         location = leave(

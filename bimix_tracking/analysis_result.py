@@ -17,40 +17,82 @@ from bimix_tracking.law_fit import LawFit
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report import content, html, markdown
+from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.resampling import Replicates
 from bimix_tracking.selection import Selection
 from bimix_tracking.validation import Validation
+from bimix_tracking.wording import said
 from bimix_tracking.worth import Worth
 from bimix_tracking.write_back import versions
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """What `analyze` found.
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a sweep and the law fitted to it show, whether or not a mixture can be recommended from them.
 
     Args:
         observations: The cleaned sweep.
         fit: The fitted law.
-        recommendation: The optimum at the target volume.
         validation: What the law predicts of mixtures it has not seen; None with fewer than three mixtures.
         created: When, UTC, ISO 8601.
         selection: How the law was chosen; None where the caller named it.
         extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
         diagnostics: What to know before acting on it.
-        worth: What the recommendation saves at equal loss.
-        replicates: Refits to runs drawn again; None where there are too few runs, or none were asked for.
-        location: Where the tracker shows it, if it was written back.
+        lang: The language of the reports: `en` or `ja`.
     """
 
     observations: Observations
     fit: LawFit
-    recommendation: Recommendation
     validation: Validation | None
     created: str
     selection: Selection | None = None
     extrapolation: Extrapolation | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
+    lang: str = "en"
+
+    def save_undecided(self, directory: str | Path, why: str) -> Path:
+        """Write fit, observations and a page that says why nothing is recommended; return the page.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed; the other files are written.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "fit.json").write_text(json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+        self.observations.to_csv(folder / "observations.csv")
+        page = folder / "report.html"
+        page.write_text(html.render_undecided(self, why), encoding="utf-8")
+        return page
+
+    def lineage(self) -> dict[str, Any]:
+        """Return which runs and which data the recommendation comes from."""
+        obs = self.observations
+        return {
+            "source": obs.source,
+            "runs": [
+                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
+            ],
+            "shared": dict(obs.shared),
+            "data_hash": self.fit.data_hash,
+            "notes": [str(note) for note in self.fit.notes],
+            "created": self.created,
+            "versions": versions(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Findings):
+    """What `analyze` found.
+
+    Args:
+        recommendation: The optimum at the target volume.
+        worth: What the recommendation saves at equal loss.
+        replicates: Refits to runs drawn again; None where there are too few runs, or none were asked for.
+        location: Where the tracker shows it, if it was written back.
+    """
+
+    recommendation: Recommendation
     worth: Worth | None = None
     replicates: Replicates | None = None
     location: str | None = None
@@ -109,7 +151,7 @@ class Analysis:
                 **self._sureness(),
                 "reference": {domain: float(share) for domain, share in rec.reference.items()},
                 "kkt_residual": rec.kkt_residual,
-                "warnings": list(rec.warnings),
+                "warnings": [str(text) for text in rec.warnings],
                 "source": self.observations.source,
                 "runs": len(self.observations.runs),
                 "data_hash": self.fit.data_hash,
@@ -130,47 +172,44 @@ class Analysis:
             "level": sure.level,
         }
 
-    def lineage(self) -> dict[str, Any]:
-        """Return which runs and which data the recommendation comes from."""
-        obs = self.observations
-        return {
-            "source": obs.source,
-            "runs": [
-                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
-            ],
-            "shared": dict(obs.shared),
-            "data_hash": self.fit.data_hash,
-            "notes": [str(note) for note in self.fit.notes],
-            "created": self.created,
-            "versions": versions(),
-        }
-
     def note(self) -> str:
         """Return the run description, Markdown: the answer first, then what to doubt."""
-        rec, page = self.recommendation, content.page(self)
+        rec, page, say = self.recommendation, content.page(self), Language(self.lang)
+
+        def shown(text: str) -> str:
+            return escape(say(text))
+
+        head = [said("domain"), said("recommended"), said("reference")]
+        head += [said("predicted loss"), said("on the reference")]
         lines = [
-            f"**{escape(page.answer)}** {escape(page.gain)}",
-            "",
-            escape(page.sure),
-            "",
-            *((escape(page.worth), "") if page.worth else ()),
-            escape(page.noise),
-            "",
-            escape(page.choice),
-            "",
-            escape(page.held_out),
-            "",
-            "| domain | recommended | reference | predicted loss | on the reference |",
-            "|---|---|---|---|---|",
+            f"**{shown(page.answer)}** {shown(page.gain)}",
+            shown(page.sure),
+            shown(page.worth),
+            shown(page.noise),
+            shown(page.choice),
+            shown(page.held_out),
+            markdown.table(
+                [say(name) for name in head],
+                [
+                    [
+                        d,
+                        *(f"{value:.4f}" for value in (rec.mixture[d], rec.reference[d])),
+                        row.predicted,
+                        row.on_reference,
+                    ]
+                    for d, row in zip(self.fit.domains, page.shares, strict=True)
+                ],
+            ),
+            "\n".join(f"- {shown(text)}" for text in page.warnings),
+            shown(
+                said(
+                    "The report is the artifact {report}; a trainer reads {mixture}.",
+                    report="bimix/report.html",
+                    mixture="bimix/mixture.yaml",
+                )
+            ),
         ]
-        lines += [
-            f"| {escape(d)} | {rec.mixture[d]:.4f} | {rec.reference[d]:.4f} "
-            f"| {rec.predicted[d]:.4f} | {rec.reference_predicted[d]:.4f} |"
-            for d in self.fit.domains
-        ]
-        lines += ["", *(f"- {escape(text)}" for text in (*rec.warnings, *rec.held.values()))]
-        lines += ["", "The report is the artifact `bimix/report.html`; a trainer reads `bimix/mixture.yaml`."]
-        return "\n".join(lines)
+        return "\n\n".join(line for line in lines if line)
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth a column in the tracker's table of runs."""

@@ -11,12 +11,13 @@ import numpy as np
 from bimix_tracking.errors import ConstraintError
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture
+from bimix_tracking.wording import said
 
 MAX_EPOCHS = 4.0
 """How often a token may be repeated unless told otherwise: up to about four epochs repeated text is worth nearly as
 much as new text (Muennighoff et al., arXiv 2305.16264)."""
 
-PINNED = "pinned"
+PINNED = said("pinned")
 
 Bounds = Mapping[str, float | tuple[float, float]]
 """By domain: a lower and an upper proportion, or one that is pinned."""
@@ -66,16 +67,20 @@ class Constraints:
         >>> constrain(["a", "b"], bounds={"a": (0.0, 0.4)}).broken_by(Mixture({"a": 0.5, "b": 0.5}))
         ["domain 'a' has 0.5, above the most it may have, 0.4 (its bounds)"]
         """
-        said = []
+        found: list[str] = []
         for domain, low, high in zip(self.domains, self.lower, self.upper, strict=True):
             share = mixture[domain]
             if share < low - slack:
-                why = self.lower_from[domain]
-                said.append(f"domain {domain!r} has {share:.4g}, below the least it may have, {low:.4g} ({why})")
+                told = {"domain": domain, "share": share, "edge": low, "why": self.lower_from[domain]}
+                found.append(
+                    said("domain {domain!r} has {share:.4g}, below the least it may have, {edge:.4g} ({why})", **told)
+                )
             elif share > high + slack:
-                why = self.upper_from[domain]
-                said.append(f"domain {domain!r} has {share:.4g}, above the most it may have, {high:.4g} ({why})")
-        return said
+                told = {"domain": domain, "share": share, "edge": high, "why": self.upper_from[domain]}
+                found.append(
+                    said("domain {domain!r} has {share:.4g}, above the most it may have, {edge:.4g} ({why})", **told)
+                )
+        return found
 
 
 def constrain(
@@ -160,7 +165,7 @@ def _bound(name: str, given: float | tuple[float, float]) -> tuple[float, float,
         raise ConstraintError(f"the bounds of domain {name!r} must be proportions from 0 to 1, got {given}")
     if low > high:
         raise ConstraintError(f"the bounds of domain {name!r} are crossed: at least {low:.4g} and at most {high:.4g}")
-    return low, high, PINNED if low == high else "its bounds"
+    return low, high, PINNED if low == high else said("its bounds")
 
 
 def _cap(
@@ -173,7 +178,10 @@ def _cap(
         raise ConstraintError(f"domain {name!r} must be allowed a positive number of epochs, got {epochs!r}")
     if tokens is None or not (math.isfinite(tokens) and tokens > 0):
         raise ConstraintError(f"caps need the run's number of training tokens, a positive one, got {tokens!r}")
-    return min(available * epochs / tokens, 1.0), f"{available:.4g} tokens × {epochs:g} epochs / {tokens:.4g}"
+    why = said(
+        "{available:.4g} tokens × {epochs:g} epochs / {tokens:.4g}", available=available, epochs=epochs, tokens=tokens
+    )
+    return min(available * epochs / tokens, 1.0), why
 
 
 def _epochs(name: str, max_epochs: float | Mapping[str, float]) -> float:
@@ -208,5 +216,5 @@ def _feasible(
 
 
 def _named(names: tuple[str, ...], values: Array, why: Mapping[str, str]) -> str:
-    said = [f"{n!r} {v:.4g} ({why[n]})" for n, v in zip(names, values, strict=True) if n in why]
-    return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
+    parts = [f"{n!r} {v:.4g} ({why[n]})" for n, v in zip(names, values, strict=True) if n in why]
+    return ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.entropy import EntropyCounter
+from bimix_tracking.entropy import Entropies, EntropyCounter
 from bimix_tracking.estimators import ESTIMATORS
 from bimix_tracking.von_neumann import DensityMatrix
 
@@ -46,7 +47,7 @@ class Curve:
 
     @property
     def converged(self) -> bool:
-        """Whether that is known, and within 0.05 nats or twice its chance."""
+        """Whether that is known, and within 0.05 nats."""
         return abs(self.drift) <= MOST_DRIFT
 
     def to_dict(self) -> dict[str, object]:
@@ -82,8 +83,8 @@ def token_curves(sequences: Sequence[npt.NDArray[np.integer]]) -> dict[str, dict
     sizes = _sizes(sum(len(sequence) for sequence in sequences), len(parts))
     return {
         estimator: {
-            proxy: _curve(sizes, values, 3 * row + column)
-            for column, proxy in enumerate(("shannon", "joint", "conditional"))
+            proxy: _curve(sizes, values, len(Entropies._fields) * row + column)
+            for column, proxy in enumerate(Entropies._fields)
         }
         for row, estimator in enumerate(ESTIMATORS)
     }
@@ -113,7 +114,7 @@ def _divided(sizes: Sequence[int]) -> list[range]:
     count = 1 << min(GROUPS.bit_length() - 1, max(len(sizes), 1).bit_length() - 1)
     middles = np.cumsum(sizes) - np.asarray(sizes) / 2
     borders = np.searchsorted(middles, np.arange(count + 1) * sum(sizes) / count)
-    found = [range(first, last) for first, last in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)]
+    found = list(itertools.starmap(range, itertools.pairwise(borders.tolist())))
     return found if all(found) else [range(len(sizes))]
 
 
@@ -154,8 +155,3 @@ def _curve(
 
 def _or_none(number: float) -> float | None:
     return None if math.isnan(number) else number
-
-
-def not_converged(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Return those that still move by more than 0.05 nats as the sample doubles, or of which that isn't known."""
-    return {domain: curve for domain, curve in curves.items() if not curve.converged}

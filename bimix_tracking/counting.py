@@ -94,7 +94,7 @@ class DomainCounts:
     @classmethod
     def empty(cls, settings: EntropySettings) -> Self:
         """Return counts of nothing yet."""
-        embedder = _embedder(settings.embedder) if settings.embedder else None
+        embedder = embedder_of(settings.embedder) if settings.embedder else None
         dimensions = embedder.dimensions if embedder else 1
         return cls(
             EntropyCounter(memory=settings.memory),
@@ -175,8 +175,9 @@ def count_blocks(
         try:
             _Blocks(counts, settings, block.name).count(block)
         except CorpusError as error:
-            text = str(error)
-            raise error if block.name in text or block.path in text else CorpusError(f"{block.path}: {error}") from None
+            if block.path in str(error):
+                raise
+            raise CorpusError(f"{block.path}: {error}") from error
     return counts
 
 
@@ -185,8 +186,8 @@ class _Blocks:
 
     def __init__(self, counts: DomainCounts, settings: EntropySettings, name: str) -> None:
         self._counts, self._settings, self._name = counts, settings, name
-        self._tokenizer = _tokenizer(settings.tokenizer or DEFAULT_TOKENIZER)
-        self._embedder = _embedder(settings.embedder) if settings.embedder else None
+        self._tokenizer = tokenizer_of(settings.tokenizer or DEFAULT_TOKENIZER)
+        self._embedder = embedder_of(settings.embedder) if settings.embedder else None
         known = self._tokenizer.vocabulary if settings.tokenizer else settings.vocabulary
         self._counter = EntropyCounter(known, memory=settings.memory)
         self._tokens: list[npt.NDArray[Any]] = []
@@ -217,7 +218,7 @@ class _Blocks:
             else:
                 ids = np.asarray(document.content)
                 self._counts.stored_tokens += len(ids)
-                self._hash(ids.tobytes() if ids.nbytes <= 2 * _COMPARED else _ends(ids))
+                self._hash(ids)
                 self._put(ids, group)
         if group is not None:
             self._take(texts, group)
@@ -231,7 +232,7 @@ class _Blocks:
         self._counts.documents += len(ids)
         self._counts.stored_tokens += ids.size
         for row in ids:
-            self._hash(row.tobytes())
+            self._hash(row)
         self._counter.add(ids)
         self._offer(ids.ravel(), [ids.shape[1]] * len(ids), group)
 
@@ -240,9 +241,9 @@ class _Blocks:
         if not texts:
             return
         for text, ids in zip(texts, self._tokenizer(texts), strict=True):
-            content = text.encode("utf-8", "surrogatepass")
+            content = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
             self._counts.text_bytes += len(content)
-            self._hash(content if len(content) <= 2 * _COMPARED else content[:_COMPARED] + content[-_COMPARED:])
+            self._hash(content)
             self._put(ids, group)
         if self._embedder is not None:
             passages = [passage for text in texts for passage in passages_of(text)]
@@ -265,27 +266,23 @@ class _Blocks:
         if not self._tokens:
             return
         length = self._settings.sequence_length
-        lengths: Sequence[int]
+        flat = np.concatenate(self._tokens) if len(self._tokens) > 1 else self._tokens[0]
+        rest = flat[:0]
         if length:
-            flat = np.concatenate(self._tokens) if len(self._tokens) > 1 else self._tokens[0]
             whole = len(flat) // length
-            table, rest = flat[: whole * length], flat[whole * length :]
-            self._counter.add(table.reshape(whole, length))
-            self._offer(table, [length] * whole, group)
-            self._tokens = [rest] if len(rest) else []
-            if ended and len(rest):
+            rest = flat[whole * length :]
+            self._counter.add(flat[: whole * length].reshape(whole, length))
+            self._offer(flat[: whole * length], [length] * whole, group)
+            if ended:
                 self._counter.add(rest)
                 self._offer(rest, [len(rest)], group)
         else:
-            flat = np.concatenate(self._tokens)
             lengths = [len(ids) for ids in self._tokens]
             follows = np.ones(len(flat), bool)
             follows[np.cumsum(lengths) - 1] = False
             self._counter.add(flat, follows[:-1])
             self._offer(flat, lengths, group)
-            self._tokens = []
-        if ended:
-            self._tokens = []
+        self._tokens = [] if ended or not len(rest) else [rest]
         self._held = sum(map(len, self._tokens))
 
     def _offer(self, flat: npt.NDArray[Any], lengths: Sequence[int], group: int) -> None:
@@ -317,8 +314,13 @@ class _Blocks:
             counts.density.add(unit)
         counts.embedded.offer(unit.ravel(), [unit.shape[1]] * len(unit), order[chosen])
 
-    def _hash(self, content: bytes) -> None:
-        self._hashes.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))
+    def _hash(self, document: npt.NDArray[Any]) -> None:
+        """Note a document: its size and all of it, or its two ends."""
+        content = np.ascontiguousarray(document).view(np.uint8)
+        digest = hashlib.blake2b(b"%d " % len(content), digest_size=8)
+        for part in (content[:_COMPARED], content[_COMPARED:][-_COMPARED:]):
+            digest.update(part.data)
+        self._hashes.append(int.from_bytes(digest.digest(), "little"))
 
 
 def passages_of(text: str) -> Iterator[str]:
@@ -358,16 +360,13 @@ def _lowest(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.N
     return np.unique(np.concatenate([one, other]))[:SKETCH]
 
 
-def _ends(ids: npt.NDArray[Any]) -> bytes:
-    some = _COMPARED // ids.itemsize
-    return b"%d " % len(ids) + ids[:some].tobytes() + ids[-some:].tobytes()
-
-
 @functools.lru_cache(maxsize=4)
-def _tokenizer(spec: str) -> Tokenizer:
+def tokenizer_of(spec: str) -> Tokenizer:
+    """Return the tokenizer that blocks are counted with: opened once a process, not once a block."""
     return open_tokenizer(spec)
 
 
 @functools.lru_cache(maxsize=4)
-def _embedder(spec: str) -> Embedder:
+def embedder_of(spec: str) -> Embedder:
+    """Return the embedder that blocks are counted with: opened once a process, not once a block."""
     return open_embedder(spec)

@@ -11,6 +11,7 @@ from bimix_tracking.law_fit import LawFit, Outcome
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.validation import Validation
+from bimix_tracking.wording import said
 
 _FEW_SHARES = 3
 _COLLINEAR = 0.95
@@ -39,7 +40,7 @@ class Diagnostic:
     run: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.text}. {self.remedy}"
+        return said("{text}. {remedy}", text=self.text, remedy=self.remedy)
 
 
 def diagnose(
@@ -86,11 +87,13 @@ def _few_shares(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
     for domain in fit.domains:
         shares = np.unique(np.round(obs.mixtures[domain].to_numpy(float), 4))
         if domain in fit.targets and len(shares) < _FEW_SHARES:
-            listing = ", ".join(f"{share:g}" for share in shares)
+            told = {"domain": domain, "count": len(shares), "shares": ", ".join(f"{share:g}" for share in shares)}
             yield Diagnostic(
                 "few shares",
-                f"domain {domain!r} was tried at {len(shares)} proportion{'s' * (len(shares) > 1)} only ({listing})",
-                "Two points lie on any curve: add a run with a third proportion of it",
+                said("domain {domain!r} was tried at {count} proportions only ({shares})", **told)
+                if len(shares) > 1
+                else said("domain {domain!r} was tried at 1 proportion only ({shares})", **told),
+                said("Two points lie on any curve: add a run with a third proportion of it"),
                 domain=domain,
             )
 
@@ -107,9 +110,14 @@ def _collinear(obs: Observations) -> Iterator[Diagnostic]:
                 a, b = obs.domains[varied[i]], obs.domains[varied[j]]
                 yield Diagnostic(
                     "collinear",
-                    f"the proportions of {a!r} and {b!r} move together over the runs (correlation of their logarithms "
-                    f"{correlation[i, j]:.2f})",
-                    "No law can tell which of them did it: add runs that raise one and lower the other",
+                    said(
+                        "the proportions of {one!r} and {other!r} move together over the runs (correlation of their "
+                        "logarithms {correlation:.2f})",
+                        one=a,
+                        other=b,
+                        correlation=correlation[i, j],
+                    ),
+                    said("No law can tell which of them did it: add runs that raise one and lower the other"),
                     domain=a,
                 )
 
@@ -127,17 +135,25 @@ def _outcomes(fit: LawFit) -> Iterator[Diagnostic]:
 
 def _bad_fits(fit: LawFit, validation: Validation | None) -> Iterator[Diagnostic]:
     errors = {d: f.error for d, f in fit.targets.items() if np.isfinite(f.error)}
-    what = "on the runs fitted"
+    what = said("on the runs fitted")
     if validation is not None:
-        errors, what = validation.error, "on mixtures left out"
+        errors, what = validation.error, said("on mixtures left out")
     usual = float(np.median(list(errors.values()))) if errors else 0.0
     for domain, error in errors.items():
         if error > max(_BAD_ERROR, _BAD_FACTOR * usual):
             yield Diagnostic(
                 "bad fit",
-                f"domain {domain!r} is off by {100 * error:.2f} % {what}, the others by {100 * usual:.2f} % (median)",
-                "Look at its curve and its evaluation set: too few tokens, or another law than the others'? Don't let "
-                "it decide: give it a smaller weight",
+                said(
+                    "domain {domain!r} is off by {error:.2f} % {what}, the others by {usual:.2f} % (median)",
+                    domain=domain,
+                    error=100 * error,
+                    what=what,
+                    usual=100 * usual,
+                ),
+                said(
+                    "Look at its curve and its evaluation set: too few tokens, or another law than the others'? Don't "
+                    "let it decide: give it a smaller weight"
+                ),
                 domain=domain,
             )
 
@@ -157,9 +173,15 @@ def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
         if abs(mean - middle) > max(_OUTLIER * spread, _OUTLIER_ERROR):
             yield Diagnostic(
                 "outlier run",
-                f"run {str(run)!r} is {100 * abs(mean - middle):.2f} % {'above' if mean > middle else 'below'} the law "
-                f"over all its domains; the runs' usual spread is {100 * spread:.2f} %",
-                "Was it trained with other settings, resumed, or cut off? If so, set it aside and fit again",
+                said(
+                    "run {run!r} is {off:.2f} % {side} the law over all its domains; the runs' usual spread is "
+                    "{spread:.2f} %",
+                    run=str(run),
+                    off=100 * abs(mean - middle),
+                    side=said("above") if mean > middle else said("below"),
+                    spread=100 * spread,
+                ),
+                said("Was it trained with other settings, resumed, or cut off? If so, set it aside and fit again"),
                 run=str(run),
             )
 
@@ -171,11 +193,19 @@ def _schedules(obs: Observations) -> Iterator[Diagnostic]:
         short = last[last < high / _HORIZON]
         yield Diagnostic(
             "schedules",
-            f"{len(short)} of {len(last)} runs end before the others (at {low:.4g} to {high:.4g} tokens, the first "
-            f"{str(short.index[0])!r})",
-            "If the learning rate decays over a run, losses at the same tokens come from different parts of the "
-            "schedule, and a short run's last ones are lower. Train all runs for the same tokens, or compare only runs "
-            "that end together",
+            said(
+                "{short} of {runs} runs end before the others (at {low:.4g} to {high:.4g} tokens, the first {first!r})",
+                short=len(short),
+                runs=len(last),
+                low=low,
+                high=high,
+                first=str(short.index[0]),
+            ),
+            said(
+                "If the learning rate decays over a run, losses at the same tokens come from different parts of the "
+                "schedule, and a short run's last ones are lower. Train all runs for the same tokens, or compare only "
+                "runs that end together"
+            ),
         )
 
 

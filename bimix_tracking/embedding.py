@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +45,5 @@ def open_embedder(spec: str) -> Embedder:
     sentence-transformers, transformers
     """
     kind, _, argument = spec.partition(":")
-    try:
-        make: Any = named("embedders", kind)
-    except KeyError as error:
-        raise CorpusError(f"no embedder {spec!r}; there are {error.args[0]}") from error
-    opened: Embedder = make(argument)
+    opened: Embedder = named("embedder", kind, CorpusError, f"no embedder {spec!r}")(argument)
     return opened

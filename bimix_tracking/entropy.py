@@ -21,7 +21,7 @@ from bimix_tracking.pair_counts import MEMORY, SHIFT, PairCounts, Run, merge
 _MOST = 1 << 31
 _NARROW = 1 << 16
 _HEADER = struct.Struct("<4sQQ")
-_MAGIC = b"bxE1"
+_MAGIC = b"bxE2"
 
 
 class Entropies(NamedTuple):
@@ -178,11 +178,11 @@ class EntropyCounter:
         return np.stack([upper, lower], axis=1).astype(np.int64), counts
 
     def to_bytes(self) -> bytes:
-        """Return the counts, compressed: the same bytes for the same counts."""
+        """Return the counts, 16 bytes a distinct pair: the same bytes for the same counts."""
         keys, counts = self._pairs.whole()
-        # Differences of sorted keys are small, and compress.
+        # Differences of sorted keys are small: who wants to compress them can.
         table = np.stack([np.diff(keys, prepend=np.uint64(0)).view(np.int64), counts]).astype("<i8")
-        return _HEADER.pack(_MAGIC, self._tokens, len(keys)) + zlib.compress(table.tobytes(), 1)
+        return _HEADER.pack(_MAGIC, self._tokens, len(keys)) + table.tobytes()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> EntropyCounter:
@@ -193,8 +193,8 @@ class EntropyCounter:
         """
         try:
             magic, tokens, length = _HEADER.unpack_from(content)
-            table = np.frombuffer(zlib.decompress(content[_HEADER.size :]), "<i8").reshape(2, length)
-        except (struct.error, zlib.error, ValueError) as error:
+            table = np.frombuffer(content, "<i8", offset=_HEADER.size).reshape(2, length)
+        except (struct.error, ValueError) as error:
             raise CorpusError(f"these are no counts of tokens: {error}") from error
         if magic != _MAGIC:
             raise CorpusError("these are no counts of tokens, or of another version")
@@ -205,7 +205,7 @@ class EntropyCounter:
 
     def to_dict(self) -> dict[str, str]:
         """Return the counts as JSON types, for a checkpoint."""
-        return {"counts": base64.b64encode(self.to_bytes()).decode()}
+        return {"counts": base64.b64encode(zlib.compress(self.to_bytes(), 1)).decode()}
 
     @classmethod
     def from_dict(cls, texts: Mapping[str, str]) -> EntropyCounter:
@@ -215,8 +215,8 @@ class EntropyCounter:
             CorpusError: It is no such thing.
         """
         try:
-            return cls.from_bytes(base64.b64decode(texts["counts"]))
-        except (KeyError, ValueError) as error:
+            return cls.from_bytes(zlib.decompress(base64.b64decode(texts["counts"])))
+        except (KeyError, ValueError, zlib.error) as error:
             raise CorpusError(f"these are no counts of tokens: {error}") from error
 
     def _checked(self, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from typing import Unpack
 
 from bimix_tracking import keys
-from bimix_tracking.entropy_result import CorpusEntropies, Proxy
+from bimix_tracking.entropy_result import PROXIES, CorpusEntropies, HowMixed
 from bimix_tracking.manifest import RunManifest
-from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking import Row, open_tracker
 
-_KEYS = dict(zip(("shannon", "joint", "conditional", "von_neumann"), (*keys.ENTROPIES, keys.VON_NEUMANN), strict=True))
+_KEYS = dict(zip(PROXIES, (*keys.ENTROPIES, keys.VON_NEUMANN), strict=True))
 
 
-def log_entropies(
-    found: CorpusEntropies, tracker: str, mixtures: Mapping[Proxy, Mixture] | None = None, *, sweep: str | None = None
-) -> str:
+def log_entropies(found: CorpusEntropies, tracker: str, *, sweep: str | None = None, **how: Unpack[HowMixed]) -> str:
     """Log entropies as `bimix_entropy_<proxy>/<domain>` and all files under `bimix/`; return the run's id.
 
     Args:
         found: What was measured.
         tracker: URI of a tracker, as `open_tracker` takes it. A run that is open there is adopted.
-        mixtures: By proxy, if not those at equal tokens; that of conditional entropy is the run's mixture.
         sweep: The sweep that the run belongs to.
+        how: As in `CorpusEntropies.mixture`; the mixture by conditional entropy is the run's.
 
     Raises:
         SourceError: The tracker cannot be reached.
         MissingDependencyError: Jinja2 isn't installed, for the page.
     """
-    shown = mixtures or {proxy: found.mixture(proxy) for proxy in found.proxies}
-    files = found.files(shown)
+    files = found.files(**how)
     # The same entropies get the same name: plain files are then written over, not beside.
     name = f"bimix-entropy-{hashlib.sha256(files['entropy.json'].encode()).hexdigest()[:8]}"
     opened = open_tracker(tracker, run_name=name)
@@ -39,7 +35,7 @@ def log_entropies(
     opened.start(
         RunManifest(
             domains=tuple(found.domains),
-            mixture=shown["conditional"],
+            mixture=found.mixture("conditional", **how),
             sweep=sweep,
             role="entropy",
             tokenizer=found.tokenizer,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,15 @@ PROXIES: tuple[Proxy, ...] = get_args(Proxy)
 ESTIMATOR = "grassberger"
 """The least biased on real text, of those that are offered: `tests/benchmarks/README.md`."""
 PAPER_ESTIMATOR = "plug-in"
+
+
+class HowMixed(TypedDict, total=False):
+    """How entropies become proportions: the keyword arguments of `CorpusEntropies.mixture`."""
+
+    compare: Compared
+    estimator: str | None
+    temperature: float
+    available_tokens: Mapping[str, float] | None
 
 
 class Overlap(NamedTuple):
@@ -161,6 +170,10 @@ class CorpusEntropies:
             available_tokens=available_tokens,
         )
 
+    def mixtures(self, **how: Unpack[HowMixed]) -> dict[Proxy, Mixture]:
+        """Return the mixture by each proxy there is; arguments as in `mixture`."""
+        return {proxy: self.mixture(proxy, **how) for proxy in self.proxies}
+
     def proportion_errors(
         self, proxy: Proxy, mixture: Mixture | None = None, *, temperature: float = 1.0
     ) -> dict[str, float]:
@@ -237,16 +250,15 @@ class CorpusEntropies:
             "versions": versions(),
         }
 
-    def mixture_yaml(self, proxy: Proxy, mixture: Mixture | None = None, **how: object) -> str:
-        """Return a candidate for `bimix plan --candidate`: the mixture and where it is from.
+    def mixture_yaml(self, proxy: Proxy, **how: Unpack[HowMixed]) -> str:
+        """Return a candidate for `bimix plan --candidate`: the mixture, where it is from, and how it was asked for.
 
         Args:
             proxy: As in `entropies`.
-            mixture: If not the one at equal tokens.
-            how: What was asked for, to be noted.
+            how: As in `mixture`.
         """
         content = {
-            "mixture": {name: float(share) for name, share in (mixture or self.mixture(proxy)).items()},
+            "mixture": {name: float(share) for name, share in self.mixture(proxy, **how).items()},
             "from": {
                 "entropy": proxy,
                 "tokenizer": self.embedder if proxy == "von_neumann" else self.tokenizer,
@@ -256,52 +268,41 @@ class CorpusEntropies:
         }
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
-    def files(self, mixtures: Mapping[Proxy, Mixture] | None = None, **how: object) -> dict[str, str]:
+    def files(self, **how: Unpack[HowMixed]) -> dict[str, str]:
         """Return what is written, by path: JSON, CSV, a page, a candidate mixture a proxy.
 
         Args:
-            mixtures: If not those at equal tokens.
-            how: What was asked for, to be noted in each candidate.
+            how: As in `mixture`: what the page and the candidates show. JSON and CSV hold both comparisons.
 
         Raises:
             MissingDependencyError: Jinja2 isn't installed.
         """
         from bimix_tracking.report.entropies import render  # noqa: PLC0415  # pages import what they are of
 
-        shown = mixtures or {proxy: self.mixture(proxy) for proxy in self.proxies}
         return {
             "entropy.json": json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False),
             "entropy.csv": self.table().to_csv(index=False),
-            "entropy.html": render(self, shown, temperature=float(str(how.get("temperature") or 1.0))),
-            **{f"mixtures/{proxy}.yaml": self.mixture_yaml(proxy, mixture, **how) for proxy, mixture in shown.items()},
+            "entropy.html": render(self, self.mixtures(**how), temperature=how.get("temperature", 1.0)),
+            **{f"mixtures/{proxy}.yaml": self.mixture_yaml(proxy, **how) for proxy in self.proxies},
         }
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, **how: Unpack[HowMixed]) -> list[Path]:
         """Write `files` into a folder, which is made if it isn't there; return their paths.
 
         Raises:
             CorpusError: It cannot be written.
             MissingDependencyError: Jinja2 isn't installed.
         """
-        return write(self.files(), folder)
-
-
-def write(files: Mapping[str, str], folder: str | Path) -> list[Path]:
-    """Write texts by path into a folder, which is made if it isn't there; return where they are.
-
-    Raises:
-        CorpusError: It cannot be written.
-    """
-    paths = []
-    for name, text in files.items():
-        path = Path(folder) / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise CorpusError(f"cannot write {path}: {error.strerror}") from error
-        paths.append(path)
-    return paths
+        paths = []
+        for name, text in self.files(**how).items():
+            path = Path(folder) / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise CorpusError(f"cannot write {path}: {error.strerror}") from error
+            paths.append(path)
+        return paths
 
 
 def _value(found: DomainEntropies, proxy: Proxy, compare: Compared, estimator: str) -> float:

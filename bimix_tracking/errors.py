@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 
 class BimixError(Exception):
     """Base of all errors raised on purpose; the text names the culprit, the number and the remedy."""
@@ -54,3 +56,7 @@ class MissingDependencyError(BimixError, ImportError):
         super().__init__(f"{package} is not installed. Run: pip install 'bimix-tracking[{extra}]'")
         self.package = package
         self.extra = extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it cross to another process, as the others do: it is made of more than its text."""
+        return functools.partial(type(self), extra=self.extra), (self.package,)

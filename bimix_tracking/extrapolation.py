@@ -12,6 +12,7 @@ from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting import fit_law
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.observations import Observations
+from bimix_tracking.wording import joined, said
 
 _MIN_VOLUMES = 3
 
@@ -46,14 +47,20 @@ class Extrapolation:
 
     def sentences(self) -> str:
         """Return in plain words how far the law can be trusted beyond the tokens it saw."""
-        said = (
-            f"Fitted up to {self.until:.3g} tokens, the law predicts the losses at {self.at:.3g} with an error of "
-            f"{100 * self.mean_error:.2f} % on average; the last loss seen, carried forward, has "
-            f"{100 * self.mean_carried_error:.2f} %."
+        useless = self.mean_error >= self.mean_carried_error
+        return joined(
+            [
+                said(
+                    "Fitted up to {until:.3g} tokens, the law predicts the losses at {at:.3g} with an error of "
+                    "{error:.2f} % on average; the last loss seen, carried forward, has {carried:.2f} %.",
+                    until=self.until,
+                    at=self.at,
+                    error=100 * self.mean_error,
+                    carried=100 * self.mean_carried_error,
+                ),
+                said("Here the law tells nothing about more tokens: don't extrapolate with it.") if useless else "",
+            ]
         )
-        if self.mean_error >= self.mean_carried_error:
-            said += " Here the law tells nothing about more tokens: don't extrapolate with it."
-        return said
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON types."""

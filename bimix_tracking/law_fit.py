@@ -18,6 +18,7 @@ from bimix_tracking.laws import law as find_law
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.points import ZERO_SHARE
 from bimix_tracking.pooling import Note
+from bimix_tracking.wording import said
 
 Array = npt.NDArray[np.float64]
 Levels = tuple[tuple[float, float], ...]
@@ -27,40 +28,40 @@ Levels = tuple[tuple[float, float], ...]
 class Outcome(enum.Enum):
     """How a domain's fit ended; the text is the remedy."""
 
-    CONVERGED = "converged"
-    AT_BOUND = (
+    CONVERGED = said("converged")
+    AT_BOUND = said(
         "a parameter is at its bound: the data don't show where the curve bends. Evaluate earlier and later in "
         "training, over at least a factor of 4 in tokens"
     )
-    NO_FLOOR = (
+    NO_FLOOR = said(
         "the loss still falls like a power of the tokens, with no floor in sight (C = 0). Within the tokens observed "
         "that is fine; far beyond them the predictions are too low. Train a run longer to see the floor"
     )
-    STARTS_DISAGREE = (
+    STARTS_DISAGREE = said(
         "no two starts reached the best fit: its parameters may be chance. Evaluate more often or add mixtures"
     )
-    ALPHA_NOT_POSITIVE = (
+    ALPHA_NOT_POSITIVE = said(
         "the loss doesn't fall when the domain's proportion grows. Add runs with a smaller and a larger "
         "proportion of it; if it stays so, other domains teach it and this law cannot see that"
     )
-    TOO_FEW_CHECKPOINTS = (
+    TOO_FEW_CHECKPOINTS = said(
         "fewer than 3 token counts: no floor can be told from the curve. Predictions hold only within the token counts "
         "observed; evaluate at least 3 times a run"
     )
-    CONSTANT_LOSS = (
+    CONSTANT_LOSS = said(
         "all losses of the domain are one number. Is a stale value logged again and again? Evaluate the domain anew at "
         "every checkpoint"
     )
-    LOSS_RISES = (
+    LOSS_RISES = said(
         "the loss rises along training, which no law of this kind does. Has training diverged, is the domain "
         "forgotten for want of a share, or is something else logged as a loss? Look at such runs and set them aside"
     )
-    NOT_CONVERGED = "the fit didn't converge. Look for runs whose losses jump, and set them aside"
-    SINGLE_MIXTURE = (
+    NOT_CONVERGED = said("the fit didn't converge. Look for runs whose losses jump, and set them aside")
+    SINGLE_MIXTURE = said(
         "the domain's proportion is the same in all runs, so alpha is not identifiable and the effect of the mixture "
         "is unknown. Add at least one run with another proportion of it"
     )
-    TOO_FEW_POINTS = "fewer losses than parameters. Evaluate more often, or add runs"
+    TOO_FEW_POINTS = said("fewer losses than parameters. Evaluate more often, or add runs")
 
     @property
     def usable(self) -> bool:
@@ -75,7 +76,8 @@ class Outcome(enum.Enum):
     @property
     def remedy(self) -> str:
         """What to do about it."""
-        return str(self.value)
+        remedy: str = self.value
+        return remedy
 
 
 @dataclass(frozen=True)

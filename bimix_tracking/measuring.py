@@ -5,20 +5,27 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
 from bimix_tracking.convergence import token_curves, von_neumann_curve
 from bimix_tracking.corpora import find_blocks
 from bimix_tracking.corpora.documents import Block
-from bimix_tracking.counting import DEFAULT_TOKENIZER, SKETCH, DomainCounts, EntropySettings, count_blocks, shared
-from bimix_tracking.embedding import open_embedder
+from bimix_tracking.counting import (
+    DEFAULT_TOKENIZER,
+    SKETCH,
+    DomainCounts,
+    EntropySettings,
+    count_blocks,
+    embedder_of,
+    shared,
+    tokenizer_of,
+)
 from bimix_tracking.entropy_result import CorpusEntropies, DomainEntropies, Overlap
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.estimators import ESTIMATORS
 from bimix_tracking.mixture import check_domains
-from bimix_tracking.tokens import open_tokenizer
 from bimix_tracking.tracking import Progress
 
 Paths = str | Path | Sequence[str | Path]
@@ -61,28 +68,26 @@ def corpus_entropies(
     >>> found.mixture("shannon", estimator="plug-in")
     Mixture({'a': 0.333334, 'b': 0.666666})
     """
-    settings = settings or EntropySettings()
+    settings, progress = settings or EntropySettings(), progress or _quiet
     names = check_domains(corpora)
     blocks = {name: _blocks(name, corpora[name], settings, format) for name in names}
-    counts = (engine or Threads())(blocks, settings, progress or _quiet)
+    counts = (engine or Threads())(blocks, settings, progress)
     _check(counts, blocks)
     text = any(counts[name].text_bytes for name in names)
     tokenizer = settings.tokenizer or (DEFAULT_TOKENIZER if text else None)
     least = min(*(counts[name].sample.elements for name in names), settings.sample_tokens)
-    embedder = open_embedder(settings.embedder) if settings.embedder and text else None
-    passages = min(counts[name].embedded.elements for name in names) // (embedder.dimensions if embedder else 1)
+    embedder = embedder_of(settings.embedder) if settings.embedder and text else None
+    numbers = min(counts[name].embedded.elements for name in names) if embedder else 0
     found = {}
     for number, name in enumerate(names):
-        if progress:
-            progress("comparing domains", number, len(names))
-        found[name] = _domain(counts[name], least, passages, embedder.dimensions if embedder else 0, blocks[name])
-    if progress:
-        progress("comparing domains", len(names), len(names))
+        progress("comparing domains", number, len(names))
+        found[name] = _domain(counts[name], least, numbers, blocks[name])
+    progress("comparing domains", len(names), len(names))
     return CorpusEntropies(
         domains=found,
         tokens=least,
-        passages=passages,
-        tokenizer=open_tokenizer(tokenizer).spec if tokenizer else "token ids as stored",
+        passages=numbers // embedder.dimensions if embedder else 0,
+        tokenizer=tokenizer_of(tokenizer).spec if tokenizer else "token ids as stored",
         embedder=embedder.spec if embedder else None,
         sequence_length=settings.sequence_length,
         seed=settings.seed,
@@ -122,25 +127,29 @@ class Threads:
 
         progress("counting, MB", 0, size // 10**6)
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting = set()
-            tasks = ((name, block) for name, part in blocks.items() for block in part)
+            waiting: set[Future[None]] = set()
             try:
-                for name, block in tasks:
+                for name, block in ((name, block) for name, part in blocks.items() for block in part):
                     # No more results than threads wait to be added: a block's counts take memory.
-                    waiting.add(pool.submit(count, name, block))
                     if len(waiting) > 2 * self.workers:
-                        over, waiting = wait(waiting, return_when="FIRST_COMPLETED")
-                        for future in over:
-                            future.result()
-                over, _ = wait(waiting, return_when=FIRST_EXCEPTION)
-                for future in over:
-                    future.result()
+                        waiting = _result(waiting)
+                    waiting.add(pool.submit(count, name, block))
+                while waiting:
+                    waiting = _result(waiting)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         for total in totals.values():
             total.entropy.unite(self.workers)
         return totals
+
+
+def _result(waiting: set[Future[None]]) -> set[Future[None]]:
+    """Wait for one of them, and return the others; its error is raised."""
+    over, others = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in over:
+        future.result()
+    return others
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -180,10 +189,9 @@ def _check(counts: Mapping[str, DomainCounts], blocks: Mapping[str, Sequence[Blo
         )
 
 
-def _domain(
-    counts: DomainCounts, tokens: int, passages: int, dimensions: int, blocks: Sequence[Block]
-) -> DomainEntropies:
-    vectors = counts.embedded.sequences(passages * dimensions) if dimensions else []
+def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Block]) -> DomainEntropies:
+    """Return what is told of a domain, by samples of so many tokens, and so many numbers of embeddings."""
+    vectors = counts.embedded.sequences(numbers)
     density = counts.density
     return DomainEntropies(
         files=len({block.path for block in blocks}),

@@ -18,6 +18,7 @@ from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
 from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool, summary
 from bimix_tracking.tracking import Progress, RunSource, open_source
+from bimix_tracking.wording import said
 
 ROUNDING_TOLERANCE = 0.01
 """Rows of a table may sum to 1 within this (proportions rounded to three decimals); they are rescaled."""
@@ -122,24 +123,24 @@ class Observations:
         """Read a table with one row a checkpoint, as sweeps are published.
 
         Args:
-                table: One row for each (run, checkpoint).
-                proportions: Domain → column of its proportion (or the columns, if they are named for the domains).
-                losses: Target domain → column of its loss in nats per token (likewise).
-                tokens: Column of the training tokens seen. Any one unit that grows with the data will do.
-                run: Column of the run's name; without it, rows of the same mixture are one run.
-                step: Column of the optimizer step, if there is one.
-                eval_tokens: Target domain → column of the tokens its loss is a mean of.
-                source: A name for the lineage.
+            table: One row for each (run, checkpoint).
+            proportions: Domain → column of its proportion (or the columns, if they are named for the domains).
+            losses: Target domain → column of its loss in nats per token (likewise).
+            tokens: Column of the training tokens seen. Any one unit that grows with the data will do.
+            run: Column of the run's name; without it, rows of the same mixture are one run.
+            step: Column of the optimizer step, if there is one.
+            eval_tokens: Target domain → column of the tokens its loss is a mean of.
+            source: A name for the lineage.
 
         Raises:
-                ObservationsError: A column is missing, a mixture is no mixture, or nothing is left to fit.
+            ObservationsError: A column is missing, a mixture is no mixture, or nothing is left to fit.
 
-            >>> table = pd.DataFrame({"p_a": [0.2, 0.2, 0.8], "p_b": [0.8, 0.8, 0.2], "tokens": [1e6, 2e6, 1e6],
-            ...                       "a": [3.0, 2.9, 2.5], "b": [2.0, 1.9, float("nan")]})
-            >>> shares = {"a": "p_a", "b": "p_b"}
+        >>> table = pd.DataFrame({"p_a": [0.2, 0.2, 0.8], "p_b": [0.8, 0.8, 0.2], "tokens": [1e6, 2e6, 1e6],
+        ...                       "a": [3.0, 2.9, 2.5], "b": [2.0, 1.9, float("nan")]})
+        >>> shares = {"a": "p_a", "b": "p_b"}
         >>> obs = Observations.from_wide(table, proportions=shares, losses=["a", "b"], tokens="tokens")
-            >>> obs.runs, len(obs.losses), str(obs.notes[0])
-            (('mixture-1', 'mixture-2'), 5, "set aside: loss is NaN (run 'mixture-2', domain 'b'; 1×)")
+        >>> obs.runs, len(obs.losses), str(obs.notes[0])
+        (('mixture-1', 'mixture-2'), 5, "set aside: loss is NaN (run 'mixture-2', domain 'b'; 1×)")
         """
         proportion_columns = _as_columns(proportions)
         loss_columns = _as_columns(losses)
@@ -229,20 +230,20 @@ class Observations:
                 counts = table[bad].groupby(["run", "domain"], sort=False).size()
                 for label, count in counts.items():
                     run, domain = cast("tuple[str, str]", label)
-                    notes.append(Note("set aside", reason, int(count), run=run, domain=domain))
+                    notes.append(Note(said("set aside"), reason, int(count), run=run, domain=domain))
                 table = table[~bad]
 
-        set_aside(table["loss"].isna(), "loss is NaN")
+        set_aside(table["loss"].isna(), said("loss is NaN"))
         # Trackers on SQL store ±inf as ±1.797e308.
-        set_aside(table["loss"].abs() > 1e300, "loss is infinite")
-        set_aside(table["loss"] <= 0, "loss is not positive, which a law on log losses cannot use")
+        set_aside(table["loss"].abs() > 1e300, said("loss is infinite"))
+        set_aside(table["loss"] <= 0, said("loss is not positive, which a law on log losses cannot use"))
         set_aside(~np.isfinite(table["tokens"]), "the token count is not finite")
         set_aside(table["tokens"] <= 0, "evaluated before training (0 tokens)")
         point = ["run", "tokens", "domain"]
         set_aside(table.duplicated([*point, "loss"], keep="last"), "the same point twice")
-        set_aside(table.duplicated(point, keep="last"), "an earlier value of a point logged again")
+        set_aside(table.duplicated(point, keep="last"), said("an earlier value of a point logged again"))
         for run in [run for run in mixtures.index if not (table["run"] == run).any()]:
-            notes.append(Note("set aside", "no usable loss is left", 1, run=run))
+            notes.append(Note(said("set aside"), said("no usable loss is left"), 1, run=run))
             mixtures = mixtures.drop(index=run)
         if mixtures.empty:
             raise ObservationsError("no usable loss is left: " + summary(notes))
@@ -341,7 +342,11 @@ def _mixtures_of(shares: pd.DataFrame, names: pd.Series, notes: list[Note]) -> p
     sums = values.sum(axis=1)
     off = np.abs(sums - 1) > SUM_TOLERANCE
     if off.any():
-        notes.append(Note("adjusted", "proportions summed to 1 only after rounding and were rescaled", int(off.sum())))
+        notes.append(
+            Note(
+                said("adjusted"), said("proportions summed to 1 only after rounding and were rescaled"), int(off.sum())
+            )
+        )
     # Rounding of the sum itself is let be: else a table written and read again would be another one.
     result = first.div(np.where(np.abs(sums - 1) < 1e-12, 1.0, sums), axis=0)
     result.index = result.index.astype(str)

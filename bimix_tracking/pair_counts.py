@@ -112,12 +112,11 @@ class PairCounts:
 
     def runs(self) -> Iterator[Run]:
         """Yield all counts in ascending order of pairs, in pieces that hold no pair in common."""
-        self._sort()
-        runs = [*self._runs, *self._spilled]
+        self.unite(1)
         if not self._spilled:
-            self._runs = [merge(runs)] if runs else []
             yield from self._runs
             return
+        runs = [*self._runs, *self._spilled]
         yield from _in_pieces(runs, max(self._memory // (_ENTRY * (1 + _MERGING)), 1 << 12))
 
     def whole(self) -> Run:
@@ -201,10 +200,9 @@ def merge(runs: Sequence[Run], workers: int = 1) -> Run:
     """
     if len(runs) == 1:
         return runs[0]
-    # By ranges of keys: small ones stay near the processor, but threads would wait for each other between them.
+    # By ranges of keys, so small that they stay near the processor.
     longest = max(runs, key=lambda run: len(run.keys)).keys
-    pieces = workers if workers > 1 else 1 + sum(len(run.keys) for run in runs) // _PIECE
-    count = pieces if len(longest) else 1
+    count = 1 + sum(len(run.keys) for run in runs) // _PIECE if len(longest) else 1
     borders = longest[np.arange(1, count) * len(longest) // count] if len(longest) else longest
     places = [[0, *np.searchsorted(run.keys, borders).tolist(), len(run.keys)] for run in runs]
 
@@ -213,11 +211,8 @@ def merge(runs: Sequence[Run], workers: int = 1) -> Run:
         keys, counts = (np.concatenate([run[i][b] for run, b in zip(runs, bounds, strict=True)]) for i in (0, 1))
         return _added(keys, counts)
 
-    if workers == 1:
-        parts = [merged(part) for part in range(count)]
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            parts = list(pool.map(merged, range(count)))
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(merged, range(count)))
     return Run(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any
 
+from bimix_tracking.errors import BimixError
 
-def named(group: str, name: str) -> Any:
-    """Return what an entry point names; the exception tells which names there are.
+
+def named(kind: str, name: str, failing: type[BimixError], said: str = "") -> Any:
+    """Return what an entry point of the group `bimix_tracking.<kind>s` names.
 
     Args:
-        group: Without `bimix_tracking.`: `formats`, `tokenizers` and so on.
+        kind: `format`, `tokenizer`, `tracker` and so on.
         name: The entry point's.
+        failing: The error if there is none of that name.
+        said: How the error begins, if it has more to say than the name.
 
     Raises:
-        KeyError: There is none of that name; its text lists those that there are.
+        BimixError: There is none; lists those that there are.
 
-    >>> named("formats", "clay tablets")
+    >>> named("format", "clay", BimixError)
     Traceback (most recent call last):
-    KeyError: 'datasets, jsonl, megatron, parquet, text, tokens'
+    bimix_tracking.errors.BimixError: no format 'clay'; there are datasets, jsonl, megatron, parquet, text, tokens
     """
-    entries = importlib.metadata.entry_points(group=f"bimix_tracking.{group}")
+    entries = importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")
     found = [entry for entry in entries if entry.name == name]
     if not found:
-        raise KeyError(", ".join(sorted({entry.name for entry in entries})))
+        known = ", ".join(sorted({entry.name for entry in entries}))
+        raise failing(f"{said or f'no {kind} {name!r}'}; there are {known}")
     return found[0].load()

@@ -14,6 +14,7 @@ import numpy as np
 from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
 from bimix_tracking.observations import Observations
 from bimix_tracking.pooling import Note
+from bimix_tracking.wording import said
 
 ZERO_SHARE = 1e-3
 """Default floor of a proportion in a law that is infinite at r = 0."""
@@ -80,7 +81,7 @@ def points_of(obs: Observations, law: Law, *, zero_share: float | None, warmup: 
     """
     targets = [target for target in obs.targets if target in obs.domains or not law.needs_own]
     notes += [
-        Note("set aside", f"{law.name} only has losses of domains of the mixture", 1, domain=target)
+        Note(said("set aside"), said("{law} only has losses of domains of the mixture", law=law.name), 1, domain=target)
         for target in obs.targets
         if target not in targets
     ]
@@ -125,19 +126,23 @@ def _near_zero(points: Points, zero_share: float | None, notes: list[Note]) -> N
     for i, target in enumerate(points.targets):
         runs = len(np.unique(points.run[low[i]]))
         if runs and zero_share is None:
-            notes.append(Note("set aside", "runs with a proportion of (nearly) 0 of the domain", runs, domain=target))
+            notes.append(
+                Note(said("set aside"), said("runs with a proportion of (nearly) 0 of the domain"), runs, domain=target)
+            )
             points.weight[i, low[i]] = 0.0
         elif runs:
-            text = f"proportions below {zero_share:g} counted as {zero_share:g}, where the law is finite"
-            notes.append(Note("adjusted", text, runs, domain=target))
+            text = said("proportions below {least:g} counted as {least:g}, where the law is finite", least=zero_share)
+            notes.append(Note(said("adjusted"), text, runs, domain=target))
 
 
 def _warm_up(points: Points, warmup: float, notes: list[Note]) -> None:
     early = points.log_u <= np.log(max(warmup, 1e-300) / points.scale) + 1e-9
     hit = early[None, :] & (points.weight > 0)
     if hit.any():
-        text = f"losses at up to {warmup:.4g} tokens, still in the warm-up: no power law holds there yet"
-        notes.append(Note("set aside", text, int(hit.any(0).sum())))
+        text = said(
+            "losses at up to {warmup:.4g} tokens, still in the warm-up: no power law holds there yet", warmup=warmup
+        )
+        notes.append(Note(said("set aside"), text, int(hit.any(0).sum())))
         points.weight[hit] = 0.0
 
 
@@ -151,6 +156,11 @@ def _repeated_checkpoints(points: Points, runs: Sequence[str], notes: list[Note]
     hit[:, :-1] &= points.weight[:, 1:] > 0
     if hit.any():
         count = len(np.unique(points.run[hit.any(0)]))
-        text = f"checkpoints within {SAME_CHECKPOINT:.1%} of the next one's tokens, in {count} of {len(runs)} runs"
-        notes.append(Note("set aside", text, int(hit.any(0).sum())))
+        text = said(
+            "checkpoints within {near:.1%} of the next one's tokens, in {count} of {runs} runs",
+            near=SAME_CHECKPOINT,
+            count=count,
+            runs=len(runs),
+        )
+        notes.append(Note(said("set aside"), text, int(hit.any(0).sum())))
         points.weight[hit] = 0.0

@@ -12,6 +12,7 @@ import pandas as pd
 from bimix_tracking import keys
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.manifest import RunRecord
+from bimix_tracking.wording import said
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
@@ -36,7 +37,8 @@ class Note:
         where = ", ".join(
             f"{label} {value!r}" for label, value in (("run", self.run), ("domain", self.domain)) if value is not None
         )
-        return f"{self.action}: {self.reason} ({f'{where}; ' if where else ''}{self.count}×)"
+        where = f"{where}; {self.count}×" if where else f"{self.count}×"
+        return said("{action}: {reason} ({where})", action=self.action, reason=self.reason, where=where)
 
 
 def summary(notes: Sequence[Note], most: int = 5) -> str:
@@ -63,25 +65,26 @@ def pool(
     mixtures: dict[str, dict[str, float]] = {}
     for label, whole in zip(_labels(records), records, strict=True):
         record, later = _before_change(whole)
-        notes += [Note("set aside", reason, count, run=label) for reason, count in record.set_aside.items()]
+        notes += [Note(said("set aside"), reason, count, run=label) for reason, count in record.set_aside.items()]
         of_run = _loss_rows(label, record)
         if record.set_aside and not record.rows:
             continue
         if record.manifest.mixture is None:
-            notes.append(Note("set aside", "the run has no mixture in its manifest", 1, run=label))
+            notes.append(Note(said("set aside"), said("the run has no mixture in its manifest"), 1, run=label))
         elif not of_run:
-            notes.append(Note("set aside", "the run has no evaluation of any domain", 1, run=label))
+            notes.append(Note(said("set aside"), said("the run has no evaluation of any domain"), 1, run=label))
         else:
-            notes += [Note("used, but", reason, count, run=label) for reason, count in record.notes.items()]
+            notes += [Note(said("used, but"), reason, count, run=label) for reason, count in record.notes.items()]
             used[label] = record
             mixtures[label] = dict(record.manifest.mixture)
             rows += of_run
             notes += _drifted(label, record)
             if later:
-                reason = (
-                    f"evaluated after the mixture changed at step {record.manifest.schedule[0][0]}: a law has one a run"
+                reason = said(
+                    "evaluated after the mixture changed at step {step}: a law has one a run",
+                    step=record.manifest.schedule[0][0],
                 )
-                notes.append(Note("set aside", reason, later, run=label))
+                notes.append(Note(said("set aside"), reason, later, run=label))
     shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
     run_ids = {label: record.run_id for label, record in used.items()}
     return notes, mixtures, rows, run_ids, {name: value for name, value in shared.items() if value is not None}
@@ -153,8 +156,12 @@ def _drifted(label: str, record: RunRecord) -> list[Note]:
     off = {d: v for d, v in shares.items() if abs(v - nominal.get(d, 0.0)) > max(DRIFT * nominal.get(d, 0.0), 0.001)}
     return [
         Note(
-            "used as told",
-            f"its share of the tokens was {share:.4g}, the mixture says {nominal.get(d, 0.0):.4g}",
+            said("used as told"),
+            said(
+                "its share of the tokens was {share:.4g}, the mixture says {nominal:.4g}",
+                share=share,
+                nominal=nominal.get(d, 0.0),
+            ),
             1,
             label,
             d,

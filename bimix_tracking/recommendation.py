@@ -24,8 +24,9 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.optimum import AT_BOUND, Problem
 from bimix_tracking.resampling import Replicates
 from bimix_tracking.weights import checked_weights
+from bimix_tracking.wording import said
 
-_TRIED, _HELD = "the proportions tried", "held"
+_TRIED, _HELD = said("the proportions tried"), "held"
 
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
@@ -180,12 +181,18 @@ def recommend(
     weight = checked_weights(weights, fit.targets, fit.domains)
     refuse_unknown_effects(fit, weight)
     box = _with_prior(box, fit, prior, prior_strength)
-    said: list[str] = []
-    problem, holds = _problem(fit, tokens, weight, box, said)
+    doubts: list[str] = []
+    problem, holds = _problem(fit, tokens, weight, box, doubts)
     problem = Problem(fit, tokens, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])
     if agree[0] < agree[1]:
-        said.append(f"{agree[0]} of {agree[1]} searches for the optimum ended at the best one: this law has others")
+        doubts.append(
+            said(
+                "{agree} of {all} searches for the optimum ended at the best one: this law has others",
+                agree=agree[0],
+                all=agree[1],
+            )
+        )
     shares = found.shares[0]
     mixture = _mixture(fit, shares)
     free_problem, _ = _problem(fit, tokens, weight, constrain(fit.domains), [])
@@ -207,8 +214,8 @@ def recommend(
         agree=agree,
         held=holds | edges,
         warnings=(
-            *said,
-            *(f"the reference breaks a constraint: {text}" for text in box.broken_by(reference)),
+            *doubts,
+            *(said("the reference breaks a constraint: {text}", text=text) for text in box.broken_by(reference)),
             *outside(fit, mixture, tokens),
         ),
         constraints=box,
@@ -224,7 +231,7 @@ def recommend(
 
 
 def _problem(
-    fit: LawFit, tokens: float, weight: Mapping[str, float], box: Constraints, said: list[str]
+    fit: LawFit, tokens: float, weight: Mapping[str, float], box: Constraints, doubts: list[str]
 ) -> tuple[Problem, dict[str, str]]:
     """Return what to minimise, within what the law may be asked, and the domains that this holds."""
     counted = {target: w for target, w in weight.items() if target in fit.targets}
@@ -246,9 +253,11 @@ def _problem(
     lower, upper = (np.array(side) for side in zip(*tried, strict=True))
     inside = box.narrowed(lower, upper, _TRIED)
     if inside.lower.sum() > 1 or inside.upper.sum() < 1:
-        said.append(
-            "no mixture meets the constraints within the proportions tried, so the law is used outside them, where it "
-            "wasn't fitted. Add runs that meet the constraints"
+        doubts.append(
+            said(
+                "no mixture meets the constraints within the proportions tried, so the law is used outside them, where "
+                "it wasn't fitted. Add runs that meet the constraints"
+            )
         )
         inside = box
     return Problem(fit, tokens, counted, inside), {}
@@ -261,7 +270,9 @@ def _binding(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str,
     for domain, share, low, high, price in zip(
         box.domains, shares, box.lower, box.upper, 0.01 * problem.prices(shares), strict=True
     ):
-        more = f"0.01 {'more' if price > 0 else 'less'} would win {abs(price):.2g}"
+        more = said("0.01 more would win {price:.2g}", price=abs(price))
+        if not price > 0:
+            more = said("0.01 less would win {price:.2g}", price=abs(price))
         for side, edge, why, wins in (
             ("least", low, box.lower_from, price < 0),
             ("most", high, box.upper_from, price > 0),
@@ -269,12 +280,18 @@ def _binding(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str,
             if abs(share - edge) > AT_BOUND or domain not in why:
                 continue
             if why[domain] == _TRIED:
-                edges[domain] = (
-                    f"is at the {'smallest' if side == 'least' else 'largest'} proportion tried, {share:.4g}: the law "
-                    "would go further, the data don't say that it may. Add a run with a proportion beyond it"
+                which = said("smallest") if side == "least" else said("largest")
+                edges[domain] = said(
+                    "is at the {which} proportion tried, {share:.4g}: the law would go further, the data don't say "
+                    "that it may. Add a run with a proportion beyond it",
+                    which=which,
+                    share=share,
                 )
             elif why[domain] != _HELD and (wins or why[domain] == PINNED):
-                binding[domain] = f"at its {side}, {edge:.4g} ({why[domain]}): {more}"
+                told = {"edge": edge, "why": why[domain], "more": more}
+                binding[domain] = said("at its most, {edge:.4g} ({why}): {more}", **told)
+                if side == "least":
+                    binding[domain] = said("at its least, {edge:.4g} ({why}): {more}", **told)
     return binding, edges
 
 
@@ -307,7 +324,7 @@ def _with_prior(box: Constraints, fit: LawFit, prior: Mixture | None, strength: 
             f"domains {bad} must have a share by their bounds, and the prior mixture has none of them: give them a "
             "small one in the prior"
         )
-    return box.narrowed(np.zeros(len(allowed)), allowed, "the prior mixture has none of it")
+    return box.narrowed(np.zeros(len(allowed)), allowed, said("the prior mixture has none of it"))
 
 
 def _same_domains(mixture: Mixture, fit: LawFit, what: str) -> None:

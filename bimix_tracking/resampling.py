@@ -99,11 +99,32 @@ class Replicates:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         centre = np.log(self.fit.predict(mixtures, tokens).to_numpy(float))
         off = np.log(self.predict(mixtures, tokens)) - centre
-        low, high = np.nanquantile(off, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = _sides(off, level)
         wider = np.array([self.wider(target) for target in self.fit.targets])
         names = list(self.fit.targets)
         lower, upper = (pd.DataFrame(np.exp(centre + wider * v), columns=names) for v in (low, high))
         return lower, upper
+
+    def change(
+        self, mixture: Mixture, reference: Mixture, tokens: float, level: float = 0.9
+    ) -> tuple[pd.Series, pd.Series]:
+        """Return the lower and upper end of the interval of L(mixture) − L(reference) of each target, nats.
+
+        Of the same replicate, so that what both mixtures share cancels; widened as in `interval`.
+
+        Args:
+            mixture: The one.
+            reference: The other.
+            tokens: Data volume s.
+            level: Between 0 and 1.
+        """
+        ours, theirs = self.fit.predict([mixture, reference], tokens).to_numpy(float)
+        drawn = self.predict([mixture, reference], tokens)
+        centre = ours - theirs
+        off = _sides(drawn[:, 0] - drawn[:, 1] - centre, level)
+        wider = np.array([self.wider(target) for target in self.fit.targets])
+        low, high = (pd.Series(centre + wider * side, index=list(self.fit.targets)) for side in off)
+        return low, high
 
     def run_noise(self, weights: Mapping[str, float]) -> float:
         """Return the standard deviation of one run's weighted loss about the law, nats.
@@ -140,6 +161,14 @@ class Replicates:
                 log_loss, jacobian = model.evaluate(at[None], np.array([fit.own(target)], np.intp), inputs)
                 result[told, :, i] = np.exp(log_loss[0] + (theta[told, i] - at) @ jacobian[0].T)
         return result
+
+
+def _sides(off: Array, level: float) -> Array:
+    """Return the two quantiles that hold the middle part of each column; NaN where no replicate could tell."""
+    told = ~np.isnan(off).all(axis=0)
+    sides = np.full((2, *off.shape[1:]), np.nan)
+    sides[:, told] = np.nanquantile(off[:, told], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return sides
 
 
 def bootstrap(

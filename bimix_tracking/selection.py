@@ -17,8 +17,10 @@ from bimix_tracking.laws import BUILT_IN, ENSEMBLE
 from bimix_tracking.observations import Observations
 from bimix_tracking.points import ZERO_SHARE
 from bimix_tracking.stacking import Held, stack, too_demanding
+from bimix_tracking.tracking import Progress
 from bimix_tracking.validation import Validation, cross_validate, of_stack
 from bimix_tracking.warmup import find_warmup
+from bimix_tracking.wording import joined, said
 
 
 @dataclass(frozen=True)
@@ -65,34 +67,44 @@ class Selection:
                 }
             )
         nothing = {"error": np.nan, "above_best": np.nan, "standard_error": np.nan, "rank_correlation": np.nan}
-        unscored = {n: "nothing could be left out" for n in self.fits if n not in self.validations}
-        for name, why in {**unscored, **self.excluded}.items():
+        for name, why in self.notes.items():
             rows.append({"law": name, **nothing, "chosen": name == self.fit.law, "note": why})
-        if self.validation is not None:
-            mean = {"error": self.validation.mean_baseline_error, "note": "mean of the other runs: no law"}
-            rows.append({"law": "mean", **nothing, "chosen": False, **mean})
+            if name == "mean" and self.validation is not None:
+                rows[-1]["error"] = self.validation.mean_baseline_error
         return pd.DataFrame(rows)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is to be said of what has no score, and of the mean of the other runs, which is no law."""
+        unscored = {name: said("nothing could be left out") for name in self.fits if name not in self.validations}
+        mean = {} if self.validation is None else {"mean": said("mean of the other runs: no law")}
+        return {**unscored, **self.excluded, **mean}
 
     def sentences(self) -> str:
         """Return in plain words which law was chosen, why, and against what."""
         if self.validation is None:
-            return f"The law is {self.fit.law}: too few mixtures to leave one out and compare."
+            return said("The law is {law}: too few mixtures to leave one out and compare.", law=self.fit.law)
         others = "; ".join(
             f"{name} {100 * v.mean_error:.2f} %" for name, v in self.validations.items() if name != self.fit.law
         )
-        said = (
-            f"The law is {self.fit.law}: on left-out mixtures it is off by {100 * self.validation.mean_error:.2f} %"
-            + (
-                f" ({others}; mean of the other runs {100 * self.validation.mean_baseline_error:.2f} %)."
-                if others
-                else "."
-            )
-        )
+        law, error = self.fit.law, 100 * self.validation.mean_error
+        sentences = [said("The law is {law}: on left-out mixtures it is off by {error:.2f} %.", law=law, error=error)]
+        if others:
+            sentences = [
+                said(
+                    "The law is {law}: on left-out mixtures it is off by {error:.2f} % ({others}; mean of the other "
+                    "runs {baseline:.2f} %).",
+                    law=law,
+                    error=error,
+                    others=others,
+                    baseline=100 * self.validation.mean_baseline_error,
+                )
+            ]
         if self.noise is not None:
-            said += f" Chance alone, by the repeated mixtures, makes {100 * self.noise:.2f} %."
-        for name, why in self.excluded.items():
-            said += f" {name} was no candidate: {why}."
-        return said
+            chance = 100 * self.noise
+            sentences.append(said("Chance alone, by the repeated mixtures, makes {chance:.2f} %.", chance=chance))
+        sentences += [said("{law} was no candidate: {why}.", law=name, why=why) for name, why in self.excluded.items()]
+        return joined(sentences)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scoreboard as JSON types."""
@@ -111,6 +123,7 @@ def select_law(
     huber_delta: float = 0.01,
     zero_share: float | None = ZERO_SHARE,
     warmup: float | None = None,
+    progress: Progress | None = None,
 ) -> Selection:
     """Fit every law, let each predict left-out mixtures, and choose.
 
@@ -129,6 +142,7 @@ def select_law(
         huber_delta: As in `fit_law`.
         zero_share: As in `fit_law`.
         warmup: As in `fit_law`.
+        progress: Called as ("fitting", laws done, laws in all).
 
     Raises:
         ObservationsError: No law can be fitted.
@@ -156,7 +170,10 @@ def select_law(
     fits: dict[str, LawFit] = {}
     held: dict[str, Held] = {}
     validations: dict[str, Validation] = {}
-    for name in [name for name in singles if name not in excluded]:
+    candidates = [name for name in singles if name not in excluded]
+    for number, name in enumerate(candidates):
+        if progress:
+            progress("fitting", number, len(candidates))
         try:
             fits[name] = fit_law(obs, name, **options)
             held[name] = held_out(obs, fits[name], fold)
@@ -165,11 +182,13 @@ def select_law(
             excluded[name] = str(refused)
             fits.pop(name, None)
             held.pop(name, None)
+    if progress:
+        progress("fitting", len(candidates), len(candidates))
     if ENSEMBLE in laws and len(held) > 1:
         fits[ENSEMBLE] = stack(obs, fits, held)
         validations[ENSEMBLE] = of_stack(held, obs, fold, fits[ENSEMBLE], weights)
     elif ENSEMBLE in laws:
-        excluded[ENSEMBLE] = "there is no second law to stack"
+        excluded[ENSEMBLE] = said("there is no second law to stack")
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
     chosen = _chosen(validations)

@@ -30,6 +30,7 @@ from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.observations import Observations
 from bimix_tracking.points import ZERO_SHARE, Points
 from bimix_tracking.warmup import find_warmup
+from bimix_tracking.wording import said
 
 _CLIP = 3.0
 """Held-out errors beyond this many δ count as that: one wild run must not choose the law."""
@@ -76,7 +77,11 @@ def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[s
     """Return the laws that need more mixtures than the smallest training part has, and the words for it."""
     mixtures = smallest_training(obs, fold)
     return {
-        name: f"it needs {find_law(name).mixtures_needed} mixtures, and with a fold left out there are {mixtures}"
+        name: said(
+            "it needs {needed} mixtures, and with a fold left out there are {left}",
+            needed=find_law(name).mixtures_needed,
+            left=mixtures,
+        )
         for name in laws
         if find_law(name).mixtures_needed > mixtures
     }

@@ -15,7 +15,6 @@ that names a callable taking the URI.
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from bimix_tracking.errors import SourceError
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.plugins import named
 
 if TYPE_CHECKING:
     from bimix_tracking.foreign import ForeignRuns
@@ -238,13 +238,9 @@ def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> M
 
 def _open(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
     scheme, colon, _ = uri.partition(":")
-    entries = importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")
     # mlflow+http:… is the scheme mlflow, which reads the rest itself
-    found = [entry for entry in entries if colon and entry.name == scheme.partition("+")[0]]
-    if not found:
-        known = ", ".join(sorted({entry.name for entry in entries}))
-        raise SourceError(f"{uri!r}: no {kind} for {scheme!r}; there are {known}")
-    return found[0].load()(uri, **options)
+    name = scheme.partition("+")[0] if colon else ""
+    return named(kind, name, SourceError, f"{uri!r}: no {kind} for {scheme!r}")(uri, **options)
 
 
 def without_credentials(text: str) -> str:

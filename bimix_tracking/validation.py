@@ -18,6 +18,7 @@ from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.observations import Observations
 from bimix_tracking.points import Points, mixture_codes
 from bimix_tracking.stacking import Held, combine, common_levels, stack_weights
+from bimix_tracking.wording import joined, said
 
 _MIN_RANKED = 4
 _BASELINE_GRID = 256
@@ -82,26 +83,33 @@ class Validation:
 
         It asks what R² along training hides: are good mixtures told from bad ones? NaN below four runs.
         """
-        sums = self._last_sums()
+        sums = self.last_sums()
         if len(sums) < _MIN_RANKED:
             return float("nan")
         return float(spearmanr(sums["observed"], sums["predicted"]).statistic)
 
     def sentences(self) -> str:
         """Return in plain words how far the law can be trusted on mixtures it has not seen."""
-        rank, ranked = self.rank_correlation, len(self._last_sums())
-        said = (
-            f"On mixtures it has not seen ({self.folds} folds), the law is off by {100 * self.mean_error:.2f} % on "
-            f"average; the mean of the other runs, with no law at all, by {100 * self.mean_baseline_error:.2f} %. "
+        rank, ranked = self.rank_correlation, len(self.last_sums())
+        off = said(
+            "On mixtures it has not seen ({folds} folds), the law is off by {error:.2f} % on average; the mean of the "
+            "other runs, with no law at all, by {baseline:.2f} %.",
+            folds=self.folds,
+            error=100 * self.mean_error,
+            baseline=100 * self.mean_baseline_error,
         )
-        if self.mean_error >= self.mean_baseline_error:
-            said += "The law tells nothing about the mixture here: don't act on its recommendation. "
+        useless = said("The law tells nothing about the mixture here: don't act on its recommendation.")
+        ranking = said(
+            "Of {runs} runs it ranks the summed final losses with a correlation of {rank:.2f} (1: the right order; 0: "
+            "chance).",
+            runs=ranked,
+            rank=rank,
+        )
         if np.isnan(rank):
-            return said + f"Too few runs can be ranked ({ranked}) to say whether it tells good mixtures from bad ones."
-        return said + (
-            f"Of {ranked} runs it ranks the summed final losses with a correlation of {rank:.2f} "
-            "(1: the right order; 0: chance)."
-        )
+            ranking = said(
+                "Too few runs can be ranked ({runs}) to say whether it tells good mixtures from bad ones.", runs=ranked
+            )
+        return joined([off, useless if self.mean_error >= self.mean_baseline_error else "", ranking])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON types."""
@@ -114,7 +122,7 @@ class Validation:
             "mean_baseline_error": self.mean_baseline_error,
             "baseline": "mean log loss of the other runs at that token count",
             "rank_correlation": None if np.isnan(rank) else rank,
-            "ranked_runs": len(self._last_sums()),
+            "ranked_runs": len(self.last_sums()),
             "error": self.error,
             "baseline_error": self.baseline_error,
             "predictions": self.predictions.to_dict("records"),
@@ -124,7 +132,8 @@ class Validation:
         off = (self.predictions[column] / self.predictions["observed"] - 1).abs()
         return {str(d): float(v) for d, v in off.groupby(self.predictions["domain"], sort=False).mean().items()}
 
-    def _last_sums(self) -> pd.DataFrame:
+    def last_sums(self) -> pd.DataFrame:
+        """Return each run's weighted sum at its last checkpoint, columns observed and predicted; only whole runs."""
         counted = {domain: weight for domain, weight in self.weights.items() if weight > 0}
         table = self.predictions[self.predictions["domain"].isin(list(counted))]
         last = table[table["tokens"] == table.groupby("run")["tokens"].transform("max")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from bimix_tracking.errors import CorpusError
 _ONE = 1 << 30
 """What 1 is in the sums: whole numbers add to the same in any order, and 2³³ vectors stay within 63 bits."""
 _HEADER = struct.Struct("<4sQQ")
-_MAGIC = b"bxV1"
+_MAGIC = b"bxV2"
 
 
 class DensityMatrix:
@@ -84,7 +83,7 @@ class DensityMatrix:
     def to_bytes(self) -> bytes:
         """Return the sums: the same bytes for the same sums."""
         content = self._sums[np.tril_indices(len(self._sums))].astype("<i8").tobytes()
-        return _HEADER.pack(_MAGIC, self._count, len(self._sums)) + zlib.compress(content, 1)
+        return _HEADER.pack(_MAGIC, self._count, len(self._sums)) + content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> DensityMatrix:
@@ -99,8 +98,8 @@ class DensityMatrix:
                 raise CorpusError("these are no sums of embeddings, or of another version")
             matrix = cls(dimensions)
             lower = np.tril_indices(dimensions)
-            matrix._sums[lower] = np.frombuffer(zlib.decompress(content[_HEADER.size :]), "<i8")
-        except (struct.error, zlib.error, ValueError, MemoryError) as error:
+            matrix._sums[lower] = np.frombuffer(content, "<i8", offset=_HEADER.size)
+        except (struct.error, ValueError, MemoryError) as error:
             raise CorpusError(f"these are no sums of embeddings: {error}") from error
         matrix._sums.T[lower] = matrix._sums[lower]
         matrix._count = count

@@ -1,32 +1,67 @@
-"""`bimix …`: thin; every command is a few calls of the public API, and a room of its own.
-
-Exit codes: 0 done; 1 a bug of ours; 2 wrong usage; 3 data that cannot be used; 4 a source that cannot be read or
-written; 5 a fit from which nothing can be recommended; 6 an optional dependency is missing.
-"""
+"""`bimix …`: thin; every command is a few calls of the public API, and a room of its own."""
 
 from __future__ import annotations
+
+from typing import Annotated, NoReturn
 
 import typer
 
 from bimix_tracking.cli.analyze import analyze, pull
+from bimix_tracking.cli.console import Manner, manner
+from bimix_tracking.cli.ending import mannered, run_app
 from bimix_tracking.cli.entropy import entropy
 from bimix_tracking.cli.export import export
 from bimix_tracking.cli.plan import plan
 from bimix_tracking.cli.replay import replay
+from bimix_tracking.cli.teaching import TeachingCommand, help_of
 from bimix_tracking.cli.verify import verify
 from bimix_tracking.cli.watch import watch
 
-app = typer.Typer(
-    help="Fit a mixture law to a sweep's losses by domain, and recommend the data mixture to pretrain on.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for command in (plan, entropy, analyze, pull, verify, export, replay, watch):
-    app.command()(command)
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+for command in (plan, entropy, analyze, watch, export, verify, pull, replay):
+    app.command(cls=TeachingCommand)(mannered(command))
 
 
-def main() -> None:
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version  # noqa: PLC0415  # --help must not wait for it
+
+        typer.echo(f"bimix {version('bimix-tracking')}")
+        raise typer.Exit
+
+
+def _manners(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="BIMIX_DEBUG", help="Show the traceback of an error too.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, and no list of what was set aside.")] = False,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    r"""Tell which data mixture to pretrain on, from the losses by domain of a sweep of proxy runs.
+
+    \b
+    The order of the day:
+      bimix plan code web books --runs 12 --tokens 1e9 --out plan
+      … train them, with a callback of bimix_integrations.trainers …
+      bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
+      bimix export analysis/mixture.yaml --format megatron
+      bimix verify mlflow:my-sweep big-run --analysis analysis
+
+    \b
+    Exit codes:
+      0  done                          4  what cannot be read or written
+      1  a bug of ours                 5  no mixture can be recommended
+      2  wrong usage                   6  an optional dependency is missing
+      3  data that cannot be used    130  interrupted
+
+    Progress and what was set aside go to standard error. NO_COLOR turns colours off.
+    """
+    manner.set(Manner(debug, quiet))
+
+
+app.callback(help=help_of(_manners))(_manners)
+
+
+def main() -> NoReturn:
     """Run the command line."""
-    app()
+    run_app(app)

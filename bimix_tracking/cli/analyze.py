@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bimix_tracking.cli.console import errors_as_exit_codes, number, print_notes, progress_shown
+from bimix_tracking.cli.console import (
+    answer,
+    number,
+    print_notes,
+    print_table,
+    progress_shown,
+    say,
+    talk,
+)
 from bimix_tracking.cli.question import asks, question
-from bimix_tracking.cli.source import Filter, Mixtures, Source, Unfinished, opened
+from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, Source, Unfinished, opened
+from bimix_tracking.cli.teaching import OUTPUT, READING, among
 from bimix_tracking.errors import BimixError, SourceError
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis_result import Analysis
 
+_COLUMNS: Mapping[str, Literal["left", "right"]] = {
+    "domain": "left",
+    "recommended": "right",
+    "interval, %": "right",
+    "nearly as good, %": "right",
+    "reference": "right",
+    "tried, %": "right",
+    "predicted loss": "right",
+    "on reference": "right",
+    "held-out error": "right",
+    "fit": "left",
+}
+
 
 @asks
 def analyze(
     source: Source,
-    tokens: Annotated[str, typer.Option(help="Training tokens of the run that will use the mixture, such as 100e9.")],
+    tokens: Annotated[str, typer.Option(help=TOKENS_HELP)],
     asked: dict[str, Any],
-    out: Annotated[Path | None, typer.Option(help="Write the artifacts into this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the artifacts into this folder.", rich_help_panel=OUTPUT)
+    ] = None,
     write_back: Annotated[
-        bool, typer.Option("--write-back", help="Write the analysis into the source, as a run of its own.")
+        bool,
+        typer.Option(
+            "--write-back", help="Write the analysis into the source, as a run of its own.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     nest: Annotated[
-        bool, typer.Option("--nest", help="With --write-back: show the runs under the analysis, where the tracker can.")
+        bool,
+        typer.Option(
+            "--nest",
+            help="With --write-back: show the runs under the analysis, where the tracker can.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     filter_: Filter = None,
     unfinished: Unfinished = False,
@@ -35,19 +67,30 @@ def analyze(
     group_by: Annotated[
         str | None,
         typer.Option(
-            help="Analyse runs apart that differ in domains, tokenizer, eval_set, model_size, batch_tokens or sweep."
+            help="Analyse runs apart that differ in domains, tokenizer, eval_set, model_size, batch_tokens or sweep.",
+            autocompletion=among("domains", "tokenizer", "eval_set", "model_size", "batch_tokens", "sweep"),
+            rich_help_panel=READING,
         ),
     ] = None,
-    wait: Annotated[int | None, typer.Option(min=1, help="First wait for so many finished training runs.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0, help="With --wait: give up after so many seconds.")] = None,
+    wait: Annotated[
+        int | None,
+        typer.Option(min=1, help="First wait for so many finished training runs.", rich_help_panel=READING),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --wait: give up after so many seconds.", rich_help_panel=READING),
+    ] = None,
 ) -> None:
-    """Read a sweep, fit the laws, recommend a mixture.
+    r"""Read a sweep, fit the laws, recommend a mixture.
 
-    Example: bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
-
-    When the sweep is done: bimix analyze mlflow:my-sweep --tokens 100e9 --wait 12 --timeout 86400 --write-back
-
-    With finite data: bimix analyze mlflow:my-sweep --tokens 100e9 --available code=5e9 --available web=200e9
+    \b
+    Examples:
+      bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
+      # with finite data, and against the mixture in use
+      bimix analyze csv:sweep.csv --tokens 100e9 --reference current.yaml \
+        --available code=5e9 --available web=200e9 --max-epochs 2
+      # when the sweep is done
+      bimix analyze mlflow:my-sweep --tokens 100e9 --wait 12 --timeout 86400
     """
     from bimix_tracking.analysis import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.groups import analyze_groups  # noqa: PLC0415  # likewise
@@ -56,81 +99,99 @@ def analyze(
     target = number(tokens, "--tokens")
     if timeout is not None and wait is None:
         raise typer.BadParameter("it is how long --wait waits", param_hint="--timeout")
-    with errors_as_exit_codes():
-        with progress_shown() as progress:
-            reading = opened(source, filter_, unfinished, mixtures)
-            if wait is not None:
-                from bimix_tracking.waiting import wait_for  # noqa: PLC0415  # only then
+    with progress_shown() as progress:
+        reading = opened(source, filter_, unfinished, mixtures)
+        if wait is not None:
+            from bimix_tracking.waiting import wait_for  # noqa: PLC0415  # only then
 
-                wait_for(reading, wait, timeout=timeout, progress=progress)
-            left = {"out": out, "write_back": write_back, "nest": nest, "progress": progress}
-            options = question(**asked) | left
-            if group_by is None:
-                results: dict[str, Analysis | BimixError] = {"": run(reading, target, **options)}
-            else:
-                results = analyze_groups(reading, target, by=group_by, **options)
-        for group, found in results.items():
-            if group_by is not None:
-                typer.echo(f"\n{group_by} {group}")
-            if isinstance(found, BimixError):
-                typer.echo(f"error: {found}", err=True)
-                continue
-            _print_analysis(found)
-            if out is not None:
-                typer.echo(f"\nArtifacts: {out if group_by is None else out / slug(group)}")
-            if found.location is not None:
-                typer.echo(f"Written back: {found.location}")
-        failed = [found for found in results.values() if isinstance(found, BimixError)]
-        if len(failed) == len(results):
-            raise failed[0]
+            wait_for(reading, wait, timeout=timeout, progress=progress)
+        left = {"out": out, "write_back": write_back, "nest": nest, "progress": progress}
+        options = question(**asked) | left
+        if group_by is None:
+            results: dict[str, Analysis | BimixError] = {"": run(reading, target, **options)}
+        else:
+            results = analyze_groups(reading, target, by=group_by, **options)
+    for group, found in results.items():
+        if group_by is not None:
+            say(f"\n{group_by} {group}")
+        if isinstance(found, BimixError):
+            typer.echo(f"error: {found}", err=True)
+            continue
+        _print_analysis(found)
+        if out is not None:
+            say(f"\nArtifacts: {out if group_by is None else out / slug(group)}")
+        if found.location is not None:
+            say(f"Written back: {found.location}")
+    failed = [found for found in results.values() if isinstance(found, BimixError)]
+    if len(failed) == len(results):
+        raise failed[0]
+    folders = {group: None if out is None else out if group_by is None else out / slug(group) for group in results}
+    told = {group: _told(found, folders[group]) for group, found in results.items()}
+    answer(told[""] if group_by is None else {"by": group_by, "groups": told})
 
 
 def pull(
     source: Source,
-    output: Annotated[Path, typer.Option("-o", "--output", help="CSV file; `csv:FILE` reads it back.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="CSV file; `csv:FILE` reads it back.", rich_help_panel=OUTPUT)
+    ],
     filter_: Filter = None,
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
 ) -> None:
-    """Pull every finished training run of a source into one table.
+    r"""Pull every finished training run of a source into one table.
 
-    Example: bimix pull mlflow:my-sweep -o sweep.csv
+    \b
+    Examples:
+      bimix pull mlflow:my-sweep -o sweep.csv
+      bimix pull wandb:team/old-sweep --mixtures mixtures.yaml -o sweep.csv
     """
     from bimix_tracking.observations import Observations  # noqa: PLC0415  # --help must not wait for pandas
 
-    with errors_as_exit_codes():
-        with progress_shown() as progress:
-            obs = Observations.from_source(opened(source, filter_, unfinished, mixtures), progress=progress)
-        try:
-            obs.to_csv(output)
-        except OSError as error:
-            raise SourceError(f"cannot write {output}: {error}") from error
-        print_notes(obs.notes)
-        typer.echo(f"{output}: {len(obs.runs)} runs, {len(obs.targets)} domains, {len(obs.losses)} losses")
+    with progress_shown() as progress:
+        obs = Observations.from_source(opened(source, filter_, unfinished, mixtures), progress=progress)
+    try:
+        obs.to_csv(output)
+    except OSError as error:
+        raise SourceError(f"cannot write {output}: {error}") from error
+    print_notes(obs.notes)
+    say(f"{output}: {len(obs.runs)} runs, {len(obs.targets)} domains, {len(obs.losses)} losses")
+    counts = {"runs": len(obs.runs), "domains": list(obs.targets), "losses": len(obs.losses)}
+    answer({"file": output, **counts, "notes": [str(note) for note in obs.notes]})
+
+
+def _told(found: Analysis | BimixError, folder: Path | None) -> dict[str, Any]:
+    if isinstance(found, BimixError):
+        return {"error": {"kind": type(found).__name__, "message": str(found)}}
+    checks = None if found.validation is None else found.validation.to_dict()
+    return found.decision() | {
+        "law": found.fit.law,
+        "runs": len(found.observations.runs),
+        "data_hash": found.fit.data_hash,
+        "held_out": None if checks is None else {n: v for n, v in checks.items() if n != "predictions"},
+        "selection": None if found.selection is None else found.selection.to_dict(),
+        "diagnostics": [vars(one) for one in found.diagnostics],
+        "notes": [str(note) for note in found.fit.notes],
+        "artifacts": folder,
+        "written_back": found.location,
+    }
 
 
 def _print_analysis(found: Analysis) -> None:
-    from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
 
     from bimix_tracking.report.content import page  # noqa: PLC0415  # nor for SciPy
 
     print_notes(found.fit.notes)
     rec, fit, unseen = found.recommendation, found.fit, found.validation
-    # In a log file there is no width to fit: a table that wraps there cannot be read.
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = talk()
     said = page(found)
     console.print(escape(said.answer), soft_wrap=True, style="bold")
-    table = Table(title=f"Mixture for {rec.tokens:.4g} tokens, from {len(found.observations.runs)} runs")
-    table.add_column("domain")
-    columns = ("recommended", "interval, %", "nearly as good, %", "reference", "tried, %")
-    for name in (*columns, "predicted loss", "on reference", "held-out error", "fit"):
-        table.add_column(name, justify="left" if name == "fit" else "right")
+    rows = []
     for row, domain in zip(said.shares, fit.domains, strict=True):
         fitted = fit.targets.get(domain)
-        table.add_row(
-            escape(domain),
+        cells = (
+            domain,
             f"{rec.mixture[domain]:.4f}",
             row.interval.removesuffix(" %"),
             row.extent.removesuffix(" %"),
@@ -141,7 +202,9 @@ def _print_analysis(found: Analysis) -> None:
             f"{100 * unseen.error[domain]:.2f} %" if unseen and domain in unseen.error else "–",
             fitted.outcome.name.lower().replace("_", " ") if fitted else "no losses",
         )
-    console.print(table)
+        rows.append(cells)
+    title = f"Mixture for {rec.tokens:.4g} tokens, from {len(found.observations.runs)} runs"
+    print_table(title, _COLUMNS, rows, "fit|held-out error|on reference|nearly as good, %|tried, %|predicted loss")
     for text in (said.gain, said.sure, said.free, said.worth, said.noise, *said.constraints):
         if text:
             console.print(escape(text), soft_wrap=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from bimix_tracking.cli.console import errors_as_exit_codes, named_numbers, progress_shown
+from bimix_tracking.cli.console import answer, named_numbers, progress_shown, say, talk
+from bimix_tracking.cli.teaching import AIM, METHOD, OUTPUT, READING, among, trackers
+from bimix_tracking.cli.teaching import corpora as corpora_formats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,131 +33,203 @@ def entropy(
         str | None,
         typer.Option(
             help="bytes, a tokenizer.json, or tokenizers:FILE, transformers:FOLDER; bytes if not given. "
-            "Of token ids: the tokenizer they are of, to check them against its vocabulary."
+            "Of token ids: the tokenizer they are of, to check them against its vocabulary.",
+            rich_help_panel=READING,
         ),
     ] = None,
     vocabulary: Annotated[
-        int | None, typer.Option(min=1, help="Of token ids without a tokenizer: how many there are.")
+        int | None,
+        typer.Option(min=1, help="Of token ids without a tokenizer: how many there are.", rich_help_panel=READING),
     ] = None,
     embedder: Annotated[
         str,
         typer.Option(
             help="For von Neumann entropy: hashing (of character strings, no download), model2vec:FOLDER, "
-            "sentence-transformers:FOLDER, fasttext:FILE, transformers:FOLDER (hidden states); none for none."
+            "sentence-transformers:FOLDER, fasttext:FILE, transformers:FOLDER (hidden states); none for none.",
+            rich_help_panel=METHOD,
         ),
     ] = "hashing",
     embed_all: Annotated[
-        bool, typer.Option("--embed-all", help="Embed every passage of 2,000 characters, not a sample.")
+        bool,
+        typer.Option(
+            "--embed-all", help="Embed every passage of 2,000 characters, not a sample.", rich_help_panel=METHOD
+        ),
     ] = False,
     format_: Annotated[
         str | None,
         typer.Option(
-            "--format", help="text, jsonl, parquet, datasets, megatron or tokens, where file names don't tell."
+            "--format",
+            help="text, jsonl, parquet, datasets, megatron or tokens, where file names don't tell.",
+            autocompletion=corpora_formats,
+            rich_help_panel=READING,
         ),
     ] = None,
-    text_field: Annotated[str, typer.Option(help="Field or column that holds the text, or the token ids.")] = "text",
-    encoding: Annotated[str, typer.Option(help="Of text and JSONL files.")] = "utf-8",
+    text_field: Annotated[
+        str, typer.Option(help="Field or column that holds the text, or the token ids.", rich_help_panel=READING)
+    ] = "text",
+    encoding: Annotated[str, typer.Option(help="Of text and JSONL files.", rich_help_panel=READING)] = "utf-8",
     token_dtype: Annotated[
-        str | None, typer.Option(help="Of raw token ids in .bin files, such as uint16; .npy and Megatron files say it.")
+        str | None,
+        typer.Option(
+            help="Of raw token ids in .bin files, such as uint16; .npy and Megatron files say it.",
+            rich_help_panel=READING,
+        ),
     ] = None,
     sequence_length: Annotated[
         int,
         typer.Option(
-            min=0, help="Tokens of the sequences that documents are packed into; 0: pairs don't cross documents."
+            min=0,
+            help="Tokens of the sequences that documents are packed into; 0: pairs don't cross documents.",
+            rich_help_panel=READING,
         ),
     ] = 1024,
     compare: Annotated[
         str,
         typer.Option(
-            help="equal: by samples of equally many tokens, corrected for their size. all: by all, as in the paper."
+            help="equal: by samples of equally many tokens, corrected for their size. all: by all, as in the paper.",
+            autocompletion=among("equal", "all"),
+            rich_help_panel=AIM,
         ),
     ] = "equal",
     estimator: Annotated[
         str | None,
         typer.Option(
-            help="plug-in, miller-madow, chao-shen or grassberger; by default grassberger for equal, plug-in for all."
+            help="plug-in, miller-madow, chao-shen or grassberger; by default grassberger for equal, plug-in for all.",
+            autocompletion=among("plug-in", "miller-madow", "chao-shen", "grassberger"),
+            rich_help_panel=AIM,
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Of the mixtures: above 1 flatter, below 1 sharper.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(help="Of the mixtures: above 1 flatter, below 1 sharper.", rich_help_panel=AIM)
+    ] = 1.0,
     available: Annotated[
         list[str] | None,
-        typer.Option(help="Weigh a domain's exp(H) by the tokens it has, as DOMAIN=TOKENS. Repeatable."),
+        typer.Option(
+            metavar="DOMAIN=TOKENS",
+            help="Weigh a domain's exp(H) by the tokens it has. Repeatable.",
+            rich_help_panel=AIM,
+        ),
     ] = None,
-    by_size: Annotated[bool, typer.Option("--by-size", help="Weigh each by the tokens counted here.")] = False,
-    sample_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a domain that domains are compared by.")] = 1
-    << 22,
+    by_size: Annotated[
+        bool, typer.Option("--by-size", help="Weigh each by the tokens counted here.", rich_help_panel=AIM)
+    ] = False,
+    sample_tokens: Annotated[
+        int,
+        typer.Option(min=1, help="Most tokens of a domain that domains are compared by.", rich_help_panel=METHOD),
+    ] = 1 << 22,
     sample_passages: Annotated[
-        int, typer.Option(min=2, help="Most passages of a domain that are embedded and compared.")
+        int,
+        typer.Option(min=2, help="Most passages of a domain that are embedded and compared.", rich_help_panel=METHOD),
     ] = 1 << 13,
     memory: Annotated[
-        float, typer.Option(min=0.01, help="GB that counts may take in memory; more go to temporary files.")
+        float,
+        typer.Option(
+            min=0.01, help="GB that counts may take in memory; more go to temporary files.", rich_help_panel=METHOD
+        ),
     ] = 1.0,
-    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.", rich_help_panel=METHOD)] = 1,
     ray: Annotated[
         str | None,
-        typer.Option(help="Count on a Ray cluster: its address, or `local`. Files must be where its workers see them."),
+        typer.Option(
+            help="Count on a Ray cluster: its address, or `local`. Files must be where its workers see them.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, count and name it.")
+        bool,
+        typer.Option("--skip-bad", help="Leave out what cannot be read, count and name it.", rich_help_panel=READING),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.", rich_help_panel=METHOD)] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write entropy.json, entropy.csv, entropy.html and mixtures/PROXY.yaml into this folder."),
+        typer.Option(
+            help="Write entropy.json, entropy.csv, entropy.html and mixtures/PROXY.yaml into this folder.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     tracker: Annotated[
-        str | None, typer.Option(help="Log all of it there as a run of its own, such as mlflow:my-sweep.")
+        str | None,
+        typer.Option(
+            help="Log all of it there as a run of its own, such as mlflow:my-sweep.",
+            autocompletion=trackers,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
 ) -> None:
-    """Measure the entropy of each domain's text, and print the mixtures that follow without any training.
+    r"""Measure the entropy of domains' text: mixtures without training.
 
-    Example: bimix entropy code=data/code web=data/web.jsonl.zst --tokenizer tokenizer.json --out entropy
-
-    Then as runs of a pilot: bimix plan code web --candidate entropy/mixtures/conditional.yaml
+    \b
+    Examples:
+      bimix entropy code=data/code web=data/web.jsonl.zst \
+        --tokenizer tokenizer.json --out entropy
+      # of token ids, four threads
+      bimix entropy code=code.npy web=web.npy --vocabulary 50257 --workers 4
+      # then as runs of a pilot
+      bimix plan code web --candidate entropy/mixtures/conditional.yaml
     """
     paths = _paths(corpora)
     weights = named_numbers(available or [], "--available")
     if weights and by_size:
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
-    with errors_as_exit_codes():
-        from bimix_tracking.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
-        from bimix_tracking.counting import EntropySettings  # noqa: PLC0415
-        from bimix_tracking.measuring import corpus_entropies  # noqa: PLC0415
+    _sensible(compare, estimator, temperature, weights)
+    from bimix_tracking.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.counting import EntropySettings  # noqa: PLC0415  # likewise
+    from bimix_tracking.measuring import corpus_entropies  # noqa: PLC0415  # likewise
 
-        settings = EntropySettings(
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            embedder=None if embedder == "none" else embedder,
-            embed_all=embed_all,
-            sequence_length=sequence_length,
-            sample_tokens=sample_tokens,
-            sample_passages=sample_passages,
-            seed=seed,
-            memory=int(memory * 1e9),
-            reading=Reading(text_field, encoding, token_dtype, skip_bad=skip_bad),
+    settings = EntropySettings(
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        embedder=None if embedder == "none" else embedder,
+        embed_all=embed_all,
+        sequence_length=sequence_length,
+        sample_tokens=sample_tokens,
+        sample_passages=sample_passages,
+        seed=seed,
+        memory=int(memory * 1e9),
+        reading=Reading(text_field, encoding, token_dtype, skip_bad=skip_bad),
+    )
+    with progress_shown() as progress:
+        found = corpus_entropies(paths, settings, format=format_, engine=_engine(ray, workers), progress=progress)
+    counted = {name: float(domain.tokens) for name, domain in found.domains.items()}
+    how: dict[str, Any] = {
+        "compare": compare,
+        "estimator": estimator,
+        "temperature": temperature,
+        "available_tokens": counted if by_size else weights,
+    }
+    _print(found, found.mixtures(**how))
+    if out is not None:
+        found.save(out, **how)
+        say(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
+    run = None
+    if tracker is not None:
+        from bimix_tracking.entropy_log import log_entropies  # noqa: PLC0415  # likewise
+        from bimix_tracking.tracking import without_credentials  # noqa: PLC0415  # likewise
+
+        run = log_entropies(found, tracker, **how)
+        say(f"Logged to {without_credentials(tracker)}, run {run}")
+    shown = {"mixtures": {proxy: dict(mixture) for proxy, mixture in found.mixtures(**how).items()}}
+    answer(found.to_dict() | shown | {"artifacts": out, "run": run})
+
+
+def _sensible(compare: str, estimator: str | None, temperature: float, weights: Mapping[str, float] | None) -> None:
+    """Refuse now what would be refused when all is counted, which may be hours later."""
+    from bimix_tracking.entropy_result import Compared  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
+
+    if compare not in get_args(Compared):
+        raise typer.BadParameter(f"domains are compared equal or all, not {compare!r}", param_hint="--compare")
+    if estimator is not None and estimator not in ESTIMATORS:
+        raise typer.BadParameter(
+            f"there is no estimator {estimator!r}; there are {', '.join(ESTIMATORS)}", param_hint="--estimator"
         )
-        with progress_shown() as progress:
-            found = corpus_entropies(paths, settings, format=format_, engine=_engine(ray, workers), progress=progress)
-        counted = {name: float(domain.tokens) for name, domain in found.domains.items()}
-        how: dict[str, Any] = {
-            "compare": compare,
-            "estimator": estimator,
-            "temperature": temperature,
-            "available_tokens": counted if by_size else weights,
-        }
-        mixtures = {proxy: found.mixture(proxy, **how) for proxy in found.proxies}
-        _print(found, mixtures)
-        if out is not None:
-            from bimix_tracking.entropy_result import write  # noqa: PLC0415
-
-            write(found.files(mixtures, **how), out)
-            typer.echo(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
-        if tracker is not None:
-            from bimix_tracking.entropy_log import log_entropies  # noqa: PLC0415
-            from bimix_tracking.tracking import without_credentials  # noqa: PLC0415
-
-            run = log_entropies(found, tracker, mixtures)
-            typer.echo(f"Logged to {without_credentials(tracker)}, run {run}")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise typer.BadParameter(f"the temperature must be positive, got {temperature:g}", param_hint="--temperature")
+    for domain, tokens in (weights or {}).items():
+        if not (math.isfinite(tokens) and tokens > 0):
+            raise typer.BadParameter(
+                f"domain {domain!r} must have a positive number of tokens, got {tokens:g}", param_hint="--available"
+            )
 
 
 def _paths(corpora: list[str]) -> dict[str, list[str]]:
@@ -172,31 +246,31 @@ def _paths(corpora: list[str]) -> dict[str, list[str]]:
 
 
 def _engine(ray: str | None, workers: int) -> Engine:
+    from bimix_tracking.errors import CorpusError  # noqa: PLC0415  # only here
     from bimix_tracking.measuring import Threads  # noqa: PLC0415  # --help must not wait for NumPy
-    from bimix_tracking.plugins import named  # noqa: PLC0415
+    from bimix_tracking.plugins import named  # noqa: PLC0415  # likewise
 
     if ray is None:
         return Threads(workers)
-    engine: Engine = named("engines", "ray")(None if ray == "local" else ray)
+    engine: Engine = named("engine", "ray", CorpusError)(ray)
     return engine
 
 
 def _print(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
+    from rich.table import Table  # noqa: PLC0415  # likewise
 
-    from bimix_tracking.report.entropies import NAMES  # noqa: PLC0415
+    from bimix_tracking.report.entropies import NAMES  # noqa: PLC0415  # likewise
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = talk()
     passages = f", {found.passages:,} passages" if found.passages else ""
     title = f"Entropy in nats of {found.tokens:,} tokens{passages} a domain ± standard error, and proportion by it"
     table = Table(title=title)
     table.add_column("domain")
-    table.add_column("tokens", justify="right")
+    table.add_column("tokens", justify="right", overflow="fold")
     for proxy in found.proxies:
-        table.add_column(NAMES[proxy], justify="right")
-        table.add_column("r", justify="right")
+        table.add_column(NAMES[proxy], justify="right", overflow="fold")
+        table.add_column("r", justify="right", overflow="fold")
     for name, domain in found.domains.items():
         cells = []
         for proxy in found.proxies:

@@ -8,47 +8,59 @@ from typing import Annotated
 
 import typer
 
-from bimix_tracking.cli.console import errors_as_exit_codes, number
+from bimix_tracking.cli.console import answer, manner, number, say
+from bimix_tracking.cli.teaching import trainers
 from bimix_tracking.errors import SourceError
 
 
 def export(
     mixture: Annotated[Path, typer.Argument(metavar="MIXTURE", help="A mixture.yaml, as `analyze --out` leaves it.")],
-    fmt: Annotated[str, typer.Option("--format", help="Which trainer's; `--format list` shows them.")],
+    fmt: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="NAME", help="Which trainer's; `--format list` shows them.", autocompletion=trainers
+        ),
+    ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File; else standard output.")] = None,
     path: Annotated[
         list[str] | None,
-        typer.Option(help="Where a domain's data are, as DOMAIN=PATH (or data-set name). Repeatable."),
+        typer.Option(metavar="DOMAIN=PATH", help="Where a domain's data are, or the data set's name. Repeatable."),
     ] = None,
     tokens: Annotated[
         str | None, typer.Option(help="Training tokens it is for, such as 100e9; the file says so.")
     ] = None,
 ) -> None:
-    """Write a mixture in the form that a trainer reads.
+    r"""Write a mixture in the form that a trainer reads.
 
-    Example: bimix export analysis/mixture.yaml --format megatron --path code=/data/code_text_document
+    \b
+    Examples:
+      bimix export analysis/mixture.yaml --format list
+      bimix export analysis/mixture.yaml --format megatron \
+        --path code=/data/code_text_document --path web=/data/web_text_document
+      bimix export analysis/mixture.yaml --format olmo-core -o source_mixture.yaml
     """
     from bimix_tracking import exports  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
 
     if fmt == "list":
         for name, form in exports.FORMATS.items():
-            typer.echo(f"{name:14}{form.about}")
+            say(f"{name:14}{form.about}")
+        answer({"formats": {name: form.about for name, form in exports.FORMATS.items()}})
         return
     if fmt not in exports.FORMATS:
         raise typer.BadParameter(f"no format {fmt!r}; there are {', '.join(exports.FORMATS)}", param_hint="--format")
     budget = None if tokens is None else number(tokens, "--tokens")
-    with errors_as_exit_codes():
-        read = Mixture.from_yaml(mixture)
-        provenance = f"{mixture.name}, by bimix export"
-        text = exports.export(read, fmt, paths=_paths(path or [], read), tokens=budget, provenance=provenance)
-        if output is None:
-            typer.echo(text, nl=False)
-            return
+    read = Mixture.from_yaml(mixture)
+    provenance = f"{mixture.name}, by bimix export"
+    text = exports.export(read, fmt, paths=_paths(path or [], read), tokens=budget, provenance=provenance)
+    if output is not None:
         try:
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             raise SourceError(f"cannot write {output}: {error}") from error
+    elif not manner.get().as_json:
+        typer.echo(text, nl=False)
+    answer({"format": fmt, "mixture": dict(read), "text": text, "file": output})
 
 
 def _paths(pairs: Iterable[str], domains: Iterable[str]) -> dict[str, str]:

@@ -10,45 +10,81 @@ from typing import Annotated, Any
 import typer
 
 from bimix_tracking.cli.console import bounds_of, named_numbers
+from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, among, laws
+
+Lang = Annotated[
+    str,
+    typer.Option(help="Language of the reports: en or ja.", autocompletion=among("en", "ja"), rich_help_panel=OUTPUT),
+]
 
 
 def question(
     weight: Annotated[
         list[str] | None,
-        typer.Option(help="Weight of a domain's loss, as DOMAIN=NUMBER; 1 where not given. Repeatable."),
+        typer.Option(
+            metavar="DOMAIN=NUMBER",
+            help="Weight of a domain's loss; 1 where not given. Repeatable.",
+            rich_help_panel=AIM,
+        ),
     ] = None,
     law: Annotated[
         str,
         typer.Option(
-            help="auto (which predicts left-out mixtures best), bimix, transfer, additive, exponential or ensemble."
+            help="auto (which predicts left-out mixtures best), bimix, transfer, additive, exponential or ensemble.",
+            autocompletion=laws,
+            rich_help_panel=METHOD,
         ),
     ] = "auto",
     bound: Annotated[
         list[str] | None,
-        typer.Option(help="Least and most of a domain, as DOMAIN=LOW:HIGH, or pinned, as DOMAIN=SHARE. Repeatable."),
+        typer.Option(
+            metavar="DOMAIN=LOW:HIGH",
+            help="Least and most of a domain; or pinned, as DOMAIN=SHARE. Repeatable.",
+            rich_help_panel=CONSTRAINTS,
+        ),
     ] = None,
     available: Annotated[
         list[str] | None,
-        typer.Option(help="Distinct tokens a domain has, as DOMAIN=TOKENS: caps its proportion. Repeatable."),
+        typer.Option(
+            metavar="DOMAIN=TOKENS",
+            help="Distinct tokens a domain has: caps its proportion. Repeatable.",
+            rich_help_panel=CONSTRAINTS,
+        ),
     ] = None,
-    max_epochs: Annotated[float, typer.Option(help="How often an available token may be repeated.")] = 4.0,
+    max_epochs: Annotated[
+        float, typer.Option(help="How often an available token may be repeated.", rich_help_panel=CONSTRAINTS)
+    ] = 4.0,
     reference: Annotated[
         Path | None,
-        typer.Option(help="mixture.yaml to compare with; else proportional to the available tokens, else equal parts."),
+        typer.Option(
+            help="mixture.yaml to compare with; else proportional to the available tokens, else equal parts.",
+            rich_help_panel=AIM,
+        ),
     ] = None,
-    prior: Annotated[Path | None, typer.Option(help="mixture.yaml to stay near; needs --prior-strength.")] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(help="mixture.yaml to stay near; needs --prior-strength.", rich_help_panel=CONSTRAINTS),
+    ] = None,
     prior_strength: Annotated[
-        float, typer.Option(help="Nats of weighted loss per nat of divergence from the prior.")
+        float,
+        typer.Option(help="Nats of weighted loss per nat of divergence from the prior.", rich_help_panel=CONSTRAINTS),
     ] = 0.0,
-    gpu_hours_per_run: Annotated[float | None, typer.Option(help="GPU-hours of one proxy run.")] = None,
-    target_gpu_hours: Annotated[
-        float | None, typer.Option(help="GPU-hours of the run that will use the mixture.")
+    gpu_hours_per_run: Annotated[
+        float | None, typer.Option(help="GPU-hours of one proxy run.", rich_help_panel=COSTS)
     ] = None,
-    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.")] = None,
-    batch_tokens: Annotated[float | None, typer.Option(help="Tokens of one step of that run.")] = None,
+    target_gpu_hours: Annotated[
+        float | None, typer.Option(help="GPU-hours of the run that will use the mixture.", rich_help_panel=COSTS)
+    ] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.", rich_help_panel=COSTS)] = None,
+    batch_tokens: Annotated[
+        float | None,
+        typer.Option(help="Tokens of one step of the run that will use the mixture.", rich_help_panel=COSTS),
+    ] = None,
     replicates: Annotated[
-        int, typer.Option(min=0, help="Refits that tell how sure the recommendation is; 0: none.")
+        int,
+        typer.Option(min=0, help="Refits that tell how sure the recommendation is; 0: none.", rich_help_panel=METHOD),
     ] = 200,
+    lang: Lang = "en",
 ) -> dict[str, Any]:
     """Return what was asked as the keyword arguments of `bimix_tracking.analyze`.
 
@@ -78,7 +114,17 @@ def question(
         "reference": None if reference is None else Mixture.from_yaml(reference),
         "costs": Costs(*told) if any(cost is not None for cost in told) else None,
         "replicates": replicates,
+        "lang": known_lang(lang),
     }
+
+
+def known_lang(lang: str) -> str:
+    """Return the language, which must be one that reports are written in."""
+    from bimix_tracking.report.language import LANGUAGES  # noqa: PLC0415  # --help must not wait for PyYAML
+
+    if lang not in LANGUAGES:
+        raise typer.BadParameter(f"there is no report in {lang!r}; there are en, ja", param_hint="--lang")
+    return lang
 
 
 def asks(command: Callable[..., None]) -> Callable[..., None]:

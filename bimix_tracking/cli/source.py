@@ -7,28 +7,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bimix_tracking.cli.teaching import READING, SOURCES, sources
+
 if TYPE_CHECKING:
     from bimix_tracking.tracking import RunSource
 
-SOURCE_HELP = (
-    "mlflow:EXPERIMENT, mlflow+sqlite:///FILE#EXPERIMENT, mlflow+postgresql://HOST/DB#EXPERIMENT, "
-    "mlflow+http://HOST:PORT#EXPERIMENT, wandb:ENTITY/PROJECT[/sweeps/ID], wandb-offline:DIR, jsonl:DIR, csv:FILE"
-)
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {SOURCE_HELP}.")]
+SOURCE_HELP = ", ".join(SOURCES)
+TOKENS_HELP = "Training tokens of the run that will use the mixture, such as 100e9."
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {SOURCE_HELP}.", autocompletion=sources)
+]
 Filter = Annotated[
     str | None,
     typer.Option(
         "--filter",
         help="Only these runs, in the tracker's own language: MLflow's search expressions, W&B's JSON filters.",
+        rich_help_panel=READING,
     ),
 ]
 Unfinished = Annotated[
-    bool, typer.Option("--unfinished", help="Read runs that are going, or died, too, as far as they have come.")
+    bool,
+    typer.Option(
+        "--unfinished",
+        help="Read runs that are going, or died, too, as far as they have come.",
+        rich_help_panel=READING,
+    ),
 ]
 Mixtures = Annotated[
     Path | None,
     typer.Option(
-        "--mixtures", help="YAML that tells the mixtures, names and tokens of runs that were logged without bimix."
+        "--mixtures",
+        help="YAML that tells the mixtures, names and tokens of runs that were logged without bimix.",
+        rich_help_panel=READING,
     ),
 ]
 

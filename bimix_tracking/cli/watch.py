@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bimix_tracking.cli.console import errors_as_exit_codes, number
+from bimix_tracking.cli.console import answer, manner, number
 from bimix_tracking.cli.question import asks, question
-from bimix_tracking.cli.source import Filter, Mixtures, Source, opened
+from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, Source, opened
 from bimix_tracking.errors import ObservationsError, SourceError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @asks
 def watch(
     source: Source,
-    tokens: Annotated[str, typer.Option(help="Training tokens of the run that will use the mixture, such as 100e9.")],
+    tokens: Annotated[str, typer.Option(help=TOKENS_HELP)],
     asked: dict[str, Any],
     runs: Annotated[
         int | None,
@@ -36,34 +36,38 @@ def watch(
     filter_: Filter = None,
     mixtures: Mixtures = None,
 ) -> None:
-    """Analyse each sweep of a source when it is complete, and write that back: once, restarts or not.
+    r"""Analyse each sweep when it is complete, and write that back.
 
     A sweep is complete when --runs of it are finished; without --runs, when none is running, three are finished, and
-    the last ended --settle seconds ago. It is analysed again only if more of its runs finish. SIGTERM, Ctrl-C end it.
+    the last ended --settle seconds ago. It is analysed once, though the watch be restarted, and again only if more of
+    its runs finish. SIGTERM and Ctrl-C end it.
 
-    Example: bimix watch mlflow:my-sweeps --tokens 100e9 --runs 12 >> bimix-watch.log 2>&1 &
+    With --json, one object a line and event.
 
-    From cron: bimix watch mlflow:my-sweeps --tokens 100e9 --once
+    \b
+    Examples:
+      bimix watch mlflow:my-sweeps --tokens 100e9 --runs 12 >> watch.log 2>&1 &
+      # from cron
+      bimix watch mlflow:my-sweeps --tokens 100e9 --once
     """
     from bimix_tracking.watching import Watch, analysis_of  # noqa: PLC0415  # --help must not wait for it
 
     target = number(tokens, "--tokens")
-    with errors_as_exit_codes():
-        reading = opened(source, filter_, unfinished=False, mixtures=mixtures)
-        looking = Watch(reading, analysis_of(reading, target, **question(**asked)), _tell, runs=runs, settle=settle)
-        for ending in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(ending, _stop)
-        try:
+    reading = opened(source, filter_, unfinished=False, mixtures=mixtures)
+    looking = Watch(reading, analysis_of(reading, target, **question(**asked)), _tell, runs=runs, settle=settle)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, _stop)
+    try:
+        told = looking.look()
+        while not once:
+            time.sleep(every)
             told = looking.look()
-            while not once:
-                time.sleep(every)
-                told = looking.look()
-        except _Stopped as stopped:
-            _line(f"stopped by {stopped}")
-            return
-        if any(event.bad for event in told):
-            kinds = {event.kind for event in told}
-            raise (SourceError if "unreachable" in kinds else ObservationsError)("not every sweep could be analysed")
+    except _Stopped as stopped:
+        _line(f"stopped by {stopped}", "stopped")
+        return
+    if any(event.bad for event in told):
+        kinds = {event.kind for event in told}
+        raise (SourceError if "unreachable" in kinds else ObservationsError)("not every sweep could be analysed")
 
 
 class _Stopped(BaseException):
@@ -76,8 +80,12 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _tell(event: Event) -> None:
-    _line(event.text, err=event.bad)
+    _line(event.text, event.kind, err=event.bad)
 
 
-def _line(text: str, *, err: bool = False) -> None:
-    typer.echo(f"{dt.datetime.now().astimezone().isoformat(timespec='seconds')} {text}", err=err)
+def _line(text: str, kind: str, *, err: bool = False) -> None:
+    now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
+    if manner.get().as_json:
+        answer({"time": now, "kind": kind, "text": text})
+    else:
+        typer.echo(f"{now} {text}", err=err)

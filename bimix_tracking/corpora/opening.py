@@ -40,10 +40,7 @@ def open_format(name: str) -> Format:
     bimix_tracking.errors.CorpusError: no format 'clay tablets'; there are datasets, jsonl, megatron, parquet, text,
     tokens
     """
-    try:
-        opened: Format = named("formats", name)()
-    except KeyError as error:
-        raise CorpusError(f"no format {name!r}; there are {error.args[0]}") from error
+    opened: Format = named("format", name, CorpusError)()
     return opened
 
 

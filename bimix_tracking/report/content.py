@@ -1,93 +1,58 @@
-"""What both reports say, as plain text and numbers already printed; a renderer only sets and escapes it."""
+"""What both reports say, as sentences and numbers already printed; a renderer translates, sets and escapes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from bimix_tracking.diagnostics import Diagnostic
-from bimix_tracking.extrapolation import Extrapolation
+from bimix_tracking.decision import between
 from bimix_tracking.law_fit import LawFit
-from bimix_tracking.observations import Observations
-from bimix_tracking.pooling import Note
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report import decision, noise
-from bimix_tracking.report.laws import (
-    SOME_NOTES,
-    Fitted,
-    Score,
-    bimix_rows,
-    fitted_row,
-    found_lines,
-    held_out,
-    remedies,
-    score_rows,
-    shown,
-    some,
-)
+from bimix_tracking.report.evidence import Evidence, Findings, evidence
 from bimix_tracking.report.numbers import MISSING, listing, nats, percent, printable, tokens
-from bimix_tracking.selection import Selection
-from bimix_tracking.validation import Validation
+from bimix_tracking.resampling import Replicates
+from bimix_tracking.wording import joined, said
 from bimix_tracking.worth import Worth
 
-CAUTION = (
+CAUTION = said(
     "The gain is what the fitted law predicts of the expected loss. A single run is luckier or unluckier than that: "
     "compare it with the difference between repeated seeds before acting on it."
 )
 GLOSSARY = {
-    "nats per token": "the loss: mean negative natural logarithm of the probability given to each next token; "
-    "lower is better",
-    "proportion": "the part of the training tokens that comes from a domain; those of a mixture add up to 100 %",
-    "interval": "where the optimal proportion is, in nine of ten such sweeps, if the law's form is right",
-    "nearly as good": "how far a proportion can move while the predicted sum of losses stays within one run's standard "
-    "deviation of the best",
-    "alpha": "BiMix's exponent: how strongly a domain's loss falls when its proportion grows; at 0 the proportion "
-    "doesn't matter",
+    said("nats per token"): said(
+        "the loss: mean negative natural logarithm of the probability given to each next token; lower is better"
+    ),
+    said("proportion"): said(
+        "the part of the training tokens that comes from a domain; those of a mixture add up to 100 %"
+    ),
+    said("interval"): said("where the optimal proportion is, in nine of ten such sweeps, if the law's form is right"),
+    said("nearly as good"): said(
+        "how far a proportion can move while the predicted sum of losses stays within one run's standard deviation of "
+        "the best"
+    ),
+    said("alpha"): said(
+        "BiMix's exponent: how strongly a domain's loss falls when its proportion grows; at 0 the proportion doesn't "
+        "matter"
+    ),
 }
 
 
-class Result(Protocol):
+class Result(Findings, Protocol):
     """The part of `Analysis` that a report reads; named here so that `analysis` may import this package."""
-
-    @property
-    def observations(self) -> Observations:
-        """The cleaned sweep."""
-
-    @property
-    def fit(self) -> LawFit:
-        """The fitted law."""
 
     @property
     def recommendation(self) -> Recommendation:
         """The optimum and its reference."""
 
     @property
-    def validation(self) -> Validation | None:
-        """What the law predicts of mixtures it has not seen."""
-
-    @property
-    def created(self) -> str:
-        """When, UTC."""
-
-    @property
-    def selection(self) -> Selection | None:
-        """How the law was chosen."""
-
-    @property
-    def extrapolation(self) -> Extrapolation | None:
-        """How well the law predicts more tokens."""
-
-    @property
-    def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """What to know before acting."""
-
-    @property
     def worth(self) -> Worth | None:
         """What it saves."""
 
-    def lineage(self) -> dict[str, Any]:
-        """Return runs, data hash and versions."""
+    @property
+    def replicates(self) -> Replicates | None:
+        """Refits to runs drawn again."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +66,7 @@ class Share:
     tried: str
     outside: bool
     predicted: str
+    predicted_interval: str
     on_reference: str
     change: str
     interval: str
@@ -108,32 +74,21 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """One domain's losses at the last checkpoints: the figures in words."""
-
-    domain: str
-    lowest: str
-    lowest_at: str
-    highest: str
-    highest_at: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run in the provenance."""
+class KeyFigure:
+    """One number that a meeting is about: what it is, the number, what to know of it."""
 
     name: str
-    id: str
-    tokens: str
-    shares: tuple[str, ...]
+    value: str
+    more: str
 
 
 @dataclass(frozen=True)
-class Page:
-    """Everything a report says, top to bottom; see `page`."""
+class Page(Evidence):
+    """Everything a report says; see `page`."""
 
     title: str
     answer: str
+    key_figures: tuple[KeyFigure, ...]
     gain: str
     sure: str
     free: str
@@ -146,19 +101,6 @@ class Page:
     reference: str
     shares: tuple[Share, ...]
     total: tuple[str, str, str]
-    parameters: tuple[str, ...]
-    weights: str
-    held_out: str
-    choice: str
-    scores: tuple[Score, ...]
-    bimix: tuple[tuple[str, ...], ...]
-    fitted: tuple[Fitted, ...]
-    remedies: tuple[str, ...]
-    spreads: tuple[Spread, ...]
-    notes: tuple[str, ...]
-    facts: tuple[tuple[str, str], ...]
-    domains: tuple[str, ...]
-    runs: tuple[Run, ...]
 
 
 def page(result: Result) -> Page:
@@ -170,9 +112,18 @@ def page(result: Result) -> Page:
     obs, fit, rec = result.observations, result.fit, result.recommendation
     targets = [target for target in fit.targets if target in fit.domains]
     weighted = any(rec.weights.get(d, 1.0) != 1 for d in targets)
+    shown = evidence(result)
+    residual = said("{residual:.1e}, 0 at the exact optimum", residual=rec.kkt_residual)
     return Page(
-        title=f"Data mixture for {tokens(rec.tokens)} tokens",
-        answer=f"{decision.verdict(rec)}For {tokens(rec.tokens)} tokens: {listing(rec.mixture)}.",
+        **vars(shown) | {"facts": (*shown.facts, (said("optimality residual"), residual))},
+        title=said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens)),
+        answer=joined(
+            [
+                decision.verdict(rec),
+                said("For {tokens} tokens: {mixture}.", tokens=tokens(rec.tokens), mixture=listing(rec.mixture)),
+            ],
+        ),
+        key_figures=tuple(_key_figures(result)),
         gain=_gain(rec, len(targets), weighted=weighted),
         sure=decision.sureness(rec),
         free=decision.freedom(rec),
@@ -180,9 +131,7 @@ def page(result: Result) -> Page:
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
         noise=noise.measure(obs, {d: rec.weights.get(d, 1.0) for d in targets}).sentences(rec.gain),
-        warnings=tuple(
-            printable(text) for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()))
-        ),
+        warnings=tuple(map(printable, (*rec.warnings, *held_lines(rec)))),
         weighted=weighted,
         reference=_reference(rec),
         shares=tuple(_share(fit, rec, domain) for domain in fit.domains),
@@ -191,32 +140,68 @@ def page(result: Result) -> Page:
             nats(sum(rec.weights.get(d, 1.0) * rec.reference_predicted[d] for d in targets)),
             nats(-rec.gain),
         ),
-        parameters=shown(fit),
-        weights="The columns of laws are their weights in the ensemble." if fit.members else "",
-        held_out=held_out(result.validation)
-        + ("" if result.extrapolation is None else f" {result.extrapolation.sentences()}"),
-        choice="" if result.selection is None else result.selection.sentences(),
-        scores=() if result.selection is None else tuple(score_rows(result.selection)),
-        bimix=() if result.selection is None or fit.law == "bimix" else tuple(bimix_rows(result.selection)),
-        fitted=tuple(fitted_row(fit, result.validation, domain) for domain in targets),
-        remedies=(*remedies(fit, targets), *found_lines(result.diagnostics)),
-        spreads=tuple(_spread(obs, domain) for domain in targets),
-        notes=tuple(grouped(fit.notes)),
-        facts=_facts(result),
-        domains=tuple(map(printable, obs.domains)),
-        runs=_runs(obs),
     )
 
 
+def held_lines(rec: Recommendation) -> Iterator[str]:
+    """Return which domains the law holds, and why, a line each."""
+    for domain, why in rec.held.items():
+        yield said("domain {domain} {why}", domain=repr(domain), why=why)
+
+
+def _key_figures(result: Result) -> Iterator[KeyFigure]:
+    rec, sure, unseen = result.recommendation, result.recommendation.uncertainty, result.validation
+    against = said("nats, against {reference}", reference=_reference(rec))
+    if sure is not None:
+        low, high = (nats(end) for end in sure.gain)
+        against = said(
+            "nats against {reference}; {level:.0f} % interval {low} to {high}",
+            reference=_reference(rec),
+            level=100 * sure.level,
+            low=low,
+            high=high,
+        )
+    yield KeyFigure(said("predicted gain"), nats(rec.gain), against)
+    if sure is not None:
+        yield KeyFigure(
+            said("how sure"),
+            decision.probability(sure.probability),
+            said("probability that its expected loss is below the reference's, if the law's form is right"),
+        )
+    if result.worth is not None:
+        yield KeyFigure(
+            said("tokens saved"),
+            percent(result.worth.fraction),
+            said("for the loss that the reference reaches with {tokens}", tokens=tokens(rec.tokens))
+            if result.worth.interval is None
+            else said(
+                "for the loss that the reference reaches with {tokens}; {level:.0f} % interval {interval}",
+                tokens=tokens(rec.tokens),
+                level=100 * result.worth.level,
+                interval=decision.percents(result.worth.interval),
+            ),
+        )
+    if unseen is not None:
+        yield KeyFigure(
+            said("off on mixtures not seen"),
+            percent(unseen.mean_error),
+            said("with no law at all: {error}", error=percent(unseen.mean_baseline_error)),
+        )
+
+
 def _gain(rec: Recommendation, count: int, *, weighted: bool) -> str:
-    summed = f"summed over {count} domains" if count > 1 else "in its one domain"
-    weights = "weighted as in the table" if weighted else "weights 1"
-    return f"Predicted gain over the reference ({_reference(rec)}): {nats(rec.gain)} nats {summed} ({weights})."
+    return said(
+        "Predicted gain over the reference ({reference}): {gain} nats {summed} ({weights}).",
+        reference=_reference(rec),
+        gain=nats(rec.gain),
+        summed=said("summed over {count} domains", count=count) if count > 1 else said("in its one domain"),
+        weights=said("weighted as in the table") if weighted else said("weights 1"),
+    )
 
 
 def _reference(rec: Recommendation) -> str:
     shares = list(rec.reference.values())
-    return "equal parts" if max(shares) - min(shares) < 1e-9 else listing(rec.reference, most=3)
+    return said("equal parts") if max(shares) - min(shares) < 1e-9 else listing(rec.reference, most=3)
 
 
 def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
@@ -231,6 +216,7 @@ def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
         tried=f"{100 * low:.1f}–{100 * high:.1f} %" if fitted else MISSING,
         outside=bool(fitted) and not low * 0.999 <= rec.mixture[domain] <= high * 1.001,
         predicted=nats(ours),
+        predicted_interval=_predicted(rec, domain),
         on_reference=nats(theirs),
         change=nats(ours - theirs),
         interval=decision.interval(rec, domain),
@@ -238,60 +224,8 @@ def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
     )
 
 
-def _spread(obs: Observations, domain: str) -> Spread:
-    table = obs.losses[obs.losses["domain"] == domain].drop_duplicates("run", keep="last")  # in order of tokens
-    losses = table["loss"].to_numpy(float)
-    shares = obs.mixtures[domain].reindex(table["run"]).to_numpy(float)
-    low, high = int(losses.argmin()), int(losses.argmax())
-    return Spread(printable(domain), nats(losses[low]), percent(shares[low]), nats(losses[high]), percent(shares[high]))
-
-
-def grouped(notes: Sequence[Note]) -> Iterator[str]:
-    """Return notes as lines; more than a few of one kind are one line that names some of their runs and domains."""
-    kinds: dict[tuple[str, str], list[Note]] = {}
-    for note in notes:
-        kinds.setdefault((note.action, note.reason), []).append(note)
-    for (action, reason), alike in kinds.items():
-        if len(alike) <= SOME_NOTES:
-            yield from (printable(str(note)) for note in alike)
-            continue
-        where = [
-            f"{len(names)} {what}{'s' if len(names) > 1 else ''}: {some(list(names))}"
-            for what in ("run", "domain")
-            if (names := dict.fromkeys(name for note in alike if (name := getattr(note, what)) is not None))
-        ]
-        yield printable(f"{action}: {reason} ({'; '.join([*where, f'{sum(note.count for note in alike)}×'])})")
-
-
-def _facts(result: Result) -> tuple[tuple[str, str], ...]:
-    obs, fit = result.observations, result.fit
-    low, high = fit.tokens
-    facts = {
-        "source": obs.source,
-        "proxy runs": str(len(obs.runs)),
-        "training tokens observed": f"{tokens(low)} to {tokens(high)}",
-        **{name.replace("_", " "): value for name, value in obs.shared.items()},
-        "data hash": fit.data_hash,
-        "law": f"{fit.law}: {fit.formula}",
-        **({"warm-up set aside": f"up to {tokens(fit.warmup)} tokens"} if fit.warmup else {}),
-        "Huber delta": f"{fit.huber_delta:g}, in log loss: a larger relative error pulls no harder",
-        "smallest proportion in the law": percent(fit.floor),
-        "optimality residual": f"{result.recommendation.kkt_residual:.1e}, 0 at the exact optimum",
-        "versions": ", ".join(f"{name} {version}" for name, version in result.lineage()["versions"].items()),
-        "created": result.created,
-    }
-    return tuple((name, printable(value)) for name, value in facts.items())
-
-
-def _runs(obs: Observations) -> tuple[Run, ...]:
-    last = obs.losses.groupby("run", sort=False)["tokens"].max()
-    shares = obs.mixtures.to_numpy(float)
-    return tuple(
-        Run(
-            name=printable(run),
-            id=printable(obs.run_ids.get(run, "")),
-            tokens=tokens(float(last[run])),
-            shares=tuple(f"{100 * share:.2f}" for share in row),
-        )
-        for run, row in zip(obs.runs, shares, strict=True)
-    )
+def _predicted(rec: Recommendation, domain: str) -> str:
+    if rec.uncertainty is None or domain not in rec.uncertainty.predicted.index:
+        return MISSING
+    low, high = between(rec.uncertainty.predicted, domain)
+    return f"{nats(low)}–{nats(high)}"

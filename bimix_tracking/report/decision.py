@@ -11,6 +11,7 @@ import pandas as pd
 from bimix_tracking.decision import between
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report.numbers import MISSING, about, listing, nats, percent, printable, tokens
+from bimix_tracking.wording import joined, said
 from bimix_tracking.worth import Worth
 
 _FREE = 0.01
@@ -30,25 +31,33 @@ def verdict(rec: Recommendation) -> str:
     if not rec.inside_noise:
         return ""
     if rec.gain <= 0:
-        return "Nothing to win over the reference, by the fitted law. "
+        return said("Nothing to win over the reference, by the fitted law.")
     if rec.uncertainty is not None and rec.uncertainty.gain[0] > 0:
-        return "The gain is inside the noise of a single run: one run of each mixture could not show it. "
-    return "The gain is inside the noise: this sweep doesn't show that the recommended mixture beats the reference. "
+        return said("The gain is inside the noise of a single run: one run of each mixture could not show it.")
+    return said(
+        "The gain is inside the noise: this sweep doesn't show that the recommended mixture beats the reference."
+    )
 
 
 def sureness(rec: Recommendation) -> str:
     """Return the gain's interval, the probability and what more runs could win, in words."""
     sure = rec.uncertainty
     if sure is None:
-        return (
-            "How sure this is can't be said: drawing whole runs again takes at least three runs whose refits succeed."
+        return said(
+            "How sure this is can't be said: that takes refits to whole runs drawn again, of at least three runs, and "
+            "there are none."
         )
     low, high = sure.gain
-    return (
-        f"{100 * sure.level:.0f} % interval of the gain: {nats(low)} to {nats(high)} nats. The probability that the "
-        f"recommended mixture's expected loss is below the reference's is {_probability(sure.probability)}. What more "
-        f"runs could still win is about {nats(sure.regret)} nats. (From {sure.replicates} refits to whole runs drawn "
-        "again; that the law's form may be wrong isn't in it.)"
+    return said(
+        "{level:.0f} % interval of the gain: {low} to {high} nats. The probability that the recommended mixture's "
+        "expected loss is below the reference's is {probability}. What more runs could still win is about {regret} "
+        "nats. (From {replicates} refits to whole runs drawn again; that the law's form may be wrong isn't in it.)",
+        level=100 * sure.level,
+        low=nats(low),
+        high=nats(high),
+        probability=probability(sure.probability),
+        regret=nats(sure.regret),
+        replicates=sure.replicates,
     )
 
 
@@ -60,53 +69,87 @@ def freedom(rec: Recommendation) -> str:
     widest = max(extents, key=lambda d: extents[d][1] - extents[d][0])
     low, high = extents[widest]
     if high - low < _FREE:
-        return (
-            f"The choice is tight: within {nats(rec.near_optimal.tolerance)} nats of the best (one run's standard "
-            "deviation about the law) no proportion moves by a percentage point."
+        return said(
+            "The choice is tight: within {tolerance} nats of the best (one run's standard deviation about the law) no "
+            "proportion moves by a percentage point.",
+            tolerance=nats(rec.near_optimal.tolerance),
         )
-    return (
-        f"Within {nats(rec.near_optimal.tolerance)} nats of the best, one run's standard deviation about the law, each "
-        f"proportion may lie anywhere in the column “nearly as good”: {printable(widest)}, the freest, from "
-        f"{about(low)} to {about(high)}, if the others then make the best of it."
+    return said(
+        "Within {tolerance} nats of the best, one run's standard deviation about the law, each proportion may lie "
+        "anywhere in the column “nearly as good”: {domain}, the freest, from {low} to {high}, if the others then make "
+        "the best of it.",
+        tolerance=nats(rec.near_optimal.tolerance),
+        domain=printable(widest),
+        low=about(low),
+        high=about(high),
     )
 
 
 def constrained(rec: Recommendation) -> Iterator[str]:
     """Return what the constraints are and what they cost, a line each; nothing where there are none."""
     for domain, why in rec.binding.items():
-        yield printable(f"domain {domain!r} is {why} nats")
+        yield printable(said("domain {domain!r} is {why} nats", domain=domain, why=why))
     if rec.prior is not None:
-        yield (
-            f"the mixture is kept near the prior ({listing(rec.prior, most=3)}) at {rec.prior_strength:g} nats of loss "
-            "per nat of divergence"
+        yield said(
+            "the mixture is kept near the prior ({prior}) at {strength:g} nats of loss per nat of divergence",
+            prior=listing(rec.prior, most=3),
+            strength=rec.prior_strength,
         )
     if rec.binding or rec.prior is not None:
-        yield (
-            f"without constraints the law would take {listing(rec.unconstrained)}, and win {nats(rec.constraint_cost)} "
-            "nats more"
+        yield said(
+            "without constraints the law would take {mixture}, and win {cost} nats more",
+            mixture=listing(rec.unconstrained),
+            cost=nats(rec.constraint_cost),
         )
 
 
 def savings(found: Worth) -> str:
     """Return what is saved at equal loss and how that compares with the pilot, in words."""
-    whole = f"{tokens(found.tokens)} tokens"
-    interval = "" if found.interval is None else f" ({100 * found.level:.0f} % interval {_range(found.interval)})"
-    fewer = f"{percent(found.fraction)} fewer tokens{interval} than the reference at {whole}"
-    said = [f"At equal loss the recommended mixture needs {fewer}: {_quantities(found)} saved."]
+    interval = ""
+    if found.interval is not None:
+        level = 100 * found.level
+        interval = said(" ({level:.0f} % interval {interval})", level=level, interval=percents(found.interval))
+    told = {"tokens": tokens(found.tokens), "interval": interval}
+    sentences: list[str] = [
+        said(
+            "At equal loss the recommended mixture needs {fraction} fewer tokens{interval} than the reference at "
+            "{tokens} tokens: {saved} saved.",
+            fraction=percent(found.fraction),
+            saved=_quantities(found),
+            **told,
+        )
+    ]
     if found.fraction <= 0:
-        said = [f"At equal loss nothing is saved against the reference at {whole}{interval}."]
+        sentences = [said("At equal loss nothing is saved against the reference at {tokens} tokens{interval}.", **told)]
     pilot = found.pilot_gpu_hours
     if pilot is not None:
-        price = found.money(pilot)
-        spent = f"The pilot's {found.runs} runs took {pilot:,.4g} GPU-hours" + _for(price)
+        spent = said(
+            "The pilot's {runs} runs took {hours:,.4g} GPU-hours{price}",
+            runs=found.runs,
+            hours=pilot,
+            price=_for(found.money(pilot)),
+        )
         net = found.net_gpu_hours
         if net is not None:
-            said.append(f"{spent}; the net is {net:+,.4g} GPU-hours{_for(found.money(net))}.")
+            sentences.append(
+                said(
+                    "{spent}; the net is {net:+,.4g} GPU-hours{price}.",
+                    spent=spent,
+                    net=net,
+                    price=_for(found.money(net)),
+                )
+            )
         elif math.isfinite(found.break_even_gpu_hours or math.inf):
-            said.append(f"{spent}: it pays for itself if the run takes more than {found.break_even_gpu_hours:,.4g}.")
+            sentences.append(
+                said(
+                    "{spent}: it pays for itself if the run takes more than {hours:,.4g}.",
+                    spent=spent,
+                    hours=found.break_even_gpu_hours,
+                )
+            )
         else:
-            said.append(f"{spent}, and nothing is saved to set against them.")
-    return " ".join(said)
+            sentences.append(said("{spent}, and nothing is saved to set against them.", spent=spent))
+    return joined(sentences)
 
 
 def law_choices(rec: Recommendation) -> Iterator[LawChoice]:
@@ -130,23 +173,26 @@ def _ends(table: pd.DataFrame, domain: str) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
-def _probability(value: float) -> str:
-    return "above 99 %" if value > 0.99 else "below 1 %" if value < 0.01 else f"{100 * value:.0f} %"
+def probability(value: float) -> str:
+    """Return a probability as it is said: a few hundred draws know none beyond 99 %."""
+    return said("above 99 %") if value > 0.99 else said("below 1 %") if value < 0.01 else f"{100 * value:.0f} %"
 
 
-def _range(ends: tuple[float, float]) -> str:
-    low, high = (f"{100 * v:.1f}" if v > -10 else "below −1000" for v in ends)
-    return f"{low} to {high} %".replace("-", "−")
+def percents(ends: tuple[float, float]) -> str:
+    """Return an interval of what is saved, in percent."""
+    low, high = (f"{100 * v:.1f}".replace("-", "−") if v > -10 else said("below −1000") for v in ends)
+    return said("{low} to {high} %", low=low, high=high)
 
 
 def _quantities(found: Worth) -> str:
-    parts = [f"{tokens(found.tokens_saved)} tokens"]
+    parts: list[str] = [said("{tokens} tokens", tokens=tokens(found.tokens_saved))]
     if found.steps_saved is not None:
-        parts.append(f"{found.steps_saved:,.0f} steps")
+        parts.append(said("{steps:,.0f} steps", steps=found.steps_saved))
     if found.gpu_hours_saved is not None:
-        parts.append(f"{found.gpu_hours_saved:,.4g} GPU-hours{_for(found.money(found.gpu_hours_saved))}")
-    return ", ".join(parts)
+        price = _for(found.money(found.gpu_hours_saved))
+        parts.append(said("{hours:,.4g} GPU-hours{price}", hours=found.gpu_hours_saved, price=price))
+    return joined(parts, ", ")
 
 
 def _for(price: float | None) -> str:
-    return "" if price is None else f" (price {price:,.0f})"
+    return "" if price is None else said(" (price {price:,.0f})", price=price)

@@ -10,8 +10,9 @@ from bimix_tracking.convergence import Curve
 from bimix_tracking.entropy_result import ESTIMATOR, CorpusEntropies, Proxy
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.report import svg
+from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import MISSING, about, percent, printable, shorten, tokens
-from bimix_tracking.report.templates import Drawing, fill
+from bimix_tracking.report.templates import Verbatim, fill
 
 NAMES = {
     "shannon": "Shannon (SE)",
@@ -60,6 +61,7 @@ def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], *, tempera
     errors = {p: found.proportion_errors(p, mixture, temperature=temperature) for p, mixture in mixtures.items()}
     return fill(
         "entropies.html.j2",
+        Language(),
         title="Entropy of the domains' text",
         answer=answer(mixtures),
         found=found,
@@ -68,8 +70,8 @@ def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], *, tempera
         rows=[_row(found, mixtures, errors, domain) for domain in found.domains],
         warnings=found.warnings(),
         facts=_facts(found),
-        shares=Drawing(proportions(found, mixtures, errors)),
-        panels=[Drawing(convergence(found, proxy)) for proxy in found.proxies],
+        shares=Verbatim(proportions(found, mixtures, errors)),
+        panels=[Verbatim(convergence(found, proxy)) for proxy in found.proxies],
         legend=[(name, _shade(number, len(found.domains))) for number, name in enumerate(found.domains)][:_MOST_CURVES],
         shades=SHADES,
     )

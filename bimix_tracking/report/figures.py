@@ -1,4 +1,4 @@
-"""The three figures, as inline SVG that takes its colours from the page: light, dark and print alike."""
+"""The fitted curves over the observed losses, as inline SVG that takes its colours from the page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bimix_tracking.decision import between
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report import svg
+from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import about, nats, percent, printable, shorten, tokens, width
+from bimix_tracking.wording import said
 
 Array = npt.NDArray[np.float64]
 
@@ -68,7 +69,7 @@ def predict_curves(obs: Observations, fit: LawFit) -> Curves:
     )
 
 
-def training(obs: Observations, fit: LawFit, curves: Curves, target: str) -> str:
+def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: Language) -> str:
     """Return a panel of a domain: observed losses along training, the fitted curves of the mixtures over them.
 
     Args:
@@ -76,21 +77,25 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str) -> str
         fit: Its fit.
         curves: Of `predict_curves`.
         target: The domain.
+        say: The page's language.
     """
     table = obs.losses[obs.losses["domain"] == target]
     observed = table["loss"].to_numpy(float)
     shares, fitted = _one_a_share(curves.shares[target], curves.losses[target])
-    fitted = _sane(fitted, observed)
+    fitted = sane(fitted, observed)
     x = svg.logarithmic([*table["tokens"], *fit.tokens], _LEFT, _RIGHT, tokens)
-    y = svg.linear([*observed, *fitted.ravel()], _BOTTOM, _TOP)
+    y = loss_axis([*observed, *fitted.ravel()])
     own = obs.mixtures[target]
     low, high = float(own.min()), float(own.max())
 
     def shade(share: float) -> str:
         return f"s{_shade(share, low, high, fit.floor)}"
 
-    said = f"proportion {about(low)}" + (f" to {about(high)}" if about(low) != about(high) else "")
-    parts = [*_heads(target, said), *svg.frame(x, y, "training tokens, log scale", "loss, nats per token")]
+    spread = said("proportion {low} to {high}", low=about(low), high=about(high))
+    if about(low) == about(high):
+        spread = said("proportion {low}", low=about(low))
+    titles = say(said("training tokens, log scale")), say(said("loss, nats per token, log scale"))
+    parts = [*heads(target, say(spread)), *svg.frame(x, y, *titles)]
     for share, losses in zip(shares, fitted, strict=True):
         at = [(x.at(t), y.at(v)) for t, v in zip(curves.tokens, losses, strict=True)]
         parts.append(svg.polyline(at, f"curve {shade(share)}"))
@@ -98,145 +103,105 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str) -> str
     for run, of_run in table.groupby("run", sort=False):
         share = float(own[run])
         at = [(x.at(t), y.at(v)) for t, v in zip(of_run["tokens"], of_run["loss"], strict=True)]
-        tip = f"{shorten(printable(str(run)), 60)}, proportion {percent(share)}"
+        name = shorten(printable(str(run)), 60)
+        tip = say(said("{run}, proportion {share}", run=name, share=percent(share)))
         if single:
-            tips = [f"{tip}: {nats(v)} at {tokens(t)} tokens" for t, v in zip(of_run.tokens, of_run.loss, strict=True)]
+            points = zip(of_run.tokens, of_run.loss, strict=True)
+            tips = [
+                say(said("{what}: {loss} at {tokens} tokens", what=tip, loss=nats(v), tokens=tokens(t)))
+                for t, v in points
+            ]
             parts += [svg.circle(*xy, 2.4, f"dot {shade(share)}", t) for xy, t in zip(at, tips, strict=True)]
         else:
-            parts.append(_dots(at, f"dots {shade(share)}", tip))
-    name = f"Loss of {target} against training tokens, {len(table)} points, with the fitted curves"
-    return svg.picture(_WIDE, _HIGH, name, parts)
+            parts.append(dots(at, f"dots {shade(share)}", tip))
+    title = said(
+        "Loss of {domain} against training tokens, {points} points, with the fitted curves",
+        domain=target,
+        points=len(table),
+    )
+    return svg.picture(_WIDE, _HIGH, say(title), parts)
 
 
-def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str) -> str:
+def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, say: Language) -> str:
     """Return a panel of a domain: its loss at the last checkpoint of each run against its proportion there.
 
     The curve is the fit at the last of these token counts; runs that ended earlier are hollow. Its other domains are
-    in the ratios of the recommended mixture.
+    in the ratios of the recommended mixture. On log axes a power law in the proportion is a straight line. A proportion
+    of 0 stands at the law's floor.
 
     Args:
         obs: The sweep.
         fit: Its fit.
         rec: The recommendation, whose proportion is marked.
         target: The domain.
+        say: The page's language.
     """
     table = obs.losses[obs.losses["domain"] == target].drop_duplicates("run", keep="last")  # in order of tokens
-    own = obs.mixtures[target].reindex(table["run"]).to_numpy(float)
+    own = np.maximum(obs.mixtures[target].reindex(table["run"]).to_numpy(float), fit.floor)
     observed = table["loss"].to_numpy(float)
     last = float(table["tokens"].max())
     at_last = np.isclose(table["tokens"].to_numpy(float), last, rtol=1e-3)
-    chosen = rec.mixture[target]
-    grid = np.linspace(min(own.min(), chosen), max(own.max(), chosen), 2 * _GRID)
-    fitted = _sane(_along(fit, rec, target, grid, last), observed)
-    x = svg.linear([*own, chosen], _LEFT, _RIGHT, inside=(0, 1), show=_percent_tick)
-    y = svg.linear([*observed, *fitted], _BOTTOM, _TOP)
+    chosen = max(rec.mixture[target], fit.floor)
+    grid = np.geomspace(min(own.min(), chosen), max(own.max(), chosen), 2 * _GRID).clip(max=1.0)
+    fitted = sane(along(fit, rec, grid, target, last)[target].to_numpy(float), observed)
+    x = svg.logarithmic([*own, chosen], _LEFT, _RIGHT, about)
+    y = loss_axis([*observed, *fitted])
     mark = x.at(chosen)
     # The mark's words stand above the frame, away from the points, and keep clear of both edges.
-    words = f"recommended {about(chosen)}"
+    words = say(said("recommended {share}", share=about(rec.mixture[target])))
     half = 0.55 * width(words) * svg.DIGIT  # half of it, and bold is wider
     parts = [
-        *_heads(target, ""),
-        *svg.frame(x, y, "proportion of the domain", "loss, nats per token"),
+        *heads(target, ""),
+        *svg.frame(x, y, say(said("proportion, log scale")), say(said("loss, nats per token, log scale"))),
         svg.line(mark, _TOP - 4, mark, _BOTTOM, "chosen-line"),
         svg.label(min(max(mark, half + 4), _WIDE - half - 4), _TOP - 9, words, cls="chosen-text", anchor="middle"),
         svg.polyline([(x.at(r), y.at(v)) for r, v in zip(grid, fitted, strict=True)], "curve fit"),
     ]
-    room = _room_for_tips(obs, fit)
+    room = room_for_tips(obs, fit)
     rows = zip(table["run"], own, observed, table["tokens"], at_last, strict=True)
     for run, share, loss, seen, full in rows:
-        tip = f"{shorten(printable(str(run)), 60)}: {nats(loss)} at proportion {percent(share)}, {tokens(seen)} tokens"
-        parts.append(svg.circle(x.at(share), y.at(loss), 3, "dot own" if full else "dot hollow", tip if room else ""))
-    name = (
-        f"Loss of {target} against its proportion at {tokens(last)} tokens, {len(table)} runs; "
-        f"recommended {percent(chosen)}"
+        tip = said(
+            "{run}: {loss} at proportion {share}, {tokens} tokens",
+            run=shorten(printable(str(run)), 60),
+            loss=nats(loss),
+            share=percent(share),
+            tokens=tokens(seen),
+        )
+        dot = "dot own" if full else "dot hollow"
+        parts.append(svg.circle(x.at(share), y.at(loss), 3, dot, say(tip) if room else ""))
+    title = said(
+        "Loss of {domain} against its proportion at {tokens} tokens, {runs} runs; recommended {share}",
+        domain=target,
+        tokens=tokens(last),
+        runs=len(table),
+        share=percent(rec.mixture[target]),
     )
-    return svg.picture(_WIDE, _HIGH, name, parts)
+    return svg.picture(_WIDE, _HIGH, say(title), parts)
 
 
-_SPANS = {"sure": "interval", "near": "nearly as good"}
-
-
-def mixtures(obs: Observations, fit: LawFit, rec: Recommendation) -> str:
-    """Return the strip plot: a row a domain, the proportions tried, the reference and the recommended one.
-
-    Args:
-        obs: The sweep.
-        fit: Its fit, for the domains.
-        rec: The recommendation and its reference.
-    """
-    wide, left, right, row, top = 940.0, 210.0, 740.0, 26.0, 54.0
-    bottom = top + row * len(fit.domains)
-    tried = obs.mixtures[list(fit.domains)].to_numpy(float)
-    spans = [(table, cls) for table, cls in ((_extent(rec), "near"), (rec.interval, "sure")) if table is not None]
-    values = [*tried.ravel(), *rec.mixture.values(), *rec.reference.values(), 0.0]
-    values += [end for table, _ in spans for end in table.to_numpy(float).ravel()]
-    x = svg.linear(values, left, right, most=8, inside=(0, 1), show=_percent_tick)
-    parts = [
-        svg.circle(left + 6, 14, 3.5, "tried"),
-        svg.label(left + 16, 18, f"tried ({len(tried)} runs)"),
-        svg.circle(left + 156, 14, 7, "reference"),
-        svg.label(left + 170, 18, "reference"),
-        svg.circle(left + 266, 14, 5, "chosen"),
-        svg.label(left + 278, 18, "recommended"),
-        *_span_keys(left + 376, spans),
-        svg.label(830, top - 12, "recommended", cls="unit", anchor="end"),
-        svg.label(932, top - 12, "reference", cls="unit", anchor="end"),
-    ]
-    for tick in x.ticks:
-        parts.append(svg.line(x.at(tick), top - 6, x.at(tick), bottom, "grid"))
-        parts.append(svg.label(x.at(tick), bottom + 16, x.show(tick), anchor="middle"))
-    runs, room = obs.runs, _room_for_tips(obs, fit)
-    for index, domain in enumerate(fit.domains):
-        y = top + row * (index + 0.5)
-        parts.append(svg.line(left, y, right, y, "strip"))
-        parts.append(svg.label(left - 14, y + 4, domain, cls="name", anchor="end", most=23))
-        for table, cls in spans:
-            low, high = between(table, domain)
-            parts.append(svg.line(x.at(low), y, x.at(high), y, cls))
-        for run, share in zip(runs, tried[:, index], strict=True):
-            tip = f"{shorten(printable(run), 60)}: {percent(share)}" if room else ""
-            parts.append(svg.circle(x.at(share), y, 3.5, "tried", tip))
-        ours, theirs = rec.mixture[domain], rec.reference[domain]
-        parts.append(svg.circle(x.at(theirs), y, 7, "reference", f"reference: {percent(theirs)}"))
-        parts.append(svg.circle(x.at(ours), y, 5, "chosen", f"recommended: {percent(ours)}"))
-        parts.append(svg.label(830, y + 4, percent(ours), cls="value strong", anchor="end"))
-        parts.append(svg.label(932, y + 4, percent(theirs), cls="value", anchor="end"))
-    parts.append(svg.line(left, bottom, right, bottom, "axis"))
-    parts.append(svg.label((left + right) / 2, bottom + 34, "proportion of the mixture", cls="unit", anchor="middle"))
-    name = "Recommended proportions beside the reference and the proportions tried: " + ", ".join(
-        f"{shorten(printable(domain), 40)} {percent(share)}" for domain, share in rec.mixture.items()
-    )
-    return svg.picture(wide, bottom + 44, name, parts)
-
-
-def _extent(rec: Recommendation) -> pd.DataFrame | None:
-    return None if rec.near_optimal is None else rec.near_optimal.extent
-
-
-def _span_keys(at: float, spans: Sequence[tuple[pd.DataFrame, str]]) -> list[str]:
-    parts = []
-    for _, cls in reversed(spans):
-        parts += [svg.line(at, 14, at + 22, 14, cls), svg.label(at + 28, 18, _SPANS[cls])]
-        at += 100
-    return parts
-
-
-def _heads(target: str, said: str) -> list[str]:
+def heads(target: str, under: str) -> list[str]:
+    """Return a panel's heading, and a line under it."""
     return [
         svg.label(_LEFT, 15, target, cls="head", most=27),
-        *([svg.label(_LEFT, 31, said, cls="unit")] if said else []),
+        *([svg.label(_LEFT, 31, under, cls="unit")] if under else []),
     ]
 
 
-def _room_for_tips(obs: Observations, fit: LawFit) -> bool:
+def loss_axis(losses: Sequence[float]) -> svg.Axis:
+    """Return a vertical logarithmic axis whose ticks have as many decimals as tell them apart."""
+    finite = [loss for loss in losses if math.isfinite(loss) and loss > 0] or [1.0]
+    span = max(finite) - min(finite)
+    decimals = min(max(0, 1 - math.floor(math.log10(span))), 3) if span > 1e-4 else 2
+    return svg.logarithmic(losses, _BOTTOM, _TOP, lambda value: f"{value:.{decimals}f}")
+
+
+def room_for_tips(obs: Observations, fit: LawFit) -> bool:
+    """Return whether each dot may have a tooltip."""
     return len(obs.runs) * len(fit.domains) <= _MOST_TIPS
 
 
-def _percent_tick(value: float, decimals: int) -> str:
-    return f"{100 * value:.{max(0, decimals - 2)}f} %"
-
-
-def _dots(points: Sequence[tuple[float, float]], cls: str, tip: str) -> str:
+def dots(points: Sequence[tuple[float, float]], cls: str, tip: str) -> str:
+    """Return dots of one kind, with one tooltip."""
     # Strokes of no length with round ends are dots: a tenth of the bytes of as many circles.
     path = "".join(f"M{svg.number(x)} {svg.number(y)}h0" for x, y in points)
     return f'<path class="{cls}" d="{path}"><title>{escape(tip)}</title></path>'
@@ -258,19 +223,27 @@ def _one_a_share(shares: Array, losses: Array) -> tuple[Array, Array]:
     return shares[first], losses[first]
 
 
-def _sane(predicted: Array, observed: Array) -> Array:
+def sane(predicted: Array, observed: Array) -> Array:
     """Return predictions without those far off the points: a failed fit must not squeeze what was observed."""
     with np.errstate(invalid="ignore"):
         inside = (predicted > observed.min() / 1.5) & (predicted < observed.max() * 1.5)
     return np.where(inside, predicted, np.nan)
 
 
-def _along(fit: LawFit, rec: Recommendation, target: str, grid: Array, volume: float) -> Array:
-    """Return the predicted losses of a domain along its own proportion, the others in the recommended ratios."""
+def along(fit: LawFit, rec: Recommendation, grid: Array, domain: str, volume: float) -> pd.DataFrame:
+    """Return the predicted losses along a domain's proportion, the others in the recommended ratios.
+
+    Args:
+        fit: The fit.
+        rec: The recommendation.
+        grid: Proportions of the domain.
+        domain: Which.
+        volume: Data volume s.
+    """
     shares = np.tile(rec.mixture.array(fit.domains), (len(grid), 1))
-    column = fit.domains.index(target)
+    column = fit.domains.index(domain)
     rest = 1 - shares[:, column]
     shares *= np.where(rest > 0, (1 - grid) / np.where(rest > 0, rest, 1), 0)[:, None]
     shares[:, column] = grid
     predicted: pd.DataFrame = fit.predict(shares, volume)
-    return predicted[target].to_numpy(float)
+    return predicted

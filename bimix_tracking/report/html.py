@@ -1,9 +1,16 @@
-"""The report as one HTML file: it loads nothing, runs nothing, and opens anywhere."""
+"""The report as one HTML file: it loads nothing, runs one script of ours, and opens anywhere."""
 
 from __future__ import annotations
 
-from bimix_tracking.report import content, figures, laws
-from bimix_tracking.report.templates import Drawing, fill
+import base64
+import hashlib
+from typing import Any
+
+from bimix_tracking.report import content, explorer, figures, held_out, laws, mixture_figures
+from bimix_tracking.report.evidence import Findings, evidence
+from bimix_tracking.report.language import Language
+from bimix_tracking.report.numbers import printable
+from bimix_tracking.report.templates import Verbatim, fill, own_text
 
 
 def render(result: content.Result) -> str:
@@ -15,18 +22,56 @@ def render(result: content.Result) -> str:
     Raises:
         MissingDependencyError: Jinja2 isn't installed.
     """
-    obs, fit, rec = result.observations, result.fit, result.recommendation
-    curves = figures.predict_curves(obs, fit)
+    obs, fit, rec, say = result.observations, result.fit, result.recommendation, Language(result.lang)
     targets = [target for target in fit.targets if target in fit.domains]
+    script = own_text("explorer.js")
+    values: dict[str, Any] | None = None
+    if explorer.explorable(fit) and targets:
+        values = explorer.content(obs, fit, rec, result.replicates, say)
     return fill(
         "report.html.j2",
+        say,
+        **_shown(result, say),
         page=content.page(result),
         caution=content.CAUTION,
-        fit_note=laws.FIT_NOTE,
         glossary=content.GLOSSARY,
-        shades=figures.SHADES,
-        most_curves=figures.MOST_CURVES,
-        mixtures=Drawing(figures.mixtures(obs, fit, rec)),
-        training=[Drawing(figures.training(obs, fit, curves, target)) for target in targets],
-        response=[Drawing(figures.response(obs, fit, rec, target)) for target in targets],
+        most_moved=mixture_figures.MOST_MOVED,
+        mixtures=Verbatim(mixture_figures.mixtures(obs, fit, rec, say)),
+        changes=Verbatim(mixture_figures.changes(fit, rec, result.replicates, say)),
+        moved=[Verbatim(panel) for panel in mixture_figures.moved(fit, rec, say)],
+        response=[Verbatim(figures.response(obs, fit, rec, target, say)) for target in targets],
+        explorer=values,
+        explorer_data=Verbatim("" if values is None else explorer.as_script(values)),
+        script=Verbatim(script),
+        # The page's policy lets this one script run, and nothing that a name could smuggle in.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def render_undecided(found: Findings, why: str) -> str:
+    """Return the page of a sweep from which no mixture can be recommended: why, and what it does show.
+
+    Args:
+        found: What there is of an analysis.
+        why: The error's text.
+
+    Raises:
+        MissingDependencyError: Jinja2 isn't installed.
+    """
+    say = Language(found.lang)
+    return fill("undecided.html.j2", say, **_shown(found, say), page=evidence(found), why=printable(why), response=[])
+
+
+def _shown(found: Findings, say: Language) -> dict[str, Any]:
+    """Return what both pages show of the fit."""
+    obs, fit = found.observations, found.fit
+    curves = figures.predict_curves(obs, fit)
+    held = [] if found.validation is None else held_out.panels(found.validation, say)
+    training = [figures.training(obs, fit, curves, t, say) for t in fit.targets if t in fit.domains]
+    return {
+        "fit_note": laws.FIT_NOTE,
+        "shades": figures.SHADES,
+        "most_curves": figures.MOST_CURVES,
+        "held_out": [Verbatim(one) for one in held],
+        "training": [Verbatim(one) for one in training],
+    }

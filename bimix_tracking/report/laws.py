@@ -12,11 +12,12 @@ from bimix_tracking.law_fit import LawFit, Outcome
 from bimix_tracking.report.numbers import MISSING, digits, printable, shorten
 from bimix_tracking.selection import Selection
 from bimix_tracking.validation import Validation
+from bimix_tracking.wording import said
 
 SOME_NOTES = 3
 """More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
 
-FIT_NOTE = (
+FIT_NOTE = said(
     "Errors are means of |predicted − observed| / observed. The fit error is on the very runs that were fitted; the "
     "held-out error is on mixtures that the fit has not seen, and beside it that of the mean of the other runs at the "
     "same token count, with no law at all. None of them says anything about token counts that were not tried. "
@@ -55,7 +56,7 @@ class Score:
 def held_out(validation: Validation | None) -> str:
     """Return in words how far the law can be trusted on mixtures it has not seen."""
     if validation is None:
-        return "Nothing is known of mixtures the law has not seen: leaving one out takes at least three mixtures."
+        return said("Nothing is known of mixtures the law has not seen: leaving one out takes at least three mixtures.")
     return validation.sentences()
 
 
@@ -78,7 +79,7 @@ def fitted_row(fit: LawFit, validation: Validation | None, domain: str) -> Fitte
         held_out=_percent_or_missing(unseen),
         baseline=_percent_or_missing(without),
         r2=f"{found.r2:.4f}".replace("-", "−") if np.isfinite(found.r2) else MISSING,
-        starts=f"{found.starts[0]} of {found.starts[1]}",
+        starts=said("{best} of {all}", best=found.starts[0], all=found.starts[1]),
         points=f"{found.points} / {found.runs}",
         outcome=_name(found.outcome),
         failed=found.outcome is not Outcome.CONVERGED,
@@ -103,7 +104,8 @@ def score_rows(selection: Selection) -> Iterator[Score]:
             rank=f"{row['rank_correlation']:.2f}".replace("-", "−")
             if np.isfinite(row["rank_correlation"])
             else MISSING,
-            note="chosen" if row["chosen"] else printable(str(row["note"])),
+            # A table keeps plain strings: the sentences are beside it.
+            note=said("chosen") if row["chosen"] else printable(selection.notes.get(str(row["law"]), "")),
             chosen=bool(row["chosen"]),
         )
 
@@ -128,7 +130,7 @@ def found_lines(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
     for alike in kinds.values():
         yield from (printable(str(found)) for found in alike[:SOME_NOTES])
         if len(alike) > SOME_NOTES:
-            yield f"{alike[0].kind}: {len(alike) - SOME_NOTES} more, in validation.json"
+            yield said("{kind}: {count} more, in validation.json", kind=alike[0].kind, count=len(alike) - SOME_NOTES)
 
 
 def remedies(fit: LawFit, targets: Sequence[str]) -> Iterator[str]:
@@ -139,14 +141,33 @@ def remedies(fit: LawFit, targets: Sequence[str]) -> Iterator[str]:
         kinds.setdefault(found.outcome, []).append(printable(domain))
     for outcome, names in kinds.items():
         if outcome is not Outcome.CONVERGED:
-            yield f"{_name(outcome)} (domain{'s' if len(names) > 1 else ''} {some(names)}): {outcome.remedy}"
+            told = {"outcome": _name(outcome), "domains": some(names), "remedy": outcome.remedy}
+            if len(names) > 1:
+                yield said("{outcome} (domains {domains}): {remedy}", **told)
+            else:
+                yield said("{outcome} (domain {domains}): {remedy}", **told)
+
+
+_NAMES = {
+    Outcome.CONVERGED: said("converged"),
+    Outcome.AT_BOUND: said("at bound"),
+    Outcome.NO_FLOOR: said("no floor"),
+    Outcome.STARTS_DISAGREE: said("starts disagree"),
+    Outcome.ALPHA_NOT_POSITIVE: said("alpha not positive"),
+    Outcome.TOO_FEW_CHECKPOINTS: said("too few checkpoints"),
+    Outcome.CONSTANT_LOSS: said("constant loss"),
+    Outcome.LOSS_RISES: said("loss rises"),
+    Outcome.NOT_CONVERGED: said("not converged"),
+    Outcome.SINGLE_MIXTURE: said("single mixture"),
+    Outcome.TOO_FEW_POINTS: said("too few points"),
+}
 
 
 def _name(outcome: Outcome) -> str:
-    return outcome.name.lower().replace("_", " ")
+    return _NAMES[outcome]
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
     """Return the first names and how many more there are."""
-    said = ", ".join(repr(shorten(name, 40)) for name in names[:most])
-    return f"{said} and {len(names) - most} more" if len(names) > most else said
+    first = ", ".join(repr(shorten(name, 40)) for name in names[:most])
+    return said("{names} and {count} more", names=first, count=len(names) - most) if len(names) > most else first

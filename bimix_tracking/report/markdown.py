@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bimix_tracking.report import content, laws
+from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import printable
+from bimix_tracking.wording import joined, said
 
 _MARKS = "\\`*_[]|#~$"
 
@@ -26,116 +28,145 @@ def escape(text: str) -> str:
 
 
 def render(result: content.Result) -> str:
-    """Return the Markdown page of an analysis, in the order of the HTML report.
+    """Return the Markdown page of an analysis, in the order of the HTML report and in its language.
 
     Args:
         result: An `Analysis`.
     """
-    page = content.page(result)
-    parts = [
-        f"# {escape(page.title)}",
-        f"**{escape(page.answer)}** {escape(page.gain)}",
-        escape(page.sure),
-        escape(page.worth),
-        f"> **Caution.** {escape(content.CAUTION)} {escape(page.noise)}",
-        _bullets("## Warnings", page.warnings),
-        "## Recommended mixture",
-        f"Losses are predicted, in nats per token; a change below 0 is better. Reference: {escape(page.reference)}.",
-        _mixtures(page),
-        escape(page.free),
-        _bullets("### Constraints", page.constraints),
-        _by_law(page),
-        "## How well the law fits",
-        escape(page.choice),
-        escape(page.held_out),
-        _scores(page),
-        _fits(page),
-        escape(f"{page.weights} {laws.FIT_NOTE}".strip()),
-        _bullets("", page.remedies),
-        _bimix(page),
-        "## Losses at the last checkpoint of each run",
-        "Observed, in nats per token, and the domain's proportion in that run.",
-        table(
-            ["domain", "lowest loss", "at proportion", "highest loss", "at proportion"],
-            [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
-        ),
-        _bullets("## Set aside or adjusted", page.notes or ["nothing"]),
-        "## Where this comes from",
-        f"`{result.fit.formula}`",
-        table(["fact", "value"], page.facts, numbers=False),
-        "Proportions of the runs, in percent:",
-        _runs(page),
-        _bullets("## Words", [f"{word}: {meaning}" for word, meaning in content.GLOSSARY.items()]),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _Writer(Language(result.lang)).page(content.page(result), result.fit.formula)
 
 
-def _mixtures(page: content.Page) -> str:
-    head = ["domain", "recommended", "interval", "nearly as good", "reference", "tried"]
-    head += ["predicted loss", "on the reference", "change"]
-    rows = [
-        [
-            s.domain,
-            s.recommended,
-            s.interval,
-            s.extent,
-            s.reference,
-            s.tried + (" (recommended is outside)" if s.outside else ""),
-            s.predicted,
-            s.on_reference,
-            s.change,
+class _Writer:
+    """Sets a page in one language."""
+
+    def __init__(self, say: Language) -> None:
+        self._say = say
+
+    def page(self, page: content.Page, formula: str) -> str:
+        parts = [
+            f"# {self._text(page.title)}",
+            f"**{self._text(page.answer)}** {self._text(page.gain)}",
+            self._text(page.sure),
+            self._text(page.worth),
+            f"> **{self._text(said('Caution.'))}** {self._text(content.CAUTION)} {self._text(page.noise)}",
+            self._bullets("## ", said("Warnings"), page.warnings),
+            self._heading("## ", said("Recommended mixture")),
+            self._text(
+                said(
+                    "Losses are predicted, in nats per token; a change below 0 is better. Reference: {reference}.",
+                    reference=page.reference,
+                )
+            ),
+            self._mixtures(page),
+            self._text(page.free),
+            self._bullets("### ", said("Constraints"), page.constraints),
+            self._by_law(page),
+            self._heading("## ", said("How well the law fits")),
+            self._text(page.choice),
+            self._text(page.held_out),
+            self._scores(page),
+            self._fits(page),
+            self._text(joined([page.weights, laws.FIT_NOTE])),
+            self._bullets("", "", page.remedies),
+            self._bimix(page),
+            self._heading("## ", said("Losses at the last checkpoint of each run")),
+            self._text(said("Observed, in nats per token, and the domain's proportion in that run.")),
+            self._table(
+                [
+                    said("domain"),
+                    said("lowest loss"),
+                    said("at proportion"),
+                    said("highest loss"),
+                    said("at proportion"),
+                ],
+                [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
+            ),
+            self._bullets("## ", said("Set aside or adjusted"), page.notes or [said("nothing")]),
+            self._heading("## ", said("Where this comes from")),
+            f"`{formula}`",
+            self._table([said("fact"), said("value")], page.facts, numbers=False),
+            self._text(said("Proportions of the runs, in percent:")),
+            self._table(
+                [said("run"), "id", said("last tokens"), *page.domains],
+                [(run.name, run.id, run.tokens, *run.shares) for run in page.runs],
+            ),
+            self._bullets(
+                "## ", said("Words"), [joined([word, meaning], ": ") for word, meaning in content.GLOSSARY.items()]
+            ),
         ]
-        for s in page.shares
-    ]
-    total = ["weighted sum" if page.weighted else "sum", "", "", "", "", "", *page.total]
-    if page.weighted:
-        head.insert(1, "weight")
-        for row, share in zip(rows, page.shares, strict=True):
-            row.insert(1, share.weight)
-        total.insert(1, "")
-    return table(head, [*rows, total])
+        return "\n\n".join(part for part in parts if part) + "\n"
 
+    def _text(self, text: str) -> str:
+        return escape(self._say(text))
 
-def _by_law(page: content.Page) -> str:
-    if not page.by_law:
-        return ""
-    head = ["law", *(share.domain for share in page.shares)]
-    return "### What each law alone would recommend\n\n" + table(head, [(c.law, *c.shares) for c in page.by_law])
+    def _heading(self, mark: str, text: str) -> str:
+        return f"{mark}{self._text(text)}"
 
+    def _table(self, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+        return table(
+            [self._say(cell) for cell in head], [[self._say(cell) for cell in row] for row in rows], numbers=numbers
+        )
 
-def _fits(page: content.Page) -> str:
-    errors = ["fit error, %", "held-out error, %", "mean of the others, %"]
-    return table(
-        ["domain", *page.parameters, *errors, "R²", "starts agreeing", "points / runs", "outcome"],
-        [
-            (f.domain, *f.parameters, f.error, f.held_out, f.baseline, f.r2, f.starts, f.points, f.outcome)
-            for f in page.fitted
-        ],
-    )
+    def _bullets(self, mark: str, heading: str, items: Iterable[str]) -> str:
+        lines = [f"- {self._text(item)}" for item in items]
+        return "\n".join([self._heading(mark, heading), "", *lines] if heading else lines) if lines else ""
 
+    def _mixtures(self, page: content.Page) -> str:
+        head = [said("domain"), said("recommended"), said("interval"), said("nearly as good"), said("reference")]
+        head += [said("tried"), said("predicted loss"), said("90 % interval"), said("on the reference"), said("change")]
+        rows = [
+            [
+                s.domain,
+                s.recommended,
+                s.interval,
+                s.extent,
+                s.reference,
+                said("{tried} (recommended is outside)", tried=s.tried) if s.outside else s.tried,
+                s.predicted,
+                s.predicted_interval,
+                s.on_reference,
+                s.change,
+            ]
+            for s in page.shares
+        ]
+        ours, theirs, change = page.total
+        total = [said("weighted sum") if page.weighted else said("sum"), *[""] * 5, ours, "", theirs, change]
+        if page.weighted:
+            head.insert(1, said("weight"))
+            for row, share in zip(rows, page.shares, strict=True):
+                row.insert(1, share.weight)
+            total.insert(1, "")
+        return self._table(head, [*rows, total])
 
-def _scores(page: content.Page) -> str:
-    if not page.scores:
-        return ""
-    head = ["law", "held-out error, %", "above the best, %", "rank correlation", "note"]
-    return table(head, [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
+    def _by_law(self, page: content.Page) -> str:
+        if not page.by_law:
+            return ""
+        head = [said("law"), *(share.domain for share in page.shares)]
+        heading = self._heading("### ", said("What each law alone would recommend"))
+        return heading + "\n\n" + self._table(head, [(c.law, *c.shares) for c in page.by_law])
 
+    def _fits(self, page: content.Page) -> str:
+        errors = [said("fit error, %"), said("held-out error, %"), said("mean of the others, %")]
+        rest = ["R²", said("starts agreeing"), said("points / runs"), said("outcome")]
+        return self._table(
+            [said("domain"), *page.parameters, *errors, *rest],
+            [
+                (f.domain, *f.parameters, f.error, f.held_out, f.baseline, f.r2, f.starts, f.points, f.outcome)
+                for f in page.fitted
+            ],
+        )
 
-def _bimix(page: content.Page) -> str:
-    if not page.bimix:
-        return ""
-    return "### BiMix, for comparison\n\n" + table(["domain", "alpha", "beta", "B", "C", "outcome"], page.bimix)
+    def _scores(self, page: content.Page) -> str:
+        if not page.scores:
+            return ""
+        head = [said("law"), said("held-out error, %"), said("above the best, %"), said("rank correlation")]
+        return self._table([*head, said("note")], [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
 
-
-def _runs(page: content.Page) -> str:
-    return table(
-        ["run", "id", "last tokens", *page.domains], [(run.name, run.id, run.tokens, *run.shares) for run in page.runs]
-    )
-
-
-def _bullets(heading: str, items: Iterable[str]) -> str:
-    lines = [f"- {escape(item)}" for item in items]
-    return "\n".join([heading, "", *lines] if heading else lines) if lines else ""
+    def _bimix(self, page: content.Page) -> str:
+        if not page.bimix:
+            return ""
+        head = [said("domain"), "alpha", "beta", "B", "C", said("outcome")]
+        return self._heading("### ", said("BiMix, for comparison")) + "\n\n" + self._table(head, page.bimix)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from bimix_tracking.mixture import SUM_TOLERANCE
 from bimix_tracking.observations import Observations
 from bimix_tracking.report.numbers import nats, printable, shorten, tokens
+from bimix_tracking.wording import joined, said
 
 _SAME_TOKENS = 1e-3
 """Token counts this close, relatively, are the same count: the loss moves far less between them than by chance."""
@@ -42,32 +43,42 @@ class Noise:
             gain: The predicted gain in the same weighted sum, nats.
         """
         if not self.repeated:
-            return (
+            return said(
                 "How far apart two runs of the same mixture come out by chance is unknown here: no mixture was run "
                 "twice. Repeat one mixture with another seed, and this page compares the gain with that difference."
             )
         if not self.compared:
-            return (
+            return said(
                 "How far apart two runs of the same mixture come out by chance is unknown here: mixtures were "
                 "repeated, but never with all weighted domains evaluated at the same number of training tokens."
             )
-        names = " and ".join(f"“{shorten(printable(run), 40)}”" for run in self.runs)
-        pairs = "the only pair" if self.compared == 1 else f"the largest of {self.compared} pairs"
-        said = (
-            f"Two runs of the same mixture differ by up to {nats(self.difference)} nats in the same sum "
-            f"({names} at {tokens(self.tokens)} tokens, {pairs}). "
+        one, other = (shorten(printable(run), 40) for run in self.runs)
+        pairs = said("the largest of {pairs} pairs", pairs=self.compared)
+        difference = said(
+            "Two runs of the same mixture differ by up to {difference} nats in the same sum (“{one}” and “{other}” at "
+            "{tokens} tokens, {pairs}).",
+            difference=nats(self.difference),
+            one=one,
+            other=other,
+            tokens=tokens(self.tokens),
+            pairs=said("the only pair") if self.compared == 1 else pairs,
         )
         if self.difference == 0:
-            return said + "They don't differ at all: were they trained with the same seed? Then this says nothing."
-        if gain <= self.difference:
-            return (
-                f"{said}The predicted gain of {nats(gain)} is inside that difference: this sweep doesn't show that the "
-                "recommended mixture is better than the reference."
+            verdict = said("They don't differ at all: were they trained with the same seed? Then this says nothing.")
+        elif gain <= self.difference:
+            verdict = said(
+                "The predicted gain of {gain} is inside that difference: this sweep doesn't show that the recommended "
+                "mixture is better than the reference.",
+                gain=nats(gain),
             )
-        return (
-            f"{said}The predicted gain of {nats(gain)} is outside it, {gain / self.difference:.3g} times as large. "
-            "So few repeats give only a rough idea of chance, and only at the size of the proxy runs."
-        )
+        else:
+            verdict = said(
+                "The predicted gain of {gain} is outside it, {times:.3g} times as large. So few repeats give only a "
+                "rough idea of chance, and only at the size of the proxy runs.",
+                gain=nats(gain),
+                times=gain / self.difference,
+            )
+        return joined([difference, verdict])
 
 
 def measure(obs: Observations, weights: Mapping[str, float]) -> Noise:

@@ -6,9 +6,12 @@ import math
 import unicodedata
 from collections.abc import Mapping
 
+from bimix_tracking.wording import Said, said
+
 MISSING = "–"
 """Stands where there is no number."""
 
+_ISOLATES = "\u2068\u2069"
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -78,8 +81,23 @@ def printable(text: str) -> str:
     >>> printable("a\nb\x00c")
     'a b�c'
     """
+    if isinstance(text, Said):
+        return Said(text.template, {n: printable(v) if isinstance(v, str) else v for n, v in text.values.items()})
     spaced = " ".join(text.split())
-    return "".join(c if c.isprintable() else "�" for c in spaced)
+    return "".join(c if c.isprintable() or c in _ISOLATES else "�" for c in spaced)
+
+
+def isolated(name: str) -> str:
+    """Return a name so that a sentence around it keeps its order, if it is written from right to left.
+
+    Without that, the number after such a name would be shown before it, as if it were the name's own.
+
+    >>> isolated("code"), len(isolated("עברית"))
+    ('code', 7)
+    """
+    clean = "".join(c for c in name if c not in _ISOLATES)
+    leftward = any(unicodedata.bidirectional(c) in {"R", "AL"} for c in clean)
+    return f"{_ISOLATES[0]}{clean}{_ISOLATES[1]}" if leftward else clean
 
 
 def width(text: str) -> float:
@@ -123,6 +141,9 @@ def listing(shares: Mapping[str, float], most: int = 6) -> str:
     """
     order = sorted(shares, key=lambda name: -shares[name])
     named = order if len(order) <= most + 1 else order[:most]
-    phrase = ", ".join(f"{about(shares[name])} {shorten(printable(name), 40)}" for name in named)
+    phrase = ", ".join(f"{about(shares[name])} {isolated(shorten(printable(name), 40))}" for name in named)
     rest = order[len(named) :]
-    return f"{phrase} and {about(sum(shares[name] for name in rest))} in {len(rest)} more" if rest else phrase
+    if not rest:
+        return phrase
+    more = about(sum(shares[name] for name in rest))
+    return said("{most} and {share} in {count} more", most=phrase, share=more, count=len(rest))

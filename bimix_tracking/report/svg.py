@@ -57,6 +57,12 @@ def circle(x: float, y: float, radius: float, cls: str, tip: str = "") -> str:
     return f"{head}><title>{escape(tip)}</title></circle>" if tip else f"{head}/>"
 
 
+def rectangle(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
+    """Return a filled rectangle between two corners, the second below and to the right."""
+    size = f'width="{number(max(x2 - x1, 0.0))}" height="{number(max(y2 - y1, 0.0))}"'
+    return f'<rect class="{cls}" x="{number(x1)}" y="{number(y1)}" {size}/>'
+
+
 def polyline(points: Sequence[tuple[float, float]], cls: str) -> str:
     """Return a curve through the points, interrupted where one is not finite; empty if none is."""
     path, pen = [], "M"
@@ -175,8 +181,8 @@ def _apart(axis: Axis) -> tuple[float, ...]:
     """Return the ticks whose labels don't touch the one before."""
     kept: list[float] = []
     edge = -math.inf
-    for tick in axis.ticks:
-        half = width(axis.show(tick)) * DIGIT / 2
+    for tick in sorted(axis.ticks, key=axis.at):
+        half = DIGIT if axis.start > axis.end else width(axis.show(tick)) * DIGIT / 2  # one above the other, or beside
         if axis.at(tick) - half > edge + DIGIT:
             kept.append(tick)
             edge = axis.at(tick) + half

@@ -1,18 +1,23 @@
-"""Pages from the templates of this folder: everything is escaped unless it is a figure of ours."""
+"""Pages from the templates of this folder: everything is escaped unless it is a figure or a script of ours."""
 
 from __future__ import annotations
 
 from importlib import resources
 
 from bimix_tracking.errors import MissingDependencyError
+from bimix_tracking.report.language import Language
+from bimix_tracking.wording import Said
 
 
-def fill(template: str, /, **content: object) -> str:
+def fill(template: str, language: Language, /, **content: object) -> str:
     """Return the page of a template.
+
+    A template says its own sentences by `_("…")`, and every sentence of the content is said in the language too.
 
     Args:
         template: Its file in this folder.
-        content: What it asks for; a `Drawing` goes in as it is.
+        language: Of the page.
+        content: What it asks for; a `Verbatim` goes in as it is.
 
     Raises:
         MissingDependencyError: Jinja2 isn't installed.
@@ -24,17 +29,24 @@ def fill(template: str, /, **content: object) -> str:
             raise
         raise MissingDependencyError("jinja2", extra="report") from error
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_text),
+        loader=jinja2.FunctionLoader(own_text),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: _whole(language(value)) if type(value) is Said else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(_=lambda text, **values: _whole(language.template(text, **values)), lang=language.code)
     return environment.get_template(template).render(**content)
 
 
-class Drawing(str):
-    """SVG of ours, whose texts are escaped: a template takes it as it is."""
+def _whole(sentence: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return sentence.replace(" %", "\u00a0%")
+
+
+class Verbatim(str):
+    """SVG or a script of ours, whose texts are escaped: a template takes it as it is."""
 
     __slots__ = ()
 
@@ -42,5 +54,6 @@ class Drawing(str):
         return str(self)
 
 
-def _text(name: str) -> str:
+def own_text(name: str) -> str:
+    """Return a file of this folder."""
     return resources.files("bimix_tracking.report").joinpath(name).read_text(encoding="utf-8")

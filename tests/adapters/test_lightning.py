@@ -18,7 +18,7 @@ import torch
 import yaml
 from bimix_integrations.trackers.mlflow import MlflowTracker
 from bimix_integrations.trainers.collate import DomainCollator
-from bimix_integrations.trainers.environment import lightning_callbacks
+from bimix_integrations.trainers.environment import from_environment, lightning_callbacks
 from bimix_integrations.trainers.lightning import DomainLossCallback
 from bimix_integrations.trainers.torch import align, token_losses
 from lightning.pytorch import LightningModule, Trainer
@@ -28,8 +28,8 @@ from mlflow.tracking import MlflowClient
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from bimix_tracking import Observations
-from bimix_tracking.errors import RecorderError
+from bimix_tracking import Mixture, Observations
+from bimix_tracking.errors import MixtureError, RecorderError
 from tests.adapters.toys import (
     BATCH,
     DOMAINS,
@@ -376,6 +376,16 @@ def test_switched_on_without_domains_it_says_what_to_set(monkeypatch: pytest.Mon
     monkeypatch.delenv("BIMIX_MIXTURE", raising=False)
     with pytest.raises(RecorderError, match="set BIMIX_MIXTURE to a mixture file, or BIMIX_DOMAINS"):
         Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+
+
+def test_the_mixture_may_be_json_as_a_plans_script_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BIMIX_DOMAINS", raising=False)
+    monkeypatch.setenv("BIMIX_MIXTURE", '{"code": 0.25, "web": 0.75}')
+    assert from_environment()["mixture"] == Mixture({"code": 0.25, "web": 0.75})
+    for bad in ("{", '{"code": 0.5}', '{"code": "x", "web": 1}'):
+        monkeypatch.setenv("BIMIX_MIXTURE", bad)
+        with pytest.raises(MixtureError):
+            from_environment()
 
 
 def test_it_works_under_lightning_s_other_name(tmp_path: Path) -> None:

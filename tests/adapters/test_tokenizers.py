@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sysconfig
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import tokenizers
 import transformers
 
 from bimix_tracking.errors import CorpusError
-from bimix_tracking.tokens import open_tokenizer
+from bimix_tracking.tokens import PIECE, open_tokenizer
 
 
 @pytest.fixture(scope="module", name="texts")
@@ -55,12 +56,41 @@ def test_ids_are_the_texts_own_nothing_added_nothing_cut(folder: Path, texts: li
     assert str(folder.parent) not in tokenizer.spec
 
 
+@pytest.mark.parametrize("spec", ["{}/tokenizer.json", "transformers:{}"])
+def test_long_texts_have_the_tokens_that_they_have_at_once(folder: Path, texts: list[str], spec: str) -> None:
+    long = "".join(texts) * (1 + 3 * PIECE // (2 * sum(map(len, texts))))
+    plain = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    plain.no_truncation()
+    plain.no_padding()
+
+    found = open_tokenizer(spec.format(folder))([long, texts[0]])
+
+    assert len(long) > PIECE
+    assert found[0].tolist() == plain.encode(long, add_special_tokens=False).ids
+    assert found[1].tolist() == plain.encode(texts[0], add_special_tokens=False).ids
+
+
+def test_all_checkpoints_of_a_training_have_one_tokenizer(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "trainer_state.json").write_text("{}")
+
+    assert (
+        open_tokenizer(f"transformers:{tmp_path}").spec.split("(")[1]
+        == (open_tokenizer(f"transformers:{folder}").spec.split("(")[1])
+    )
+
+
 def test_another_file_is_another_spec(folder: Path, tmp_path: Path) -> None:
     content = json.loads((folder / "tokenizer.json").read_text())
     content["normalizer"] = {"type": "Lowercase"}
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
 
-    assert open_tokenizer(str(tmp_path)).spec != open_tokenizer(str(folder)).spec
+    for kind in ("", "transformers:"):
+        assert (
+            open_tokenizer(f"{kind}{tmp_path}").spec.split("(")[1]
+            != (open_tokenizer(f"{kind}{folder}").spec.split("(")[1])
+        )
 
 
 @pytest.mark.parametrize(
@@ -68,6 +98,8 @@ def test_another_file_is_another_spec(folder: Path, tmp_path: Path) -> None:
     [
         ("tokenizers:nowhere.json", "nowhere.json cannot be read: No such file"),
         ("tokenizers:{}/bad.json", "bad.json is no tokenizer.json"),
+        ("tokenizers", "which one\\? Give its file: tokenizers:FOLDER/tokenizer.json"),
+        ("transformers:", "which tokenizer\\? Give its folder: transformers:FOLDER"),
         ("transformers:gpt2", "transformers:gpt2: there is no such folder. Fetch the tokenizer first"),
         ("transformers:{}", "no tokenizer can be read there"),
     ],

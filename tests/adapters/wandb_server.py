@@ -6,6 +6,7 @@ Written after what SDK 0.31 sends.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections import Counter
@@ -44,6 +45,7 @@ class WandbServer:
     Attributes:
         runs: By (entity, project, id).
         operations: How often each GraphQL operation came, refused ones too.
+        views: Reports and workspaces that were saved, by id.
         unresolved: What the SDK asked for and got null, as nobody has taught the server what it is.
         refused: How often the next GraphQL requests are refused, with which status and headers.
     """
@@ -52,6 +54,7 @@ class WandbServer:
         self.lock = RLock()
         self.runs: dict[tuple[str, str, str], StoredRun] = {}
         self.blobs: dict[str, bytes] = {}
+        self.views: dict[str, dict[str, Any]] = {}
         self.operations: Counter[str] = Counter()
         self.unresolved: set[str] = set()
         self.refused: tuple[int, int, Mapping[str, str]] = (0, 429, {})
@@ -143,9 +146,19 @@ class WandbServer:
             ),
             "upsertBucket": self._upsert,
             "createRunFiles": self._create_files,
+            "upsertView": self._upsert_view,
+            "view": lambda id, **_: self.views.get(id),  # noqa: A006  # the schema's name
             "markRunFilesUploaded": lambda **_: {"success": True},
             **self.artifacts.root(),
         }
+
+    def _upsert_view(self, input: Mapping[str, Any], **_: Any) -> dict[str, Any]:  # noqa: A002  # the schema's name
+        view = {name: value for name, value in input.items() if not name.endswith("Name") or name == "displayName"}
+        made = base64.b64encode(f"View:{len(self.views)}".encode()).decode()
+        view |= {"id": input.get("id") or made, "createdAt": now(), "updatedAt": now()}
+        view["project"] = {"id": "p", "name": input.get("projectName"), "entityName": input.get("entityName")}
+        self.views[view["id"]] = view
+        return {"view": view, "inserted": True}
 
     def _project(self, entity: str, name: str | None) -> dict[str, Any] | None:
         if name is None or not any(run.project == name for run in self.runs.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from bimix_tracking import Mixture, Observations, analyze, fit_law, select_law
 from bimix_tracking.diagnostics import Diagnostic, diagnose
-from bimix_tracking.errors import ObservationsError
+from bimix_tracking.errors import BimixError, CorpusError, MissingDependencyError, ObservationsError
 from bimix_tracking.law_fit import Outcome
 from bimix_tracking.manifest import RunManifest, RunRecord
 
@@ -186,3 +187,11 @@ def test_a_sweep_no_law_can_be_fitted_to_says_why(sweep: MakeSweep) -> None:
 
     with pytest.raises(ObservationsError, match=r"no law can be fitted: bimix: no loss is of a domain of the mixtures"):
         select_law(changed(obs, other), laws=("bimix", "transfer"))
+
+
+@pytest.mark.parametrize("error", [CorpusError("a"), MissingDependencyError("pandas", extra="all")])
+def test_errors_cross_to_other_processes(error: BimixError) -> None:
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own, made here
+
+    assert type(again) is type(error)
+    assert (str(again), vars(again)) == (str(error), vars(error))

@@ -83,7 +83,7 @@ def test_interval_probability_and_freedom_are_in_the_pages() -> None:
     assert "above 99 %" in page.sure
     for text in (page.sure, page.free, page.worth):
         assert text
-        assert text in html.render(found).replace("&#39;", "'")
+        assert text in html.render(found).replace("&#39;", "'").replace("\xa0", " ")
 
 
 def test_without_replicates_it_is_said_that_nothing_is_sure() -> None:

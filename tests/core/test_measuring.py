@@ -303,7 +303,7 @@ def test_an_embedder_that_gives_no_number_is_refused(corpora: dict[str, Path], m
         def __call__(self, texts: list[str]) -> np.ndarray:
             return np.full((len(texts), 2), np.nan)
 
-    monkeypatch.setattr(counting, "_embedder", lambda _: Broken())
+    monkeypatch.setattr(counting, "embedder_of", lambda _: Broken())
 
     with pytest.raises(CorpusError, match=r"mail.jsonl: embedding 0 of \d+ has NaN or infinity"):
         count_blocks(find_blocks(corpora["mail"], SETTINGS.reading), SETTINGS)

@@ -33,6 +33,17 @@ def test_a_training_process_pays_for_no_science() -> None:
     assert not {"scipy", "pandas", "typer", "rich"} & loaded
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["analyze", "--help"], ["entropy", "--help"], ["--version"]])
+def test_help_waits_for_no_science(arguments: list[str]) -> None:
+    run = f"import sys; sys.argv[1:] = {arguments}\nfrom bimix_tracking.cli import main\n"
+    loaded = loaded_by(
+        run + "import contextlib\nwith contextlib.redirect_stdout(None), contextlib.suppress(SystemExit): main()"
+    )
+
+    assert "typer" in loaded
+    assert not ({"numpy", "scipy", "pandas", "yaml", "rich"} | _FRAMEWORKS) & loaded
+
+
 def test_no_module_of_the_core_knows_an_adapter() -> None:
     modules = [m.name for m in pkgutil.walk_packages(bimix_tracking.__path__, "bimix_tracking.")]
     assert "bimix_tracking.report.html" in modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from bimix_tracking.counting import passages_of
 from bimix_tracking.embedding import open_embedder
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.hashing import HashingEmbedder
-from bimix_tracking.tokens import fingerprint, narrow, open_tokenizer
+from bimix_tracking.tokens import PIECE, fingerprint, ids_in_pieces, narrow, open_tokenizer
 
 SAMPLE = [
     "the cat sat on the mat",
@@ -40,10 +41,52 @@ def test_few_ids_take_few_bits() -> None:
 
 @pytest.mark.parametrize("spec", ["runes", "nowhere/tokenizer.json", "", "bytes:3"])
 def test_no_such_tokenizer(spec: str) -> None:
-    with pytest.raises(
-        CorpusError, match=f"no tokenizer '{spec}'; there are bytes, tokenizers, transformers, and paths"
-    ):
+    with pytest.raises(CorpusError, match=f"no tokenizer '{spec}': it is not bytes, .*; there are tokenizers, tr"):
         open_tokenizer(spec)
+
+
+def test_long_texts_are_tokenised_in_pieces_that_end_with_lines() -> None:
+    line = "ends of lines are where nothing is lost\n"
+    long = line * (5 * PIECE // (2 * len(line)))
+    batches: list[list[str]] = []
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        batches.append(texts)
+        return [[len(text)] for text in texts]
+
+    texts = ["", "short", long, "short", *["x" * 1000] * 2000, ""]
+    found = ids_in_pieces(texts, encode, 1 << 32)
+
+    assert [int(ids.sum()) for ids in found] == [len(text) for text in texts]
+    assert len(found[2]) == 3
+    assert "".join(piece for batch in batches for piece in batch) == "".join(texts)
+    assert all(piece.endswith("\n") for batch in batches for piece in batch if len(piece) > 1000)
+    assert all(sum(map(len, batch)) <= PIECE for batch in batches)
+    assert ids_in_pieces([], encode, 10) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after"),
+    [
+        ("x" * PIECE * 2, "x", "x"),
+        ("word " * PIECE, "d", " "),
+        ("一二三\r\n" * PIECE, "\r\n", "一"),
+        ("    indented\n" * (PIECE // 4), "d\n", "  "),
+        ("def f():\n    return 1\n\nx = 1\ny = 1\n\n" * (PIECE // 4), "x = 1\n", "y"),
+    ],
+)
+def test_a_text_is_cut_where_tokens_seldom_reach_over(text: str, before: str, after: str) -> None:
+    pieces: list[str] = []
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        pieces.extend(texts)
+        return [[] for _ in texts]
+
+    ids_in_pieces([text], encode, 10)
+
+    assert "".join(pieces) == text
+    assert all(PIECE // 2 <= len(piece) <= PIECE for piece in pieces[:-1])
+    assert all(one.endswith(before) and two.startswith(after) for one, two in itertools.pairwise(pieces))
 
 
 def test_no_such_embedder() -> None:

@@ -45,7 +45,7 @@ def test_analyze_prints_a_table_and_leaves_the_artifacts(table: Path, tmp_path: 
         assert "converged" in line
     assert "warning: the target of 1e+09 tokens is 1.56e+04× the largest volume observed" in done.stdout
     assert str(tmp_path / "out") in done.stdout
-    assert "fitting…" in done.stderr
+    assert "fitting" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "out" / "report.html").exists()
 

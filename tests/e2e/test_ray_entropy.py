@@ -178,7 +178,7 @@ def test_an_error_is_the_same_from_anywhere(
     assert str(raised.value) == (
         f"{file}, line at byte 14 has no field 'text'; there are 'content'. Give the text's field"
     )
-    assert raised.value.__cause__ is None
+    assert type(raised.value.__cause__) in {type(None), CorpusError}  # nothing of Ray
     assert capfd.readouterr() == ("", "")
 
 

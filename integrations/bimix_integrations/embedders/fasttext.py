@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from bimix_integrations.embedders.fasttext_file import check_whole
 from bimix_integrations.embedders.folder import model_files, spec
 from bimix_tracking.embedding import Vectors
 from bimix_tracking.errors import CorpusError, MissingDependencyError
@@ -19,15 +21,20 @@ except ModuleNotFoundError as error:
 class FastTextEmbedder:
     """Mean of the words' unit vectors, of a `.bin` model such as `cc.en.300.bin`; line ends count as spaces.
 
+    Of a supervised model, which has no vectors of words alone, the mean of what it classifies by.
+
     Args:
         path: The file.
 
     Raises:
-        CorpusError: There is none, or it is no such model.
+        CorpusError: There is none, it is no such model, or only part of one.
     """
 
     def __init__(self, path: str) -> None:
         model_files("fasttext", path)
+        if not Path(path).is_file():
+            raise CorpusError(f"fasttext:{path}: it is no fastText model but a folder; give the file in it")
+        check_whole(path)
         try:
             self._model = fasttext.load_model(path)
         except ValueError as error:

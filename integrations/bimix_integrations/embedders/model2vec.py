@@ -37,4 +37,7 @@ class Model2VecEmbedder:
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Return a vector each."""
-        return np.asarray(self._model.encode(list(texts), max_length=None, show_progress_bar=False), np.float32)
+        if not texts:
+            return np.zeros((0, self.dimensions), np.float32)
+        # Threads or a cluster's tasks call this: it starts no processes of its own.
+        return np.asarray(self._model.encode(list(texts), max_length=None, use_multiprocessing=False), np.float32)

@@ -39,4 +39,5 @@ class SentenceTransformersEmbedder:
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Return a vector each."""
-        return np.asarray(self._model.encode(list(texts), show_progress_bar=False), np.float32)
+        rows = np.asarray(self._model.encode(list(texts), show_progress_bar=False), np.float32)
+        return rows.reshape(len(texts), self.dimensions)  # of no texts too

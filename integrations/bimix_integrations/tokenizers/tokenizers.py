@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bimix_tracking.errors import CorpusError, MissingDependencyError
-from bimix_tracking.tokens import Ids, fingerprint, narrow
+from bimix_tracking.tokens import Ids, fingerprint, ids_in_pieces
 
 try:
     import tokenizers
@@ -17,6 +17,8 @@ except ModuleNotFoundError as error:
 class TokenizersTokenizer:
     """Text → ids of a `tokenizer.json`, no special tokens added, nothing cut off.
 
+    Long texts are tokenised in pieces (`ids_in_pieces`).
+
     Args:
         path: The file.
 
@@ -25,6 +27,8 @@ class TokenizersTokenizer:
     """
 
     def __init__(self, path: str) -> None:
+        if not path:
+            raise CorpusError("tokenizers: which one? Give its file: tokenizers:FOLDER/tokenizer.json")
         digest = fingerprint([Path(path)])
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(path)
@@ -38,5 +42,7 @@ class TokenizersTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of each text."""
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return narrow((encoding.ids for encoding in found), self.vocabulary)
+        return ids_in_pieces(texts, self._encode, self.vocabulary)
+
+    def _encode(self, texts: list[str]) -> Iterator[Sequence[int]]:
+        return (found.ids for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False))

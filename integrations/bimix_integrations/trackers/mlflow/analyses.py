@@ -33,7 +33,8 @@ def write(store: Store, analysis: WriteBack) -> str:
     except MlflowException as error:
         raise SourceError(f"{store.shown}: the analysis was not written: {store.redacted(error)}") from None
     if store.tracking_uri.startswith("http"):
-        return f"{store.shown}/#/experiments/{experiment}/runs/{run_id}"
+        # Else MLflow opens its pages for GenAI, where a run of training shows little.
+        return f"{store.shown}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
     return f"run {run_id} (mlflow ui --backend-store-uri {store.shown})"
 
 

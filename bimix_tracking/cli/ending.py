@@ -1,0 +1,128 @@
+"""How the commands end: their exit codes, a line for a mistake, its traceback only where that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from bimix_tracking.cli.console import answer, manner
+from bimix_tracking.cli.teaching import OUTPUT, help_of
+from bimix_tracking.errors import BimixError, MissingDependencyError, RecommendationError, SourceError
+
+_EXIT_CODES = {SourceError: 4, RecommendationError: 5, MissingDependencyError: 6}
+_BUG, _BAD_DATA, _NO_ACCESS, _INTERRUPTED, _PIPE_CLOSED = 1, 3, 4, 130, 141
+_USAGE: Any = typer.BadParameter.__mro__[1]
+"""Every error of usage: Typer doesn't export their base."""
+
+OPTIONS = {
+    "(token_dtype)": "(--token-dtype)",
+    "give the file's encoding, or skip what cannot be read": (
+        "give the file's encoding (--encoding), or skip what cannot be read (--skip-bad)"
+    ),
+    "give the file's format if it is another": "give the file's format (--format) if it is another",
+    "must be allowed a positive number of epochs": "must be allowed a positive number of epochs (--max-epochs)",
+    "without a prior mixture: give one": "without a prior mixture: give one (--prior)",
+    "without a strength counts nothing: give one": "without a strength counts nothing: give one (--prior-strength)",
+    ". Use Mixture.normalized(...) for weights of any sum": "; divide each by their sum",
+    ". For other names use Observations.from_wide": "; rename its columns",
+}
+"""What the package says to who calls it from Python, and how the same is said on the command line."""
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print the result as one JSON object on standard output, and everything else on standard error.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def mannered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option --json, and the way that all of them end."""
+
+    def run(*, as_json: bool, **given: Any) -> None:
+        asked = manner.get()
+        asked.as_json, asked.answers = as_json, sys.stdout
+        # Where JSON is wanted, what libraries print (MLflow: links to its pages) must not get between it
+        aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+        with _errors_as_exit_codes(), aside:
+            command(**given)
+            sys.stdout.flush()  # here, where it is known what to do if nobody reads any more
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    last = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    run.__name__, run.__doc__ = command.__name__, help_of(command)
+    # Typer reads a command's options from its signature
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have it, once it is set
+        [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), last], return_annotation=None
+    )
+    return run
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Run the command line; what is wrong in how it was called is told as all errors are."""
+    try:
+        code = app(standalone_mode=False)
+    except _USAGE as error:
+        # Typer found it before any option was read, so whether JSON is wanted must be seen in the words themselves
+        manner.get().as_json |= "--json" in sys.argv
+        if manner.get().debug:
+            traceback.print_exception(error)
+        error.show()
+        _told(error, error.format_message(), error.exit_code)
+        code = error.exit_code
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _errors_as_exit_codes() -> Iterator[None]:
+    """Print a user's mistake as one line, its traceback only under --debug; a bug of ours says that it is one."""
+    try:
+        yield
+    except BimixError as error:
+        code = next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), _BAD_DATA)
+        _fail(error, in_options(str(error)), code)
+    except BrokenPipeError as error:
+        # Who reads has enough (`bimix … | head`): nothing to complain of, nor to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(_PIPE_CLOSED) from error
+    except OSError as error:
+        _fail(error, str(error), _NO_ACCESS)
+    except KeyboardInterrupt as error:
+        _fail(error, "interrupted", _INTERRUPTED)
+    except (typer.Exit, _USAGE):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever it is, its user gets a line and not a page
+        said = f"{type(error).__name__}: {error}"
+        _fail(error, f"{said}. This is a bug of bimix: please report it with what `bimix --debug …` prints", _BUG)
+
+
+def _fail(error: BaseException, said: str, code: int) -> NoReturn:
+    if manner.get().debug:
+        traceback.print_exception(error)
+    typer.echo(said if isinstance(error, KeyboardInterrupt) else f"error: {said}", err=True)
+    _told(error, said, code)
+    raise typer.Exit(code) from error
+
+
+def _told(error: BaseException, said: str, code: int) -> None:
+    answer({"error": {"kind": type(error).__name__, "message": said, "exit_code": code}})
+
+
+def in_options(said: str) -> str:
+    """Return a message with the command's options in place of Python's names.
+
+    >>> in_options("give it, such as uint16 (token_dtype)")
+    'give it, such as uint16 (--token-dtype)'
+    """
+    for python, here in OPTIONS.items():
+        said = said.replace(python, here)
+    return said

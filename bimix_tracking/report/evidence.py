@@ -1,0 +1,210 @@
+"""What a report says of the sweep and the fit, whether or not a mixture can be recommended from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bimix_tracking.diagnostics import Diagnostic
+from bimix_tracking.extrapolation import Extrapolation
+from bimix_tracking.law_fit import LawFit
+from bimix_tracking.observations import Observations
+from bimix_tracking.pooling import Note
+from bimix_tracking.report.laws import (
+    SOME_NOTES,
+    Fitted,
+    Score,
+    bimix_rows,
+    fitted_row,
+    found_lines,
+    held_out,
+    remedies,
+    score_rows,
+    shown,
+    some,
+)
+from bimix_tracking.report.numbers import nats, percent, printable, tokens
+from bimix_tracking.selection import Selection
+from bimix_tracking.validation import Validation
+from bimix_tracking.wording import joined, said
+
+
+class Findings(Protocol):
+    """The part of an analysis that doesn't depend on a recommendation."""
+
+    @property
+    def observations(self) -> Observations:
+        """The cleaned sweep."""
+
+    @property
+    def fit(self) -> LawFit:
+        """The fitted law."""
+
+    @property
+    def validation(self) -> Validation | None:
+        """What the law predicts of mixtures it has not seen."""
+
+    @property
+    def created(self) -> str:
+        """When, UTC."""
+
+    @property
+    def selection(self) -> Selection | None:
+        """How the law was chosen."""
+
+    @property
+    def extrapolation(self) -> Extrapolation | None:
+        """How well the law predicts more tokens."""
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """What to know before acting."""
+
+    @property
+    def lang(self) -> str:
+        """The language of the pages."""
+
+    def lineage(self) -> dict[str, Any]:
+        """Return runs, data hash and versions."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One domain's losses at the last checkpoints: the figures in words."""
+
+    domain: str
+    lowest: str
+    lowest_at: str
+    highest: str
+    highest_at: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run in the provenance."""
+
+    name: str
+    id: str
+    tokens: str
+    shares: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the sweep and the fit show, as sentences and printed numbers; see `evidence`."""
+
+    parameters: tuple[str, ...]
+    weights: str
+    held_out: str
+    choice: str
+    scores: tuple[Score, ...]
+    bimix: tuple[tuple[str, ...], ...]
+    fitted: tuple[Fitted, ...]
+    remedies: tuple[str, ...]
+    spreads: tuple[Spread, ...]
+    notes: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    domains: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+
+def evidence(found: Findings) -> Evidence:
+    """Return what the sweep and the fit show.
+
+    Args:
+        found: An `Analysis`, or what there is of one.
+    """
+    obs, fit = found.observations, found.fit
+    targets = [target for target in fit.targets if target in fit.domains]
+    return Evidence(
+        parameters=shown(fit),
+        weights=said("The columns of laws are their weights in the ensemble.") if fit.members else "",
+        held_out=joined(
+            [
+                held_out(found.validation),
+                "" if found.extrapolation is None else found.extrapolation.sentences(),
+            ]
+        ),
+        choice="" if found.selection is None else found.selection.sentences(),
+        scores=() if found.selection is None else tuple(score_rows(found.selection)),
+        bimix=() if found.selection is None or fit.law == "bimix" else tuple(bimix_rows(found.selection)),
+        fitted=tuple(fitted_row(fit, found.validation, domain) for domain in targets),
+        remedies=(*remedies(fit, targets), *found_lines(found.diagnostics)),
+        spreads=tuple(_spread(obs, domain) for domain in targets),
+        notes=tuple(grouped(fit.notes)),
+        facts=_facts(found),
+        domains=tuple(map(printable, obs.domains)),
+        runs=_runs(obs),
+    )
+
+
+def _spread(obs: Observations, domain: str) -> Spread:
+    table = obs.losses[obs.losses["domain"] == domain].drop_duplicates("run", keep="last")  # in order of tokens
+    losses = table["loss"].to_numpy(float)
+    shares = obs.mixtures[domain].reindex(table["run"]).to_numpy(float)
+    low, high = int(losses.argmin()), int(losses.argmax())
+    return Spread(printable(domain), nats(losses[low]), percent(shares[low]), nats(losses[high]), percent(shares[high]))
+
+
+def grouped(notes: Sequence[Note]) -> Iterator[str]:
+    """Return notes as lines; more than a few of one kind are one line that names some of their runs and domains."""
+    kinds: dict[tuple[str, str], list[Note]] = {}
+    for note in notes:
+        kinds.setdefault((note.action, note.reason), []).append(note)
+    for (action, reason), alike in kinds.items():
+        if len(alike) <= SOME_NOTES:
+            yield from (printable(str(note)) for note in alike)
+            continue
+        where = [
+            said(
+                "{count} {what}: {names}",
+                count=len(names),
+                what=what if len(names) > 1 else one,
+                names=some(list(names)),
+            )
+            for attribute, one, what in (
+                ("run", said("run"), said("runs")),
+                ("domain", said("domain"), said("domains")),
+            )
+            if (names := dict.fromkeys(name for note in alike if (name := getattr(note, attribute)) is not None))
+        ]
+        times = f"{sum(note.count for note in alike)}×"
+        yield printable(
+            said("{action}: {reason} ({where})", action=action, reason=reason, where=joined([*where, times], "; "))
+        )
+
+
+def _facts(found: Findings) -> tuple[tuple[str, str], ...]:
+    obs, fit = found.observations, found.fit
+    low, high = fit.tokens
+    facts: dict[str, str] = {
+        said("source"): obs.source,
+        said("proxy runs"): str(len(obs.runs)),
+        said("training tokens observed"): said("{low} to {high}", low=tokens(low), high=tokens(high)),
+        **{name.replace("_", " "): value for name, value in obs.shared.items()},
+        said("data hash"): fit.data_hash,
+        said("law"): f"{fit.law}: {fit.formula}",
+        **({said("warm-up set aside"): said("up to {tokens} tokens", tokens=tokens(fit.warmup))} if fit.warmup else {}),
+        said("Huber delta"): said(
+            "{delta:g}, in log loss: a larger relative error pulls no harder", delta=fit.huber_delta
+        ),
+        said("smallest proportion in the law"): percent(fit.floor),
+        said("versions"): ", ".join(f"{name} {version}" for name, version in found.lineage()["versions"].items()),
+        said("created"): found.created,
+    }
+    return tuple((name, printable(value)) for name, value in facts.items())
+
+
+def _runs(obs: Observations) -> tuple[Run, ...]:
+    last = obs.losses.groupby("run", sort=False)["tokens"].max()
+    shares = obs.mixtures.to_numpy(float)
+    return tuple(
+        Run(
+            name=printable(run),
+            id=printable(obs.run_ids.get(run, "")),
+            tokens=tokens(float(last[run])),
+            shares=tuple(f"{100 * share:.2f}" for share in row),
+        )
+        for run, row in zip(obs.runs, shares, strict=True)
+    )

@@ -1,0 +1,312 @@
+"use strict";
+// The mixture explorer: the fitted laws of explorer.py, evaluated here. Names are only ever set as text.
+(() => {
+  const begun = performance.now();
+  const data = JSON.parse(document.getElementById("explorer-data").textContent);
+  const root = document.getElementById("explorer");
+  const count = data.domains.length;
+  const words = data.words;
+
+  // --- the laws: log L at shares r and log u = log(s / s0), from theta in the order of bimix_tracking/laws ---
+  const logAddExp = (a, b) => {
+    const most = Math.max(a, b);
+    return most === -Infinity ? most : most + Math.log1p(Math.exp(-Math.abs(a - b)));
+  };
+  const power = (logBeta, logB, logC, logU) => logAddExp(logB - Math.exp(logBeta) * logU, logC);
+  const laws = {
+    bimix: (t, at, r, own, logU, floor) =>
+      power(t[at + 1], t[at + 2], t[at + 3], logU) - t[at] * Math.log(Math.max(r[own], floor)),
+    transfer: (t, at, r, own, logU, floor) => {
+      let effective = Math.max(r[own], floor);
+      for (let j = 0; j < count; j++) effective += t[at + 4 + j] * r[j];
+      return power(t[at + 1], t[at + 2], t[at + 3], logU) - t[at] * Math.log(effective);
+    },
+    additive: (t, at, r, own, logU) => {
+      let terms = 0;
+      for (let j = 0; j < count; j++) {
+        const share = j === own ? Math.max(r[j], 1e-6) : r[j];
+        if (share > 0) terms += (t[at + 4 + j] + (j === own ? 1 : 0)) * Math.exp(Math.exp(t[at + 4 + count + j]) * Math.log(share));
+      }
+      const value = Math.exp(-t[at + 3]) / Math.max(terms, 1e-12);
+      return Math.log(Math.exp(t[at]) + value + Math.exp(t[at + 2] - Math.exp(t[at + 1]) * logU));
+    },
+    exponential: (t, at, r, own, logU) => {
+      let slope = 0;
+      for (let j = 0; j < count; j++) slope += t[at + 1 + j] * r[j];
+      const logit = t[at + 2 + count];
+      const falling = -logAddExp(0, -logit) - Math.exp(t[at + 1 + count]) * logU;
+      return logAddExp(t[at], slope) + logAddExp(falling, -logAddExp(0, logit));
+    },
+  };
+
+  const half = (bits) => {
+    const sign = bits & 0x8000 ? -1 : 1;
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
+  };
+  // Decoded when first needed: the page is there at once.
+  const drawn = (part) => {
+    if (!part.values) {
+      const bytes = atob(part.drawn);
+      const size = part.theta.length;
+      part.values = new Float64Array(data.replicates * size);
+      for (let k = 0; k < part.values.length; k++) {
+        part.values[k] = part.theta[k % size] + half(bytes.charCodeAt(2 * k) | (bytes.charCodeAt(2 * k + 1) << 8));
+      }
+      part.drawn = null;
+    }
+    return part.values;
+  };
+
+  // What all runs have in common at a checkpoint: interpolated in log s, 0 outside.
+  const levelAt = (levels, tokens) => {
+    if (!levels.length) return 0;
+    const [at, off] = levels;
+    const last = at.length - 1;
+    if (tokens < at[0] / (1 + 1e-6) || tokens > at[last] * (1 + 1e-6)) return 0;
+    if (tokens <= at[0]) return off[0];
+    let k = 1;
+    while (k < last && tokens > at[k]) k++;
+    if (tokens >= at[last]) return off[last];
+    const part = (Math.log(tokens) - Math.log(at[k - 1])) / (Math.log(at[k]) - Math.log(at[k - 1]));
+    return off[k - 1] + part * (off[k] - off[k - 1]);
+  };
+
+  const predictOne = (place, shares, tokens) => {
+    const own = data.targets[place];
+    let total = 0;
+    for (const law of data.laws) {
+      const part = law.targets[place];
+      if (!part) continue;
+      if (!part.theta) return NaN;
+      if (part.only !== undefined && Math.abs(shares[own] - part.only) > 1e-8 + 1e-6 * Math.abs(part.only)) return NaN;
+      total += part.weight * Math.exp(laws[law.law](part.theta, 0, shares, own, Math.log(tokens / law.scale), law.floor));
+    }
+    return total * Math.exp(levelAt(data.levels[place], tokens));
+  };
+  const predict = (shares, tokens) => data.targets.map((_, place) => predictOne(place, shares, tokens));
+
+  const predictDrawn = (place, shares, tokens) => {
+    const own = data.targets[place];
+    const result = new Float64Array(data.replicates);
+    for (const law of data.laws) {
+      const part = law.targets[place];
+      if (!part) continue;
+      if (!part.theta) return result.fill(NaN);
+      const values = drawn(part);
+      const logU = Math.log(tokens / law.scale);
+      for (let b = 0; b < data.replicates; b++) {
+        result[b] += part.weight * Math.exp(laws[law.law](values, b * part.theta.length, shares, own, logU, law.floor));
+      }
+    }
+    const level = Math.exp(levelAt(data.levels[place], tokens));
+    return result.map((value) => value * level);
+  };
+
+  const quantile = (values, q) => {
+    const sorted = values.filter((value) => !Number.isNaN(value)).sort();
+    if (!sorted.length) return NaN;
+    const at = q * (sorted.length - 1);
+    const below = Math.floor(at);
+    return sorted[below] + (at - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
+  };
+  // As Replicates.interval: deviations of log loss from the fit, widened.
+  const intervalOf = (place, centre, values) => {
+    const off = values.map((value) => Math.log(value) - Math.log(centre));
+    return [0.05, 0.95].map((q) => centre * Math.exp(data.wider[place] * quantile(off, q)));
+  };
+  // As decision.uncertainty: of a difference of weighted sums.
+  const sumOf = (losses) => losses.reduce((sum, loss, place) => sum + (data.weights[place] > 0 ? data.weights[place] * loss : 0), 0);
+  const widest = Math.max(1, ...data.wider.filter((_, place) => data.weights[place] > 0));
+  const sumsDrawn = (byTarget) => {
+    const sums = new Float64Array(data.replicates);
+    byTarget.forEach((values, place) => {
+      if (data.weights[place] > 0) values.forEach((value, b) => { sums[b] += data.weights[place] * value; });
+    });
+    return sums;
+  };
+  const around = (centre, values) =>
+    [0.05, 0.95].map((q) => centre + widest * quantile(values.map((value) => value - centre), q));
+
+  // --- the page ---
+  const state = { shares: [...data.presets[0].shares], tokens: data.tokens };
+  const at = (selector) => root.querySelector(selector);
+  const rows = [...root.querySelectorAll("tr[data-domain]")].map((row) => ({
+    slider: row.querySelector("input[type=range]"),
+    number: row.querySelector("input[type=number]"),
+    hold: row.querySelector("input[type=checkbox]"),
+    loss: row.querySelector(".loss"),
+    interval: row.querySelector(".interval"),
+    change: row.querySelector(".change"),
+  }));
+  const preset = at("#preset");
+  const volume = at("#volume");
+  const yaml = at("#yaml");
+
+  const minus = (text) => text.replace("-", "\u2212");
+  const nats = (value) => (Number.isFinite(value) ? minus(value.toFixed(4).replace(/^-(0\.0+)$/, "$1")) : "\u2013");
+  const three = (value) => String(Number(value.toPrecision(3)));
+  const tokensAsText = (value) => {
+    for (const [size, prefix] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+      if (Number(value.toPrecision(3)) >= size) return three(value / size) + prefix;
+    }
+    return three(value);
+  };
+  const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const spelled = (ends) => (ends ? filled(words.interval, { low: nats(ends[0]), high: nats(ends[1]) }) : "");
+
+  const set = (cell, text, value) => {
+    cell.textContent = text;
+    cell.dataset.value = String(value);
+  };
+
+  const asYaml = () => {
+    // The last proportion takes what rounding leaves: a trainer's check of the sum must pass.
+    const lines = data.domains.map((name, i) => `  ${JSON.stringify(name)}: ${Number(state.shares[i].toPrecision(12))}`);
+    return `# set by hand in the explorer, for ${tokensAsText(state.tokens)} tokens; law of ${data.source}\nmixture:\n${lines.join("\n")}\n`;
+  };
+
+  const doubts = () => {
+    const outside = data.domains.filter((_, i) => {
+      const tried = data.tried[i];
+      return tried && (state.shares[i] < tried[0] * 0.999 || state.shares[i] > tried[1] * 1.001);
+    });
+    const said = [];
+    if (outside.length) said.push(filled(words.outside, { domains: outside.join(", ") }));
+    if (state.tokens > data.observed[1] * 1.05) said.push(filled(words.beyond, { times: three(state.tokens / data.observed[1]) }));
+    if (state.tokens < data.observed[0] / 1.05) said.push(words.before);
+    return said;
+  };
+
+  const sentences = (sum, sumInterval, gain, gainInterval) => {
+    if (!Number.isFinite(sum)) {
+      const unknown = data.targets.filter((_, place) => !Number.isFinite(predictOne(place, state.shares, state.tokens)));
+      return [filled(words.unknown, { domains: unknown.map((i) => data.domains[i]).join(", ") })];
+    }
+    const said = [filled(words.sum, { loss: nats(sum), interval: spelled(sumInterval) })];
+    const ends = gainInterval && (gain >= 0 ? gainInterval : gainInterval.map((end) => -end).reverse());
+    said.push(filled(gain >= 0 ? words.better : words.worse, { gain: nats(Math.abs(gain)), interval: spelled(ends) }));
+    const above = sum - sumOf(predict(data.presets[0].shares, state.tokens));
+    const tolerance = data.tolerance === null ? "" : nats(data.tolerance);
+    if (Math.abs(above) < 5e-5) return said;
+    if (above < 0) said.push(filled(words.below, { above: nats(-above) }));
+    else if (data.tolerance === null) said.push(filled(words.above, { above: nats(above) }));
+    else said.push(filled(above <= data.tolerance ? words.near : words.far, { above: nats(above), tolerance }));
+    return said;
+  };
+
+  const show = () => {
+    rows.forEach((row, i) => {
+      const share = state.shares[i];
+      if (document.activeElement !== row.number) row.number.value = (100 * share).toFixed(2);
+      row.slider.value = share;
+      row.slider.setAttribute("aria-valuetext", `${(100 * share).toFixed(2)} %`);
+    });
+    volume.value = Math.log10(state.tokens);
+    volume.setAttribute("aria-valuetext", tokensAsText(state.tokens));
+    set(at("#volume-text"), tokensAsText(state.tokens), state.tokens);
+    const ours = predict(state.shares, state.tokens);
+    const theirs = predict(data.reference, state.tokens);
+    const oursDrawn = data.replicates ? data.targets.map((_, place) => predictDrawn(place, state.shares, state.tokens)) : null;
+    const theirsDrawn = data.replicates ? data.targets.map((_, place) => predictDrawn(place, data.reference, state.tokens)) : null;
+    data.targets.forEach((domain, place) => {
+      const row = rows[domain];
+      set(row.loss, nats(ours[place]), ours[place]);
+      set(row.change, nats(ours[place] - theirs[place]), ours[place] - theirs[place]);
+      const ends = oursDrawn && intervalOf(place, ours[place], oursDrawn[place]);
+      row.interval.textContent = ends && Number.isFinite(ends[0]) ? `${nats(ends[0])} \u2013 ${nats(ends[1])}` : "\u2013";
+      row.interval.dataset.low = ends ? ends[0] : "";
+      row.interval.dataset.high = ends ? ends[1] : "";
+    });
+    const sum = sumOf(ours);
+    const gain = sumOf(theirs) - sum;
+    let sumInterval = null;
+    let gainInterval = null;
+    if (oursDrawn) {
+      const mine = sumsDrawn(oursDrawn);
+      const gains = sumsDrawn(theirsDrawn).map((value, b) => value - mine[b]);
+      sumInterval = around(sum, mine);
+      gainInterval = around(gain, gains);
+    }
+    set(at("#sum"), nats(sum), sum);
+    set(at("#gain"), nats(-gain), -gain);
+    at("#gain").dataset.low = gainInterval ? gainInterval[0] : "";
+    at("#gain").dataset.high = gainInterval ? gainInterval[1] : "";
+    at("#explorer-answer").textContent = sentences(sum, sumInterval, gain, gainInterval).join(" ");
+    const said = doubts();
+    at("#explorer-doubts").textContent = said.join(" ");
+    at("#explorer-doubts").hidden = !said.length;
+    yaml.value = asYaml();
+    at("#copied").textContent = "";
+  };
+
+  // A frame for each change is enough: sliders fire faster than a large sweep is computed.
+  let waiting = false;
+  const showSoon = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; show(); });
+  };
+
+  const move = (index, wanted) => {
+    const held = rows.reduce((sum, row, i) => sum + (row.hold.checked && i !== index ? state.shares[i] : 0), 0);
+    const free = rows.map((row, i) => i).filter((i) => i !== index && !rows[i].hold.checked);
+    const share = free.length ? Math.min(Math.max(wanted, 0), Math.max(1 - held, 0)) : 1 - held;
+    const rest = free.reduce((sum, i) => sum + state.shares[i], 0);
+    const left = Math.max(1 - held - share, 0);
+    free.forEach((i) => { state.shares[i] = rest > 0 ? (state.shares[i] * left) / rest : left / free.length; });
+    state.shares[index] = share;
+    preset.value = "";
+    showSoon();
+  };
+
+  rows.forEach((row, i) => {
+    row.slider.addEventListener("input", () => move(i, Number(row.slider.value)));
+    row.number.addEventListener("change", () => {
+      if (row.number.value !== "" && Number.isFinite(Number(row.number.value))) move(i, Number(row.number.value) / 100);
+      else showSoon();
+    });
+    row.number.addEventListener("blur", showSoon);
+  });
+  volume.addEventListener("input", () => {
+    state.tokens = 10 ** Number(volume.value);
+    showSoon();
+  });
+  preset.addEventListener("change", () => {
+    if (preset.value === "") return;
+    state.shares = [...data.presets[Number(preset.value)].shares];
+    showSoon();
+  });
+  at("#reset").addEventListener("click", () => {
+    state.shares = [...data.presets[0].shares];
+    state.tokens = data.tokens;
+    rows.forEach((row) => { row.hold.checked = false; });
+    preset.value = "0";
+    show();
+  });
+  at("#copy").addEventListener("click", async () => {
+    // In a sandboxed frame the clipboard is closed to scripts: then the text is selected, and copied by hand.
+    let done = false;
+    try {
+      await navigator.clipboard.writeText(yaml.value);
+      done = true;
+    } catch {
+      at("details").open = true;
+      yaml.focus();
+      yaml.select();
+      done = document.execCommand("copy");
+    }
+    at("#copied").textContent = done ? words.copied : words.selected;
+  });
+
+  data.presets.forEach((one, i) => preset.add(new Option(one.name, String(i))));
+  const far = Math.max(data.tokens, data.observed[1]);
+  volume.min = Math.log10(Math.min(data.observed[0], data.tokens));
+  volume.max = Math.log10(far * 10);
+  preset.value = "0";
+  root.hidden = false;
+  show();
+  performance.measure("explorer", { start: begun });
+})();

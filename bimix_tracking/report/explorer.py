@@ -1,0 +1,163 @@
+"""What the mixture explorer of the page computes from: the fitted laws themselves, and their replicates.
+
+The script beside (`explorer.js`) evaluates the same laws from the same θ as `LawFit.predict`. Replicates travel as
+half-precision deviations from the fit: an interval needs three digits of them, and there are hundreds of thousands.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.laws import BUILT_IN
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.observations import Observations
+from bimix_tracking.recommendation import Recommendation
+from bimix_tracking.report.language import Language
+from bimix_tracking.report.numbers import printable, shorten
+from bimix_tracking.resampling import Replicates
+from bimix_tracking.wording import said
+
+MOST_BYTES = 1_000_000
+"""Of replicates: as base64 a third more. Of a large sweep fewer replicates are in the page."""
+FEWEST = 50
+"""With fewer replicates than that an interval's ends would be single draws."""
+
+
+def explorable(fit: LawFit) -> bool:
+    """Return whether the page's script knows the laws of a fit: a third party's it doesn't."""
+    return {one.law for one in _members(fit).values()} <= set(BUILT_IN)
+
+
+def content(
+    obs: Observations, fit: LawFit, rec: Recommendation, replicates: Replicates | None, say: Language
+) -> dict[str, Any]:
+    """Return everything the explorer needs, as JSON types.
+
+    Args:
+        obs: The sweep, whose mixtures are presets.
+        fit: Its fit.
+        rec: The recommendation, for target, weights and reference.
+        replicates: Of the fit; None: there are no intervals.
+        say: The page's language.
+    """
+    targets = [target for target in fit.targets if target in fit.domains]
+    weights = {target: rec.weights.get(target, 1.0) for target in targets}
+    kept = _kept(fit, replicates, targets)
+    counted = [target for target in targets if weights[target] > 0]
+    return {
+        "domains": [printable(domain) for domain in fit.domains],
+        "targets": [fit.domains.index(target) for target in targets],
+        "weights": list(weights.values()),
+        "tokens": rec.tokens,
+        "observed": list(fit.tokens),
+        "tried": [fit.targets[d].shares if d in fit.targets else None for d in fit.domains],
+        "reference": rec.reference.array(fit.domains).tolist(),
+        "best": sum(weights[target] * rec.predicted[target] for target in counted),
+        "tolerance": None if rec.near_optimal is None else rec.near_optimal.tolerance,
+        "levels": [list(map(list, zip(*fit.levels.get(target, ()), strict=True))) for target in targets],
+        "laws": [_law(one, name, fit, targets, replicates, kept) for name, one in _members(fit).items()],
+        "replicates": kept,
+        "wider": [] if replicates is None else [replicates.wider(target) for target in targets],
+        "presets": [{"name": name, "shares": shares} for name, shares in _presets(obs, fit, rec, say)],
+        "source": f"{printable(obs.source)}, data {fit.data_hash}",
+        "words": _words(say),
+    }
+
+
+def as_script(values: Mapping[str, Any]) -> str:
+    r"""Return JSON that a page may hold in a script element: no text in it can end the element.
+
+    >>> as_script({"name": "</script><b>"})
+    '{"name":"\\u003c/script>\\u003cb>"}'
+    """
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _members(fit: LawFit) -> Mapping[str, LawFit]:
+    return fit.members or {fit.law: fit}
+
+
+def _weight(fit: LawFit, name: str, target: str) -> float:
+    return fit.targets[target].parameters.get(name, 0.0) if fit.members else 1.0
+
+
+def _used(fit: LawFit, targets: list[str]) -> Iterator[tuple[str, LawFit, str, Any]]:
+    """Return each law and target with a part in the prediction, and θ there."""
+    for name, one in _members(fit).items():
+        for target in targets:
+            if target in one.targets and _weight(fit, name, target):
+                yield name, one, target, one.theta(target)
+
+
+def _kept(fit: LawFit, replicates: Replicates | None, targets: list[str]) -> int:
+    """Return how many replicates the page has room for."""
+    if replicates is None:
+        return 0
+    each = sum(2 * len(theta) for _, _, _, theta in _used(fit, targets) if theta is not None)
+    kept = min(len(next(iter(replicates.theta.values()))), MOST_BYTES // max(each, 1))
+    return kept if kept >= FEWEST else 0
+
+
+def _law(
+    one: LawFit, name: str, fit: LawFit, targets: list[str], replicates: Replicates | None, kept: int
+) -> dict[str, Any]:
+    parts: list[dict[str, Any] | None] = []
+    for target in targets:
+        theta = one.theta(target) if target in one.targets and _weight(fit, name, target) else None
+        if theta is None:
+            # A law of weight 0 adds nothing; one that couldn't be fitted leaves the loss unknown.
+            parts.append(None if not _weight(fit, name, target) else {"weight": _weight(fit, name, target)})
+            continue
+        fitted = one.targets[target]
+        part: dict[str, Any] = {"weight": _weight(fit, name, target), "theta": theta.tolist()}
+        if fitted.outcome is Outcome.SINGLE_MIXTURE and not fit.members:
+            part["only"] = fitted.shares[0]
+        if kept and replicates is not None:
+            drawn = replicates.theta[name][:kept, list(one.targets).index(target)]
+            with np.errstate(over="ignore"):
+                part["drawn"] = base64.b64encode((drawn - theta).astype("<f2").tobytes()).decode()
+        parts.append(part)
+    return {"law": one.law, "scale": one.scale, "floor": one.floor, "targets": parts}
+
+
+def _presets(obs: Observations, fit: LawFit, rec: Recommendation, say: Language) -> Iterator[tuple[str, list[float]]]:
+    def shares(mixture: Mixture) -> list[float]:
+        return [float(share) for share in mixture.array(fit.domains)]
+
+    yield say(said("recommended")), shares(rec.mixture)
+    yield say(said("reference")), shares(rec.reference)
+    if rec.binding or rec.prior is not None:
+        yield say(said("without constraints")), shares(rec.unconstrained)
+    for law, mixture in rec.by_law.items():
+        yield say(said("best by {law} alone", law=printable(law))), shares(mixture)
+    for run in obs.runs:
+        yield say(said("tried: {run}", run=shorten(printable(run), 60))), shares(obs.mixture(run))
+
+
+def _words(say: Language) -> dict[str, str]:
+    """Return the script's sentences; what stands in braces it fills in."""
+    words = {
+        "sum": said("Weighted sum: {{loss}} nats{{interval}}."),
+        "better": said("{{gain}} nats below the reference{{interval}}."),
+        "worse": said("{{gain}} nats above the reference{{interval}}."),
+        "near": said("Within one run's standard deviation ({{tolerance}} nats) of the recommended mixture."),
+        "far": said(
+            "{{above}} nats above the recommended mixture: more than one run's standard deviation ({{tolerance}})."
+        ),
+        "above": said("{{above}} nats above the recommended mixture."),
+        "below": said("{{above}} nats below the recommended mixture, which the constraints keep from it."),
+        "interval": said(" (90 % interval {{low}} to {{high}})"),
+        "outside": said("Outside the proportions tried, where the law wasn't fitted: {{domains}}."),
+        "beyond": said("{{times}} times the tokens observed: the curve is extended there, not observed."),
+        "before": said("Fewer tokens than observed."),
+        "unknown": said("The effect of the proportion is unknown for: {{domains}}."),
+        "copied": said("Copied."),
+        "selected": said("Selected: copy it with the keyboard."),
+    }
+    return {name: say(text) for name, text in words.items()}

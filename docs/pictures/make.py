@@ -1,0 +1,120 @@
+"""Make the pictures of the documentation from what `make demo` left: `python docs/pictures/make.py demo-results`.
+
+The report as a page, and MLflow's own pages of the same runs, in Chromium. It takes a minute; no training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from bimix_tracking import analyze, open_source
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.adapters.services import MlflowServer  # noqa: E402  # the repository isn't on the path before
+
+HERE = Path(__file__).parent
+TOKENS = 1_170_432
+"""What the demo's pilot runs saw."""
+_NO_PATHS = """() => document.querySelectorAll('*').forEach(element => {
+  if (!element.children.length && element.textContent.includes('file://')) element.style.visibility = 'hidden';
+})"""
+"""Folders of whoever makes the pictures are nobody's business."""
+SIZE = {"width": 1280, "height": 860}
+
+
+def main() -> None:
+    """Write the PNG files beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("demo", type=lambda text: Path(text).resolve(), help="The folder that `make demo` left.")
+    parser.add_argument("--browser", default="/usr/bin/chromium")
+    asked = parser.parse_args()
+    database = f"sqlite:///{asked.demo / 'mlflow.db'}"
+    store = f"mlflow+{database}#pilot"
+    with sync_playwright() as play, tempfile.TemporaryDirectory() as folder:
+        browser = play.chromium.launch(executable_path=asked.browser, args=["--no-sandbox", "--disable-gpu"])
+        reports(browser, asked.demo / "analysis" / "report.html")
+        analyze(store, tokens=TOKENS, lang="ja", out=folder)
+        shot(browser, (Path(folder) / "report.html").as_uri(), "report-ja")
+        server = MlflowServer(Path(folder), store=database)
+        try:
+            mlflow_pages(browser, server.address, store)
+        finally:
+            server.stop()
+        browser.close()
+
+
+def reports(browser: Any, page: Path) -> None:
+    """Take the report in light and dark, and its explorer."""
+    shot(browser, page.as_uri(), "report-light")
+    shot(browser, page.as_uri(), "report-dark", color_scheme="dark")
+    opened = browser.new_page(viewport=SIZE)
+    opened.goto(page.as_uri())
+    save(opened.locator("#explorer").screenshot(), "explorer")
+    opened.close()
+
+
+def shot(browser: Any, address: str, name: str, **context: Any) -> None:
+    """Take the top of a page."""
+    opened = browser.new_context(viewport=SIZE, **context).new_page()
+    opened.goto(address)
+    save(opened.screenshot(), name)
+    opened.close()
+
+
+def mlflow_pages(browser: Any, server: str, store: str) -> None:
+    """Take MLflow's pages: the runs, the recommended analysis, a run's metrics, the report, the mixture."""
+    runs = open_source(store).records()
+    experiment = MlflowClient(server).get_experiment_by_name("pilot")
+    if experiment is None:
+        raise SystemExit(f"{store} has no experiment 'pilot'")
+    analysis = experiment.tags["bimix.recommended"]
+    base = f"{server}/#/experiments/{experiment.experiment_id}/runs"
+    opened = browser.new_page(viewport=SIZE)
+    opened.set_default_timeout(90_000)
+    # MLflow opens its assistant on a first visit, over what is to be seen.
+    opened.goto(server)
+    opened.evaluate("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
+    opened.evaluate("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+    for name, path, sign in (
+        ("mlflow-runs", "", "bimix-analysis"),
+        ("mlflow-run", f"/{analysis}", "About this run"),
+        ("mlflow-metrics", f"/{runs[0].run_id}/model-metrics", "bimix_eval_loss"),
+        ("mlflow-report", f"/{analysis}/artifacts/bimix/report.html", "report.html"),
+        ("mlflow-mixture", f"/{analysis}/artifacts/bimix/mixture.yaml", "mixture.yaml"),
+    ):
+        opened.goto("about:blank")  # else only what follows the # changes, and nothing is loaded
+        opened.goto(f"{base}{path}?workflowType=machine_learning")
+        opened.get_by_text(sign).first.wait_for()
+        if name == "mlflow-report":
+            opened.frame_locator("iframe").locator("#explorer").wait_for()
+        opened.wait_for_timeout(2500)  # charts are drawn a little after their names
+        opened.evaluate(_NO_PATHS)
+        save(opened.screenshot(), name)
+    opened.close()
+
+
+def save(picture: bytes, name: str) -> None:
+    """Write a PNG of 256 colours: a third of the bytes."""
+    image = (
+        Image.open(io.BytesIO(picture))
+        .convert("RGB")
+        .quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    )
+    path = HERE / f"{name}.png"
+    image.save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""W&B's own pages of a sweep: a workspace with a section for each quantity, and a report of an analysis.
+
+Both are objects of `wandb-workspaces`, to be looked at, changed and saved by whoever asked for them: saving makes a
+page in somebody's project, and only they can want that. They were tested against a server on loopback; how W&B draws
+them wasn't seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bimix_tracking.analysis_result import Analysis
+from bimix_tracking.errors import MissingDependencyError
+from bimix_tracking.keys import DOMAIN_TOKENS, EVAL_LOSS, SHARE, TOKENS, TRAIN_LOSS, key
+from bimix_tracking.report.language import Language
+from bimix_tracking.wording import said
+
+try:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "wandb_workspaces":  # it is there, but broken: unchanged
+        raise
+    raise MissingDependencyError("wandb_workspaces", extra="wandb-report") from error
+
+_SECTIONS = (
+    (EVAL_LOSS, "Evaluation loss, nats per token"),
+    (TRAIN_LOSS, "Training loss, nats per token"),
+    (SHARE, "Realised proportions"),
+    (DOMAIN_TOKENS, "Tokens by domain"),
+)
+
+
+def workspace(project: str, domains: Sequence[str], *, name: str = "Mixture sweep") -> ws.Workspace:
+    """Return a view of a sweep's runs: a section a quantity, a chart a domain, against training tokens.
+
+    Args:
+        project: `ENTITY/PROJECT`.
+        domains: Whose charts are shown.
+        name: Of the view.
+
+    Raises:
+        ValueError: The project isn't named so.
+
+    >>> view = workspace("team/my-sweep", ["code", "c++"])
+    >>> [section.name for section in view.sections][:2], len(view.sections[0].panels)
+    (['Evaluation loss, nats per token', 'Training loss, nats per token'], 2)
+    """
+    entity, project = _split(project)
+    sections = [
+        ws.Section(name=title, panels=_lines(quantity, domains), is_open=quantity == EVAL_LOSS)
+        for quantity, title in _SECTIONS
+    ]
+    return ws.Workspace(entity=entity, project=project, name=name, sections=sections)
+
+
+def report(found: Analysis, project: str) -> wr.Report:
+    """Return a report of an analysis: the answer, the mixture, what to doubt, and the runs' losses below.
+
+    `report(found, "team/my-sweep").save()` makes it a page of the project. It shows what W&B can: the explorer and the
+    figures are in `report.html`, an artifact of the analysis's run.
+
+    Args:
+        found: The analysis, in whose language it is.
+        project: `ENTITY/PROJECT`, where the runs are.
+
+    Raises:
+        ValueError: The project isn't named so.
+    """
+    entity, name = _split(project)
+    say = Language(found.lang)
+    rec = found.recommendation
+    runs = wr.Runset(entity=entity, project=name, name=say(said("proxy runs")))
+    return wr.Report(
+        entity=entity,
+        project=name,
+        title=say(said("Data mixture for {tokens} tokens", tokens=f"{rec.tokens:.3g}")),
+        description=f"bimix, data {found.fit.data_hash}",
+        blocks=[
+            wr.MarkdownBlock(text=found.note()),
+            wr.CodeBlock(code=found.mixture_yaml(), language="yaml"),
+            wr.H2(text=say(said("Loss along training"))),
+            wr.PanelGrid(runsets=[runs], panels=_lines(EVAL_LOSS, found.fit.domains)),
+        ],
+    )
+
+
+def _lines(quantity: str, domains: Sequence[str]) -> list[wr.LinePlot]:
+    return [wr.LinePlot(title=domain, x=TOKENS, y=[key(quantity, domain)]) for domain in domains]
+
+
+def _split(project: str) -> tuple[str, str]:
+    entity, slash, name = project.partition("/")
+    if not (entity and slash and name) or "/" in name:
+        raise ValueError(f"{project!r} is no ENTITY/PROJECT")
+    return entity, name
