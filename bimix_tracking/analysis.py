@@ -19,7 +19,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import recommend
 from bimix_tracking.report.language import Language
-from bimix_tracking.resampling import MIN_RUNS, bootstrap
+from bimix_tracking.resampling import MIN_RUNS, REPLICATES, bootstrap
 from bimix_tracking.selection import select_law
 from bimix_tracking.tracking import Progress, RunSource, Wanted, open_source
 from bimix_tracking.validation import cross_validate
@@ -29,8 +29,6 @@ from bimix_tracking.write_back import key_of, leave
 
 AUTO = "auto"
 """The law that predicts left-out mixtures best."""
-REPLICATES = 200
-"""Enough for a 90 % interval whose ends are good to a tenth of its width; each is a refit."""
 
 
 def analyze(

@@ -21,7 +21,6 @@ from bimix_tracking.recommendation import recommend
 from bimix_tracking.resampling import MIN_RUNS, Replicates, bootstrap
 from bimix_tracking.spread import centre, inside, into_box, rounded, scattered, usable
 
-_REPLICATES = 500
 _FEWEST = 50
 _POOL, _NEAR = 160, 120
 _BEYOND = 1.5
@@ -92,7 +91,7 @@ def next_runs(
         bounds: By domain, (lower, upper) or a pinned proportion.
         available_tokens: Distinct tokens a domain has.
         max_epochs: How often a token may be repeated.
-        replicates: Of the fit; by default 500 are drawn.
+        replicates: Of the fit; by default those of `bootstrap`.
         seed: Of the draws.
 
     Raises:
@@ -123,7 +122,7 @@ def next_runs(
     box = constrain(fit.domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
     rng = np.random.default_rng(seed)
     if replicates is None:
-        replicates = bootstrap(obs, fit, replicates=_REPLICATES, seed=seed)
+        replicates = bootstrap(obs, fit, seed=seed)
     counted = {t: w for t, w in recommended.weights.items() if w > 0 and t in fit.targets}
     decided, pool = _mixtures(obs, fit, recommended.mixture, box, rng)
     problem = _Problem.of(fit, replicates, counted, decided, pool, tokens)

@@ -151,12 +151,13 @@ def recommend(
         prior: A mixture to stay near.
         prior_strength: κ: so many nats of weighted loss per nat of Kullback–Leibler divergence from the prior.
         reference: The mixture to compare with; by default proportional to the available tokens, or equal parts.
-        replicates: From `bootstrap`: gives intervals, and the tolerance of the near-optimal set.
+        replicates: From `bootstrap`, but no linearised ones: give intervals, and the tolerance of the near-optimal set.
         tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
             the standard deviation of a run about the law.
 
     Raises:
-        RecommendationError: A domain whose effect is unknown, an unknown domain or negative weight, or no token.
+        RecommendationError: A domain whose effect is unknown, an unknown domain or negative weight, no token, or
+            linearised replicates.
         ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
 
     >>> from bimix_tracking.law_fit import DomainFit, Outcome
@@ -174,6 +175,10 @@ def recommend(
     """
     if not (math.isfinite(tokens) and tokens > 0):
         raise RecommendationError(f"the target must be a positive number of tokens, got {tokens!r}")
+    if replicates is not None and replicates.method == "linearised":
+        raise RecommendationError(
+            "linearised replicates are tangents of laws, without an optimum: draw them by bootstrap(obs, fit)"
+        )
     box = constrain(fit.domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
     if reference is None:
         reference = proportional_reference(fit.domains, available_tokens)

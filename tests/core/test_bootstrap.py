@@ -59,7 +59,7 @@ def test_the_bootstrap_agrees_with_the_fit_s_own_standard_errors() -> None:
     obs, _ = simulated(40, 2)
     fit = fit_law(obs)
 
-    found = bootstrap(obs, fit)
+    found = bootstrap(obs, fit, replicates=1000, method="linearised")
 
     for target, fitted in fit.targets.items():
         assert found.standard_errors(target) == pytest.approx(dict(fitted.standard_errors), rel=0.2)
@@ -73,7 +73,7 @@ def test_more_losses_of_the_same_runs_make_nothing_surer() -> None:
     widths = []
 
     for data in (obs, often):
-        low, high = bootstrap(data, fit_law(data), seed=1).interval(ASKED, 5e9)
+        low, high = bootstrap(data, fit_law(data), seed=1, method="linearised").interval(ASKED, 5e9)
         widths.append(np.log(high.to_numpy(float) / low.to_numpy(float)))
 
     assert widths[1] == pytest.approx(widths[0], rel=0.05)
@@ -94,6 +94,8 @@ def test_more_runs_make_it_surer() -> None:
     [
         ("bimix", "linearised"),
         ("ensemble", "linearised"),
+        ("bimix", "few-steps"),
+        ("additive", "few-steps"),
         ("bimix", "exact"),
         ("transfer", "exact"),
         ("additive", "exact"),
@@ -127,7 +129,7 @@ def test_a_90_percent_interval_covers_the_law_nearly_so_often() -> None:
     covered = []
     for seed in range(100):
         obs, truth = simulated(20, seed)
-        found = bootstrap(obs, fit_law(obs, warmup=0), replicates=300, seed=seed)
+        found = bootstrap(obs, fit_law(obs, warmup=0), replicates=300, seed=seed, method="linearised")
         for volume in (5e9, 2e10):
             low, high = found.interval(ASKED, volume)
             covered.append((low.to_numpy(float) <= truth(volume)) & (truth(volume) <= high.to_numpy(float)))
@@ -174,7 +176,7 @@ def test_what_cannot_be_drawn_is_said(sweep: MakeSweep) -> None:
         bootstrap(two, fit_law(two))
     obs = sweep(LAWS, noise=0.01)
     fit = fit_law(obs)
-    with pytest.raises(ValueError, match=r"no method 'jackknife'; there are 'linearised', 'few-steps', 'exact'"):
+    with pytest.raises(ValueError, match=r"no method 'jackknife'; there are 'few-steps', 'exact', 'linearised'"):
         bootstrap(obs, fit, method="jackknife")  # type: ignore[arg-type]  # the mistake under test
     found = bootstrap(obs, fit, replicates=5)
     for level in (0, 1, 1.5):
