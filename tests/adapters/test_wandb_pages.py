@@ -57,9 +57,12 @@ def test_a_report_is_saved_and_is_the_same_when_read(
     assert [type(block) for block in again.blocks][:2] == [wr.MarkdownBlock, wr.CodeBlock]
     text = "".join(block.text for block in again.blocks if isinstance(block, wr.MarkdownBlock))
     assert "&lt;b&gt;c++&lt;/b&gt;" in text  # a name stays text
-    (grid,) = (block for block in again.blocks if isinstance(block, wr.PanelGrid))
-    assert [panel.title for panel in grid.panels] == list(found.fit.domains)
+    lines, scatter = (block for block in again.blocks if isinstance(block, wr.PanelGrid))
+    for grid, kind in ((lines, wr.LinePlot), (scatter, wr.ScatterPlot)):
+        assert [(type(panel), panel.title) for panel in grid.panels] == [(kind, name) for name in found.fit.domains]
+        assert "bimix-analysis" in str(grid.runsets[0].filters)  # they have no losses along training
     assert "bimix_eval_loss/web" in stored["spec"]
+    assert "bimix_share/web" in stored["spec"]
 
 
 def test_a_workspace_is_saved_with_a_section_a_quantity(
@@ -71,10 +74,12 @@ def test_a_workspace_is_saved_with_a_section_a_quantity(
 
     spec = json.loads(next(view["spec"] for view in server.views.values() if "Training loss" in view["spec"]))
     sections = spec["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections][:2] == [
-        "Evaluation loss, nats per token", "Training loss, nats per token",
+    assert [section["name"] for section in sections] == [
+        "Loss against the domain's own proportion", "Evaluation loss, nats per token", "Training loss, nats per token",
+        "Realised proportions", "Tokens by domain", "Entropies of the training stream, nats",
     ]  # fmt: skip
-    assert len(sections[0]["panels"]) == 2
+    assert [len(section["panels"]) for section in sections] == [2] * 6
+    assert "bimix-analysis" in json.dumps(spec["section"]["runSets"])
 
 
 @pytest.mark.parametrize("project", ["sweep", "/sweep", "team/", "a/b/c"])

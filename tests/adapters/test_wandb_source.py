@@ -283,6 +283,7 @@ def analysis(folder: Path, runs: list[str], key: str, code: float = 0.4) -> Writ
     folder.mkdir(exist_ok=True)
     (folder / "mixture.yaml").write_text(yaml.safe_dump({"mixture": dict(mixture)}), encoding="utf-8")
     (folder / "report.md").write_text("# report", encoding="utf-8")
+    (folder / "observations.csv").write_text("run,tokens,loss/code\na,1.0,3.5\nb,1.0,\n", encoding="utf-8")
     metrics = {"bimix_gain": 0.1, "bimix_odd": math.nan}
     return WriteBack(folder, manifest(mixture=mixture, role="analysis"), metrics, "**note**", runs, key, "an analysis")
 
@@ -320,13 +321,24 @@ def test_an_analysis_is_a_run_with_artifact_note_and_lineage(
     assert (fields["role"], fields["analysis_key"], fields["source_runs"]) == ("analysis", "aa11", 4)
     assert fields["runs_without_artifact"] == ["bare", "going", "gone"]
     version = server.artifacts.versions(project, "bimix-mixture")[0]
-    assert {"bimix/mixture.yaml", "bimix/report.md"} == set(version.contents)
+    assert {"bimix/mixture.yaml", "bimix/observations.csv", "bimix/report.md"} == set(version.contents)
     assert (version.kind, version.metadata["analysis_key"], version.metadata["bimix_gain"]) == ("mixture", "aa11", 0.1)
     used = [
         server.artifacts.all[artifact].collection[2] for user, artifact in server.artifacts.used if user == written.name
     ]
     assert used == [f"bimix-run-{run_id}"]
     assert KEY not in json.dumps([written.config, version.metadata])
+
+
+def test_tables_and_a_chart_of_the_mixture_are_in_the_analysis_s_run(
+    server: WandbServer, analysed: tuple[str, str, str]
+) -> None:
+    written = of_role(server, analysed[0])[0]
+
+    mixture, observations = (written.summary[f"bimix_{name}"] for name in ("mixture", "observations"))
+    assert (mixture["_type"], mixture["nrows"], mixture["ncols"]) == ("table-file", 2, 2)
+    assert (observations["_type"], observations["nrows"], observations["ncols"]) == ("table-file", 2, 3)
+    assert "wandb/bar/v0" in json.dumps(written.config["_wandb"])
 
 
 def test_source_runs_are_tagged_and_not_harmed(server: WandbServer, analysed: tuple[str, str, str]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,10 +83,11 @@ def curve_fits(obs: Observations, start: str, domains: int = 11, repeats: int = 
 def fit_and_bootstrap() -> None:
     """Time the point fit with its bootstrap against as many refits by SciPy."""
     obs = simulated(22, 60, 20)
-    whole = float(np.median(seconds(lambda o: bootstrap(o, fit_law(o), replicates=REPLICATES, method="linearised"), obs)))
+    options: dict[str, Any] = {"replicates": REPLICATES, "method": "linearised"}
+    whole = float(np.median(seconds(lambda o: bootstrap(o, fit_law(o), **options), obs)))
     point = float(np.median(seconds(fit_law, obs)))
     count = len(obs.targets) * (REPLICATES + 1)
-    print(f"fit_law and bootstrap(replicates={REPLICATES}, method='linearised'), 22 domains × 60 runs × 20 checkpoints:")
+    print(f"fit_law and a linearised bootstrap(replicates={REPLICATES}), 22 domains × 60 runs × 20 checkpoints:")
     print(f"{whole:.3f} s, the median of {REPEATS} (fit_law alone {point:.3f} s).\n")
     print(f"| curve_fit starts from | one refit, ms | {count} refits, s | ours, s | ratio |")
     print("|---|---|---|---|---|")

@@ -205,8 +205,9 @@ def test_what_next_runs_promise_falls_with_each_run() -> None:
 
 def test_a_law_that_runs_hardly_tell_promises_no_more_than_its_refits() -> None:
     table = pd.read_csv(Path(__file__).parents[2] / "examples" / "data" / "regmix_64_runs.csv").assign(tokens=1e9)
+    columns = list(map(str, table))
     shares, losses = (
-        {c.removeprefix(first).removesuffix(last): c for c in table if c.startswith(first) and c.endswith(last)}
+        {c.removeprefix(first).removesuffix(last): c for c in columns if c.startswith(first) and c.endswith(last)}
         for first, last in (("train_the_pile_", ""), ("metric/the_pile_", "_val_loss"))
     )
     losses = {domain: column for domain, column in losses.items() if domain in shares}

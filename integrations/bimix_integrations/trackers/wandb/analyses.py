@@ -7,7 +7,9 @@ import re
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pandas as pd
 import wandb
 from wandb.errors import CommError
 
@@ -17,6 +19,8 @@ from bimix_tracking.tracking import WriteBack
 
 COLLECTION = "bimix-mixture"
 """The artifact that holds the analyses of a project, a version each."""
+JOB_TYPE = "bimix-analysis"
+"""Of an analysis's run: what tells it from the runs it is of."""
 RECOMMENDED = "recommended"
 """Alias of the version to train on: W&B lets one version have it."""
 BACK_TAG = "bimix_analysis_run_id"
@@ -25,6 +29,7 @@ _MIXTURE = "bimix/mixture.yaml"
 _THREADS = 8
 _NAMED = 1000
 _METADATA = 50
+_ROWS = 10_000
 
 
 def write(project: Project, analysis: WriteBack) -> str:
@@ -87,7 +92,7 @@ def _new(project: Project, analysis: WriteBack) -> str:
     with wandb.init(
         entity=project.entity,
         project=project.name,
-        job_type="bimix-analysis",
+        job_type=JOB_TYPE,
         name=analysis.name,
         notes=analysis.note,
         config={"bimix": fields},
@@ -103,7 +108,10 @@ def _new(project: Project, analysis: WriteBack) -> str:
             table = wandb.Table(
                 columns=["domain", "proportion"], data=list(map(list, analysis.manifest.mixture.items()))
             )
-            run.log({"bimix_mixture": table})
+            chart = wandb.plot.bar(table, "domain", "proportion", title="Recommended mixture")
+            run.log({"bimix_mixture": table, "bimix_mixture_chart": chart})
+        if (observations := _observations(analysis.directory / "observations.csv")) is not None:
+            run.log({"bimix_observations": observations})
         numbers = {name: value for name, value in analysis.metrics.items() if math.isfinite(value)}
         artifact = wandb.Artifact(
             COLLECTION,
@@ -114,6 +122,16 @@ def _new(project: Project, analysis: WriteBack) -> str:
         # Last, and with its key: an analysis that was cut off is none, and is written again.
         run.log_artifact(artifact, aliases=[RECOMMENDED, _alias(analysis.key)]).wait()
         return str(run.id)
+
+
+def _observations(path: Path) -> wandb.Table | None:
+    """Return what was analysed, a row a run and evaluation; of more rows than W&B shows, the runs' last ones."""
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    if len(table) > _ROWS:
+        table = table.drop_duplicates("run", keep="last").tail(_ROWS)
+    return wandb.Table(dataframe=table)
 
 
 def _run_artifacts(project: Project, runs: Sequence[str]) -> list[wandb.Artifact | None]:
