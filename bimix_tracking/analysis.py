@@ -101,14 +101,10 @@ def analyze(
     counted = target_weights(weights, obs.targets, obs.domains)
     selection = select_law(obs, weights=counted, progress=progress) if law == AUTO else None
     fit = fit_law(obs, law) if selection is None else selection.fit
-    if progress:
-        if law != AUTO:
-            progress("fitting", 1, 1)
-        progress("drawing runs again", 0, 1)
+    if progress and law != AUTO:
+        progress("fitting", 1, 1)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
-    drawn = bootstrap(obs, fit, replicates=replicates, method="few-steps") if enough else None
-    if progress:
-        progress("drawing runs again", 1, 1)
+    drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
     held_out = (
         selection.validation if selection is not None else _or_none(cross_validate, obs, weights=weights, fit=fit)
     )

@@ -7,7 +7,7 @@ is off by more than 1 % pulls no harder than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,14 @@ def fit_law(
     )
 
 
-def refit(obs: Observations, fit: LawFit, run_weights: Array, *, roughly: bool = False) -> Array:
+def refit(
+    obs: Observations,
+    fit: LawFit,
+    run_weights: Array,
+    *,
+    roughly: bool = False,
+    after: Callable[[int], None] | None = None,
+) -> Array:
     """Fit again with each run counted so often: held-out folds (0 or 1), or bootstrap replicates (how often drawn).
 
     All replicates of all targets start from the fit at hand, so a replicate costs a few steps.
@@ -111,6 +118,7 @@ def refit(obs: Observations, fit: LawFit, run_weights: Array, *, roughly: bool =
         fit: Its fit, of one law.
         run_weights: Shape (replicates, runs).
         roughly: Stop when the cost hardly falls any more.
+        after: Is told how many refits, a replicate and a target each, were made since it was told last.
 
     Returns:
         θ of the law, shape (replicates, targets, parameters); NaN where a target's fit is not usable, or the runs
@@ -144,6 +152,8 @@ def refit(obs: Observations, fit: LawFit, run_weights: Array, *, roughly: bool =
                 tolerance=_ROUGH_REFIT if roughly else None,
             )
             result[replicate[chunk], which[chunk]] = found.theta
+            if after is not None:
+                after(len(chunk))
     return result
 
 

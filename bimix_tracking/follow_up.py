@@ -20,6 +20,7 @@ from bimix_tracking.planned import PlannedRuns
 from bimix_tracking.recommendation import recommend
 from bimix_tracking.resampling import MIN_RUNS, Replicates, bootstrap
 from bimix_tracking.spread import centre, inside, into_box, rounded, scattered, usable
+from bimix_tracking.tracking import Progress
 
 _FEWEST = 50
 _POOL, _NEAR = 160, 120
@@ -69,6 +70,7 @@ def next_runs(
     max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
     replicates: Replicates | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> NextRuns:
     """Return the mixtures whose runs are expected to make the decision surest.
 
@@ -93,6 +95,7 @@ def next_runs(
         max_epochs: How often a token may be repeated.
         replicates: Of the fit; by default those of `bootstrap`.
         seed: Of the draws.
+        progress: Is told how far the draws are.
 
     Raises:
         ObservationsError: Fewer than three runs, or too few replicates could be fitted.
@@ -122,7 +125,7 @@ def next_runs(
     box = constrain(fit.domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
     rng = np.random.default_rng(seed)
     if replicates is None:
-        replicates = bootstrap(obs, fit, seed=seed)
+        replicates = bootstrap(obs, fit, seed=seed, progress=progress)
     counted = {t: w for t, w in recommended.weights.items() if w > 0 and t in fit.targets}
     decided, pool = _mixtures(obs, fit, recommended.mixture, box, rng)
     problem = _Problem.of(fit, replicates, counted, decided, pool, tokens)

@@ -24,6 +24,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.points import points_of
 from bimix_tracking.solver import by_run, prior_of
+from bimix_tracking.tracking import Progress
 
 Method = Literal["few-steps", "exact", "linearised"]
 MIN_RUNS = 3
@@ -174,7 +175,13 @@ def _sides(off: Array, level: float) -> Array:
 
 
 def bootstrap(
-    obs: Observations, fit: LawFit, *, replicates: int = REPLICATES, seed: int = 0, method: Method = "few-steps"
+    obs: Observations,
+    fit: LawFit,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    method: Method = "few-steps",
+    progress: Progress | None = None,
 ) -> Replicates:
     """Fit again to runs drawn with replacement.
 
@@ -192,6 +199,7 @@ def bootstrap(
         replicates: How many.
         seed: Of the draws.
         method: `few-steps`, `exact` or `linearised`.
+        progress: Is told how many refits of how many are made.
 
     Raises:
         ValueError: Fewer than three runs, or no such method.
@@ -211,9 +219,25 @@ def bootstrap(
         raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
     count = len(obs.runs)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
-    make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps")
     laws = fit.members or {fit.law: fit}
-    return Replicates(fit, {name: make(obs, one, drawn) for name, one in laws.items()}, method, last_off(obs, fit))
+    told = _Told(progress, len(laws) * replicates * len(obs.targets))
+    make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps", after=told.more)
+    theta = {name: make(obs, one, drawn) for name, one in laws.items()}
+    told.more(told.total - told.done)  # what cannot be told isn't refitted
+    return Replicates(fit, theta, method, last_off(obs, fit))
+
+
+class _Told:
+    """Adds up what is done, for whoever wants to know."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.done, self.total = progress, 0, total
+        self.more(0)
+
+    def more(self, count: int) -> None:
+        self.done += count
+        if self.progress:
+            self.progress("drawing runs again", self.done, self.total)
 
 
 def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:

@@ -222,8 +222,7 @@ def _after(source: RunSource, runs: int, tokens: float, **options: Any) -> tuple
     with progress_shown() as progress:
         obs = Observations.from_source(source, progress=progress)
         fit = select_law(obs, weights=options["weights"], progress=progress).fit
-        progress("choosing the mixtures", 0, 1)
-        found = next_runs(obs, fit, runs, tokens=tokens, **options)
+        found = next_runs(obs, fit, runs, tokens=tokens, progress=progress, **options)
     print_notes(fit.notes)
     _print_mixtures(found, f"{len(found)} runs after the {len(obs.runs)} there are, by {fit.law}", {})
     sentences = found.sentences()

@@ -37,7 +37,7 @@ def _prose(text: str) -> str:
 
 
 def _table(parameters: list[Any]) -> str:
-    rows = ["| | | default, variable |", "|---|---|---|"]
+    rows = ["| option | meaning | default, variable |", "|---|---|---|"]
     for parameter in parameters:
         argument = parameter.param_type_name == "argument"
         name = (parameter.metavar or parameter.name.upper()) if argument else ", ".join(parameter.opts)

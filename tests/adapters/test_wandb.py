@@ -25,7 +25,7 @@ from bimix_tracking.errors import SourceError
 from bimix_tracking.manifest import CURVES, RunManifest
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking import Row
-from tests.adapters.wandb_server import KEY, WandbServer, serving
+from tests.adapters.wandb_server import KEY, WandbServer, look_again, serving
 
 HOSTILE = ("c", "c++", "a.b/c", 'x"; drop', "日本語", "<b>*</b>")
 MIXTURE = {name: 1 / len(HOSTILE) for name in HOSTILE}
@@ -244,7 +244,6 @@ def test_a_rate_limit_is_waited_for(server: WandbServer) -> None:
 
 
 def test_a_dead_server_is_told_at_once(server: WandbServer, monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
-    wandb.setup()  # keeps the server it first sees: in a process whose first test this is, that would be the dead one
     monkeypatch.setenv("WANDB_BASE_URL", f"http://me:{KEY}@127.0.0.1:{closed_port}")
     for call in (lambda: started("dead"), lambda: WandbTracker("wandb:e/dead").resume("abc", 1)):
         with pytest.raises(SourceError, match="no W&B server answers") as told:
@@ -281,7 +280,7 @@ def test_offline_a_run_is_files_that_are_read_and_synced(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    wandb.teardown()  # the SDK has looked at the variables once
+    look_again()
     before = server.operations.total()
     tracker = started("offline")
     tracker.log(rows(1, 3))
@@ -299,7 +298,7 @@ def test_offline_a_run_is_files_that_are_read_and_synced(
     command = [sys.executable, "-m", "wandb", "sync", str(file.parent)]
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=alone())
     monkeypatch.undo()
-    wandb.teardown()
+    look_again()
     assert [row[keys.STEP] for row in read("offline")] == [1, 2, 3]
 
 

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-import wandb
 import wandb_workspaces.reports.v2 as wr
 from bimix_integrations.trackers.wandb import pages
 
 from bimix_tracking import Observations, analyze
 from bimix_tracking.analysis_result import Analysis
-from tests.adapters.wandb_server import ENTITY, KEY, WandbServer, serving
+from tests.adapters.wandb_server import ENTITY, WandbServer, serving
 
 HOSTILE = "<b>c++</b>"
 
@@ -37,16 +36,7 @@ def found() -> Analysis:
     return analyze(obs, tokens=1e9)
 
 
-def connected(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    wandb.setup()
-
-
-def test_a_report_is_saved_and_is_the_same_when_read(
-    server: WandbServer, found: Analysis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connected(server, monkeypatch)
+def test_a_report_is_saved_and_is_the_same_when_read(server: WandbServer, found: Analysis) -> None:
     server.run("sweep", "any", entity=ENTITY, create=True)
     made = pages.report(found, f"{ENTITY}/sweep")
     made.save()
@@ -65,10 +55,7 @@ def test_a_report_is_saved_and_is_the_same_when_read(
     assert "bimix_share/web" in stored["spec"]
 
 
-def test_a_workspace_is_saved_with_a_section_a_quantity(
-    server: WandbServer, found: Analysis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connected(server, monkeypatch)
+def test_a_workspace_is_saved_with_a_section_a_quantity(server: WandbServer, found: Analysis) -> None:
     server.run("sweep", "any", entity=ENTITY, create=True)
     pages.workspace(f"{ENTITY}/sweep", found.fit.domains).save()
 

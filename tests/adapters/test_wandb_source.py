@@ -21,7 +21,7 @@ from bimix_tracking.manifest import CURVES, RunManifest
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking import Row, Wanted, WriteBack
 from tests.adapters.wandb_runs import StoredRun
-from tests.adapters.wandb_server import KEY, WandbServer, serving
+from tests.adapters.wandb_server import KEY, WandbServer, look_again, serving
 
 DOMAINS = ("code", "c++")
 MIXTURE = Mixture({"code": 0.25, "c++": 0.75})
@@ -265,7 +265,7 @@ def test_what_is_not_there_is_told_with_what_there_is(
 def test_without_a_key_the_remedy_is_told(project: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("NETRC", "/nonexistent")
-    wandb.teardown()
+    look_again()
     try:
         with pytest.raises(SourceError, match="wandb login"):
             source(project).records()
@@ -275,7 +275,7 @@ def test_without_a_key_the_remedy_is_told(project: str, monkeypatch: pytest.Monk
         assert KEY[:-1] not in str(told.value)
     finally:
         monkeypatch.undo()
-        wandb.teardown()
+        look_again()
 
 
 def analysis(folder: Path, runs: list[str], key: str, code: float = 0.4) -> WriteBack:

@@ -294,16 +294,22 @@ def environment(server: WandbServer, folder: Path) -> dict[str, str]:
     }
 
 
+def look_again() -> None:
+    """Have the SDK look at the variables: it keeps for good what it sees first, in whichever test that is."""
+    wandb.teardown()
+    wandb.setup()
+
+
 @contextmanager
-def serving(folder: Path) -> Iterator[WandbServer]:
-    """Serve, with this process's SDK led there; its sidecar ends with the server."""
+def serving(folder: Path, **variables: str) -> Iterator[WandbServer]:
+    """Serve, with this process's SDK led there, and further variables set; its sidecar ends with the server."""
     server = WandbServer().start()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             patch.delenv(name)
-        for name, value in environment(server, folder).items():
+        for name, value in (environment(server, folder) | variables).items():
             patch.setenv(name, value)
-        wandb.teardown()
+        look_again()
         try:
             yield server
         finally:

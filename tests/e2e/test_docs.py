@@ -32,7 +32,8 @@ from typing import Any
 
 import pytest
 import typer
-from playwright.sync_api import sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, sync_playwright
 
 import bimix_tracking
 from bimix_tracking import keys
@@ -230,32 +231,52 @@ def test_the_page_of_the_command_line_has_every_option(site: Path) -> None:
             assert option in text
 
 
-def test_search_works_without_a_network(site: Path) -> None:
-    handler = functools.partial(Quiet, directory=str(site))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as play:
+@pytest.fixture(scope="module")
+def served(site: Path) -> Iterator[str]:
+    """Return the address of the site, served: from disk, browsers don't let a search read its index."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page()
-        here, asked, complaints = f"http://127.0.0.1:{server.server_port}/", [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{here}index.html")
-
-        page.set_default_timeout(120_000)
-        page.locator("[data-md-component=search-query]").first.focus()
-        # What is typed before the index is there is not searched for.
-        page.locator(".md-search-result__meta", has_text="Type to start searching").wait_for(state="attached")
-        page.locator("[data-md-component=search-query]").first.press_sequentially("jackknife")
-        # Each letter is searched for: only a link that carries the whole word is of the last search.
-        found = page.locator(".md-search-result__link[href*='h=jackknife']").first
-        found.wait_for(state="attached")
-
-        assert "entropies" in str(found.get_attribute("href"))
-        assert [url for url in asked if not url.startswith((here, "data:", "blob:"))] == []
-        assert complaints == []
-        browser.close()
+        yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        yield play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+
+
+def test_search_works_without_a_network(served: str, browser: Browser) -> None:
+    page = browser.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{served}index.html")
+
+    page.set_default_timeout(120_000)
+    page.locator("[data-md-component=search-query]").first.focus()
+    # What is typed before the index is there is not searched for.
+    page.locator(".md-search-result__meta", has_text="Type to start searching").wait_for(state="attached")
+    page.locator("[data-md-component=search-query]").first.press_sequentially("jackknife")
+    # Each letter is searched for: only a link that carries the whole word is of the last search.
+    found = page.locator(".md-search-result__link[href*='h=jackknife']").first
+    found.wait_for(state="attached")
+
+    assert "entropies" in str(found.get_attribute("href"))
+    assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
+    assert complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "tutorial", "reference/cli"])
+def test_no_serious_barrier_for_who_cannot_see_or_point(served: str, browser: Browser, name: str, scheme: Any) -> None:
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(f"{served}{name}.html")
+
+    violations = Axe().run(page).response["violations"]
+
+    assert [(v["id"], v["nodes"][0]["html"][:200]) for v in violations if v["impact"] in ("serious", "critical")] == []
 
 
 class Quiet(SimpleHTTPRequestHandler):

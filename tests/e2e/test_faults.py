@@ -107,7 +107,8 @@ def own_postgres() -> Iterator[Postgres]:
 
 def lives(mode: str, tracker: str, folder: Path, kills: int) -> dict[str, int]:
     command = [sys.executable, str(SCRIPTS / "killed.py"), mode, tracker, str(folder), str(kills)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # this process's sidecar
+    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return told
@@ -146,11 +147,8 @@ def test_what_killed_trainings_had_logged_is_there_after_a_replay(tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_what_killed_trainings_had_logged_to_wandb_is_there_after_a_replay(
-    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(tmp_path):
-        monkeypatch.setenv("WANDB_MODE", mode)
+def test_what_killed_trainings_had_logged_to_wandb_is_there_after_a_replay(mode: str, tmp_path: Path) -> None:
+    with serving(tmp_path, WANDB_MODE=mode):
         assert lives("replay", "wandb:killed", tmp_path, 3)["killed"] == 3
         replayed = list(replay(os.environ["BIMIX_SPOOL"]))
         assert not [one.error for one in replayed if one.error is not None]

@@ -37,12 +37,9 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
     elif request.param == "mlflow":
         yield f"mlflow+sqlite:///{tmp_path}/m.db#x", f"mlflow+sqlite:///{tmp_path}/m.db#x"
     else:
-        with serving(tmp_path), pytest.MonkeyPatch.context() as patch:
-            if request.param == "wandb-offline":
-                patch.setenv("WANDB_MODE", "offline")
-                yield "wandb:x", f"wandb-offline:{tmp_path}"
-            else:
-                yield "wandb:x", "wandb:local/x"
+        offline = request.param == "wandb-offline"
+        with serving(tmp_path, WANDB_MODE="offline" if offline else "online"):
+            yield "wandb:x", f"wandb-offline:{tmp_path}" if offline else "wandb:local/x"
 
 
 def train(uri: str, name: str, first: float) -> None:
@@ -97,10 +94,9 @@ def test_the_way_of_a_sweep_through_a_tracker_and_back(places: tuple[str, str], 
 
 
 def test_beside_the_trainer_s_own_wandb_callback_there_is_one_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    with serving(tmp_path):
-        monkeypatch.setenv("WANDB_MODE", "offline")
+    with serving(tmp_path, WANDB_MODE="offline"):
         run_trainer(tmp_path / "out", callback(open_tracker("wandb:")), arguments={"report_to": ["wandb"]})
         host = wandb.run
         assert host is not None  # ours to write to, not to end
