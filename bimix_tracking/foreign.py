@@ -118,7 +118,7 @@ class ForeignRuns:
         except SourceError as error:
             raise SourceError(f"run {name!r} ({run_id}): {error}") from error
         if recognised is None or not metrics:
-            return _left_out(run_id, name, ("unread",), "no metric of it is the loss of a domain")
+            return RunRecord.excluded(run_id, name, "no metric of it is the loss of a domain")
         losses = tuple(metrics.values())
         try:
             mixture = self.mixtures.get(run_id) or self.mixtures.get(name) or self._told(told)
@@ -239,7 +239,7 @@ class _AsOf:
 
 
 def _left_out(run_id: str, name: str, domains: tuple[str, ...], reason: str) -> RunRecord:
-    return RunRecord(run_id, name, RunManifest(domains=domains), rows=[], set_aside={reason: 1})
+    return RunRecord.excluded(run_id, name, reason, RunManifest(domains=domains))
 
 
 def _few(names: Iterable[str], most: int = 5) -> str:

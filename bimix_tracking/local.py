@@ -198,8 +198,8 @@ class JsonlSource:
                 manifest = self._manifest(folder)
             except SourceError:
                 manifest = _UNREAD
-            left_out = {"the run is not finished: it is going, or died": 1}
-            return RunRecord(run_id=folder.name, name=folder.name, manifest=manifest, rows=[], set_aside=left_out)
+            reason = "the run is not finished: it is going, or died"
+            return RunRecord.excluded(folder.name, folder.name, reason, manifest)
         rows: list[dict[str, float]]
         try:
             if (folder / _CURVES).exists():

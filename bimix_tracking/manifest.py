@@ -15,6 +15,7 @@ SCHEMA = 1
 """Version of the manifest and of `bimix/curves.json`."""
 CURVES = "bimix/curves.json"
 """Artifact that every run leaves: its manifest and every row with an evaluation."""
+_UNREAD = ("unread",)
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,15 @@ class RunRecord:
     rows: Sequence[Mapping[str, float]]
     set_aside: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def excluded(cls, run_id: str, name: str, reason: str, manifest: RunManifest | None = None) -> RunRecord:
+        """Return a run of which nothing is used, and why: one broken run of a source is one run.
+
+        >>> RunRecord.excluded("r1", "proxy-1", "the run cannot be read: no JSON").set_aside
+        {'the run cannot be read: no JSON': 1}
+        """
+        return cls(run_id, name, manifest or RunManifest(domains=_UNREAD), rows=(), set_aside={reason: 1})
 
 
 def parse_json(text: str) -> Any:

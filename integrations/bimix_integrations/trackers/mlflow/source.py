@@ -155,9 +155,8 @@ class MlflowSource:
     def _paged(self, run: Run) -> RunRecord:
         """Read a run's histories page by page: slow, and complete whatever the server."""
         if run.info.status != "FINISHED" and not self.wanted.unfinished:
-            manifest = RunManifest(domains=("unread",))
-            left_out = {f"the run is not finished (it is {run.info.status})": 1}
-            return RunRecord(run.info.run_id, _name(run), manifest, rows=[], set_aside=left_out)
+            reason = f"the run is not finished (it is {run.info.status})"
+            return RunRecord.excluded(run.info.run_id, _name(run), reason)
         client = self._store.client
         history: dict[str, list[Point]] = {
             name: [(p.step, p.timestamp, p.value) for p in client.get_metric_history(run.info.run_id, name)]

@@ -21,7 +21,6 @@ from bimix_tracking.observations import Observations
 from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
 
 _DEPTH = 4
-_UNREAD = RunManifest(domains=("unread",))
 _CUT_OFF = "its file ends within a record, as a killed process leaves it: what comes before is used"
 
 
@@ -131,8 +130,8 @@ class WandbOfflineSource:
         """Return a training run as a record, None where it is of another kind."""
         manifest, run_id, name = self._manifest(run), run[-1].run_id, _name(run)
         if not any(file.said for file in run):
-            left_out = {f"its file {run[-1].path.name} holds nothing of a run, as a killed process leaves it": 1}
-            return RunRecord(run_id=run_id, name=name, manifest=_UNREAD, rows=[], set_aside=left_out)
+            reason = f"its file {run[-1].path.name} holds nothing of a run, as a killed process leaves it"
+            return RunRecord.excluded(run_id, name, reason)
         metrics = self._metrics(run) if manifest is None else []
         if not metrics if manifest is None else manifest.role != "train":
             return None
@@ -140,8 +139,7 @@ class WandbOfflineSource:
         status = _status(run)
         if status != "finished" and not self.wanted.unfinished and not flaws:
             why = f"it ended with code {run[-1].exit_code}" if status == "failed" else "it is going, or was killed"
-            left_out = {f"the run is not finished: {why}": 1}
-            return RunRecord(run_id=run_id, name=name, manifest=manifest or _UNREAD, rows=[], set_aside=left_out)
+            return RunRecord.excluded(run_id, name, f"the run is not finished: {why}", manifest)
         if manifest is None:
             record = self._foreign(run, metrics)
         else:

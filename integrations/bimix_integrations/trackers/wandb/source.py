@@ -26,7 +26,6 @@ _THREADS = 8
 _PER_PAGE = 200
 _SHORT = 3
 """Pages of a history that cost no more than an artifact."""
-_UNREAD = RunManifest(domains=("unread",))
 _GOING = {"running", "pending", "preempting", "preempted"}
 
 
@@ -146,8 +145,7 @@ class WandbSource:
             if not metrics if manifest is None else manifest.role != "train":
                 return None
             if run.state != "finished" and not self.wanted.unfinished:
-                left_out = {f"the run is not finished (it is {run.state})": 1}
-                return RunRecord(run.id, name, manifest or _UNREAD, rows=[], set_aside=left_out)
+                return RunRecord.excluded(run.id, name, f"the run is not finished (it is {run.state})", manifest)
             if manifest is None:
                 if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
                     return ForeignRuns().record(run.id, name, dict.fromkeys(metrics, ()), config)
