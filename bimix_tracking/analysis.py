@@ -23,7 +23,7 @@ from bimix_tracking.resampling import MIN_RUNS, REPLICATES, bootstrap
 from bimix_tracking.selection import select_law
 from bimix_tracking.tracking import Progress, RunSource, Wanted, open_source
 from bimix_tracking.validation import cross_validate
-from bimix_tracking.weights import target_weights
+from bimix_tracking.weights import checked_weights
 from bimix_tracking.worth import Costs, worth
 from bimix_tracking.write_back import key_of, leave
 
@@ -58,7 +58,8 @@ def analyze(
         source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
         tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
         law: Which law to fit; `auto`: the one that predicts left-out mixtures best (see `select_law`).
-        weights: How much a nat of each target domain counts; 1 where not named.
+        weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
+            that is no domain, or 1 where none is.
         bounds: As in `recommend`, like the six that follow.
         available_tokens: Distinct tokens by domain.
         max_epochs: How often a token may be repeated.
@@ -98,7 +99,7 @@ def analyze(
         obs = opened.observations(progress)
     if progress and law != AUTO:
         progress("fitting", 0, 1)
-    counted = target_weights(weights, obs.targets, obs.domains)
+    counted = checked_weights(weights, obs.targets, obs.domains)
     selection = select_law(obs, weights=counted, progress=progress) if law == AUTO else None
     fit = fit_law(obs, law) if selection is None else selection.fit
     if progress and law != AUTO:
@@ -106,7 +107,7 @@ def analyze(
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
     held_out = (
-        selection.validation if selection is not None else _or_none(cross_validate, obs, weights=weights, fit=fit)
+        selection.validation if selection is not None else _or_none(cross_validate, obs, weights=counted, fit=fit)
     )
     shown = Findings(
         observations=obs,
@@ -122,7 +123,8 @@ def analyze(
         found = recommend(
             fit,
             tokens,
-            weights=weights,
+            # A target that the law can't have is in nobody's way unless it counts.
+            weights={t: w for t, w in counted.items() if w > 0 or t in fit.targets or t in fit.domains},
             bounds=bounds,
             available_tokens=available_tokens,
             max_epochs=max_epochs,
@@ -141,7 +143,9 @@ def analyze(
     result = Analysis(
         **vars(shown) | {"diagnostics": diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens)},
         recommendation=found,
-        worth=worth(fit, found, runs=len(obs.runs), replicates=drawn, costs=costs),
+        worth=worth(
+            obs, fit, found, replicates=drawn, laws=None if selection is None else selection.plausible, costs=costs
+        ),
         replicates=drawn,
     )
     if out is not None:

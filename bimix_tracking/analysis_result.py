@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from bimix_tracking import keys
+from bimix_tracking.decision import finite
 from bimix_tracking.diagnostics import Diagnostic
 from bimix_tracking.exports import write_exports
 from bimix_tracking.extrapolation import Extrapolation
@@ -146,7 +148,8 @@ class Analysis(Findings):
                 "target_tokens": rec.tokens,
                 "objective": "the least weighted sum of predicted losses, nats per token",
                 "weights": dict(rec.weights),
-                "predicted_loss": dict(rec.predicted),
+                "predicted_at_tokens": rec.volume,
+                "predicted_loss": finite(rec.predicted),
                 "predicted_gain_over_reference": rec.gain,
                 **self._sureness(),
                 "reference": {domain: float(share) for domain, share in rec.reference.items()},
@@ -174,7 +177,7 @@ class Analysis(Findings):
 
     def note(self) -> str:
         """Return the run description, Markdown: the answer first, then what to doubt."""
-        rec, page, say = self.recommendation, content.page(self), Language(self.lang)
+        page, say = content.page(self), Language(self.lang)
 
         def shown(text: str) -> str:
             return escape(say(text))
@@ -190,15 +193,7 @@ class Analysis(Findings):
             shown(page.held_out),
             markdown.table(
                 [say(name) for name in head],
-                [
-                    [
-                        d,
-                        *(f"{value:.4f}" for value in (rec.mixture[d], rec.reference[d])),
-                        row.predicted,
-                        row.on_reference,
-                    ]
-                    for d, row in zip(self.fit.domains, page.shares, strict=True)
-                ],
+                [[row.domain, row.recommended, row.reference, row.predicted, row.on_reference] for row in page.shares],
             ),
             "\n".join(f"- {shown(text)}" for text in page.warnings),
             shown(
@@ -223,7 +218,7 @@ class Analysis(Findings):
             low, high = rec.uncertainty.gain
             result |= {"bimix/gain_low": low, "bimix/gain_high": high}
             result |= {"bimix/probability_better": rec.uncertainty.probability}
-        if self.worth is not None:
+        if self.worth is not None and self.worth.fraction is not None and math.isfinite(self.worth.fraction):
             result["bimix/tokens_saved_fraction"] = self.worth.fraction
         for domain in self.fit.domains:
             result[keys.key("bimix_recommended", domain)] = rec.mixture[domain]

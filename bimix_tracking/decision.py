@@ -106,7 +106,7 @@ def uncertainty(
     counted = weight > 0
     three = np.stack([at, reference.array(fit.domains)])
     losses = replicates.predict(three, problem.tokens)[told][..., counted] @ weight[counted]
-    centre = fit.predict(three, problem.tokens).to_numpy(float)[:, counted] @ weight[counted]
+    centre = fit.losses(three, problem.tokens).to_numpy(float)[:, counted] @ weight[counted]
     gain = float(centre[1] - centre[0])
     gains = gain + wider * (losses[:, 1] - losses[:, 0] - gain)
     lower, upper = replicates.interval(three, problem.tokens, level)

@@ -160,7 +160,7 @@ def _bad_fits(fit: LawFit, validation: Validation | None) -> Iterator[Diagnostic
 
 def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
     table = obs.losses[obs.losses["domain"].isin(list(fit.targets)) & (obs.losses["tokens"] > fit.warmup)]
-    predicted = fit.predict(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
+    predicted = fit.losses(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
     place = {target: i for i, target in enumerate(fit.targets)}
     at = predicted.to_numpy(float)[np.arange(len(table)), [place[d] for d in table["domain"]]]
     off = np.log(table["loss"].to_numpy(float) / at)

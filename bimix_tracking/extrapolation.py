@@ -109,7 +109,7 @@ def extrapolate(
     last = last[(last["tokens"] > fraction * tokens.max()) & last["domain"].isin(list(seen.targets))]
     carried = early.sort_values("tokens").groupby(point)["loss"].last().rename("carried")
     table = last.join(carried, on=point, how="inner")
-    predicted = seen.predict(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
+    predicted = seen.losses(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
     where = [list(seen.targets).index(target) for target in table["domain"]]
     table = table.assign(predicted=predicted.to_numpy(float)[np.arange(len(table)), where]).dropna(subset=["predicted"])
     if table.empty:

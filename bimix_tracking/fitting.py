@@ -22,6 +22,7 @@ from bimix_tracking.observations import Observations
 from bimix_tracking.points import ZERO_SHARE, Points, points_of
 from bimix_tracking.solver import BATCH, agreeing, best_of, by_run, prior_of, solve, told
 from bimix_tracking.warmup import find_warmup
+from bimix_tracking.wording import few
 
 _REFIT_STEPS = 150
 """Enough from the fit at hand; what isn't there by then moves in directions nothing depends on."""
@@ -84,7 +85,10 @@ def fit_law(
     notes = list(obs.notes)
     points = points_of(obs, model, zero_share=zero_share, warmup=warmup, notes=notes)
     if not points.targets:
-        raise ObservationsError(f"no loss is of a domain of the mixtures: {obs.targets} against {obs.domains}")
+        raise ObservationsError(
+            f"no loss is of a domain of the mixtures, and {law} needs a target's own proportion: losses are of "
+            f"{few(obs.targets)}, domains are {few(obs.domains)}"
+        )
     tokens = obs.losses["tokens"]
     return LawFit(
         law=law,
@@ -98,6 +102,7 @@ def fit_law(
         source=obs.source,
         notes=tuple(notes),
         warmup=warmup,
+        shares={d: (float(obs.mixtures[d].min()), float(obs.mixtures[d].max())) for d in obs.domains},
     )
 
 
@@ -205,6 +210,7 @@ def _fit_targets(model: Law, points: Points, delta: float, domains: tuple[str, .
             starts=(int(agree[i]), rough.cost.shape[1]),
             shares=(float(own.min()), float(own.max())) if points.own[i] >= 0 and counts.any() else (0.0, 0.0),
             standard_errors={} if nothing else {n: v for n, v in errors[i].items() if n not in unknown},
+            tokens=_observed(points, counts),
         )
     return fits
 
@@ -285,6 +291,14 @@ def _outcome(
     if agree < 2:
         return Outcome.STARTS_DISAGREE
     return Outcome.CONVERGED
+
+
+def _observed(points: Points, counts: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
+    """Return the smallest and the largest data volume of the points that count."""
+    if not counts.any():
+        return None
+    low, high = np.exp([points.log_u[counts].min(), points.log_u[counts].max()]) * points.scale
+    return float(f"{low:.12g}"), float(f"{high:.12g}")  # without what logarithms added
 
 
 def _rises(points: Points, i: int) -> bool:

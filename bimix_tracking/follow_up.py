@@ -128,7 +128,7 @@ def next_runs(
         replicates = bootstrap(obs, fit, seed=seed, progress=progress)
     counted = {t: w for t, w in recommended.weights.items() if w > 0 and t in fit.targets}
     decided, pool = _mixtures(obs, fit, recommended.mixture, box, rng)
-    problem = _Problem.of(fit, replicates, counted, decided, pool, tokens)
+    problem = _Problem.of(fit, replicates, counted, decided, pool, recommended.volume)
     chosen, errors = problem.greedy(n)
     return NextRuns(
         names=tuple(f"next-{i + 1:0{max(2, len(str(n)))}d}" for i in range(n)),

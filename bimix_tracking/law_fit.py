@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,22 +23,28 @@ from bimix_tracking.wording import said
 Array = npt.NDArray[np.float64]
 Levels = tuple[tuple[float, float], ...]
 """(tokens, log loss above the law) of checkpoints, in the order of tokens."""
+SAME_VOLUME = 1.02
+"""Data volumes within this factor of one another are one: between them no fall with the tokens can be told."""
 
 
 class Outcome(enum.Enum):
-    """How a domain's fit ended; the text is the remedy."""
+    """How a domain's fit ended, the worst last; the text is the remedy."""
 
     CONVERGED = said("converged")
-    AT_BOUND = said(
-        "a parameter is at its bound: the data don't show where the curve bends. Evaluate earlier and later in "
-        "training, over at least a factor of 4 in tokens"
-    )
     NO_FLOOR = said(
         "the loss still falls like a power of the tokens, with no floor in sight (C = 0). Within the tokens observed "
         "that is fine; far beyond them the predictions are too low. Train a run longer to see the floor"
     )
     STARTS_DISAGREE = said(
         "no two starts reached the best fit: its parameters may be chance. Evaluate more often or add mixtures"
+    )
+    NOT_CONVERGED = said(
+        "the fit stopped before its end, so its parameters may be off. Its predictions count as far as its held-out "
+        "error is small; to pin it down, evaluate more often or add mixtures"
+    )
+    AT_BOUND = said(
+        "a parameter is at its bound: the data don't show where the curve bends. Evaluate earlier and later in "
+        "training, over at least a factor of 4 in tokens"
     )
     ALPHA_NOT_POSITIVE = said(
         "the loss doesn't fall when the domain's proportion grows. Add runs with a smaller and a larger "
@@ -48,15 +54,14 @@ class Outcome(enum.Enum):
         "fewer than 3 token counts: no floor can be told from the curve. Predictions hold only within the token counts "
         "observed; evaluate at least 3 times a run"
     )
-    CONSTANT_LOSS = said(
-        "all losses of the domain are one number. Is a stale value logged again and again? Evaluate the domain anew at "
-        "every checkpoint"
-    )
     LOSS_RISES = said(
         "the loss rises along training, which no law of this kind does. Has training diverged, is the domain "
         "forgotten for want of a share, or is something else logged as a loss? Look at such runs and set them aside"
     )
-    NOT_CONVERGED = said("the fit didn't converge. Look for runs whose losses jump, and set them aside")
+    CONSTANT_LOSS = said(
+        "all losses of the domain are one number. Is a stale value logged again and again? Evaluate the domain anew at "
+        "every checkpoint"
+    )
     SINGLE_MIXTURE = said(
         "the domain's proportion is the same in all runs, so alpha is not identifiable and the effect of the mixture "
         "is unknown. Add at least one run with another proportion of it"
@@ -66,18 +71,22 @@ class Outcome(enum.Enum):
     @property
     def usable(self) -> bool:
         """Whether the fit predicts the effect of the domain's proportion."""
-        return self not in (
-            Outcome.NOT_CONVERGED,
-            Outcome.SINGLE_MIXTURE,
-            Outcome.TOO_FEW_POINTS,
-            Outcome.CONSTANT_LOSS,
-        )
+        return self not in (Outcome.SINGLE_MIXTURE, Outcome.TOO_FEW_POINTS, Outcome.CONSTANT_LOSS)
 
     @property
     def remedy(self) -> str:
         """What to do about it."""
         remedy: str = self.value
         return remedy
+
+    @classmethod
+    def worst(cls, outcomes: Iterable[Outcome]) -> Outcome:
+        """Return the most doubtful of several, `CONVERGED` of none.
+
+        >>> Outcome.worst([Outcome.NO_FLOOR, Outcome.TOO_FEW_CHECKPOINTS]).name
+        'TOO_FEW_CHECKPOINTS'
+        """
+        return max(outcomes, key=list(cls).index, default=cls.CONVERGED)
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class DomainFit:
         starts: How many starts reached the best cost, of how many.
         shares: Smallest and largest own proportion observed; 0 and 0 for a target outside the mixtures.
         standard_errors: By the parameters' names, from the spread between whole runs; none where nothing was fitted.
+        tokens: Smallest and largest data volume of the losses fitted; None: those of the sweep.
     """
 
     parameters: Mapping[str, float]
@@ -105,6 +115,7 @@ class DomainFit:
     starts: tuple[int, int]
     shares: tuple[float, float]
     standard_errors: Mapping[str, float] = field(default_factory=dict)
+    tokens: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,7 @@ class LawFit:
         notes: What cleaning and fitting set aside or adjusted.
         members: Of an ensemble: the fitted laws by name.
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
+        shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
     """
 
     law: str
@@ -140,6 +152,11 @@ class LawFit:
     warmup: float = 0.0
     members: Mapping[str, LawFit] = field(default_factory=dict)
     levels: Mapping[str, Levels] = field(default_factory=dict)
+    shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def tried(self, domain: str) -> tuple[float, float]:
+        """Return the smallest and the largest proportion of a domain that the law was fitted to; 0 and 1 if unknown."""
+        return self.targets[domain].shares if domain in self.targets else self.shares.get(domain, (0.0, 1.0))
 
     @property
     def formula(self) -> str:
@@ -158,14 +175,47 @@ class LawFit:
 
         Returns:
             Shape (n, targets). NaN where the effect of the proportion is not identifiable and the proportion is
-            not the observed one.
+            not the observed one, and where a target was observed at one data volume and another is asked for.
 
         Raises:
             ValueError: Shapes that don't fit, or a data volume that is not positive.
         """
         shares, volume = self.rows(mixtures, tokens)
+        values = self.losses(shares, volume).to_numpy(float)
+        for i, target in enumerate(self.targets):
+            only = self.only_volume(target)
+            if only is not None:
+                elsewhere = np.maximum(volume / only, only / volume) > SAME_VOLUME
+                values = np.where(elsewhere[:, None] & (np.arange(values.shape[1]) == i), np.nan, values)
+        return pd.DataFrame(values, columns=list(self.targets))
+
+    def only_volume(self, target: str) -> float | None:
+        """Return the one data volume that a target was observed at; None where there are several."""
+        low, high = self.targets[target].tokens or self.tokens
+        return high if high <= SAME_VOLUME * low else None
+
+    def volume_for(self, tokens: float, weights: Mapping[str, float]) -> float:
+        """Return the data volume at which mixtures can be compared for a run of so many tokens.
+
+        It is that run's, unless a target that counts was observed at one volume only: nothing tells its loss at
+        another.
+
+        Args:
+            tokens: Of the run.
+            weights: Of the targets.
+        """
+        single = [self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets]
+        known = [volume for volume in single if volume is not None]
+        largest = max(known, default=tokens)
+        return tokens if max(tokens / largest, largest / tokens) <= SAME_VOLUME else largest
+
+    def losses(
+        self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
+    ) -> pd.DataFrame:
+        """Return the law's own losses, as `predict`, also at data volumes at which a target's can't be known."""
+        shares, volume = self.rows(mixtures, tokens)
         if self.members:
-            parts = {name: fit.predict(shares, volume).to_numpy(float) for name, fit in self.members.items()}
+            parts = {name: fit.losses(shares, volume).to_numpy(float) for name, fit in self.members.items()}
             return pd.DataFrame(self.stacked(parts, volume), columns=list(self.targets))
         values = self._losses(shares, volume)
         for i, (target, fitted) in enumerate(self.targets.items()):
@@ -243,6 +293,7 @@ class LawFit:
             },
             "notes": [vars(note) for note in self.notes],
             "levels": {target: [list(level) for level in levels] for target, levels in self.levels.items()},
+            "shares": {domain: list(ends) for domain, ends in self.shares.items()},
             "members": {name: fit.to_dict() for name, fit in self.members.items()},
         }
 
@@ -256,6 +307,7 @@ class LawFit:
                 outcome=Outcome[f["outcome"]],
                 starts=tuple(f["starts"]),
                 shares=tuple(f["shares"]),
+                tokens=None if f.get("tokens") is None else tuple(f["tokens"]),
                 **_none_as_nan({n: f[n] for n in ("points", "runs", "error", "r2")}),
             )
             for name, f in content["targets"].items()
@@ -266,6 +318,7 @@ class LawFit:
             tokens=tuple(content["tokens"]),
             notes=tuple(Note(**note) for note in content["notes"]),
             levels={target: tuple((at, off) for at, off in levels) for target, levels in content["levels"].items()},
+            shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
@@ -300,10 +353,12 @@ class LawFit:
             volume: s, shape (n,).
 
         Returns:
-            Shape (…, n, targets); a member of weight 0 adds nothing, not even a NaN.
+            Shape (…, n, targets); a member of weight 0 adds nothing, not even a NaN. NaN where no member has a weight.
         """
         result = np.zeros((*next(iter(parts.values())).shape[:-1], len(self.targets)))
         for i, (target, fitted) in enumerate(self.targets.items()):
+            if not any(fitted.parameters.values()):
+                result[..., i] = np.nan
             for name, weight in fitted.parameters.items():
                 if weight:
                     result[..., i] += weight * parts[name][..., list(self.members[name].targets).index(target)]

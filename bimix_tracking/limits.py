@@ -2,52 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from bimix_tracking.errors import RecommendationError
 from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.laws import ENSEMBLE
+from bimix_tracking.laws import law as find_law
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.wording import said
+from bimix_tracking.wording import few, said
 
 
-def refuse_unknown_effects(fit: LawFit, weight: Mapping[str, float]) -> None:
-    """Raise unless the law tells the effect of every domain that counts.
+def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weight: Mapping[str, float]) -> str:
+    """Return why a law can't serve a question, in words; nothing where it can.
+
+    Args:
+        law: Its name.
+        obs_targets: What losses are of.
+        domains: Of the mixtures.
+        weight: Of the targets.
+    """
+    if law == ENSEMBLE:
+        return ""
+    outside = [t for t, w in weight.items() if w > 0 and t in obs_targets and t not in domains]
+    if find_law(law).needs_own and outside:
+        return said(
+            "targets {targets} are no domains of the mixtures, and it needs their own proportion", targets=few(outside)
+        )
+    silent = [d for d in domains if d not in obs_targets]
+    if law == "bimix" and silent:
+        return said("it sees a domain's own proportion only, and domains {domains} have no losses", domains=few(silent))
+    return ""
+
+
+def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
+    """Return the weights without those of targets that the law doesn't predict, and what is to be said of that.
 
     Raises:
-        RecommendationError: Names the domains, and what to do about each.
+        RecommendationError: No target is left, or the law can't serve the question; names each and what to do.
     """
-    bad = {d: "has no losses: log an evaluation of it" for d in fit.domains if d not in fit.targets}
-    bad |= {d: f.outcome.remedy for d, f in fit.targets.items() if not f.outcome.usable}
-    bad = {d: why for d, why in bad.items() if weight[d] > 0}
-    if bad:
+    why = unfit(fit.law, fit.targets, fit.domains, weight)
+    if why:
         raise RecommendationError(
-            "no mixture can be recommended. " + "; ".join(f"domain {d!r}: {why}" for d, why in bad.items())
+            f"no mixture can be recommended from {fit.law}: {why}. Use a law that sees all proportions (auto, additive "
+            "or exponential; they take six mixtures or more), or log an evaluation of each domain"
         )
-    missing = [d for d in fit.domains if d not in fit.targets]
-    if missing and fit.law == "bimix":
-        raise RecommendationError(f"domains {missing} have no losses: log an evaluation of them")
+    bad = {t: f.outcome.remedy for t, f in fit.targets.items() if not f.outcome.usable and weight[t] > 0}
+    kept = {name: 0.0 if name in bad else value for name, value in weight.items()}
+    if not any(kept.values()):
+        raise RecommendationError(undecided(bad))
+    doubts = [
+        said("target {target!r} is left out of the objective, for no law tells its loss: {why}", target=t, why=why)
+        for t, why in bad.items()
+    ]
+    silent = [d for d in fit.domains if d not in fit.targets]
+    if silent:
+        doubts.append(
+            said(
+                "domains without losses have weight 0 and count by what they do to the losses of the others: {domains}",
+                domains=few(silent),
+            )
+        )
+    return kept, doubts
 
 
-def held(fit: LawFit, weight: Mapping[str, float]) -> dict[str, str]:
-    """Return the domains that BiMix doesn't want more of, and why."""
+def undecided(remedies: Mapping[str, str]) -> str:
+    """Return that nothing can be recommended, and what to do about each domain."""
+    return "no mixture can be recommended. " + "; ".join(f"domain {d!r}: {why}" for d, why in remedies.items())
+
+
+class Hold(NamedTuple):
+    """Between which proportions a domain is held, and why."""
+
+    lower: float
+    upper: float
+    why: str
+
+
+def held(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
+    """Return the domains that BiMix doesn't want more of, or doesn't know.
+
+    Args:
+        fit: BiMix's.
+        weight: As it was asked for: also of targets that are left out of the objective.
+        reference: Where a domain of unknown effect stays, within what was tried.
+    """
     found = {}
     for domain in fit.domains:
-        alpha = fit.targets[domain].parameters["alpha"]
+        fitted = fit.targets[domain]
+        smallest, largest = fitted.shares
+        alpha = fitted.parameters["alpha"]
         if weight[domain] == 0:
-            found[domain] = said("has weight 0, so the objective gives it nothing")
+            found[domain] = Hold(0.0, 1.0, said("has weight 0, so the objective gives it nothing"))
+        elif not fitted.outcome.usable:
+            share = min(max(reference[domain], smallest), largest)
+            why = said(
+                "has an unknown effect: it is held at {share:.4g}, the nearest tried to the reference", share=share
+            )
+            found[domain] = Hold(share, share, why)
         elif not alpha > 0:
-            smallest = fit.targets[domain].shares[0]
-            found[domain] = said(
+            why = said(
                 "has alpha = {alpha:.3g}, not above 0: its loss doesn't fall when its proportion grows. It is held at "
                 "the smallest proportion tried, {smallest:.4g}",
                 alpha=alpha,
                 smallest=smallest,
             )
+            found[domain] = Hold(smallest, 1.0, why)
     return found
 
 
-def outside(fit: LawFit, mixture: Mixture, tokens: float) -> list[str]:
-    """Return where a mixture or data volume is outside what was observed, and doubtful fits, a sentence each."""
+def outside(fit: LawFit, mixture: Mixture, tokens: float, weight: Mapping[str, float]) -> list[str]:
+    """Return where a mixture or data volume is outside what was observed, and doubtful fits, a sentence each.
+
+    Args:
+        fit: The fit.
+        mixture: The one recommended.
+        tokens: Data volume.
+        weight: Of the targets in the objective; what is left out of it is said elsewhere.
+    """
     found: list[str] = []
     low, high = fit.tokens
     if tokens > high * 1.001:
@@ -68,8 +140,8 @@ def outside(fit: LawFit, mixture: Mixture, tokens: float) -> list[str]:
                 low=low,
             )
         )
-    for domain in [d for d in fit.domains if d in fit.targets]:
-        smallest, largest = fit.targets[domain].shares
+    for domain in fit.domains:
+        smallest, largest = fit.tried(domain)
         if not smallest * 0.999 <= mixture[domain] <= largest * 1.001:
             found.append(
                 said(
@@ -82,9 +154,13 @@ def outside(fit: LawFit, mixture: Mixture, tokens: float) -> list[str]:
                 )
             )
     for outcome in Outcome:
-        alike = [repr(domain) for domain, fitted in fit.targets.items() if fitted.outcome is outcome]
+        alike = [
+            target
+            for target, fitted in fit.targets.items()
+            if fitted.outcome is outcome and (outcome.usable or weight[target] > 0)
+        ]
         if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
-            told = {"domains": ", ".join(alike), "remedy": outcome.remedy}
+            told = {"domains": few(alike), "remedy": outcome.remedy}
             found.append(
                 said("domains {domains}: {remedy}", **told)
                 if len(alike) > 1

@@ -157,7 +157,7 @@ class RunRecord:
         >>> RunRecord.excluded("r1", "proxy-1", "the run cannot be read: no JSON").set_aside
         {'the run cannot be read: no JSON': 1}
         """
-        return cls(run_id, name, manifest or RunManifest(domains=_UNREAD), rows=(), set_aside={reason: 1})
+        return cls(run_id, name, manifest or RunManifest(domains=_UNREAD), rows=[], set_aside={reason: 1})
 
 
 def parse_json(text: str) -> Any:

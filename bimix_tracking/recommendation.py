@@ -19,7 +19,7 @@ from bimix_tracking.decision import NearOptimal, Uncertainty, ends, finite, near
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array
-from bimix_tracking.limits import held, outside, refuse_unknown_effects
+from bimix_tracking.limits import Hold, counted, held, outside, undecided
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.optimum import AT_BOUND, Problem
 from bimix_tracking.resampling import Replicates
@@ -35,7 +35,9 @@ class Recommendation:
 
     Args:
         mixture: The recommended mixture.
-        tokens: The data volume it was found for.
+        tokens: Data volume of the run that it is for.
+        volume: The data volume that losses and gain are of: `tokens`, unless a target that counts was observed at one
+            volume only. Then that one, for nothing tells a loss at another.
         weights: Weight of each target domain in the objective.
         predicted: Predicted loss of each target domain on `mixture`, nats per token.
         reference: What it is compared with.
@@ -76,6 +78,11 @@ class Recommendation:
     prior_strength: float = 0.0
     uncertainty: Uncertainty | None = None
     near_optimal: NearOptimal | None = None
+    volume: float = float("nan")
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.volume):
+            object.__setattr__(self, "volume", self.tokens)
 
     @property
     def interval(self) -> pd.DataFrame | None:
@@ -95,6 +102,7 @@ class Recommendation:
         return {
             "mixture": dict(self.mixture),
             "tokens": self.tokens,
+            "volume": self.volume,
             "weights": dict(self.weights),
             "predicted": finite(self.predicted),
             "reference": dict(self.reference),
@@ -144,7 +152,8 @@ def recommend(
     Args:
         fit: A fitted law.
         tokens: Data volume s of the run that will use the mixture, in the unit of the observations.
-        weights: How much a nat of each target counts; where not named, 1 for a domain and 0 for a target that is none.
+        weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
+            that is no domain, or 1 where none is. A target whose loss no law tells is left out, and that is said.
         bounds: By domain, (lower, upper) or a pinned proportion.
         available_tokens: Distinct tokens a domain has: its proportion is capped at available · max_epochs / tokens.
         max_epochs: How often a token may be repeated, for all or by domain.
@@ -156,8 +165,8 @@ def recommend(
             the standard deviation of a run about the law.
 
     Raises:
-        RecommendationError: A domain whose effect is unknown, an unknown domain or negative weight, no token, or
-            linearised replicates.
+        RecommendationError: No target whose effect is known, a law that can't serve the question, an unknown domain or
+            negative weight, no token, or linearised replicates.
         ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
 
     >>> from bimix_tracking.law_fit import DomainFit, Outcome
@@ -183,12 +192,22 @@ def recommend(
     if reference is None:
         reference = proportional_reference(fit.domains, available_tokens)
     _same_domains(reference, fit, "reference")
-    weight = checked_weights(weights, fit.targets, fit.domains)
-    refuse_unknown_effects(fit, weight)
+    asked = checked_weights(weights, fit.targets, fit.domains, fit.law)
+    weight, doubts = counted(fit, asked)
+    volume = fit.volume_for(tokens, weight)
+    if volume != tokens:
+        doubts.append(
+            said(
+                "one token volume was observed ({volume:.4g}), so losses at {tokens:.4g} tokens are unknown: mixture, "
+                "losses and gain are those at {volume:.4g}. Evaluate at several points of training",
+                volume=volume,
+                tokens=tokens,
+            )
+        )
     box = _with_prior(box, fit, prior, prior_strength)
-    doubts: list[str] = []
-    problem, holds = _problem(fit, tokens, weight, box, doubts)
-    problem = Problem(fit, tokens, problem.weights, problem.box, prior, prior_strength)
+    holds = held(fit, asked, reference) if fit.law == "bimix" else {}
+    problem = _problem(fit, volume, weight, box, holds, doubts)
+    problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])
     if agree[0] < agree[1]:
         doubts.append(
@@ -200,12 +219,12 @@ def recommend(
         )
     shares = found.shares[0]
     mixture = _mixture(fit, shares)
-    free_problem, _ = _problem(fit, tokens, weight, constrain(fit.domains), [])
+    free_problem = _problem(fit, volume, weight, constrain(fit.domains), holds, [])
     free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
-    predicted = fit.predict([mixture, reference, free], tokens)
+    predicted = fit.losses([mixture, reference, free], volume)
     ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
     # What nobody weighs may be unknown, and 0 · NaN is NaN.
-    counted = {d: w for d, w in weight.items() if w > 0}
+    used = {d: w for d, w in weight.items() if w > 0}
     binding, edges = _binding(problem, shares)
     return Recommendation(
         mixture=mixture,
@@ -214,36 +233,45 @@ def recommend(
         predicted=ours,
         reference=reference,
         reference_predicted=theirs,
-        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in counted.items())),
+        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in used.items())),
         kkt_residual=float(found.kkt_residual[0]),
         agree=agree,
-        held=holds | edges,
+        held={domain: hold.why for domain, hold in holds.items()} | edges,
         warnings=(
             *doubts,
             *(said("the reference breaks a constraint: {text}", text=text) for text in box.broken_by(reference)),
-            *outside(fit, mixture, tokens),
+            *outside(fit, mixture, volume, weight),
         ),
         constraints=box,
         binding=binding,
         unconstrained=free,
-        constraint_cost=float(sum(w * (ours[d] - freely[d]) for d, w in counted.items())),
+        constraint_cost=float(sum(w * (ours[d] - freely[d]) for d, w in used.items())),
         by_law=_by_law(problem),
         prior=prior,
         prior_strength=prior_strength,
         uncertainty=None if replicates is None else uncertainty(problem, replicates, mixture, reference),
         near_optimal=near_optimal(problem, shares, replicates, tolerance),
+        volume=volume,
     )
 
 
 def _problem(
-    fit: LawFit, tokens: float, weight: Mapping[str, float], box: Constraints, doubts: list[str]
-) -> tuple[Problem, dict[str, str]]:
-    """Return what to minimise, within what the law may be asked, and the domains that this holds."""
-    counted = {target: w for target, w in weight.items() if target in fit.targets}
+    fit: LawFit,
+    tokens: float,
+    weight: Mapping[str, float],
+    box: Constraints,
+    holds: Mapping[str, Hold],
+    doubts: list[str],
+) -> Problem:
+    """Return what to minimise, within what the law may be asked: BiMix holds the domains that it doesn't want."""
+    of_targets = {target: w for target, w in weight.items() if target in fit.targets}
     if fit.law == "bimix":
-        holds = held(fit, weight)
-        lower = np.array([fit.targets[d].shares[0] if "alpha" in holds.get(d, "") else 0.0 for d in fit.domains])
-        named = "; ".join(f"{d!r} {why}" for d, why in holds.items())
+        free = Hold(0.0, 1.0, "")
+        lower, upper, _ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
+        named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())
+        unknown = {d: fit.targets[d].outcome.remedy for d, hold in holds.items() if hold.lower == hold.upper}
+        if unknown and len(fit.domains) - len(unknown) < 2:  # what is left is no choice
+            raise RecommendationError(undecided(unknown))
         if len(holds) == len(fit.domains):
             raise RecommendationError(
                 f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}"
@@ -253,9 +281,8 @@ def _problem(
                 f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
                 f"Add runs with smaller proportions of them: {named}"
             )
-        return Problem(fit, tokens, counted, box.narrowed(lower, np.ones(len(lower)), _HELD)), holds
-    tried = [fit.targets[d].shares if d in fit.targets else (0.0, 1.0) for d in fit.domains]
-    lower, upper = (np.array(side) for side in zip(*tried, strict=True))
+        return Problem(fit, tokens, of_targets, box.narrowed(lower, upper, _HELD))
+    lower, upper = (np.array(side) for side in zip(*map(fit.tried, fit.domains), strict=True))
     inside = box.narrowed(lower, upper, _TRIED)
     if inside.lower.sum() > 1 or inside.upper.sum() < 1:
         doubts.append(
@@ -265,7 +292,7 @@ def _problem(
             )
         )
         inside = box
-    return Problem(fit, tokens, counted, inside), {}
+    return Problem(fit, tokens, of_targets, inside)
 
 
 def _binding(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:

@@ -100,7 +100,7 @@ class Replicates:
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
-        centre = np.log(self.fit.predict(mixtures, tokens).to_numpy(float))
+        centre = np.log(self.fit.losses(mixtures, tokens).to_numpy(float))
         off = np.log(self.predict(mixtures, tokens)) - centre
         low, high = _sides(off, level)
         wider = np.array([self.wider(target) for target in self.fit.targets])
@@ -121,7 +121,7 @@ class Replicates:
             tokens: Data volume s.
             level: Between 0 and 1.
         """
-        ours, theirs = self.fit.predict([mixture, reference], tokens).to_numpy(float)
+        ours, theirs = self.fit.losses([mixture, reference], tokens).to_numpy(float)
         drawn = self.predict([mixture, reference], tokens)
         centre = ours - theirs
         off = _sides(drawn[:, 0] - drawn[:, 1] - centre, level)
@@ -253,7 +253,7 @@ def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
     off = observed.copy()
     for i, target in enumerate(fit.targets):
         known = tokens[target].notna().to_numpy()
-        predicted = fit.predict(shares[known], tokens[target].to_numpy(float)[known]).to_numpy(float)[:, i]
+        predicted = fit.losses(shares[known], tokens[target].to_numpy(float)[known]).to_numpy(float)[:, i]
         off.loc[known, target] = observed.loc[known, target].to_numpy(float) - predicted
     return off
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,17 @@ from bimix_tracking.fitting import fit_law
 from bimix_tracking.holdout import divide, held_out, noise_floor
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws import BUILT_IN, ENSEMBLE
+from bimix_tracking.limits import unfit
 from bimix_tracking.observations import Observations
 from bimix_tracking.points import ZERO_SHARE
 from bimix_tracking.stacking import Held, stack, too_demanding
 from bimix_tracking.tracking import Progress
 from bimix_tracking.validation import Validation, cross_validate, of_stack
 from bimix_tracking.warmup import find_warmup
-from bimix_tracking.wording import joined, said
+from bimix_tracking.weights import target_weights
+from bimix_tracking.wording import few, joined, said
+
+_PLAUSIBLE = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Selection:
         validation: Its held-out predictions; None where nothing could be left out.
         fits: Every law's fit, by name, the simplest first.
         validations: Every law's held-out predictions.
-        excluded: Law → why it was no candidate.
+        excluded: Law → why it wasn't fitted.
         noise: Mean relative error of the right law, from repeated mixtures; None without repeats.
+        ineligible: Law that was fitted → why it can't answer the question, and so couldn't be chosen.
     """
 
     fit: LawFit
@@ -42,6 +47,7 @@ class Selection:
     validations: Mapping[str, Validation]
     excluded: Mapping[str, str]
     noise: float | None
+    ineligible: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -63,7 +69,7 @@ class Selection:
                     "standard_error": error,
                     "rank_correlation": validation.rank_correlation,
                     "chosen": name == self.fit.law,
-                    "note": "",
+                    "note": self.ineligible.get(name, ""),
                 }
             )
         nothing = {"error": np.nan, "above_best": np.nan, "standard_error": np.nan, "rank_correlation": np.nan}
@@ -79,6 +85,18 @@ class Selection:
         unscored = {name: said("nothing could be left out") for name in self.fits if name not in self.validations}
         mean = {} if self.validation is None else {"mean": said("mean of the other runs: no law")}
         return {**unscored, **self.excluded, **mean}
+
+    @property
+    def not_eligible(self) -> dict[str, str]:
+        """Law → why it couldn't be chosen, fitted or not."""
+        return {**self.excluded, **self.ineligible}
+
+    @property
+    def plausible(self) -> dict[str, LawFit]:
+        """Single laws whose held-out error is at most twice the best one's: forms that the data leave possible."""
+        errors = {name: found.mean_error for name, found in self.validations.items() if not self.fits[name].members}
+        best = min(errors.values(), default=0.0)
+        return {name: self.fits[name] for name, error in errors.items() if error <= _PLAUSIBLE * best}
 
     def sentences(self) -> str:
         """Return in plain words which law was chosen, why, and against what."""
@@ -103,7 +121,7 @@ class Selection:
         if self.noise is not None:
             chance = 100 * self.noise
             sentences.append(said("Chance alone, by the repeated mixtures, makes {chance:.2f} %.", chance=chance))
-        sentences += [said("{law} was no candidate: {why}.", law=name, why=why) for name, why in self.excluded.items()]
+        sentences += [said("{law} was not eligible: {why}.", law=n, why=why) for n, why in self.not_eligible.items()]
         return joined(sentences)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,14 +149,15 @@ def select_law(
     every law cancels. Among single laws: the simplest whose error is above the best one's by no more than one standard
     error. With the ensemble among the candidates: the ensemble, whose weights already lean to the simplest law as far
     as the data can't tell, unless a single law is better by more than one standard error; then the simplest such. A
-    law that needs more mixtures than a training part has is no candidate.
+    law that needs more mixtures than a training part has isn't fitted; one that can't answer the question (BiMix where
+    a domain has no losses; a target with weight that it can't fit and another law can) isn't eligible.
 
     Args:
         obs: The sweep.
         laws: Candidates, the simplest first; `ensemble` stacks the others.
         folds: Into how many parts the mixtures are divided, at most one a mixture.
         seed: Of the division.
-        weights: Weight of each target domain in the ranking; 1 where not named.
+        weights: Weight of each target, as in `recommend`: the laws are compared on targets that count.
         huber_delta: As in `fit_law`.
         zero_share: As in `fit_law`.
         warmup: As in `fit_law`.
@@ -156,6 +175,7 @@ def select_law(
     >>> best.fit.law, best.excluded["additive"]
     ('bimix', 'it needs 5 mixtures, and with a fold left out there are 3')
     """
+    weights = target_weights(weights, obs.targets, obs.domains)
     if warmup is None:
         warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
     options: dict[str, Any] = {"huber_delta": huber_delta, "zero_share": zero_share, "warmup": warmup}
@@ -191,39 +211,62 @@ def select_law(
         excluded[ENSEMBLE] = said("there is no second law to stack")
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
-    chosen = _chosen(validations)
-    return Selection(fits[chosen], validations[chosen], fits, validations, excluded, noise)
+    ineligible = _ineligible(obs, fits, weights)
+    eligible = {name: found for name, found in validations.items() if name not in ineligible} or validations
+    chosen = _chosen(eligible, weights)
+    return Selection(fits[chosen], validations[chosen], fits, validations, excluded, noise, ineligible)
 
 
-def _chosen(validations: Mapping[str, Validation]) -> str:
-    best = _best(validations)
+def _ineligible(obs: Observations, fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, str]:
+    """Return the laws that can't answer the question, and why."""
+    found = {}
+    told = {name: {t for t, fitted in fit.targets.items() if fitted.outcome.usable} for name, fit in fits.items()}
+    for name in fits:
+        lacks = [
+            t for t, w in weights.items() if w > 0 and t not in told[name] and any(t in ts for ts in told.values())
+        ]
+        why = unfit(name, obs.targets, obs.domains, weights)
+        if why or lacks:
+            found[name] = why or said("it can't fit targets {targets}, which another law can", targets=few(lacks))
+    return found
+
+
+def _chosen(validations: Mapping[str, Validation], weights: Mapping[str, float]) -> str:
+    counted = {target for target, weight in weights.items() if weight > 0}
+    best = _best(validations, counted)
     if ENSEMBLE in validations:
         for name in validations:
-            above, error = _difference(validations[name], validations[ENSEMBLE])
+            above, error = _difference(validations[name], validations[ENSEMBLE], counted)
             if above < -error:
                 return name
         return ENSEMBLE
     for name in validations:
-        above, error = _difference(validations[name], validations[best])
+        above, error = _difference(validations[name], validations[best], counted)
         if above <= error:
             return name
     return best
 
 
-def _best(validations: Mapping[str, Validation]) -> str:
+def _best(validations: Mapping[str, Validation], counted: Collection[str] = ()) -> str:
     # Targets that only some laws can have don't count, or they would decide.
-    return min(validations, key=lambda name: float(_comparable(validations, name).mean()), default="")
+    return min(validations, key=lambda name: float(_comparable(validations, name, counted).mean()), default="")
 
 
-def _comparable(validations: Mapping[str, Validation], name: str) -> pd.Series:
-    shared = set.intersection(*(set(v.predictions["domain"]) for v in validations.values()))
+def _comparable(validations: Mapping[str, Validation], name: str, counted: Collection[str]) -> pd.Series:
+    shared = _shared(list(validations.values()), counted)
     return validations[name].only(shared).by_mixture if shared else validations[name].by_mixture
 
 
-def _difference(one: Validation, best: Validation) -> tuple[float, float]:
+def _difference(one: Validation, best: Validation, counted: Collection[str] = ()) -> tuple[float, float]:
     """Return the mean difference of error by mixture, and its standard error."""
-    shared = set(one.predictions["domain"]) & set(best.predictions["domain"])
+    shared = _shared([one, best], counted)
     difference = (one.only(shared).by_mixture - best.only(shared).by_mixture).dropna()
     if len(difference) < 2:
         return 0.0, 0.0
     return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def _shared(validations: Sequence[Validation], counted: Collection[str]) -> set[str]:
+    """Return the targets that all predict; of these those that count, if there are any."""
+    shared = set.intersection(*(set(found.predictions["domain"]) for found in validations))
+    return shared & set(counted) or shared

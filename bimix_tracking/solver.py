@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from bimix_tracking.law_fit import SAME_VOLUME
 from bimix_tracking.laws import Law
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.least_squares import Minimum, Prior, huber, huber_weight, minimize
@@ -115,20 +116,30 @@ def told(model: Law, points: Points, counted: npt.NDArray[np.bool_]) -> npt.NDAr
     """
     shares = points.inputs.shares
     mixture = mixture_codes(shares)
-    volume_codes = near_codes(points.inputs.log_u)[points.inputs.volume]
+    volumes = volume_codes(points.inputs.log_u)[points.inputs.volume]
     triples = np.zeros((len(counted), len(points.targets), 3), np.intp)
     for i, own in enumerate(points.own):
         weight = points.weight[i] > 0
         measured = np.bincount(points.run[weight], minlength=len(shares)) > 0
         present = (counted & measured).astype(float)
-        at = np.zeros((len(shares), int(volume_codes.max(initial=0)) + 1))
-        at[points.run[weight], volume_codes[weight]] = 1
+        at = np.zeros((len(shares), int(volumes.max(initial=0)) + 1))
+        at[points.run[weight], volumes[weight]] = 1
         own_codes = near_codes(shares[:, own]) if own >= 0 else np.zeros(len(shares), np.intp)
         for k, hot in enumerate((np.eye(len(shares))[own_codes], np.eye(len(shares))[mixture], at)):
             triples[:, i, k] = (present @ hot > 0).sum(-1)
     known, each = np.unique(triples.reshape(-1, 3), axis=0, return_inverse=True)
     table = np.stack([model.told(int(triple[0]), int(triple[1]), int(triple[2]), shares.shape[1]) for triple in known])
     return np.asarray(table[each.reshape(-1)].reshape(*triples.shape[:2], -1))
+
+
+def volume_codes(log_u: Array) -> Index:
+    """Number data volumes so that those within `SAME_VOLUME` of the first of them have one number."""
+    codes, first, code = np.empty(len(log_u), np.intp), -np.inf, -1
+    for place in np.argsort(log_u):
+        if log_u[place] > first + np.log(SAME_VOLUME):
+            first, code = log_u[place], code + 1
+        codes[place] = code
+    return codes
 
 
 def near_codes(values: Array) -> Index:

@@ -99,25 +99,29 @@ def stack(obs: Observations, fits: Mapping[str, LawFit], held: Mapping[str, Held
     weights = stack_weights(held, first.huber_delta)
     levels = common_levels(held, weights)
     targets = {}
-    for target, by_law in weights.items():
-        used = [fits[name].targets[target] for name, weight in by_law.items() if weight > 0]
-        worst = next((fitted.outcome for fitted in used if not fitted.outcome.usable), Outcome.CONVERGED)
+    for target in obs.targets:
+        tried = {name: fit.targets[target] for name, fit in fits.items() if target in fit.targets}
+        if not tried:
+            continue  # no law of these can have it: see each law's `needs_own`
+        by_law = weights.get(target) or _borrowed(weights, [n for n, fitted in tried.items() if fitted.outcome.usable])
+        # A target that no law predicts stays, with no weights and the reason.
+        used = [tried[name] for name, weight in by_law.items() if weight > 0] or list(tried.values())
         targets[target] = DomainFit(
             parameters={name: by_law.get(name, 0.0) for name in fits},
-            outcome=worst,
+            outcome=Outcome.worst(fitted.outcome for fitted in used),
             points=max(fitted.points for fitted in used),
             runs=max(fitted.runs for fitted in used),
             error=float("nan"),
             r2=float("nan"),
             starts=min((fitted.starts for fitted in used), key=lambda starts: starts[0] / max(starts[1], 1)),
             shares=used[0].shares,
+            tokens=used[0].tokens,
         )
     notes = dict.fromkeys(note for fit in fits.values() for note in fit.notes if "only has losses" not in note.reason)
-    order = [target for target in obs.targets if target in targets]
     ensemble = LawFit(
         law=ENSEMBLE,
         domains=first.domains,
-        targets={target: targets[target] for target in order},
+        targets=targets,
         tokens=first.tokens,
         scale=first.scale,
         huber_delta=first.huber_delta,
@@ -127,9 +131,19 @@ def stack(obs: Observations, fits: Mapping[str, LawFit], held: Mapping[str, Held
         notes=tuple(notes),
         warmup=first.warmup,
         members=dict(fits),
-        levels={target: levels[target] for target in order},
+        shares=first.shares,
+        levels={target: levels.get(target, ()) for target in targets},
     )
     return _with_residuals(ensemble, held)
+
+
+def _borrowed(weights: Mapping[str, Mapping[str, float]], usable: Sequence[str]) -> dict[str, float]:
+    """Return the mean weights of the other targets, for one whose held-out errors can't be told; none without a law."""
+    mean = {name: sum(by_law.get(name, 0.0) for by_law in weights.values()) for name in usable}
+    total = sum(mean.values())
+    if total > 0:
+        return {name: weight / total for name, weight in mean.items()}
+    return {name: float(name == usable[0]) for name in usable}
 
 
 def stack_weights(held: Mapping[str, Held], delta: float, keep: Index | None = None) -> dict[str, dict[str, float]]:
@@ -240,11 +254,14 @@ def _with_residuals(fit: LawFit, held: Mapping[str, Held]) -> LawFit:
     """Fill in error and R² of the stack on the points fitted."""
     targets = {}
     for target, fitted in fit.targets.items():
-        name = next(n for n, weight in fitted.parameters.items() if weight > 0)
+        name = next((n for n, weight in fitted.parameters.items() if weight > 0), None)
+        if name is None:
+            targets[target] = fitted
+            continue
         points = held[name][0]
         i = points.targets.index(target)
         counts = points.weight[i] > 0
-        predicted = fit.predict(points.inputs.shares[points.run[counts]], np.exp(points.log_u[counts]) * fit.scale)
+        predicted = fit.losses(points.inputs.shares[points.run[counts]], np.exp(points.log_u[counts]) * fit.scale)
         observed = points.log_loss[i][counts]
         error, r2 = goodness(observed, np.log(predicted[target].to_numpy(float)) - observed)
         targets[target] = replace(fitted, error=error, r2=r2)

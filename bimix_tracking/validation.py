@@ -233,7 +233,10 @@ def _validation(
     table = pd.concat(parts, ignore_index=True).dropna()
     if table.empty:
         raise ObservationsError("without any one of its mixtures, the sweep cannot tell the effect of a proportion")
-    counted = {target: float((weights or {}).get(target, 1.0)) for target in predicted}
+    # Where nothing is predicted of a target, no run could be ranked by a sum that has it.
+    counted = {
+        target: float((weights or {}).get(target, 1.0)) for target in predicted if target in set(table["domain"])
+    }
     mixture = dict(zip(obs.runs, mixture_codes(obs.mixtures.to_numpy(float)).tolist(), strict=True))
     return Validation(law, int(fold.max()) + 1, table, counted, mixture)
 

@@ -18,6 +18,7 @@ from bimix_tracking.analysis import AUTO, analyze
 from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.decision import LEVEL
 from bimix_tracking.errors import ObservationsError, SourceError
+from bimix_tracking.law_fit import SAME_VOLUME
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.report.markdown import escape
@@ -262,13 +263,19 @@ def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[
     doubts = []
     for run in seen.runs:
         losses = seen.losses[seen.losses["run"] == run]
-        volume = float(losses["tokens"].max())
+        volume = _comparable_volume(before, losses["tokens"])
         observed = losses[losses["tokens"] == volume].set_index("domain")["loss"]
         mixture = seen.mixture(run)
         predicted = fit.predict(mixture, volume).iloc[0]
         doubts += _doubts(before, run, mixture, volume)
         spread = _spreads(before, mixture, volume, counted)
-        here = {t: (float(predicted[t]), float(observed[t])) for t in fit.targets if t in observed.index}
+        known = [t for t in fit.targets if t in observed.index and np.isfinite(predicted[t])]
+        if not known:
+            raise ObservationsError(
+                f"nothing is predicted of run {run!r} at {volume:.4g} tokens: the sweep was evaluated at "
+                f"{fit.tokens[1]:.4g} tokens only. Evaluate the run there, or the sweep at several points of training"
+            )
+        here = {t: (float(predicted[t]), float(observed[t])) for t in known}
         if set(counted) <= set(here):
             ours, theirs = (sum(w * here[t][which] for t, w in counted.items()) for which in (0, 1))
             here[SUM] = (ours, theirs)
@@ -276,6 +283,15 @@ def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[
     if drawn is None:
         doubts.append("the intervals are of a run's noise alone: too few runs to tell how sure the law is")
     return pd.DataFrame(rows), doubts
+
+
+def _comparable_volume(before: Analysis, seen: pd.Series) -> float:
+    """Return a run's last data volume, or the last of the one that the sweep was observed at."""
+    volume = before.recommendation.volume
+    if volume != before.recommendation.tokens:
+        there = seen[(seen / volume < SAME_VOLUME) & (volume / seen < SAME_VOLUME)]
+        return float((there if len(there) else seen).max())
+    return float(seen.max())
 
 
 def _row(run: str, volume: float, target: str, predicted: float, observed: float, spread: float) -> dict[str, Any]:
@@ -293,7 +309,7 @@ def _spreads(before: Analysis, mixture: Mixture, volume: float, counted: Mapping
     drawn = before.replicates
     off = _off(before)
     weight = np.array([counted.get(target, 0.0) for target in fit.targets])
-    centre = fit.predict(mixture, volume).to_numpy(float)[0]
+    centre = fit.losses(mixture, volume).to_numpy(float)[0]
     use = weight > 0
     total = float(weight[use] @ centre[use])
     relative = {t: off[t].to_numpy(float) / centre[i] for i, t in enumerate(fit.targets)}

@@ -69,3 +69,14 @@ def translated(text: str, find: Callable[[str], str | None]) -> str:
         return text
     values = {name: translated(v, find) if isinstance(v, str) else v for name, v in text.values.items()}
     return (find(text.template) or text.template).format(**values)
+
+
+def few(names: Iterable[str], most: int = 5) -> str:
+    """Return names as a sentence bears them: the first ones, and how many more there are.
+
+    >>> few(["code", "web"]), few(map(str, range(9)))
+    ("'code', 'web'", "'0', '1', '2', '3', '4' and 4 more")
+    """
+    listed = list(names)
+    first = ", ".join(map(repr, listed[:most]))
+    return first if len(listed) <= most else said("{names} and {count} more", names=first, count=len(listed) - most)

@@ -1,24 +1,31 @@
-"""What a recommendation is worth: the tokens, steps, GPU-hours and money it saves at equal loss, less the pilot's."""
+"""What a recommendation saves at equal loss, as far as the sweep's evaluations carry it, less what the pilot cost.
+
+How many tokens a loss is worth is told by the fall of the losses along training, so a saving is at a data volume that
+was observed. Beyond the largest one the laws part, and so do fits to all checkpoints and to late ones: to four times as
+many tokens the range over both is told, and nothing beyond.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from bimix_tracking.decision import LEVEL
-from bimix_tracking.errors import RecommendationError
-from bimix_tracking.law_fit import LawFit
-from bimix_tracking.laws.protocol import Array
-from bimix_tracking.objective import WeightedLoss
+from bimix_tracking.equal_loss import FARTHEST, EqualLoss, Span, beta_held, late_part, mixtures_at_two_volumes
+from bimix_tracking.errors import BimixError, RecommendationError
+from bimix_tracking.fitting import fit_law
+from bimix_tracking.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.observations import Observations
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.resampling import Replicates
+from bimix_tracking.wording import few, said
 
-_REACH = math.log(1e3)
-"""Savings are sought down to a thousandth of the tokens, and losses up to a thousand times as many."""
-_HALVINGS = 40
+_LEAST_WEIGHT = 0.05
+"""A law that has less of the ensemble, on average over the targets, doesn't stretch the range over laws."""
 
 
 @dataclass(frozen=True)
@@ -48,35 +55,69 @@ class Worth:
     """What is saved at equal loss: (tokens of the reference − tokens of the recommended mixture) / the former.
 
     Args:
-        fraction: The part of the tokens that is saved; below 0 the recommended mixture needs more.
+        tokens: Data volume of the reference at which it is told: the run's, or the largest observed if that is less.
+        target: Data volume of the run that will use the mixture.
+        fraction: The saved part of the tokens, by the fitted law; below 0 the recommended mixture needs more. None
+            where the sweep doesn't tell it.
+        unknown: Why not, in words.
         interval: Of the fraction, from the replicates; None without them.
+        by_law: The fraction by each law that has a part in the fit.
+        at_target: Range at `target`, over laws and two fit windows, where that is beyond the volumes observed; None
+            where it isn't, or isn't told.
+        unknown_at_target: Why not, in words.
+        demonstrated: Whether a saving is beyond the noise: by the interval, by every law, and for one run of each.
         level: Of the interval.
-        tokens: Of the run, s.
         runs: Proxy runs of the pilot.
         costs: What the team says training costs.
     """
 
-    fraction: float
-    interval: tuple[float, float] | None
-    level: float
     tokens: float
-    runs: int
-    costs: Costs
+    target: float
+    fraction: float | None
+    unknown: str = ""
+    interval: Span | None = None
+    by_law: Mapping[str, float] = field(default_factory=dict)
+    at_target: Span | None = None
+    unknown_at_target: str = ""
+    demonstrated: bool = False
+    level: float = LEVEL
+    runs: int = 0
+    costs: Costs = field(default_factory=Costs)
 
     @property
-    def tokens_saved(self) -> float:
-        """Tokens saved."""
-        return self.fraction * self.tokens
+    def span(self) -> Span | None:
+        """The range at `tokens`, over the replicates' interval and the laws; None where nothing is told."""
+        if self.fraction is None:
+            return None
+        all_of_them = [self.fraction, *(self.interval or ()), *self.by_law.values()]
+        return min(all_of_them), max(all_of_them)
 
     @property
-    def steps_saved(self) -> float | None:
-        """Optimiser steps saved; None where a step's tokens aren't known."""
-        return None if self.costs.batch_tokens is None else self.tokens_saved / self.costs.batch_tokens
+    def beyond(self) -> bool:
+        """Whether the run has more tokens than were observed."""
+        return self.target > SAME_VOLUME * self.tokens
 
     @property
-    def gpu_hours_saved(self) -> float | None:
-        """GPU-hours saved in the run; None where its GPU-hours aren't known."""
-        return None if self.costs.target_gpu_hours is None else self.fraction * self.costs.target_gpu_hours
+    def for_target(self) -> Span | None:
+        """The range for the run itself; None where none is demonstrated or told."""
+        span = self.at_target if self.beyond else self.span
+        return span if self.demonstrated and span is not None and span[0] > 0 else None
+
+    @property
+    def tokens_saved(self) -> Span | None:
+        """Range of tokens saved in the run."""
+        return _times(self.for_target, self.target)
+
+    @property
+    def steps_saved(self) -> Span | None:
+        """Range of optimiser steps saved; None where a step's tokens aren't known."""
+        batch = self.costs.batch_tokens
+        return None if batch is None else _times(self.tokens_saved, 1 / batch)
+
+    @property
+    def gpu_hours_saved(self) -> Span | None:
+        """Range of GPU-hours saved in the run; None where its GPU-hours aren't known."""
+        return _times(self.for_target, self.costs.target_gpu_hours)
 
     @property
     def pilot_gpu_hours(self) -> float | None:
@@ -84,47 +125,60 @@ class Worth:
         return None if self.costs.gpu_hours_per_run is None else self.runs * self.costs.gpu_hours_per_run
 
     @property
-    def net_gpu_hours(self) -> float | None:
-        """GPU-hours saved less those of the pilot."""
+    def net_gpu_hours(self) -> Span | None:
+        """Range of GPU-hours saved less those of the pilot."""
         saved, spent = self.gpu_hours_saved, self.pilot_gpu_hours
-        return None if saved is None or spent is None else saved - spent
+        return None if saved is None or spent is None else (saved[0] - spent, saved[1] - spent)
 
     @property
-    def break_even_gpu_hours(self) -> float | None:
-        """GPU-hours from which a run that uses the mixture pays for the pilot; infinite where nothing is saved."""
-        spent = self.pilot_gpu_hours
-        return None if spent is None else spent / self.fraction if self.fraction > 0 else math.inf
+    def break_even_gpu_hours(self) -> Span | None:
+        """Range of the GPU-hours from which a run that uses the mixture pays for the pilot."""
+        span, spent = self.for_target, self.pilot_gpu_hours
+        return None if span is None or spent is None else (spent / span[1], spent / span[0])
 
-    def money(self, gpu_hours: float | None) -> float | None:
-        """Return the price of GPU-hours; None where either isn't known."""
-        price = self.costs.price_per_gpu_hour
-        return None if gpu_hours is None or price is None else gpu_hours * price
+    def money(self, gpu_hours: Span | None) -> Span | None:
+        """Return the cost of GPU-hours; None where either isn't known."""
+        return _times(gpu_hours, self.costs.price_per_gpu_hour)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON types; None where something isn't known or is without bound."""
-        figures = {
-            "fraction": self.fraction,
+        pilot = self.pilot_gpu_hours
+        spans = {
+            "interval": self.interval,
+            "range": self.span,
+            "range_at_target": self.at_target,
             "tokens_saved": self.tokens_saved,
             "steps_saved": self.steps_saved,
             "gpu_hours_saved": self.gpu_hours_saved,
-            "pilot_gpu_hours": self.pilot_gpu_hours,
             "net_gpu_hours": self.net_gpu_hours,
             "break_even_gpu_hours": self.break_even_gpu_hours,
             "money_saved": self.money(self.gpu_hours_saved),
-            "pilot_money": self.money(self.pilot_gpu_hours),
             "net_money": self.money(self.net_gpu_hours),
         }
-        known = {n: v if v is not None and math.isfinite(v) else None for n, v in figures.items()}
-        ends = None if self.interval is None else [v if math.isfinite(v) else None for v in self.interval]
-        return {**known, "interval": ends, "level": self.level, "runs": self.runs, **vars(self.costs)}
+        return {
+            "fraction": _finite(self.fraction),
+            "unknown": self.unknown or None,
+            "tokens": self.tokens,
+            "target_tokens": self.target,
+            "unknown_at_target": self.unknown_at_target or None,
+            "demonstrated": self.demonstrated,
+            "by_law": {law: _finite(value) for law, value in self.by_law.items()},
+            **{name: None if span is None else [_finite(end) for end in span] for name, span in spans.items()},
+            "pilot_gpu_hours": pilot,
+            "pilot_money": None if pilot is None else (self.money((pilot, pilot)) or (None,))[0],
+            "level": self.level,
+            "runs": self.runs,
+            **vars(self.costs),
+        }
 
 
 def worth(
+    obs: Observations,
     fit: LawFit,
     rec: Recommendation,
     *,
-    runs: int,
     replicates: Replicates | None = None,
+    laws: Mapping[str, LawFit] | None = None,
     costs: Costs | None = None,
     level: float = LEVEL,
 ) -> Worth:
@@ -132,51 +186,139 @@ def worth(
 
         F(recommended, s') = F(reference, s),    saved = 1 − s' / s,    F(r, s) = Σ_i w_i L_i(r, s)
 
+    s is the run's data volume, or the largest observed where that is less; s' is sought among the volumes observed, and
+    up to four times the largest. Nothing is told where mixtures were evaluated at one volume each, where a law with a
+    part in the fit has its β at a bound, or where s' is at the end of the search.
+
     Args:
-        fit: The fitted law.
+        obs: The sweep.
+        fit: Its fit.
         rec: From `recommend`.
-        runs: Proxy runs of the pilot.
         replicates: From `bootstrap`: gives the interval.
+        laws: Fits of single laws, over which the range is told, such as `Selection.plausible`; by default those with a
+            part in the ensemble, or the law itself.
         costs: GPU-hours and prices, as far as known.
         level: Of the interval.
 
-    >>> from bimix_tracking.law_fit import DomainFit, Outcome
-    >>> from bimix_tracking import Mixture, recommend
-    >>> made = {"alpha": 0.5, "beta": 0.5, "B": 1e4, "C": 0.0}
-    >>> one = DomainFit(made, Outcome.CONVERGED, 9, 3, 0.0, 1.0, (3, 3), (0.1, 0.9))
-    >>> fit = LawFit("bimix", ("a", "b"), {"a": one, "b": one}, (1e6, 1e8), 1e7, 0.01, 1e-3, "", "")
-    >>> rec = recommend(fit, 1e8, reference=Mixture({"a": 0.2, "b": 0.8}))
-    >>> saved = worth(fit, rec, runs=8, costs=Costs(gpu_hours_per_run=2, target_gpu_hours=1000))
-    >>> round(saved.fraction, 3), round(saved.net_gpu_hours)  # L = K (r_a^-½ + r_b^-½) s^-½: s'/s = (2.828 / 3.354)²
-    (0.289, 273)
+    >>> import pandas as pd
+    >>> from bimix_tracking import Mixture, fit_law, recommend
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": 1e4 * (a * s) ** -0.5, "lb": 1e4 * ((1 - a) * s) ** -0.5}
+    ...         for a in (0.2, 0.5, 0.7) for s in (1e6, 4e6, 1.6e7, 6.4e7)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> fit = fit_law(obs)
+    >>> rec = recommend(fit, 6.4e7, reference=Mixture({"a": 0.2, "b": 0.8}))
+    >>> saved = worth(obs, fit, rec)
+    >>> round(saved.fraction, 3)  # L = K (r_a^-½ + r_b^-½) s^-½: s'/s = (2.828 / 3.354)²
+    0.289
     """
+    weights = {target: w for target, w in rec.weights.items() if w > 0 and target in fit.targets}
+    ends = [fit.targets[target].tokens or fit.tokens for target in weights]
+    smallest, largest = max(low for low, _ in ends), min(high for _, high in ends)
+    at = min(rec.tokens, largest)
+    single = _single_laws(fit, laws, weights)
+    told = Worth(at, rec.tokens, None, runs=len(obs.runs), costs=costs or Costs(), level=level)
+    why = _untold(obs, single, weights, at, smallest)
     shares = np.stack([rec.mixture.array(fit.domains), rec.reference.array(fit.domains)])
-    weights = {target: w for target, w in rec.weights.items() if target in fit.targets}
-    fraction = float(_saved(WeightedLoss(fit, rec.tokens, weights), shares, rec.tokens, 1)[0])
-    interval = None
-    if replicates is not None:
-        theta = replicates.theta
-        told = WeightedLoss(fit, rec.tokens, weights, theta=theta).told
-        kept = {name: values[told] for name, values in theta.items()}
-        if told.sum() > 1:
-            wider = max(replicates.wider(target) for target, w in weights.items() if w > 0)
-            drawn = _saved(WeightedLoss(fit, rec.tokens, weights, theta=kept), shares, rec.tokens, int(told.sum()))
-            # In log(s' / s), where it is nearly even about the fit.
-            off = np.log1p(-drawn) - np.log1p(-fraction)
-            low, high = np.quantile(off, [(1 - level) / 2, (1 + level) / 2]) * wider
-            ends = -np.expm1(np.log1p(-fraction) + np.array([high, low]))
-            interval = (float(ends[0]), float(ends[1]))
-    return Worth(fraction, interval, level, rec.tokens, runs, costs or Costs())
+    search = EqualLoss(shares, weights, smallest, largest)
+    fraction = math.nan if why else search.saved(fit, at)
+    if fraction == math.inf:
+        why = said(
+            "by the law the recommended mixture reaches the reference's loss at fewer tokens than the first evaluation "
+            "that counts ({smallest:.4g}). Evaluate earlier",
+            smallest=smallest,
+        )
+    if why:
+        return replace(told, unknown=why)
+    by_law = {name: search.saved(one, at) for name, one in single.items()}
+    interval = None if replicates is None else search.interval(fit, replicates, at, level)
+    found = replace(told, fraction=fraction, by_law=by_law, interval=interval)
+    span = found.span
+    found = replace(found, demonstrated=bool(interval and span and span[0] > 0 and not rec.inside_noise))
+    return _at_target(obs, found, single, search) if found.beyond else found
 
 
-def _saved(loss: WeightedLoss, shares: Array, tokens: float, versions: int) -> Array:
-    """Return 1 − s' / s of each version: 1 − 1000 where a thousand times the tokens aren't enough."""
-    which = np.arange(versions)
-    ours, reference = (np.tile(row, (versions, 1)) for row in shares)
-    goal = loss.value(reference, which, np.full(versions, tokens))
-    low, high = np.full(versions, -_REACH), np.full(versions, _REACH)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        enough = loss.value(ours, which, tokens * np.exp(middle)) <= goal
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return np.asarray(-np.expm1(high))
+def _single_laws(fit: LawFit, laws: Mapping[str, LawFit] | None, weights: Mapping[str, float]) -> dict[str, LawFit]:
+    """Return the laws over which the range is told; the one that was fitted, where there are no others."""
+    part = {name: sum(fit.targets[t].parameters.get(name, 0.0) for t in weights) / len(weights) for name in fit.members}
+    among = laws or {name: one for name, one in fit.members.items() if part[name] >= _LEAST_WEIGHT}
+    told = {
+        name: one
+        for name, one in among.items()
+        if all(t in one.targets and one.targets[t].outcome.usable for t in weights)
+    }
+    return told or {fit.law: fit}
+
+
+def _untold(
+    obs: Observations, laws: Mapping[str, LawFit], weights: Mapping[str, float], at: float, smallest: float
+) -> str:
+    """Return why nothing is told of savings, in words; nothing where something is."""
+    if not mixtures_at_two_volumes(obs, list(weights)):
+        return said(
+            "one token volume was observed for each mixture, so nothing tells how many tokens a loss is worth. "
+            "Evaluate at several points of training"
+        )
+    if at <= SAME_VOLUME * smallest:
+        return said(
+            "the run of {tokens:.4g} tokens is no longer than the first evaluation that counts ({smallest:.4g})",
+            tokens=at,
+            smallest=smallest,
+        )
+    held = {name: [t for t in weights if beta_held(fit, t)] for name, fit in laws.items()}
+    for law, targets in held.items():
+        if targets:
+            return said(
+                "{law} doesn't tell how the loss of {targets} falls with the tokens (its β is at a bound). Evaluate at "
+                "more points of training",
+                law=law,
+                targets=few(targets),
+            )
+    return ""
+
+
+def _at_target(obs: Observations, found: Worth, laws: Mapping[str, LawFit], search: EqualLoss) -> Worth:
+    """Add what is told of the run itself, which has more tokens than were observed."""
+    times = found.target / found.tokens
+    if times > FARTHEST:
+        return replace(
+            found,
+            unknown_at_target=said(
+                "it has {times:.3g} times the tokens observed, and beyond about {farthest:g} times laws and fit "
+                "windows part",
+                times=times,
+                farthest=FARTHEST,
+            ),
+        )
+    late = late_part(obs, found.tokens)
+    if late is None:
+        return replace(
+            found,
+            unknown_at_target=said(
+                "too few late evaluations to fit a second window, which would show how far it holds"
+            ),
+        )
+    fractions = [search.saved(one, found.target) for one in laws.values()]
+    for name, one in laws.items():
+        try:
+            again = fit_law(late, name, huber_delta=one.huber_delta, zero_share=one.zero_share, warmup=0.0)
+        except BimixError:
+            again = None
+        told = again is not None and all(
+            t in again.targets and again.targets[t].outcome.usable and not beta_held(again, t) for t in search.weights
+        )
+        fractions.append(search.saved(again, found.target) if again is not None and told else math.nan)
+    if not all(map(math.isfinite, fractions)):
+        return replace(
+            found,
+            unknown_at_target=said("the laws, or their fits to the late evaluations, don't tell it"),
+        )
+    return replace(found, at_target=(min(fractions), max(fractions)))
+
+
+def _times(span: Span | None, factor: float | None) -> Span | None:
+    return None if span is None or factor is None else (span[0] * factor, span[1] * factor)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

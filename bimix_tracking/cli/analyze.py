@@ -188,7 +188,7 @@ def _print_analysis(found: Analysis) -> None:
     said = page(found)
     console.print(escape(said.answer), soft_wrap=True, style="bold")
     rows = []
-    for row, domain in zip(said.shares, fit.domains, strict=True):
+    for row, domain in zip(said.shares, fit.domains, strict=False):
         fitted = fit.targets.get(domain)
         cells = (
             domain,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,8 +110,9 @@ def page(result: Result) -> Page:
         result: An `Analysis`.
     """
     obs, fit, rec = result.observations, result.fit, result.recommendation
-    targets = [target for target in fit.targets if target in fit.domains]
-    weighted = any(rec.weights.get(d, 1.0) != 1 for d in targets)
+    targets = [target for target in fit.targets if target in fit.domains or rec.weights[target] > 0]
+    counted = {target: rec.weights[target] for target in targets if rec.weights[target] > 0}
+    weighted = any(rec.weights[target] != 1 for target in targets)
     shown = evidence(result)
     residual = said("{residual:.1e}, 0 at the exact optimum", residual=rec.kkt_residual)
     return Page(
@@ -124,20 +125,23 @@ def page(result: Result) -> Page:
             ],
         ),
         key_figures=tuple(_key_figures(result)),
-        gain=_gain(rec, len(targets), weighted=weighted),
+        gain=_gain(rec, counted, weighted=weighted),
         sure=decision.sureness(rec),
         free=decision.freedom(rec),
         worth="" if result.worth is None else decision.savings(result.worth),
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
-        noise=noise.measure(obs, {d: rec.weights.get(d, 1.0) for d in targets}).sentences(rec.gain),
+        noise=noise.measure(obs, counted).sentences(rec.gain),
         warnings=tuple(map(printable, (*rec.warnings, *held_lines(rec)))),
         weighted=weighted,
         reference=_reference(rec),
-        shares=tuple(_share(fit, rec, domain) for domain in fit.domains),
+        shares=(
+            *(_share(fit, rec, domain) for domain in fit.domains),
+            *(_outside(rec, target) for target in targets if target not in fit.domains),
+        ),
         total=(
-            nats(sum(rec.weights.get(d, 1.0) * rec.predicted[d] for d in targets)),
-            nats(sum(rec.weights.get(d, 1.0) * rec.reference_predicted[d] for d in targets)),
+            nats(sum(weight * rec.predicted[target] for target, weight in counted.items())),
+            nats(sum(weight * rec.reference_predicted[target] for target, weight in counted.items())),
             nats(-rec.gain),
         ),
     )
@@ -169,18 +173,7 @@ def _key_figures(result: Result) -> Iterator[KeyFigure]:
             said("probability that its expected loss is below the reference's, if the law's form is right"),
         )
     if result.worth is not None:
-        yield KeyFigure(
-            said("tokens saved"),
-            percent(result.worth.fraction),
-            said("for the loss that the reference reaches with {tokens}", tokens=tokens(rec.tokens))
-            if result.worth.interval is None
-            else said(
-                "for the loss that the reference reaches with {tokens}; {level:.0f} % interval {interval}",
-                tokens=tokens(rec.tokens),
-                level=100 * result.worth.level,
-                interval=decision.percents(result.worth.interval),
-            ),
-        )
+        yield KeyFigure(said("tokens saved"), *decision.saved_figure(result.worth))
     if unseen is not None:
         yield KeyFigure(
             said("off on mixtures not seen"),
@@ -189,14 +182,25 @@ def _key_figures(result: Result) -> Iterator[KeyFigure]:
         )
 
 
-def _gain(rec: Recommendation, count: int, *, weighted: bool) -> str:
-    return said(
-        "Predicted gain over the reference ({reference}): {gain} nats {summed} ({weights}).",
-        reference=_reference(rec),
-        gain=nats(rec.gain),
-        summed=said("summed over {count} domains", count=count) if count > 1 else said("in its one domain"),
-        weights=said("weighted as in the table") if weighted else said("weights 1"),
-    )
+def _gain(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool) -> str:
+    count = len(counted)
+    summed = said("summed over {count} domains", count=count) if count > 1 else said("in its one domain")
+    if not set(counted) <= set(rec.mixture):
+        summed = said("summed over {count} targets", count=count) if count > 1 else said("in its one target")
+    told = {
+        "reference": _reference(rec),
+        "gain": nats(rec.gain),
+        "summed": summed,
+        "weights": said("weighted as in the table") if weighted else said("weights 1"),
+        "volume": tokens(rec.volume),
+    }
+    if rec.volume != rec.tokens:
+        return said(
+            "Predicted gain over the reference ({reference}) at {volume} tokens, the only volume observed: {gain} nats "
+            "{summed} ({weights}). At another volume nothing is predicted.",
+            **told,
+        )
+    return said("Predicted gain over the reference ({reference}): {gain} nats {summed} ({weights}).", **told)
 
 
 def _reference(rec: Recommendation) -> str:
@@ -206,21 +210,40 @@ def _reference(rec: Recommendation) -> str:
 
 def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
     fitted = fit.targets.get(domain)
-    low, high = fitted.shares if fitted else (float("nan"), float("nan"))
+    low, high = fit.tried(domain)
     ours, theirs = rec.predicted.get(domain, float("nan")), rec.reference_predicted.get(domain, float("nan"))
     return Share(
         domain=printable(domain),
-        weight=f"{rec.weights.get(domain, 1.0):g}",
+        weight=f"{rec.weights[domain]:g}",
         recommended=percent(rec.mixture[domain]),
         reference=percent(rec.reference[domain]),
-        tried=f"{100 * low:.1f}–{100 * high:.1f} %" if fitted else MISSING,
-        outside=bool(fitted) and not low * 0.999 <= rec.mixture[domain] <= high * 1.001,
+        tried=f"{100 * low:.1f}–{100 * high:.1f} %" if fitted or domain in fit.shares else MISSING,
+        outside=not low * 0.999 <= rec.mixture[domain] <= high * 1.001,
         predicted=nats(ours),
         predicted_interval=_predicted(rec, domain),
         on_reference=nats(theirs),
         change=nats(ours - theirs),
         interval=decision.interval(rec, domain),
         extent=decision.extent(rec, domain),
+    )
+
+
+def _outside(rec: Recommendation, target: str) -> Share:
+    """Return the row of a target that is no domain: it has losses, and no proportion."""
+    ours, theirs = rec.predicted[target], rec.reference_predicted[target]
+    return Share(
+        domain=printable(target),
+        weight=f"{rec.weights[target]:g}",
+        recommended=MISSING,
+        reference=MISSING,
+        tried=MISSING,
+        outside=False,
+        predicted=nats(ours),
+        predicted_interval=_predicted(rec, target),
+        on_reference=nats(theirs),
+        change=nats(ours - theirs),
+        interval=MISSING,
+        extent=MISSING,
     )
 
 

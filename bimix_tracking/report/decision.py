@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -104,52 +104,125 @@ def constrained(rec: Recommendation) -> Iterator[str]:
 
 
 def savings(found: Worth) -> str:
-    """Return what is saved at equal loss and how that compares with the pilot, in words."""
-    interval = ""
-    if found.interval is not None:
-        level = 100 * found.level
-        interval = said(" ({level:.0f} % interval {interval})", level=level, interval=percents(found.interval))
-    told = {"tokens": tokens(found.tokens), "interval": interval}
-    sentences: list[str] = [
-        said(
-            "At equal loss the recommended mixture needs {fraction} fewer tokens{interval} than the reference at "
-            "{tokens} tokens: {saved} saved.",
-            fraction=percent(found.fraction),
-            saved=_quantities(found),
-            **told,
-        )
-    ]
-    if found.fraction <= 0:
-        sentences = [said("At equal loss nothing is saved against the reference at {tokens} tokens{interval}.", **told)]
+    """Return what is saved at equal loss, how far that is shown, and how it compares with the pilot, in words."""
+    if found.fraction is None:
+        parts = [said("What is saved in tokens, hours or money is unknown: {why}.", why=found.unknown)]
+    else:
+        parts = [_headline(found), _doubt(found), _at_target(found), _quantities(found)]
+    return joined([*parts, _against_pilot(found)])
+
+
+def saved_figure(found: Worth) -> tuple[str, str]:
+    """Return the saving as a key figure, and what to know of it."""
+    if found.fraction is None:
+        return said("unknown"), found.unknown
+    at = said(
+        "of the {tokens} that the reference takes: {range}, over replicates and laws",
+        tokens=tokens(found.tokens),
+        range=span_of(found),
+    )
+    return percent(found.fraction) if found.demonstrated else said("not demonstrated"), at
+
+
+def span_of(found: Worth) -> str:
+    """Return the range of what is saved."""
+    return percents(found.span or (math.nan, math.nan))
+
+
+def _headline(found: Worth) -> str:
+    at = tokens(found.tokens)
+    if found.beyond:
+        at = said("{tokens} tokens, the largest volume observed", tokens=at)
+    else:
+        at = said("{tokens} tokens", tokens=at)
+    if found.fraction is None or found.fraction <= 0:
+        return said("At equal loss nothing is saved against the reference at {at}{range}.", at=at, range=_range(found))
+    return said(
+        "At equal loss the recommended mixture needs {fraction} fewer tokens than the reference at {at}{range}.",
+        fraction=percent(found.fraction),
+        at=at,
+        range=_range(found),
+    )
+
+
+def _range(found: Worth) -> str:
+    laws = [value for value in found.by_law.values() if value is not None]
+    by_law = percents((min(laws), max(laws))) if len(laws) > 1 else ""
+    told = {"level": 100 * found.level, "laws": by_law}
+    if found.interval is None:
+        return said(" (by law: {laws})", **told) if by_law else ""
+    told["interval"] = percents(found.interval)
+    if by_law:
+        return said(" ({level:.0f} % interval {interval}; by law: {laws})", **told)
+    return said(" ({level:.0f} % interval {interval}; by this law alone)", **told)
+
+
+def _doubt(found: Worth) -> str:
+    if found.demonstrated or found.fraction is None or found.fraction <= 0:
+        return ""
+    if found.interval is None:
+        return said("Without replicates it has no interval: a saving is not demonstrated.")
+    return said("That is inside the noise: a saving is not demonstrated.")
+
+
+def _at_target(found: Worth) -> str:
+    if not found.beyond:
+        return ""
+    told = {"tokens": tokens(found.target), "why": found.unknown_at_target}
+    if found.at_target is None:
+        return said("For the run of {tokens} tokens a saving is unknown: {why}.", **told)
+    return said(
+        "For the run of {tokens} tokens it is {range}, over the laws and their fits to all evaluations and to the late "
+        "ones.",
+        range=percents(found.at_target),
+        **told,
+    )
+
+
+def _quantities(found: Worth) -> str:
+    costs = found.costs
+    if found.tokens_saved is None:
+        if costs.target_gpu_hours is None:
+            return ""
+        if found.beyond and found.at_target is None:
+            return said("GPU-hours and cost saved in that run: unknown.")
+        return said("GPU-hours and cost saved: not demonstrated.")
+    parts: list[str] = [said("{tokens} tokens", tokens=_numbers(found.tokens_saved, tokens))]
+    if found.steps_saved is not None:
+        parts.append(said("{steps} steps", steps=_numbers(found.steps_saved, "{:,.0f}".format)))
+    hours = found.gpu_hours_saved
+    if hours is not None:
+        parts.append(said("{hours} GPU-hours{cost}", hours=_numbers(hours), cost=_for(found.money(hours))))
+    return said(
+        "In the run of {tokens} tokens that is {quantities}.",
+        tokens=tokens(found.target),
+        quantities=joined(parts, ", "),
+    )
+
+
+def _against_pilot(found: Worth) -> str:
     pilot = found.pilot_gpu_hours
-    if pilot is not None:
-        spent = said(
-            "The pilot's {runs} runs took {hours:,.4g} GPU-hours{price}",
-            runs=found.runs,
-            hours=pilot,
-            price=_for(found.money(pilot)),
+    if pilot is None:
+        return ""
+    spent = said(
+        "The pilot's {runs} runs took {hours:,.4g} GPU-hours{cost}",
+        runs=found.runs,
+        hours=pilot,
+        cost=_for(found.money((pilot, pilot))),
+    )
+    net, even = found.net_gpu_hours, found.break_even_gpu_hours
+    if net is not None:
+        return said(
+            "{spent}; the net is {net} GPU-hours{cost}.",
+            spent=spent,
+            net=_numbers(net, "{:+,.4g}".format),
+            cost=_for(found.money(net)),
         )
-        net = found.net_gpu_hours
-        if net is not None:
-            sentences.append(
-                said(
-                    "{spent}; the net is {net:+,.4g} GPU-hours{price}.",
-                    spent=spent,
-                    net=net,
-                    price=_for(found.money(net)),
-                )
-            )
-        elif math.isfinite(found.break_even_gpu_hours or math.inf):
-            sentences.append(
-                said(
-                    "{spent}: it pays for itself if the run takes more than {hours:,.4g}.",
-                    spent=spent,
-                    hours=found.break_even_gpu_hours,
-                )
-            )
-        else:
-            sentences.append(said("{spent}, and nothing is saved to set against them.", spent=spent))
-    return joined(sentences)
+    if even is not None:
+        return said(
+            "{spent}: it pays for itself if the run takes more than {hours}.", spent=spent, hours=_numbers(even)
+        )
+    return said("{spent}; no saving is shown to set against them.", spent=spent)
 
 
 def law_choices(rec: Recommendation) -> Iterator[LawChoice]:
@@ -179,20 +252,24 @@ def probability(value: float) -> str:
 
 
 def percents(ends: tuple[float, float]) -> str:
-    """Return an interval of what is saved, in percent."""
-    low, high = (f"{100 * v:.1f}".replace("-", "−") if v > -10 else said("below −1000") for v in ends)
-    return said("{low} to {high} %", low=low, high=high)
+    """Return a range of what is saved, in percent; an end that the search didn't reach is open."""
+    low, high = ends
+    if math.isinf(low) and math.isinf(high):
+        return said("not told") if low == high else said("without bounds")
+    told = {"low": f"{100 * low:.1f}".replace("-", "−"), "high": f"{100 * high:.1f}".replace("-", "−")}
+    if math.isinf(high):
+        return said("{low} % or more", **told)
+    if math.isinf(low):
+        return said("{high} % or less", **told)
+    return said("{low} to {high} %", **told)
 
 
-def _quantities(found: Worth) -> str:
-    parts: list[str] = [said("{tokens} tokens", tokens=tokens(found.tokens_saved))]
-    if found.steps_saved is not None:
-        parts.append(said("{steps:,.0f} steps", steps=found.steps_saved))
-    if found.gpu_hours_saved is not None:
-        price = _for(found.money(found.gpu_hours_saved))
-        parts.append(said("{hours:,.4g} GPU-hours{price}", hours=found.gpu_hours_saved, price=price))
-    return joined(parts, ", ")
+def _numbers(ends: tuple[float, float], shown: Callable[[float], str] = "{:,.4g}".format) -> str:
+    low, high = (shown(end).replace("-", "−") for end in ends)
+    if math.isinf(ends[1]):
+        return said("{low} or more", low=low)
+    return low if low == high else said("{low} to {high}", low=low, high=high)
 
 
-def _for(price: float | None) -> str:
-    return "" if price is None else said(" (price {price:,.0f})", price=price)
+def _for(cost: tuple[float, float] | None) -> str:
+    return "" if cost is None else said(" (cost {cost})", cost=_numbers(cost, "{:,.0f}".format))

@@ -116,7 +116,7 @@ def evidence(found: Findings) -> Evidence:
         found: An `Analysis`, or what there is of one.
     """
     obs, fit = found.observations, found.fit
-    targets = [target for target in fit.targets if target in fit.domains]
+    targets = list(fit.targets)
     return Evidence(
         parameters=shown(fit),
         weights=said("The columns of laws are their weights in the ensemble.") if fit.members else "",
@@ -131,7 +131,7 @@ def evidence(found: Findings) -> Evidence:
         bimix=() if found.selection is None or fit.law == "bimix" else tuple(bimix_rows(found.selection)),
         fitted=tuple(fitted_row(fit, found.validation, domain) for domain in targets),
         remedies=(*remedies(fit, targets), *found_lines(found.diagnostics)),
-        spreads=tuple(_spread(obs, domain) for domain in targets),
+        spreads=tuple(_spread(obs, domain) for domain in targets if domain in fit.domains),
         notes=tuple(grouped(fit.notes)),
         facts=_facts(found),
         domains=tuple(map(printable, obs.domains)),

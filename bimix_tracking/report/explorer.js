@@ -182,8 +182,8 @@
 
   const sentences = (sum, sumInterval, gain, gainInterval) => {
     if (!Number.isFinite(sum)) {
-      const unknown = data.targets.filter((_, place) => !Number.isFinite(predictOne(place, state.shares, state.tokens)));
-      return [filled(words.unknown, { domains: unknown.map((i) => data.domains[i]).join(", ") })];
+      const unknown = data.names.filter((_, place) => !Number.isFinite(predictOne(place, state.shares, state.tokens)));
+      return [filled(words.unknown, { domains: unknown.join(", ") })];
     }
     const said = [filled(words.sum, { loss: nats(sum), interval: spelled(sumInterval) })];
     const ends = gainInterval && (gain >= 0 ? gainInterval : gainInterval.map((end) => -end).reverse());
@@ -212,6 +212,7 @@
     const oursDrawn = data.replicates ? data.targets.map((_, place) => predictDrawn(place, state.shares, state.tokens)) : null;
     const theirsDrawn = data.replicates ? data.targets.map((_, place) => predictDrawn(place, data.reference, state.tokens)) : null;
     data.targets.forEach((domain, place) => {
+      if (domain < 0) return; // outside the mixtures: it counts in the sum, and has no proportion to move
       const row = rows[domain];
       set(row.loss, nats(ours[place]), ours[place]);
       set(row.change, nats(ours[place] - theirs[place]), ours[place] - theirs[place]);

@@ -46,17 +46,18 @@ def content(
         replicates: Of the fit; None: there are no intervals.
         say: The page's language.
     """
-    targets = [target for target in fit.targets if target in fit.domains]
-    weights = {target: rec.weights.get(target, 1.0) for target in targets}
+    targets = [target for target in fit.targets if target in fit.domains or rec.weights[target] > 0]
+    weights = {target: rec.weights[target] for target in targets}
     kept = _kept(fit, replicates, targets)
     counted = [target for target in targets if weights[target] > 0]
     return {
         "domains": [printable(domain) for domain in fit.domains],
-        "targets": [fit.domains.index(target) for target in targets],
+        "targets": [fit.own(target) for target in targets],
+        "names": [printable(target) for target in targets],
         "weights": list(weights.values()),
-        "tokens": rec.tokens,
+        "tokens": rec.volume,
         "observed": list(fit.tokens),
-        "tried": [fit.targets[d].shares if d in fit.targets else None for d in fit.domains],
+        "tried": [fit.tried(domain) for domain in fit.domains],
         "reference": rec.reference.array(fit.domains).tolist(),
         "best": sum(weights[target] * rec.predicted[target] for target in counted),
         "tolerance": None if rec.near_optimal is None else rec.near_optimal.tolerance,

@@ -245,5 +245,5 @@ def along(fit: LawFit, rec: Recommendation, grid: Array, domain: str, volume: fl
     rest = 1 - shares[:, column]
     shares *= np.where(rest > 0, (1 - grid) / np.where(rest > 0, rest, 1), 0)[:, None]
     shares[:, column] = grid
-    predicted: pd.DataFrame = fit.predict(shares, volume)
+    predicted: pd.DataFrame = fit.losses(shares, volume)
     return predicted

@@ -26,7 +26,7 @@ def render(result: content.Result) -> str:
     targets = [target for target in fit.targets if target in fit.domains]
     script = own_text("explorer.js")
     values: dict[str, Any] | None = None
-    if explorer.explorable(fit) and targets:
+    if explorer.explorable(fit):
         values = explorer.content(obs, fit, rec, result.replicates, say)
     return fill(
         "report.html.j2",

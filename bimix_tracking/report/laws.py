@@ -105,7 +105,9 @@ def score_rows(selection: Selection) -> Iterator[Score]:
             if np.isfinite(row["rank_correlation"])
             else MISSING,
             # A table keeps plain strings: the sentences are beside it.
-            note=said("chosen") if row["chosen"] else printable(selection.notes.get(str(row["law"]), "")),
+            note=said("chosen")
+            if row["chosen"]
+            else printable({**selection.notes, **selection.ineligible}.get(str(row["law"]), "")),
             chosen=bool(row["chosen"]),
         )
 

@@ -141,7 +141,7 @@ class _Writer:
     def _by_law(self, page: content.Page) -> str:
         if not page.by_law:
             return ""
-        head = [said("law"), *(share.domain for share in page.shares)]
+        head = [said("law"), *page.domains]
         heading = self._heading("### ", said("What each law alone would recommend"))
         return heading + "\n\n" + self._table(head, [(c.law, *c.shares) for c in page.by_law])
 

@@ -103,9 +103,9 @@ def changes(fit: LawFit, rec: Recommendation, replicates: Replicates | None, say
         replicates: For intervals; None: there are none.
         say: The page's language.
     """
-    targets = [target for target in fit.targets if target in fit.domains]
+    targets = list(fit.targets)
     off = {target: rec.predicted[target] - rec.reference_predicted[target] for target in targets}
-    ends = None if replicates is None else replicates.change(rec.mixture, rec.reference, rec.tokens)
+    ends = None if replicates is None else replicates.change(rec.mixture, rec.reference, rec.volume)
     wide, left, right, row, top = 940.0, 210.0, 740.0, 24.0, 26.0
     bottom = top + row * len(targets)
     known = [*off.values(), *([] if ends is None else [*ends[0][targets], *ends[1][targets]])]
@@ -167,17 +167,16 @@ def moved(fit: LawFit, rec: Recommendation, say: Language) -> list[str]:
         rec: The recommendation.
         say: The page's language.
     """
-    weights = np.array([rec.weights.get(target, 1.0) if target in fit.domains else 0.0 for target in fit.targets])
-    chosen = [domain for domain in fit.domains if domain in fit.targets]
-    chosen = sorted(chosen, key=lambda domain: -rec.mixture[domain])[:MOST_MOVED]
-    best = _sum(fit.predict(rec.mixture, rec.tokens), weights)[0]
+    weights = np.array([rec.weights[target] for target in fit.targets])
+    chosen = sorted(fit.domains, key=lambda domain: -rec.mixture[domain])[:MOST_MOVED]
+    best = _sum(fit.losses(rec.mixture, rec.volume), weights)[0]
     panels = []
     for domain in chosen:
-        low, high = fit.targets[domain].shares
+        low, high = fit.tried(domain)
         extent = None if rec.near_optimal is None else between(rec.near_optimal.extent, domain)
         ends = [low, high, rec.mixture[domain], *(extent or ())]
         grid = np.linspace(max(min(ends), fit.floor), min(max(ends), 1 - fit.floor), _STEPS)
-        above = _sum(along(fit, rec, grid, domain, rec.tokens), weights) - best
+        above = _sum(along(fit, rec, grid, domain, rec.volume), weights) - best
         panels.append(_moved(rec, domain, grid, above, extent, say))
     return panels
 

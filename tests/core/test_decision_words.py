@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
@@ -105,20 +106,33 @@ def test_what_binds_and_what_it_costs_is_said() -> None:
     assert content.page(analysis()).constraints == ()
 
 
-WORTH = Worth(0.2, (0.1, 0.3), 0.9, 1e11, 12, Costs(5.0, 4000.0, 2.0, 1e6))
+WORTH = Worth(
+    tokens=1e11,
+    target=1e11,
+    fraction=0.2,
+    interval=(0.1, 0.3),
+    by_law={"transfer": 0.12, "additive": 0.25},
+    demonstrated=True,
+    runs=12,
+    costs=Costs(5.0, 4000.0, 2.0, 1e6),
+)
 
 
 def test_savings_are_set_against_the_pilot() -> None:
     assert savings(WORTH) == (
-        "At equal loss the recommended mixture needs 20.00 % fewer tokens (90 % interval 10.0 to 30.0 %) than the "
-        "reference at 100B tokens: 20B tokens, 20,000 steps, 800 GPU-hours (price 1,600) saved. The pilot's 12 runs "
-        "took 60 GPU-hours (price 120); the net is +740 GPU-hours (price 1,480)."
+        "At equal loss the recommended mixture needs 20.00 % fewer tokens than the reference at 100B tokens (90 % "
+        "interval 10.0 to 30.0 %; by law: 12.0 to 25.0 %). In the run of 100B tokens that is 10B to 30B tokens, 10,000 "
+        "to 30,000 steps, 400 to 1,200 GPU-hours (cost 800 to 2,400). The pilot's 12 runs took 60 GPU-hours "
+        "(cost 120); the net is +340 to +1,140 GPU-hours (cost 680 to 2,280)."
     )
     unknown = dataclasses.replace(WORTH, costs=Costs(gpu_hours_per_run=5.0))
-    assert "it pays for itself if the run takes more than 300." in savings(unknown)
-    lost = dataclasses.replace(WORTH, fraction=-0.1, interval=(-0.3, 0.05))
+    assert "it pays for itself if the run takes more than 200 to 600." in savings(unknown)
+    lost = dataclasses.replace(WORTH, fraction=-0.1, interval=(-0.3, 0.05), demonstrated=False)
     assert savings(lost).startswith(
-        "At equal loss nothing is saved against the reference at 100B tokens (90 % interval −30.0 to 5.0 %)."
+        "At equal loss nothing is saved against the reference at 100B tokens (90 % interval −30.0 to 5.0 %; by law:"
     )
     nothing = dataclasses.replace(lost, costs=Costs(gpu_hours_per_run=5.0))
-    assert "nothing is saved to set against them" in savings(nothing)
+    assert "no saving is shown to set against them" in savings(nothing)
+    wide = dataclasses.replace(WORTH, interval=(0.1, math.inf))
+    assert "(90 % interval 10.0 % or more;" in savings(wide)
+    assert "400 or more GPU-hours" in savings(wide)

@@ -13,14 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bimix_tracking import Costs, LawFit, Mixture, Observations, Recommendation, bootstrap, fit_law, recommend
+from bimix_tracking import LawFit, Mixture, Observations, Recommendation, bootstrap, fit_law, recommend
 from bimix_tracking.constraints import constrain
 from bimix_tracking.decision import between, near_optimal, uncertainty
 from bimix_tracking.errors import ConstraintError, RecommendationError
 from bimix_tracking.law_fit import DomainFit, Outcome
 from bimix_tracking.laws import BUILT_IN
 from bimix_tracking.optimum import Problem
-from bimix_tracking.worth import worth
 
 Array = npt.NDArray[np.float64]
 cp: Any = cvxpy  # half-typed: it says it is typed, and names its functions at run time
@@ -517,77 +516,6 @@ def test_a_pinned_domain_has_no_freedom_and_a_wider_tolerance_gives_more() -> No
     assert recommend(fit, TOKENS).near_optimal is None
 
 
-# --- what it is worth ---------------------------------------------------------------------------------------------
-
-HALF = {"alpha": 0.5, "beta": 0.5, "B": 1e4, "C": 0.5}
-
-
-def two(floor: float = 0.5) -> LawFit:
-    return fit_of("bimix", {d: target(HALF | {"C": floor}) for d in "ab"})
-
-
-def test_what_is_saved_is_what_the_power_law_solved_by_hand_says() -> None:
-    fit = two()
-    reference = Mixture({"a": 0.2, "b": 0.8})
-
-    saved = worth(fit, recommend(fit, TOKENS, reference=reference), runs=8)
-
-    # S (B / √s' + C) = S_ref (B / √s + C), with S = 2 / √½ at the optimum.
-    ratio = (0.2**-0.5 + 0.8**-0.5) / (2 * 0.5**-0.5)
-    needed = (1e4 / (ratio * (1e4 / TOKENS**0.5 + 0.5) - 0.5)) ** 2
-    assert saved.fraction == pytest.approx(1 - needed / TOKENS, rel=1e-8)
-    assert saved.tokens_saved == pytest.approx(TOKENS - needed, rel=1e-8)
-    assert saved.interval is None
-    assert (saved.steps_saved, saved.gpu_hours_saved, saved.pilot_gpu_hours, saved.net_gpu_hours) == (None,) * 4
-
-
-def test_a_constrained_mixture_worse_than_the_reference_saves_less_than_nothing() -> None:
-    fit = two(floor=0.0)
-    rec = recommend(fit, TOKENS, bounds={"a": 0.2}, reference=Mixture({"a": 0.5, "b": 0.5}))
-    costs = Costs(gpu_hours_per_run=2, target_gpu_hours=100)
-
-    saved = worth(fit, rec, runs=5, costs=costs)
-
-    assert rec.gain < 0
-    assert rec.inside_noise
-    assert saved.fraction == pytest.approx(1 - (0.2**-0.5 + 0.8**-0.5) ** 2 / 8, rel=1e-8)
-    assert saved.break_even_gpu_hours == np.inf
-    assert saved.to_dict()["break_even_gpu_hours"] is None
-
-
-def test_a_loss_out_of_reach_counts_as_a_thousand_times_the_tokens() -> None:
-    fit = two(floor=50.0)  # no tokens make up for a worse mixture
-
-    saved = worth(fit, recommend(fit, TOKENS, bounds={"a": 0.2}, reference=Mixture({"a": 0.5, "b": 0.5})), runs=5)
-
-    assert saved.fraction == pytest.approx(-999, rel=1e-6)
-
-
-def test_the_bill_is_arithmetic() -> None:
-    fit = two()
-    rec = recommend(fit, TOKENS, reference=Mixture({"a": 0.2, "b": 0.8}))
-    costs = Costs(gpu_hours_per_run=3, target_gpu_hours=1000, price_per_gpu_hour=2, batch_tokens=1e5)
-
-    saved = worth(fit, rec, runs=10, costs=costs)
-
-    part = saved.fraction
-    assert part > 0
-    assert saved.steps_saved == pytest.approx(part * TOKENS / 1e5)
-    assert saved.gpu_hours_saved == pytest.approx(1000 * part)
-    assert saved.pilot_gpu_hours == 30
-    assert saved.net_gpu_hours == pytest.approx(1000 * part - 30)
-    assert saved.break_even_gpu_hours == pytest.approx(30 / part)
-    assert saved.money(saved.net_gpu_hours) == pytest.approx(2 * (1000 * part - 30))
-    assert saved.to_dict()["net_money"] == saved.money(saved.net_gpu_hours)
-
-
-@pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["gpu_hours_per_run", "target_gpu_hours", "price_per_gpu_hour", "batch_tokens"])
-def test_costs_are_positive_numbers(name: str, bad: float) -> None:
-    with pytest.raises(RecommendationError, match=rf"{name.replace('_', ' ')} must be a positive number"):
-        Costs(**{name: bad})
-
-
 # --- how sure it is -----------------------------------------------------------------------------------------------
 
 TRUE = {"a": (0.1, 0.5, 900.0, 2.0), "b": (0.05, 0.4, 300.0, 2.0), "c": (0.2, 0.5, 600.0, 1.5)}
@@ -677,18 +605,6 @@ def test_a_higher_level_is_a_wider_interval(sweep: MakeSweep) -> None:
     assert (wide.shares["low"] < narrow.shares["low"]).all()
     assert (wide.shares["high"] > narrow.shares["high"]).all()
     assert wide.gain[0] < narrow.gain[0] < narrow.gain[1] < wide.gain[1]
-
-
-def test_the_interval_of_what_is_saved_is_ordered_and_holds_it(sweep: MakeSweep) -> None:
-    obs = sweep(TRUE, noise=0.005, runs=12)
-    fit = fit_law(obs)
-    found = bootstrap(obs, fit, replicates=60, method="few-steps")
-    rec = recommend(fit, AT, reference=Mixture({"a": 0.1, "b": 0.6, "c": 0.3}), replicates=found)
-
-    saved = worth(fit, rec, runs=12, replicates=found)
-
-    assert saved.interval is not None
-    assert saved.interval[0] < saved.fraction < saved.interval[1] < 1
 
 
 def test_the_noise_of_a_run_is_the_tolerance(sweep: MakeSweep) -> None:

@@ -124,12 +124,40 @@ def test_an_effect_that_is_unknown_is_no_basis(outcome: Outcome) -> None:
     assert f"domain 'a': {outcome.remedy}" in str(told.value)
 
 
+@pytest.mark.parametrize("outcome", [o for o in Outcome if not o.usable])
+def test_an_unknown_effect_is_held_and_left_out_and_the_rest_is_recommended(outcome: Outcome) -> None:
+    known = {"a": domain(0.1, 3.0), "b": domain(0.2, 1.0)}
+
+    found = recommend(fit_of(known | {"c": domain(0.1, 1.0, outcome=outcome, tried=(0.05, 0.2))}), TOKENS)
+
+    assert found.mixture["c"] == pytest.approx(0.2)  # the nearest to the reference's third
+    assert "unknown effect: it is held at 0.2" in found.held["c"]
+    assert f"target 'c' is left out of the objective, for no law tells its loss: {outcome.remedy}" in found.warnings
+    assert found.weights == {"a": 1.0, "b": 1.0, "c": 0.0}
+    assert found.gain == pytest.approx(sum(found.reference_predicted[d] - found.predicted[d] for d in known))
+    slopes = [
+        found.mixture[d] ** (-al - 1) * al * (1000 / TOKENS**0.5 + c) for d, al, c in (("a", 0.1, 3), ("b", 0.2, 1))
+    ]
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-6)
+
+
+def test_a_fit_that_stopped_early_is_used_and_said() -> None:
+    fit = fit_of({"a": domain(0.1, 3.0, outcome=Outcome.NOT_CONVERGED), "b": domain(0.2, 1.0)})
+
+    found = recommend(fit, TOKENS)
+
+    assert found.weights["a"] == 1
+    assert any("'a': the fit stopped before its end" in text for text in found.warnings)
+
+
 def test_mistakes_are_named() -> None:
     fit = fit_of({"a": domain(0.1, 1.0), "b": domain(0.2, 1.0)})
 
     with pytest.raises(RecommendationError, match=r"positive number of tokens, got 0"):
         recommend(fit, 0)
-    with pytest.raises(RecommendationError, match=r"weights for unknown \['c'\]; the domains are \['a', 'b'\]"):
+    with pytest.raises(
+        RecommendationError, match=r"weights for \['c'\], which the fitted law \(bimix\) doesn't predict"
+    ):
         recommend(fit, TOKENS, weights={"c": 1})
     with pytest.raises(RecommendationError, match=r"weight of domain 'b' must be finite and not negative, got -1"):
         recommend(fit, TOKENS, weights={"b": -1})
@@ -137,8 +165,10 @@ def test_mistakes_are_named() -> None:
         recommend(fit, TOKENS, weights={"a": 0, "b": 0})
     with pytest.raises(RecommendationError, match=r"reference mixture doesn't fit: .*lacks 'b' and has unknown 'c'"):
         recommend(fit, TOKENS, reference=Mixture({"a": 0.5, "c": 0.5}))
-    with pytest.raises(RecommendationError, match=r"domain 'c': has no losses: log an evaluation of it"):
+    with pytest.raises(RecommendationError, match=r"domains \['c'\] have no losses.*log an evaluation of each domain"):
         recommend(fit_of(fit.targets, ("a", "b", "c")), TOKENS)
+    with pytest.raises(RecommendationError, match=r"domains \['c'\] have a weight but no losses"):
+        recommend(fit_of(fit.targets, ("a", "b", "c")), TOKENS, weights={"c": 1})
 
 
 def test_no_domain_that_gains_means_no_recommendation() -> None:

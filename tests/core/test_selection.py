@@ -88,7 +88,7 @@ def test_laws_that_need_more_mixtures_are_no_candidates(sweep: MakeSweep) -> Non
     notes = found.scores.set_index("law")["note"]
     assert notes["exponential"] == found.excluded["exponential"]
     assert np.isnan(found.scores.set_index("law")["error"]["exponential"])
-    assert "additive was no candidate: it needs 5 mixtures" in found.sentences()
+    assert "additive was not eligible: it needs 5 mixtures" in found.sentences()
 
 
 def test_two_mixtures_are_fitted_and_not_compared(sweep: MakeSweep) -> None:

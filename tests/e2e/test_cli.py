@@ -128,7 +128,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
     assert mixture["c++"] == pytest.approx(0.1)
     assert "domain 'c++' is at its most, 0.1 (5000 tokens × 2 epochs / 1e+05)" in done.stdout
     assert "the reference breaks a constraint: domain 'c++' has 0.5" in done.stdout
-    assert "The pilot's 3 runs took 6 GPU-hours (price 18)" in done.stdout
+    assert "The pilot's 3 runs took 6 GPU-hours (cost 18)" in done.stdout
     decided = json.loads((tmp_path / "out" / "recommendation.json").read_text(encoding="utf-8"))
     assert decided["mixture"] == dict(mixture)
     assert decided["worth"]["pilot_gpu_hours"] == 6
