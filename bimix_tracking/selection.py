@@ -190,6 +190,7 @@ def select_law(
     fits: dict[str, LawFit] = {}
     held: dict[str, Held] = {}
     validations: dict[str, Validation] = {}
+    unjudged: dict[str, LawFit] = {}
     candidates = [name for name in singles if name not in excluded]
     for number, name in enumerate(candidates):
         if progress:
@@ -200,8 +201,9 @@ def select_law(
             validations[name] = cross_validate(obs, weights=weights, fit=fits[name], held=(held[name], fold))
         except ObservationsError as refused:
             excluded[name] = str(refused)
-            fits.pop(name, None)
             held.pop(name, None)
+            if name in fits:
+                unjudged[name] = fits.pop(name)
     if progress:
         progress("fitting", len(candidates), len(candidates))
     if ENSEMBLE in laws and len(held) > 1:
@@ -209,6 +211,9 @@ def select_law(
         validations[ENSEMBLE] = of_stack(held, obs, fold, fits[ENSEMBLE], weights)
     elif ENSEMBLE in laws:
         excluded[ENSEMBLE] = said("there is no second law to stack")
+    if not validations and unjudged:  # what each target lacks is then known by its outcome
+        able = [fit for name, fit in unjudged.items() if not unfit(name, obs.targets, obs.domains, weights)]
+        return Selection((able or list(unjudged.values()))[0], None, unjudged, {}, excluded, noise)
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
     ineligible = _ineligible(obs, fits, weights)
