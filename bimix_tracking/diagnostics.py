@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.law_fit import SAME_VOLUME, LawFit, Outcome
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.validation import Validation
@@ -211,7 +211,13 @@ def _schedules(obs: Observations) -> Iterator[Diagnostic]:
 
 def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: float | None) -> Iterator[Diagnostic]:
     low, high = fit.tokens
-    if tokens is not None and not low * 0.999 <= tokens <= high * 1.001:
+    if tokens is not None and high <= SAME_VOLUME * low and not low / SAME_VOLUME <= tokens <= high * SAME_VOLUME:
+        yield Diagnostic(
+            "outside",
+            f"{high:.4g} tokens is the only volume observed, and the target has {tokens:.4g}: nothing is predicted there",
+            "Evaluate at several points of training",
+        )
+    elif tokens is not None and not low * 0.999 <= tokens <= high * 1.001:
         far = tokens / high if tokens > high else tokens / low
         yield Diagnostic(
             "outside",

@@ -44,10 +44,9 @@ def main() -> None:
     for note in obs.notes:
         print(f"Note: {note}")
 
-    # Nobody knows the loss of a domain that wasn't evaluated: it counts by what it does to the others.
-    weights = {domain: 0.0 for domain in domains if domain not in evaluated}
-    # The laws are compared (select_law), the best one's optimum is found (recommend), and the page is written.
-    analysis = analyze(obs, TOKENS, weights=weights, replicates=chosen.replicates, out=chosen.out / "analysis")
+    # The laws are compared (select_law), the best one's optimum is found (recommend), and the page is written. Nobody
+    # knows the loss of a domain that wasn't evaluated: it counts by what it does to the others.
+    analysis = analyze(obs, TOKENS, replicates=chosen.replicates, out=chosen.out / "analysis")
 
     rec = analysis.recommendation
     if analysis.selection is not None:
