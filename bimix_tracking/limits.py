@@ -160,7 +160,9 @@ def outside(fit: LawFit, mixture: Mixture, tokens: float, weight: Mapping[str, f
             if fitted.outcome is outcome and (outcome.usable or weight[target] > 0)
         ]
         if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
-            told = {"domains": few(alike), "remedy": outcome.remedy}
+            errors = ", ".join(f"{100 * fit.targets[target].error:.2f}" for target in alike[:5])
+            stopped = said("{remedy}. Its error on the losses fitted: {errors} %", remedy=outcome.remedy, errors=errors)
+            told = {"domains": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
             found.append(
                 said("domains {domains}: {remedy}", **told)
                 if len(alike) > 1

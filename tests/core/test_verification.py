@@ -27,11 +27,12 @@ def sweep(
     off: float = 0.0,
     seed: int = 0,
     new_volumes: Sequence[float] = VOLUMES,
+    pilot_volumes: Sequence[float] = VOLUMES,
 ) -> Observations:
     """Return eight runs `pilot-…` and some `big-…` that follow BiMix; the new ones' losses times 1 + `off`."""
     rng = np.random.default_rng(seed)
     rows = []
-    for kind, mixtures, volumes in (("pilot", SHARES, VOLUMES), ("big", new, new_volumes)):
+    for kind, mixtures, volumes in (("pilot", SHARES, pilot_volumes), ("big", new, new_volumes)):
         for i, shares in enumerate(mixtures):
             luck = np.exp(noise * rng.standard_normal(3))
             for s in volumes:
@@ -68,6 +69,18 @@ def test_the_prediction_knows_nothing_of_the_run() -> None:
     assert one.after.fit.data_hash != other.after.fit.data_hash
     observed = sweep([(0.3, 0.4, 0.3)]).losses.query("run == 'big-0' and tokens == 1.6e7").set_index("domain")["loss"]
     assert one.table.set_index("target")["observed"].drop(SUM).to_dict() == observed.to_dict()
+
+
+def test_with_one_volume_a_run_is_compared_there_and_nowhere_else() -> None:
+    there = sweep([(0.3, 0.4, 0.3)], pilot_volumes=(4e6,), new_volumes=(4e6, 1.6e7))
+    elsewhere = sweep([(0.3, 0.4, 0.3)], pilot_volumes=(4e6,), new_volumes=(1.6e7,))
+
+    found = verify(there, ["big-0"], law="bimix")
+
+    assert set(found.table["tokens"]) == {4e6}
+    assert np.isfinite(found.table["predicted"]).all()
+    with pytest.raises(ObservationsError, match=r"nothing is predicted of run 'big-0' at 1.6e\+07 tokens.*at 4e\+06"):
+        verify(elsewhere, ["big-0"], law="bimix")
 
 
 def test_nine_of_ten_new_runs_are_inside() -> None:
