@@ -135,7 +135,8 @@ def test_mixtures_are_those_of_eq_13(found: CorpusEntropies) -> None:
     weighed = found.mixture("joint", available_tokens=tokens)
     assert weighed.array() == pytest.approx((found.mixture("joint") * Mixture.normalized(tokens)).array(), rel=1e-9)
     product = found.mixture("shannon") * found.mixture("conditional")
-    assert found.mixture("joint").array() == pytest.approx(product.array(), abs=1e-12)
+    # But for the last tokens of sequences, one in 1,024.
+    assert found.mixture("joint").array() == pytest.approx(product.array(), abs=1e-4)
 
 
 def test_a_proportions_error_is_that_of_entropies_drawn_again(found: CorpusEntropies) -> None:
