@@ -70,6 +70,8 @@ def corpus_entropies(
     """
     settings, progress = settings or EntropySettings(), progress or _quiet
     names = check_domains(corpora)
+    for name in settings.reading.text_fields.keys() - set(names):
+        raise CorpusError(f"a text field is given for {name!r}, which is no domain here: {', '.join(map(repr, names))}")
     blocks = {name: _blocks(name, corpora[name], settings, format) for name in names}
     counts = (engine or Threads())(blocks, settings, progress)
     _check(counts, blocks)
@@ -161,7 +163,7 @@ def _blocks(name: str, paths: Paths, settings: EntropySettings, file_format: str
     if not several:
         raise CorpusError(f"domain {name!r} has no file")
     try:
-        found = [find_blocks(path, settings.reading, format=file_format) for path in several]
+        found = [find_blocks(path, settings.reading.of(name), format=file_format) for path in several]
     except CorpusError as error:
         raise CorpusError(f"domain {name!r}: {error}") from error
     if len(several) > 1:
@@ -169,7 +171,7 @@ def _blocks(name: str, paths: Paths, settings: EntropySettings, file_format: str
         found = [
             [replace(b, name=f"{n}/{b.name}") for b in part] for n, part in zip(itertools.count(), found, strict=False)
         ]
-    return list(itertools.chain.from_iterable(found))
+    return [replace(block, domain=name) for part in found for block in part]
 
 
 def _check(counts: Mapping[str, DomainCounts], blocks: Mapping[str, Sequence[Block]]) -> None:

@@ -65,8 +65,14 @@ def entropy(
         ),
     ] = None,
     text_field: Annotated[
-        str, typer.Option(help="Field or column that holds the text, or the token ids.", rich_help_panel=READING)
-    ] = "text",
+        list[str] | None,
+        typer.Option(
+            metavar="[DOMAIN=]FIELD",
+            help="Field or column that holds the text, or the token ids; `text` if not given. `data.text` is that of "
+            "an object or struct. With DOMAIN=, of that domain alone. Repeatable.",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     encoding: Annotated[str, typer.Option(help="Of text and JSONL files.", rich_help_panel=READING)] = "utf-8",
     token_dtype: Annotated[
         str | None,
@@ -168,6 +174,7 @@ def entropy(
       bimix plan code web --candidate entropy/mixtures/conditional.yaml
     """
     paths = _paths(corpora)
+    field, fields = _fields(text_field or [], list(paths))
     weights = named_numbers(available or [], "--available")
     if weights and by_size:
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
@@ -186,7 +193,7 @@ def entropy(
         sample_passages=sample_passages,
         seed=seed,
         memory=int(memory * 1e9),
-        reading=Reading(text_field, encoding, token_dtype, skip_bad=skip_bad),
+        reading=Reading(field, encoding, token_dtype, skip_bad=skip_bad, text_fields=fields),
     )
     with progress_shown() as progress:
         found = corpus_entropies(paths, settings, format=format_, engine=_engine(ray, workers), progress=progress)
@@ -243,6 +250,29 @@ def _paths(corpora: list[str]) -> dict[str, list[str]]:
     if len(found) < 2:
         raise typer.BadParameter("name the text of at least two domains", param_hint="CORPUS")
     return found
+
+
+def _fields(given: list[str], domains: list[str]) -> tuple[str, dict[str, str]]:
+    """Return the field of all domains, and those of single ones; a field's name may hold `=` where a domain has it."""
+    everywhere: list[str] = []
+    of_domains: dict[str, str] = {}
+    for text in given:
+        domain = max((name for name in domains if text.startswith(f"{name}=")), key=len, default=None)
+        field = text if domain is None else text.removeprefix(f"{domain}=")
+        if domain is None and "=" in field:
+            raise typer.BadParameter(
+                f"{field.partition('=')[0]!r} is no domain here: {', '.join(map(repr, domains))}. A field whose name "
+                "holds = is given for each domain, as DOMAIN=FIELD",
+                param_hint="--text-field",
+            )
+        if not field or (domain in of_domains if domain is not None else everywhere):
+            whose = "all domains" if domain is None else f"domain {domain!r}"
+            raise typer.BadParameter(f"give one text field for {whose}, got {text!r}", param_hint="--text-field")
+        if domain is None:
+            everywhere.append(field)
+        else:
+            of_domains[domain] = field
+    return (everywhere or ["text"])[0], of_domains
 
 
 def _engine(ray: str | None, workers: int) -> Engine:

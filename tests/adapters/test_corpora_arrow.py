@@ -63,11 +63,68 @@ def test_no_such_column_names_those_there_are(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", {"body": ["x"], "id": [1]})
 
     with pytest.raises(
-        CorpusError, match=r"a.parquet has no column 'text'; there are 'body', 'id'. Give the text's column"
+        CorpusError,
+        match=r"a.parquet has no column 'text'; there are 'body', 'id'. Give the text's field: --text-field",
     ):
         read(path)
     with pytest.raises(CorpusError, match="column 'id' is of type int64, neither text nor lists of token ids"):
         read(path, Reading(text_field="id"))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "datasets"])
+@pytest.mark.parametrize(
+    ("field", "values", "expected"),
+    [
+        ("data.text", {"data": [{"text": t, "n": 1} for t in TEXTS]}, TEXTS),
+        ("data.text", {"data": [{"text": "inner"}] * 700, "data.text": TEXTS}, TEXTS),
+        ("data.text", {"data.text": TEXTS, "data": [{"text": "inner"}] * 700}, TEXTS),
+        ("a.b.c", {"a": [{"b": {"c": t}, "d": 1} for t in TEXTS], "a.b": [{"d": "no"}] * 700}, TEXTS),
+        ("a.b.c", {"a": [{"b.c": t, "b": {"c": "no"}} for t in TEXTS]}, TEXTS),
+        ("data.ids", {"data": [{"ids": ids} for ids in IDS]}, IDS),
+    ],
+)
+def test_a_field_of_a_struct_is_named_with_dots(
+    tmp_path: Path, kind: str, field: str, values: dict[str, Any], expected: list[Any]
+) -> None:
+    if kind == "parquet":
+        path = parquet(tmp_path / "a.parquet", values, row_group_size=300)
+    else:
+        path = tmp_path / "ds"
+        datasets.Dataset.from_dict(values).save_to_disk(path)
+
+    found = read(path, Reading(text_field=field))
+
+    assert [d.content if isinstance(d.content, str) else np.asarray(d.content).tolist() for d in found] == expected
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_of_a_struct_that_is_null_is_null(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = pa.array(["one", "hidden", None, "two"]).cast(kind)
+    rows = pa.StructArray.from_arrays([texts], names=["text"], mask=pa.array([False, True, False, False]))
+    path = parquet(tmp_path / "a.parquet", {"data": rows.slice(0, 4)})
+
+    with pytest.raises(CorpusError, match=r"a.parquet, row group 0, row 1: 'data.text' is null"):
+        read(path, Reading(text_field="data.text"))
+    problems = Problems()
+    found = read(path, Reading(text_field="data.text", skip_bad=True), problems)
+    assert [d.content for d in found] == ["one", "two"]
+    assert problems.count == 2
+
+
+def test_no_such_field_of_a_struct_names_those_there_are(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"data": [{"body": "x", "meta": {"id": 1}}], "b": ["y"]})
+    datasets.Dataset.from_dict({"data": [{"body": "x"}]}).save_to_disk(tmp_path / "ds")
+
+    with pytest.raises(
+        CorpusError, match=r"a.parquet has no column 'data.text'; there are 'data.body', 'data.meta.id', 'b'. Give the"
+    ):
+        read(path, Reading(text_field="data.text"))
+    with pytest.raises(CorpusError, match=r"column 'data' is of type struct<.*; there are 'data.body', 'data.meta.id'"):
+        read(path, Reading(text_field="data"))
+    with pytest.raises(CorpusError, match=r"domain 'code': .*arrow has no column 'text'; there are 'data.body'. Give"):
+        corpus_entropies(
+            {"web": path, "code": tmp_path / "ds"}, EntropySettings(reading=Reading(text_fields={"web": "b"}))
+        )
 
 
 def test_a_null_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
@@ -235,10 +292,14 @@ def test_a_dataset_that_was_cut_off_between_two_batches(tmp_path: Path) -> None:
         read(tmp_path / "ds")
 
 
+@pytest.mark.parametrize("field", ["text", "data.text"])
 @pytest.mark.parametrize(("row", "offset"), [(5, 2**30), (70, -1), (199, 0)])
-def test_offsets_that_lead_out_of_a_dataset_are_followed_nowhere(tmp_path: Path, row: int, offset: int) -> None:
+def test_offsets_that_lead_out_of_a_dataset_are_followed_nowhere(
+    tmp_path: Path, row: int, offset: int, field: str
+) -> None:
     texts = [f"{number:>9}" for number in range(200)]
-    datasets.Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "ds")
+    rows: dict[str, Any] = {"text": texts} if field == "text" else {"data": [{"text": text} for text in texts]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "ds")
     path = next((tmp_path / "ds").glob("*.arrow"))
     offsets = np.arange(201, dtype=np.int32) * 9
     changed = offsets.copy()
@@ -247,10 +308,10 @@ def test_offsets_that_lead_out_of_a_dataset_are_followed_nowhere(tmp_path: Path,
     assert content.count(offsets.tobytes()) == 1
     path.write_bytes(content.replace(offsets.tobytes(), changed.tobytes()))
 
-    with pytest.raises(CorpusError, match=rf"\.arrow, row {row - 1}: 'text' is damaged \(Offset"):
-        read(tmp_path / "ds")
+    with pytest.raises(CorpusError, match=rf"\.arrow, row {row - 1}: '{field}' is damaged \(Offset"):
+        read(tmp_path / "ds", Reading(text_field=field))
     problems = Problems()
-    found = read(tmp_path / "ds", Reading(skip_bad=True), problems)
+    found = read(tmp_path / "ds", Reading(text_field=field, skip_bad=True), problems)
     assert {str(d.content) for d in found} >= {*texts[: row - 1], *texts[row + 1 :]}
     assert len(found) + problems.count == 200
 
@@ -322,6 +383,21 @@ def test_a_damaged_zstandard_file_is_named(tmp_path: Path, harm: str) -> None:
     problems = Problems()
     read(path, Reading(skip_bad=True), problems)
     assert problems.count > 0
+
+
+def test_all_formats_have_their_text_where_each_domain_has_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"data": {"text": text}}) + "\n" for text in TEXTS))
+    parquet(tmp_path / "b.parquet", {"data": [{"body": text} for text in TEXTS]})
+    datasets.Dataset.from_dict({"content": TEXTS}).save_to_disk(tmp_path / "c")
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    reading = Reading(text_fields={"a": "data.text", "b": "data.body", "c": "content"})
+    corpora = {"a": tmp_path / "a.jsonl", "b": tmp_path / "b.parquet", "c": tmp_path / "c", "d": tmp_path / "d.jsonl"}
+
+    found = corpus_entropies(corpora, EntropySettings(embedder=None, reading=reading))
+
+    assert len(set(found.entropies("joint", compare="all").values())) == 1
+    with pytest.raises(CorpusError, match="a text field is given for 'z', which is no domain here: 'a', 'b'"):
+        corpus_entropies(corpora, EntropySettings(reading=Reading(text_fields={"z": "text"})))
 
 
 def test_all_formats_of_one_text_have_the_same_entropies(tmp_path: Path) -> None:
