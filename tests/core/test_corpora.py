@@ -285,7 +285,7 @@ def test_a_line_is_numbered_in_any_block_and_empty_ones_count(tmp_path: Path) ->
     path = jsonl(tmp_path / "a.jsonl", '{"text": "one"}\n\n{"text": "two"}\n{"text": "three"}\n{"body": "x"}\n')
 
     for size in (1, 20, 33, 1000):
-        with pytest.raises(CorpusError, match="a.jsonl, line 5 at byte 51 has no field 'text'; there are 'body'"):
+        with pytest.raises(CorpusError, match=r"a.jsonl, line 5 at byte 51 has no field 'text'; there are 'body'"):
             documents(path, Reading(block_bytes=size))
 
 
