@@ -66,7 +66,7 @@ def corpus_entropies(
     >>> _ = (folder / "a.txt").write_text("ab" * 500), (folder / "b.txt").write_text("abcd" * 250)
     >>> found = corpus_entropies({"a": folder / "a.txt", "b": folder / "b.txt"}, EntropySettings(embedder=None))
     >>> found.mixture("shannon", estimator="plug-in")
-    Mixture({'a': 0.333334, 'b': 0.666666})
+    Mixture({'a': 0.333333, 'b': 0.666667})
     """
     settings, progress = settings or EntropySettings(), progress or _quiet
     names = check_domains(corpora)
@@ -194,6 +194,7 @@ def _check(counts: Mapping[str, DomainCounts], blocks: Mapping[str, Sequence[Blo
 def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Block]) -> DomainEntropies:
     """Return what is told of a domain, by samples of so many tokens, and so many numbers of embeddings."""
     vectors = counts.embedded.sequences(numbers)
+    sample = counts.sample.sequences(tokens)
     density = counts.density
     return DomainEntropies(
         files=len({block.path for block in blocks}),
@@ -202,7 +203,7 @@ def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Bl
         text_bytes=counts.text_bytes,
         distinct_pairs=counts.entropy.spectra()[1].distinct,
         exact={name: counts.entropy.entropies(name) for name in ESTIMATORS},
-        curves=token_curves(counts.sample.sequences(tokens)),
+        curves=token_curves(sample),
         von_neumann=von_neumann_curve(vectors) if len(vectors) > 1 else None,
         all_von_neumann=density.entropy if density is not None and density.count else None,
         passages=counts.passages,
@@ -210,6 +211,7 @@ def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Bl
         unreadable=counts.problems.count,
         problems=tuple(f"{p.where}: {p.what}" for p in counts.problems.first),
         copies=_copies(counts),
+        sampled=len(sample),
     )
 
 

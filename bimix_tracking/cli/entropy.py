@@ -15,9 +15,8 @@ from bimix_tracking.cli.teaching import corpora as corpora_formats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bimix_tracking.entropy_result import CorpusEntropies, Proxy
+    from bimix_tracking.entropy_comparison import Comparison
     from bimix_tracking.measuring import Engine
-    from bimix_tracking.mixture import Mixture
 
 
 def entropy(
@@ -204,7 +203,7 @@ def entropy(
         "temperature": temperature,
         "available_tokens": counted if by_size else weights,
     }
-    _print(found, found.mixtures(**how))
+    print_entropies(found.compared(**how))
     if out is not None:
         found.save(out, **how)
         say(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
@@ -215,13 +214,12 @@ def entropy(
 
         run = log_entropies(found, tracker, **how)
         say(f"Logged to {without_credentials(tracker)}, run {run}")
-    shown = {"mixtures": {proxy: dict(mixture) for proxy, mixture in found.mixtures(**how).items()}}
-    answer(found.to_dict() | shown | {"artifacts": out, "run": run})
+    answer(found.to_dict(**how) | {"artifacts": out, "run": run})
 
 
 def _sensible(compare: str, estimator: str | None, temperature: float, weights: Mapping[str, float] | None) -> None:
     """Refuse now what would be refused when all is counted, which may be hours later."""
-    from bimix_tracking.entropy_result import Compared  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.entropy_comparison import Compared  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
 
     if compare not in get_args(Compared):
@@ -286,28 +284,33 @@ def _engine(ray: str | None, workers: int) -> Engine:
     return engine
 
 
-def _print(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> None:
+def print_entropies(one: Comparison) -> None:
+    """Print a table of entropies and proportions, what they are of, and warnings."""
     from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
     from rich.table import Table  # noqa: PLC0415  # likewise
 
+    from bimix_tracking.entropy_doubts import doubts  # noqa: PLC0415  # likewise
     from bimix_tracking.report.entropies import NAMES  # noqa: PLC0415  # likewise
 
-    console = talk()
-    passages = f", {found.passages:,} passages" if found.passages else ""
-    title = f"Entropy in nats of {found.tokens:,} tokens{passages} a domain ± standard error, and proportion by it"
-    table = Table(title=title)
+    console, found = talk(), one.found
+    passages = f", {found.passages:,} passages" if one.sampled("von_neumann") and found.passages else ""
+    of = f"{found.tokens:,} tokens{passages} a domain ± standard error" if one.sampled("shannon") else "all tokens"
+    table = Table(title=f"Entropy in nats of {of}, and proportion by it")
     table.add_column("domain")
-    table.add_column("tokens", justify="right", overflow="fold")
+    table.add_column("all tokens", justify="right", overflow="fold")
+    mixtures = one.mixtures()
+    columns = []
     for proxy in found.proxies:
         table.add_column(NAMES[proxy], justify="right", overflow="fold")
         table.add_column("r", justify="right", overflow="fold")
+        columns.append((one.entropies(proxy), one.errors(proxy), mixtures[proxy]))
     for name, domain in found.domains.items():
         cells = []
-        for proxy in found.proxies:
-            curve = domain.curve(proxy)
-            if curve is not None:
-                cells += [f"{curve.value:.3f} ±{curve.error:.3f}", f"{mixtures[proxy][name]:.4f}"]
+        for entropies, errors, mixture in columns:
+            error = "" if math.isnan(errors[name]) else f" ±{errors[name]:.3f}"
+            cells += [f"{entropies[name]:.3f}{error}", f"{mixture[name]:.4f}"]
         table.add_row(escape(name), f"{domain.tokens:,}", *cells)
     console.print(table)
-    for text in found.warnings():
+    say(one.sample())
+    for text in doubts(one):
         typer.echo(f"warning: {text}", err=True)
