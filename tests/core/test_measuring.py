@@ -218,7 +218,8 @@ def test_what_entropies_are_of_is_said(found: CorpusEntropies) -> None:
     assert counts[0] >= 64
     assert found.compared().sample() == (
         f"Entropies and proportions are of a random sample of 65,536 tokens of each domain ({counts[0]} to "
-        f"{counts[-1]} sequences of up to 1,024), by grassberger; von Neumann entropies of {found.passages} random passages of each."
+        f"{counts[-1]} sequences of up to 1,024), by grassberger; von Neumann entropies of {found.passages} random "
+        "passages of each."
     )
     assert found.compared(compare="all", temperature=2.0).sample() == (
         "Entropies and proportions are of all tokens of each domain, by plug-in; von Neumann entropies of "
