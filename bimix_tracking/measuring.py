@@ -31,6 +31,8 @@ from bimix_tracking.tracking import Progress
 Paths = str | Path | Sequence[str | Path]
 Engine = Callable[[Mapping[str, Sequence[Block]], EntropySettings, Progress], Mapping[str, DomainCounts]]
 """What counts the blocks of all domains: threads here, or a cluster."""
+_NO_FIELDS = {"text", "megatron", "tokens"}
+"""Formats of files that hold nothing but text or token ids."""
 OVERLAP = 0.01
 """Documents that two domains share are worth a warning from this part of the smaller one on."""
 
@@ -166,6 +168,12 @@ def _blocks(name: str, paths: Paths, settings: EntropySettings, file_format: str
         found = [find_blocks(path, settings.reading.of(name), format=file_format) for path in several]
     except CorpusError as error:
         raise CorpusError(f"domain {name!r}: {error}") from error
+    formats = {block.format for part in found for block in part}
+    if name in settings.reading.text_fields and formats <= _NO_FIELDS:
+        raise CorpusError(
+            f"a text field is given for domain {name!r}, whose files are {' and '.join(sorted(formats))} and have no "
+            "fields: leave it away, or give their format"
+        )
     if len(several) > 1:
         # Files of one name in several folders are different files.
         found = [
