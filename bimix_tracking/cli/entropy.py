@@ -294,7 +294,8 @@ def print_entropies(one: Comparison) -> None:
 
     console, found = talk(), one.found
     passages = f", {found.passages:,} passages" if one.sampled("von_neumann") and found.passages else ""
-    of = f"{found.tokens:,} tokens{passages} a domain ± standard error" if one.sampled("shannon") else "all tokens"
+    tokens, known = f"{found.tokens:,} tokens", " ± standard error" if one.sampled("shannon") else ""
+    of = f"{tokens if known else 'all tokens'}{passages} a domain{known}"
     table = Table(title=f"Entropy in nats of {of}, and proportion by it")
     table.add_column("domain")
     table.add_column("all tokens", justify="right", overflow="fold")
