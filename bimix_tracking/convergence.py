@@ -75,9 +75,12 @@ def token_curves(sequences: Sequence[npt.NDArray[np.integer]]) -> dict[str, dict
     """
     parts = []
     for members in _divided([len(sequence) for sequence in sequences]):
+        some = [sequences[member] for member in members]
         counter = EntropyCounter()
-        for sequence in members:
-            counter.add(sequences[sequence])
+        if some:
+            follows = np.ones(sum(map(len, some)), bool)
+            follows[np.cumsum([len(sequence) for sequence in some]) - 1] = False
+            counter.add(np.concatenate(some), follows[:-1])
         parts.append(counter)
     values = _measured(parts, EntropyCounter, _all_estimators)
     sizes = _sizes(sum(len(sequence) for sequence in sequences), len(parts))

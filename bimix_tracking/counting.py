@@ -175,9 +175,8 @@ def count_blocks(
         try:
             _Blocks(counts, settings, block.name).count(block)
         except CorpusError as error:
-            if block.path in str(error):
-                raise
-            raise CorpusError(f"{block.path}: {error}") from error
+            text = str(error) if block.path in str(error) else f"{block.path}: {error}"
+            raise CorpusError(text if block.domain is None else f"domain {block.domain!r}: {text}") from error
     return counts
 
 

@@ -20,8 +20,13 @@ from bimix_tracking.pair_counts import MEMORY, SHIFT, PairCounts, Run, merge
 
 _MOST = 1 << 31
 _NARROW = 1 << 16
-_HEADER = struct.Struct("<4sQQ")
-_MAGIC = b"bxE2"
+_HEADER = struct.Struct("<4sQQQ")
+_MAGIC = b"bxE3"
+_ENDS = 8
+"""Which part of the memory is for the last tokens of sequences: there are fewer distinct ones than pairs."""
+
+
+_NOTHING = Run(np.zeros(0, np.uint64), np.zeros(0, np.int64))
 
 
 class Entropies(NamedTuple):
@@ -32,13 +37,21 @@ class Entropies(NamedTuple):
     conditional: float
 
 
+class _Spectra(NamedTuple):
+    """How often tokens, pairs, and the first tokens of pairs were counted."""
+
+    tokens: Spectrum
+    pairs: Spectrum
+    firsts: Spectrum
+
+
 class EntropyCounter:
     """Count neighbouring tokens, and tell their entropies in nats (arXiv 2405.14908v4, §4).
 
-    Over all positions t of all sequences that have a next one, with x the token at t and x′ the one at t + 1:
-    Shannon SE = −Σ_x P(x) log P(x); joint JE = −Σ_x,x′ P(x,x′) log P(x,x′); conditional
-    CE = −Σ_x,x′ P(x,x′) log P(x′|x) (Eq. 12). All three are of the same positions, so that SE + CE = JE; a sequence's
-    last token is in SE only as x′. Pairs don't cross the ends of sequences.
+    Shannon SE = −Σ_x P(x) log P(x), over all tokens x. Over all pairs of a token x and the next one x′ of its sequence:
+    joint JE = −Σ_x,x′ P(x,x′) log P(x,x′); conditional CE = −Σ_x,x′ P(x,x′) log P(x′|x) (Eq. 12). Pairs don't cross
+    the ends of sequences, so a sequence's last token is in SE, and is no x: SE + CE = JE holds as far as the last
+    tokens are like the others.
 
     Counters add (`+=`), in any order and any parts, and the sum is the same to the last count.
 
@@ -50,16 +63,18 @@ class EntropyCounter:
     >>> counter = EntropyCounter()
     >>> counter.add([0, 1, 0, 1, 0])
     >>> round(counter.shannon, 3), round(counter.joint, 3), abs(round(counter.conditional, 12))
-    (0.693, 0.693, 0.0)
+    (0.673, 0.693, 0.0)
     """
 
     def __init__(
         self, vocabulary: int | None = None, *, memory: int = MEMORY, folder: str | Path | None = None
     ) -> None:
         self._vocabulary = vocabulary
-        self._pairs = PairCounts(memory, folder)
+        self._pairs = PairCounts(memory - memory // _ENDS, folder)
+        # Tokens without a next one, as pairs with 0: all other tokens are in pairs.
+        self._ends = PairCounts(memory // _ENDS, folder)
         self._tokens = 0
-        self._known: tuple[Spectrum, Spectrum] | None = None
+        self._known: _Spectra | None = None
 
     def add(self, tokens: npt.ArrayLike, follows: npt.ArrayLike | None = None) -> None:
         """Add sequences of token ids.
@@ -78,25 +93,31 @@ class EntropyCounter:
         ids = self._checked(ids)
         self._known = None
         self._tokens += ids.size
+        ends = ids[..., -1].ravel()
         if follows is not None:
             kept = np.asarray(follows, bool)
             self._pairs.add(ids[:-1][kept], ids[1:][kept])
-        elif ids.ndim == 1 or ids.shape[1] > 1:
+            ends = np.append(ids[:-1][~kept], ends)
+        elif ids.shape[-1] > 1:
             self._pairs.add(ids[..., :-1], ids[..., 1:])
+        self._ends.add(ends, np.zeros_like(ends))
 
     def __iadd__(self, other: EntropyCounter) -> Self:
         self._known = None
         self._tokens += other._tokens
         self._pairs += other._pairs
+        self._ends += other._ends
         return self
 
     def settle(self) -> None:
         """Merge what was added, and write out what is beyond the memory; several threads may do so at once."""
         self._pairs.settle()
+        self._ends.settle()
 
     def unite(self, workers: int = 1) -> None:
         """Merge all that was added, in threads: what the entropies would wait for otherwise."""
         self._pairs.unite(workers)
+        self._ends.unite(workers)
 
     def without(self, part: EntropyCounter) -> EntropyCounter:
         """Return the counts less those of a part that was added: what a jackknife needs.
@@ -104,28 +125,25 @@ class EntropyCounter:
         Raises:
             ValueError: The part was not added: a count would be below 0.
         """
-        kept, taken = self._pairs.whole(), part._pairs.whole()
-        keys, counts = merge([kept, Run(taken.keys, -taken.counts)])
-        if len(counts) and counts.min() < 0:
-            raise ValueError("the part has pairs that the whole has not: it was not added")
         rest = EntropyCounter(self._vocabulary)
         rest._tokens = self._tokens - part._tokens
-        rest._pairs.add_run(Run(keys[counts > 0], counts[counts > 0]))
+        rest._pairs.add_run(_less(self._pairs.whole(), part._pairs.whole()))
+        rest._ends.add_run(_less(self._ends.whole(), part._ends.whole()))
         return rest
 
     @property
     def tokens(self) -> int:
-        """How many tokens were added, those without a next one too."""
+        """How many tokens were added: what SE is of."""
         return self._tokens
 
     @property
     def pairs(self) -> int:
-        """How many pairs were counted: the sample that all three entropies are of."""
+        """How many pairs were counted: what JE and CE are of."""
         return self.spectra()[1].total
 
     @property
     def shannon(self) -> float:
-        """Plug-in entropy of a token that has a next one, nats; 0 without any."""
+        """Plug-in entropy of a token, nats; 0 without any."""
         return self.entropies().shannon
 
     @property
@@ -139,7 +157,7 @@ class EntropyCounter:
         return self.entropies().conditional
 
     def entropies(self, estimator: str = "plug-in") -> Entropies:
-        """Return the three entropies by an estimator; CE is that of JE less that of SE.
+        """Return the three entropies by an estimator; CE is that of pairs less that of their first tokens.
 
         Args:
             estimator: `plug-in` (the paper's, biased low), `miller-madow`, `chao-shen` or `grassberger`.
@@ -149,8 +167,8 @@ class EntropyCounter:
         """
         if estimator not in ESTIMATORS:
             raise ValueError(f"no estimator {estimator!r}; there are {', '.join(ESTIMATORS)}")
-        shannon, joint = (ESTIMATORS[estimator](seen) for seen in self.spectra())
-        return Entropies(shannon, joint, joint - shannon)
+        shannon, joint, first = (ESTIMATORS[estimator](seen) for seen in self._seen())
+        return Entropies(shannon, joint, joint - first)
 
     def standard_errors(self) -> tuple[float, float]:
         """Return those of SE and JE as if tokens were drawn independently, nats: less than they are of real text."""
@@ -159,16 +177,22 @@ class EntropyCounter:
 
     def spectra(self) -> tuple[Spectrum, Spectrum]:
         """Return how many tokens, and how many pairs, were counted how often."""
+        return self._seen()[:2]
+
+    def _seen(self) -> _Spectra:
         if self._known is None:
-            joint = Spectrum.of(())
+            pairs = Spectrum.of(())
             firsts: list[Run] = []
             for run in self._pairs.runs():
-                joint += Spectrum.of(run.counts)
+                pairs += Spectrum.of(run.counts)
                 tokens = run.keys >> np.uint64(SHIFT)
                 starts = np.flatnonzero(np.concatenate([[True], tokens[1:] != tokens[:-1]]))
                 firsts.append(Run(tokens[starts], np.add.reduceat(run.counts, starts)))
             # A token's pairs may lie on both sides of a border between two pieces.
-            self._known = Spectrum.of(merge(firsts).counts if firsts else ()), joint
+            first = merge(firsts) if firsts else _NOTHING
+            ends = self._ends.whole()
+            every = merge([first, Run(ends.keys >> np.uint64(SHIFT), ends.counts)])
+            self._known = _Spectra(Spectrum.of(every.counts), pairs, Spectrum.of(first.counts))
         return self._known
 
     def counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -178,11 +202,12 @@ class EntropyCounter:
         return np.stack([upper, lower], axis=1).astype(np.int64), counts
 
     def to_bytes(self) -> bytes:
-        """Return the counts, 16 bytes a distinct pair: the same bytes for the same counts."""
-        keys, counts = self._pairs.whole()
+        """Return the counts, 16 bytes a distinct pair or last token: the same bytes for the same counts."""
+        runs = [self._pairs.whole(), self._ends.whole()]
         # Differences of sorted keys are small: who wants to compress them can.
-        table = np.stack([np.diff(keys, prepend=np.uint64(0)).view(np.int64), counts]).astype("<i8")
-        return _HEADER.pack(_MAGIC, self._tokens, len(keys)) + table.tobytes()
+        tables = [np.stack([np.diff(keys, prepend=np.uint64(0)).view(np.int64), counts]) for keys, counts in runs]
+        content = np.concatenate(tables, axis=None).astype("<i8").tobytes()
+        return _HEADER.pack(_MAGIC, self._tokens, *(len(run.keys) for run in runs)) + content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> EntropyCounter:
@@ -192,15 +217,17 @@ class EntropyCounter:
             CorpusError: It is no such thing, or was cut off.
         """
         try:
-            magic, tokens, length = _HEADER.unpack_from(content)
-            table = np.frombuffer(content, "<i8", offset=_HEADER.size).reshape(2, length)
+            magic, tokens, pairs, ends = _HEADER.unpack_from(content)
+            numbers = np.frombuffer(content, "<i8", offset=_HEADER.size)
+            tables = numbers[: 2 * pairs].reshape(2, pairs), numbers[2 * pairs :].reshape(2, ends)
         except (struct.error, ValueError) as error:
             raise CorpusError(f"these are no counts of tokens: {error}") from error
         if magic != _MAGIC:
             raise CorpusError("these are no counts of tokens, or of another version")
         counter = cls()
         counter._tokens = tokens
-        counter._pairs.add_run(Run(np.cumsum(table[0]).astype(np.uint64), table[1].astype(np.int64)))
+        for into, table in zip((counter._pairs, counter._ends), tables, strict=True):
+            into.add_run(Run(np.cumsum(table[0]).astype(np.uint64), table[1].astype(np.int64)))
         return counter
 
     def to_dict(self) -> dict[str, str]:
@@ -231,6 +258,13 @@ class EntropyCounter:
         if self._vocabulary is not None and high >= self._vocabulary:
             raise CorpusError(f"token id {high} is beyond the vocabulary of {self._vocabulary}: is this its tokenizer?")
         return ids.astype(np.uint16, copy=False) if high < _NARROW else ids
+
+
+def _less(whole: Run, part: Run) -> Run:
+    keys, counts = merge([whole, Run(part.keys, -part.counts)])
+    if len(counts) and counts.min() < 0:
+        raise ValueError("the part has counts that the whole has not: it was not added")
+    return Run(keys[counts > 0], counts[counts > 0])
 
 
 def entropy_mixture(

@@ -9,39 +9,54 @@ from typing import TYPE_CHECKING
 from bimix_tracking.convergence import MOST_DRIFT
 
 if TYPE_CHECKING:
-    from bimix_tracking.entropy_result import CorpusEntropies, Proxy
+    from bimix_tracking.entropy_comparison import Comparison, Proxy
 
 _MANY_COPIES = 0.1
+_LIKE = 1.1
+"""Sizes that differ by less are taken for equal."""
 
 
-def doubts(entropies: CorpusEntropies) -> Iterator[str]:
+def doubts(one: Comparison) -> Iterator[str]:
     """Yield what may make entropies wrong, in sentences: overlaps, unreadable input, small samples."""
-    for one, other, share in entropies.overlaps:
+    found = one.found
+    for first, other, share in found.overlaps:
         yield (
-            f"domains {one!r} and {other!r} share documents: about {100 * share:.0f} % of those of the smaller one are "
-            "in both. What is in two domains counts twice; take it out of one"
+            f"domains {first!r} and {other!r} share documents: about {100 * share:.0f} % of those of the smaller one "
+            "are in both. What is in two domains counts twice; take it out of one"
         )
-    for name, found in entropies.domains.items():
-        if found.unreadable:
-            first = f", the first: {found.problems[0]}" if found.problems else ""
-            yield f"domain {name!r}: {found.unreadable} documents could not be read and were left out{first}"
-        if found.copies >= _MANY_COPIES:
+    for name, domain in found.domains.items():
+        if domain.unreadable:
+            example = f", the first: {domain.problems[0]}" if domain.problems else ""
+            yield f"domain {name!r}: {domain.unreadable} documents could not be read and were left out{example}"
+        if domain.copies >= _MANY_COPIES:
             yield (
-                f"domain {name!r}: about {100 * found.copies:.0f} % of its documents are copies of others in it, which "
-                "lowers its conditional entropy; remove them first if training will not see them"
+                f"domain {name!r}: about {100 * domain.copies:.0f} % of its documents are copies of others in it, "
+                "which lowers its conditional entropy; remove them first if training will not see them"
             )
-    smallest = min(entropies.domains, key=lambda name: entropies.domains[name].tokens)
-    if entropies.domains[smallest].tokens <= entropies.tokens:
+    yield from _sizes(one)
+    for proxy in found.proxies:
+        yield from _unsettled(one, proxy)
+
+
+def _sizes(one: Comparison) -> Iterator[str]:
+    tokens = {name: domain.tokens for name, domain in one.found.domains.items()}
+    smallest, largest = min(tokens, key=lambda name: tokens[name]), max(tokens, key=lambda name: tokens[name])
+    if not one.sampled("shannon"):
+        if tokens[largest] > _LIKE * tokens[smallest]:
+            yield (
+                f"domains are compared by all their tokens, {tokens[smallest]:,} of {smallest!r} and "
+                f"{tokens[largest]:,} of {largest!r}: an entropy comes out too low, and of fewer tokens by more. "
+                "Samples of equal size can be compared (compare: equal)"
+            )
+    elif tokens[smallest] <= one.found.tokens:
         yield (
-            f"domain {smallest!r} has {entropies.domains[smallest].tokens:,} tokens, so domains are compared by that "
+            f"domain {smallest!r} has {tokens[smallest]:,} tokens, so domains are compared by that "
             "many: with more of it, or without it, the others could be told better"
         )
-    for proxy in entropies.proxies:
-        yield from _unsettled(entropies, proxy)
 
 
-def _unsettled(entropies: CorpusEntropies, proxy: Proxy) -> Iterator[str]:
-    curves = {name: found.curve(proxy) for name, found in entropies.domains.items()}
+def _unsettled(one: Comparison, proxy: Proxy) -> Iterator[str]:
+    curves = {name: one.curve(proxy, name) for name in one.found.domains}
     moving = {name: c for name, c in curves.items() if c and not c.converged and not math.isnan(c.drift)}
     unknown = [name for name, curve in curves.items() if curve and math.isnan(curve.drift)]
     called, unit = proxy.replace("von_neumann", "von Neumann"), "passages" if proxy == "von_neumann" else "tokens"
@@ -50,11 +65,13 @@ def _unsettled(entropies: CorpusEntropies, proxy: Proxy) -> Iterator[str]:
     if not moving:
         return
     worst = max(moving, key=lambda name: abs(moving[name].drift))
+    size = one.found.passages if proxy == "von_neumann" else one.found.tokens
+    where = "" if one.sampled(proxy) else f" in samples of {size:,} {unit}"
     text = (
-        f"{called} entropy has not converged in {len(moving)} of {len(curves)} domains: the last doubling of {unit} "
-        f"moved that of {worst!r} by {moving[worst].drift:+.2f} nats (limit {MOST_DRIFT})"
+        f"{called} entropy has not converged{where} in {len(moving)} of {len(curves)} domains: the last doubling of "
+        f"{unit} moved that of {worst!r} by {moving[worst].drift:+.2f} nats (limit {MOST_DRIFT})"
     )
-    before, now = entropies.halved(proxy), entropies.mixture(proxy)
+    before, now = one.halved(proxy), one.mixture(proxy)
     if before is not None:
         moved = {name: now[name] / before[name] - 1 for name in now}
         most = max(moved, key=lambda name: abs(moved[name]))

@@ -7,7 +7,8 @@ import time
 from typing import Unpack
 
 from bimix_tracking import keys
-from bimix_tracking.entropy_result import PROXIES, CorpusEntropies, HowMixed
+from bimix_tracking.entropy_comparison import PROXIES, HowMixed
+from bimix_tracking.entropy_result import CorpusEntropies
 from bimix_tracking.manifest import RunManifest
 from bimix_tracking.tracking import Row, open_tracker
 
@@ -21,13 +22,14 @@ def log_entropies(found: CorpusEntropies, tracker: str, *, sweep: str | None = N
         found: What was measured.
         tracker: URI of a tracker, as `open_tracker` takes it. A run that is open there is adopted.
         sweep: The sweep that the run belongs to.
-        how: As in `CorpusEntropies.mixture`; the mixture by conditional entropy is the run's.
+        how: As in `CorpusEntropies.mixture`: what metrics and files are of. The mixture by conditional entropy is the
+            run's.
 
     Raises:
         SourceError: The tracker cannot be reached.
         MissingDependencyError: Jinja2 isn't installed, for the page.
     """
-    files = found.files(**how)
+    files, one = found.files(**how), found.compared(**how)
     # The same entropies get the same name: plain files are then written over, not beside.
     name = f"bimix-entropy-{hashlib.sha256(files['entropy.json'].encode()).hexdigest()[:8]}"
     opened = open_tracker(tracker, run_name=name)
@@ -35,7 +37,7 @@ def log_entropies(found: CorpusEntropies, tracker: str, *, sweep: str | None = N
     opened.start(
         RunManifest(
             domains=tuple(found.domains),
-            mixture=found.mixture("conditional", **how),
+            mixture=one.mixture("conditional"),
             sweep=sweep,
             role="entropy",
             tokenizer=found.tokenizer,
@@ -44,7 +46,7 @@ def log_entropies(found: CorpusEntropies, tracker: str, *, sweep: str | None = N
     metrics = {
         keys.key(_KEYS[proxy], domain): value
         for proxy in found.proxies
-        for domain, value in found.entropies(proxy).items()
+        for domain, value in one.entropies(proxy).items()
     }
     opened.log([Row(0, time.time(), metrics)])
     for path, text in files.items():

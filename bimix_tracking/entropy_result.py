@@ -7,35 +7,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
+from typing import Any, NamedTuple, Unpack
 
-import numpy as np
 import pandas as pd
 import yaml
 
 from bimix_tracking.convergence import Curve
-from bimix_tracking.entropy import Entropies, entropy_mixture
+from bimix_tracking.entropy import Entropies
+from bimix_tracking.entropy_comparison import (
+    ESTIMATOR,
+    PAPER_ESTIMATOR,
+    PROXIES,
+    Compared,
+    Comparison,
+    HowMixed,
+    Proxy,
+)
 from bimix_tracking.entropy_doubts import doubts
 from bimix_tracking.errors import CorpusError
-from bimix_tracking.estimators import ESTIMATORS
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.write_back import versions
-
-Proxy = Literal["shannon", "joint", "conditional", "von_neumann"]
-Compared = Literal["equal", "all"]
-PROXIES: tuple[Proxy, ...] = get_args(Proxy)
-ESTIMATOR = "grassberger"
-"""The least biased on real text, of those that are offered: `tests/benchmarks/README.md`."""
-PAPER_ESTIMATOR = "plug-in"
-
-
-class HowMixed(TypedDict, total=False):
-    """How entropies become proportions: the keyword arguments of `CorpusEntropies.mixture`."""
-
-    compare: Compared
-    estimator: str | None
-    temperature: float
-    available_tokens: Mapping[str, float] | None
 
 
 class Overlap(NamedTuple):
@@ -65,6 +56,7 @@ class DomainEntropies:
         unreadable: How many documents were left out as unreadable.
         problems: The first of them: where, and what is wrong.
         copies: About which part of the documents are copies of others in the domain.
+        sampled: How many sequences the sample of tokens has.
     """
 
     files: int
@@ -81,6 +73,7 @@ class DomainEntropies:
     unreadable: int
     problems: tuple[str, ...]
     copies: float
+    sampled: int = 0
 
     def curve(self, proxy: Proxy, estimator: str = ESTIMATOR) -> Curve | None:
         """Return a proxy's curve against the size of the sample; None where there is none."""
@@ -117,6 +110,22 @@ class CorpusEntropies:
         von_neumann = all(found.von_neumann is not None for found in self.domains.values())
         return PROXIES if von_neumann else PROXIES[:3]
 
+    def compared(
+        self,
+        *,
+        compare: Compared = "equal",
+        estimator: str | None = None,
+        temperature: float = 1.0,
+        available_tokens: Mapping[str, float] | None = None,
+    ) -> Comparison:
+        """Return all that follows from one sample of each domain; arguments as in `mixture`.
+
+        Raises:
+            CorpusError: No such comparison or estimator.
+        """
+        used = estimator or (ESTIMATOR if compare == "equal" else PAPER_ESTIMATOR)
+        return Comparison(self, compare, used, temperature, available_tokens)
+
     def entropies(self, proxy: Proxy, *, compare: Compared = "equal", estimator: str | None = None) -> dict[str, float]:
         """Return an entropy of each domain, nats.
 
@@ -130,123 +139,105 @@ class CorpusEntropies:
         Raises:
             CorpusError: No such proxy, estimator or comparison; no embeddings.
         """
-        if proxy not in self.proxies:
-            there = ", ".join(self.proxies)
-            more = ": texts were not embedded, or a domain has fewer than two passages" if proxy in PROXIES else ""
-            raise CorpusError(f"there is no proxy {proxy!r}{more}; there are {there}")
-        if compare not in get_args(Compared):
-            raise CorpusError(f"domains are compared 'equal' or 'all', not {compare!r}")
-        used = estimator or (ESTIMATOR if compare == "equal" else PAPER_ESTIMATOR)
-        if used not in ESTIMATORS:
-            raise CorpusError(f"there is no estimator {used!r}; there are {', '.join(ESTIMATORS)}")
-        return {name: _value(found, proxy, compare, used) for name, found in self.domains.items()}
+        return self.compared(compare=compare, estimator=estimator).entropies(proxy)
 
-    def mixture(
-        self,
-        proxy: Proxy,
-        *,
-        compare: Compared = "equal",
-        estimator: str | None = None,
-        temperature: float = 1.0,
-        available_tokens: Mapping[str, float] | None = None,
-    ) -> Mixture:
+    def mixture(self, proxy: Proxy, **how: Unpack[HowMixed]) -> Mixture:
         """Return the mixture in proportion to exp(H): see `entropy_mixture` (arXiv 2405.14908v4, Eq. 13).
 
         Args:
             proxy: As in `entropies`.
-            compare: As in `entropies`.
-            estimator: As in `entropies`.
-            temperature: Above 1 flattens the mixture.
-            available_tokens: Weighs a domain's entropy by these.
+            how: `compare` and `estimator` as in `entropies`; `temperature`, 1 by default: above it flattens the
+                mixture; `available_tokens`: weighs a domain's entropy by these.
 
         Raises:
             CorpusError: As in `entropies`.
             MixtureError: As in `entropy_mixture`.
         """
-        found = self.entropies(proxy, compare=compare, estimator=estimator)
-        return entropy_mixture(
-            {name: max(value, 0.0) for name, value in found.items()},
-            temperature=temperature,
-            available_tokens=available_tokens,
-        )
+        return self.compared(**how).mixture(proxy)
 
     def mixtures(self, **how: Unpack[HowMixed]) -> dict[Proxy, Mixture]:
         """Return the mixture by each proxy there is; arguments as in `mixture`."""
-        return {proxy: self.mixture(proxy, **how) for proxy in self.proxies}
+        return self.compared(**how).mixtures()
 
     def proportion_errors(
-        self, proxy: Proxy, mixture: Mixture | None = None, *, temperature: float = 1.0
+        self, proxy: Proxy, mixture: Mixture | None = None, **how: Unpack[HowMixed]
     ) -> dict[str, float]:
-        """Return the standard error of each proportion, from those of the entropies at equal tokens; NaN if unknown.
-
-        To first order, σ(r_i)² = r_i² / T² · [(1 − r_i)² σ_i² + Σ_j≠i r_j² σ_j²].
+        """Return the standard error of each proportion: see `Comparison.proportion_errors`.
 
         Args:
             proxy: As in `entropies`.
-            mixture: If not that at equal tokens.
-            temperature: T, that the mixture has.
+            mixture: If it is not that of the entropies.
+            how: As in `mixture`.
         """
-        share = (mixture or self.mixture(proxy, temperature=temperature)).array(tuple(self.domains))
-        errors = np.array([_error(found.curve(proxy)) for found in self.domains.values()]) / temperature
-        spread = (share**2 * errors**2).sum() - share**2 * errors**2 + (1 - share) ** 2 * errors**2
-        return dict(zip(self.domains, (share * np.sqrt(spread)).tolist(), strict=True))
+        return self.compared(**how).proportion_errors(proxy, mixture)
 
-    def halved(self, proxy: Proxy, *, temperature: float = 1.0) -> Mixture | None:
-        """Return the mixture by half as many tokens; None where a sample cannot be halved.
+    def halved(self, proxy: Proxy, **how: Unpack[HowMixed]) -> Mixture | None:
+        """Return the mixture by samples half as large: see `Comparison.halved`; arguments as in `mixture`."""
+        return self.compared(**how).halved(proxy)
 
-        How far it is from `mixture` tells what more tokens may still do.
+    def table(self, **how: Unpack[HowMixed]) -> pd.DataFrame:
+        """Return one row a domain and proxy: entropies in nats, errors, proportions.
+
+        Args:
+            how: As in `mixture`. Beside it stand entropies and proportions of all tokens, as in the paper.
         """
-        curves = {name: found.curve(proxy) for name, found in self.domains.items()}
-        halves = {name: curve.value - curve.drift for name, curve in curves.items() if curve}
-        if any(math.isnan(value) for value in halves.values()):
-            return None
-        return entropy_mixture({name: max(value, 0.0) for name, value in halves.items()}, temperature=temperature)
-
-    def table(self) -> pd.DataFrame:
-        """Return one row a domain and proxy: entropies in nats, errors, proportions."""
+        one, paper = self.compared(**how), self.compared(compare="all")
         rows = []
         for proxy in self.proxies:
-            equal, paper = self.mixture(proxy), self.mixture(proxy, compare="all")
-            errors = self.proportion_errors(proxy)
-            everything = self.entropies(proxy, compare="all")
-            for name, found in self.domains.items():
-                curve = found.curve(proxy)
-                if curve is not None:
-                    rows.append(
-                        {
-                            "domain": name,
-                            "proxy": proxy,
-                            "entropy": curve.value,
-                            "standard_error": curve.error,
-                            "last_doubling": curve.drift,
-                            "proportion": equal[name],
-                            "proportion_error": errors[name],
-                            "entropy_of_all": everything[name],
-                            "proportion_by_all": paper[name],
-                        }
-                    )
+            entropies, errors, sizes = one.entropies(proxy), one.errors(proxy), one.sizes(proxy)
+            mixture, proportion_errors = one.mixture(proxy), one.proportion_errors(proxy)
+            everything, by_all = paper.entropies(proxy), paper.mixture(proxy)
+            for name in self.domains:
+                curve = one.curve(proxy, name)
+                rows.append(
+                    {
+                        "domain": name,
+                        "proxy": proxy,
+                        "entropy": entropies[name],
+                        "standard_error": errors[name],
+                        "last_doubling": math.nan if curve is None else curve.drift,
+                        "proportion": mixture[name],
+                        "proportion_error": proportion_errors[name],
+                        "sample_size": sizes[name],
+                        "entropy_of_all": everything[name],
+                        "proportion_by_all": by_all[name],
+                    }
+                )
         return pd.DataFrame(rows)
 
-    def warnings(self) -> tuple[str, ...]:
-        """Return what may make the numbers wrong, in sentences: overlaps, unreadable input, small samples."""
-        return tuple(doubts(self))
+    def warnings(self, **how: Unpack[HowMixed]) -> tuple[str, ...]:
+        """Return what may make the numbers wrong, in sentences: overlaps, unreadable input, small samples.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON types."""
+        Args:
+            how: As in `mixture`.
+        """
+        return tuple(doubts(self.compared(**how)))
+
+    def to_dict(self, **how: Unpack[HowMixed]) -> dict[str, Any]:
+        """Return all of it as JSON types.
+
+        Args:
+            how: As in `mixture`: what `entropies` and `mixtures` are of, as `sample` says; `domains` holds all that
+                was measured.
+        """
+        one = self.compared(**how)
         return {
             "schema": 1,
             "units": "nats",
-            "compared_tokens": self.tokens,
-            "compared_passages": self.passages,
+            "sample": one.sample(),
+            **one.to_dict(),
+            "sizes": {proxy: one.sizes(proxy) for proxy in self.proxies},
+            "entropies": {proxy: one.entropies(proxy) for proxy in self.proxies},
+            "mixtures": {proxy: dict(mixture) for proxy, mixture in one.mixtures().items()},
+            "compared_tokens": self.tokens if one.sampled("shannon") else None,
+            "compared_passages": self.passages if one.sampled("von_neumann") else None,
             "tokenizer": self.tokenizer,
             "embedder": self.embedder,
             "sequence_length": self.sequence_length,
             "seed": self.seed,
-            "estimator": ESTIMATOR,
             "domains": {name: _plain(found) for name, found in self.domains.items()},
-            "mixtures": {proxy: dict(self.mixture(proxy)) for proxy in self.proxies},
             "overlaps": [overlap._asdict() for overlap in self.overlaps],
-            "warnings": list(self.warnings()),
+            "warnings": list(self.warnings(**how)),
             "versions": versions(),
         }
 
@@ -257,13 +248,19 @@ class CorpusEntropies:
             proxy: As in `entropies`.
             how: As in `mixture`.
         """
+        one = self.compared(**how)
+        sizes = one.sizes(proxy)
+        said = {name: value for name, value in one.to_dict().items() if value is not None}
         content = {
-            "mixture": {name: float(share) for name, share in self.mixture(proxy, **how).items()},
+            "mixture": {name: float(share) for name, share in one.mixture(proxy).items()},
             "from": {
                 "entropy": proxy,
                 "tokenizer": self.embedder if proxy == "von_neumann" else self.tokenizer,
-                "tokens": self.passages if proxy == "von_neumann" else self.tokens,
-                **{name: value for name, value in how.items() if value is not None},
+                "nats": one.entropies(proxy),
+                "passages" if proxy == "von_neumann" else "tokens": max(sizes.values())
+                if one.sampled(proxy)
+                else sizes,
+                **said,
             },
         }
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
@@ -272,7 +269,7 @@ class CorpusEntropies:
         """Return what is written, by path: JSON, CSV, a page, a candidate mixture a proxy.
 
         Args:
-            how: As in `mixture`: what the page and the candidates show. JSON and CSV hold both comparisons.
+            how: As in `mixture`: what all of them show.
 
         Raises:
             MissingDependencyError: Jinja2 isn't installed.
@@ -280,9 +277,9 @@ class CorpusEntropies:
         from bimix_tracking.report.entropies import render  # noqa: PLC0415  # pages import what they are of
 
         return {
-            "entropy.json": json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False),
-            "entropy.csv": self.table().to_csv(index=False),
-            "entropy.html": render(self, self.mixtures(**how), temperature=how.get("temperature", 1.0)),
+            "entropy.json": json.dumps(self.to_dict(**how), ensure_ascii=False, indent=1, allow_nan=False),
+            "entropy.csv": self.table(**how).to_csv(index=False),
+            "entropy.html": render(self.compared(**how)),
             **{f"mixtures/{proxy}.yaml": self.mixture_yaml(proxy, **how) for proxy in self.proxies},
         }
 
@@ -305,23 +302,11 @@ class CorpusEntropies:
         return paths
 
 
-def _value(found: DomainEntropies, proxy: Proxy, compare: Compared, estimator: str) -> float:
-    if compare == "all" and proxy != "von_neumann":
-        return float(getattr(found.exact[estimator], proxy))
-    if compare == "all" and found.all_von_neumann is not None:
-        return found.all_von_neumann
-    curve = found.curve(proxy, estimator)
-    return math.nan if curve is None else curve.value
-
-
-def _error(curve: Curve | None) -> float:
-    return math.nan if curve is None else curve.error
-
-
 def _plain(found: DomainEntropies) -> dict[str, Any]:
     return {
         "files": found.files,
         "documents": found.documents,
+        "sampled_sequences": found.sampled,
         "tokens": found.tokens,
         "text_bytes": found.text_bytes,
         "distinct_pairs": found.distinct_pairs,

@@ -31,6 +31,8 @@ from bimix_tracking.tracking import Progress
 Paths = str | Path | Sequence[str | Path]
 Engine = Callable[[Mapping[str, Sequence[Block]], EntropySettings, Progress], Mapping[str, DomainCounts]]
 """What counts the blocks of all domains: threads here, or a cluster."""
+_NO_FIELDS = {"text", "megatron", "tokens"}
+"""Formats of files that hold nothing but text or token ids."""
 OVERLAP = 0.01
 """Documents that two domains share are worth a warning from this part of the smaller one on."""
 
@@ -66,10 +68,12 @@ def corpus_entropies(
     >>> _ = (folder / "a.txt").write_text("ab" * 500), (folder / "b.txt").write_text("abcd" * 250)
     >>> found = corpus_entropies({"a": folder / "a.txt", "b": folder / "b.txt"}, EntropySettings(embedder=None))
     >>> found.mixture("shannon", estimator="plug-in")
-    Mixture({'a': 0.333334, 'b': 0.666666})
+    Mixture({'a': 0.333333, 'b': 0.666667})
     """
     settings, progress = settings or EntropySettings(), progress or _quiet
     names = check_domains(corpora)
+    for name in settings.reading.text_fields.keys() - set(names):
+        raise CorpusError(f"a text field is given for {name!r}, which is no domain here: {', '.join(map(repr, names))}")
     blocks = {name: _blocks(name, corpora[name], settings, format) for name in names}
     counts = (engine or Threads())(blocks, settings, progress)
     _check(counts, blocks)
@@ -161,15 +165,21 @@ def _blocks(name: str, paths: Paths, settings: EntropySettings, file_format: str
     if not several:
         raise CorpusError(f"domain {name!r} has no file")
     try:
-        found = [find_blocks(path, settings.reading, format=file_format) for path in several]
+        found = [find_blocks(path, settings.reading.of(name), format=file_format) for path in several]
     except CorpusError as error:
         raise CorpusError(f"domain {name!r}: {error}") from error
+    formats = {block.format for part in found for block in part}
+    if name in settings.reading.text_fields and formats <= _NO_FIELDS:
+        raise CorpusError(
+            f"a text field is given for domain {name!r}, whose files are {' and '.join(sorted(formats))} and have no "
+            "fields: leave it away, or give their format"
+        )
     if len(several) > 1:
         # Files of one name in several folders are different files.
         found = [
             [replace(b, name=f"{n}/{b.name}") for b in part] for n, part in zip(itertools.count(), found, strict=False)
         ]
-    return list(itertools.chain.from_iterable(found))
+    return [replace(block, domain=name) for part in found for block in part]
 
 
 def _check(counts: Mapping[str, DomainCounts], blocks: Mapping[str, Sequence[Block]]) -> None:
@@ -192,6 +202,7 @@ def _check(counts: Mapping[str, DomainCounts], blocks: Mapping[str, Sequence[Blo
 def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Block]) -> DomainEntropies:
     """Return what is told of a domain, by samples of so many tokens, and so many numbers of embeddings."""
     vectors = counts.embedded.sequences(numbers)
+    sample = counts.sample.sequences(tokens)
     density = counts.density
     return DomainEntropies(
         files=len({block.path for block in blocks}),
@@ -200,7 +211,7 @@ def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Bl
         text_bytes=counts.text_bytes,
         distinct_pairs=counts.entropy.spectra()[1].distinct,
         exact={name: counts.entropy.entropies(name) for name in ESTIMATORS},
-        curves=token_curves(counts.sample.sequences(tokens)),
+        curves=token_curves(sample),
         von_neumann=von_neumann_curve(vectors) if len(vectors) > 1 else None,
         all_von_neumann=density.entropy if density is not None and density.count else None,
         passages=counts.passages,
@@ -208,6 +219,7 @@ def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Bl
         unreadable=counts.problems.count,
         problems=tuple(f"{p.where}: {p.what}" for p in counts.problems.first),
         copies=_copies(counts),
+        sampled=len(sample),
     )
 
 

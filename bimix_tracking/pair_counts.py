@@ -211,8 +211,11 @@ def merge(runs: Sequence[Run], workers: int = 1) -> Run:
         keys, counts = (np.concatenate([run[i][b] for run, b in zip(runs, bounds, strict=True)]) for i in (0, 1))
         return _added(keys, counts)
 
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(merged, range(count)))
+    if workers == 1:
+        parts = list(map(merged, range(count)))
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            parts = list(pool.map(merged, range(count)))
     return Run(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

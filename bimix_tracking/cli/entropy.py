@@ -15,9 +15,8 @@ from bimix_tracking.cli.teaching import corpora as corpora_formats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bimix_tracking.entropy_result import CorpusEntropies, Proxy
+    from bimix_tracking.entropy_comparison import Comparison
     from bimix_tracking.measuring import Engine
-    from bimix_tracking.mixture import Mixture
 
 
 def entropy(
@@ -65,8 +64,14 @@ def entropy(
         ),
     ] = None,
     text_field: Annotated[
-        str, typer.Option(help="Field or column that holds the text, or the token ids.", rich_help_panel=READING)
-    ] = "text",
+        list[str] | None,
+        typer.Option(
+            metavar="[DOMAIN=]FIELD",
+            help="Field or column that holds the text, or the token ids; `text` if not given. `data.text` is that of "
+            "an object or struct. With DOMAIN=, of that domain alone. Repeatable.",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     encoding: Annotated[str, typer.Option(help="Of text and JSONL files.", rich_help_panel=READING)] = "utf-8",
     token_dtype: Annotated[
         str | None,
@@ -168,6 +173,7 @@ def entropy(
       bimix plan code web --candidate entropy/mixtures/conditional.yaml
     """
     paths = _paths(corpora)
+    field, fields = _fields(text_field or [], list(paths))
     weights = named_numbers(available or [], "--available")
     if weights and by_size:
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
@@ -186,7 +192,7 @@ def entropy(
         sample_passages=sample_passages,
         seed=seed,
         memory=int(memory * 1e9),
-        reading=Reading(text_field, encoding, token_dtype, skip_bad=skip_bad),
+        reading=Reading(field, encoding, token_dtype, skip_bad=skip_bad, text_fields=fields),
     )
     with progress_shown() as progress:
         found = corpus_entropies(paths, settings, format=format_, engine=_engine(ray, workers), progress=progress)
@@ -197,7 +203,7 @@ def entropy(
         "temperature": temperature,
         "available_tokens": counted if by_size else weights,
     }
-    _print(found, found.mixtures(**how))
+    print_entropies(found.compared(**how))
     if out is not None:
         found.save(out, **how)
         say(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
@@ -208,13 +214,12 @@ def entropy(
 
         run = log_entropies(found, tracker, **how)
         say(f"Logged to {without_credentials(tracker)}, run {run}")
-    shown = {"mixtures": {proxy: dict(mixture) for proxy, mixture in found.mixtures(**how).items()}}
-    answer(found.to_dict() | shown | {"artifacts": out, "run": run})
+    answer(found.to_dict(**how) | {"artifacts": out, "run": run})
 
 
 def _sensible(compare: str, estimator: str | None, temperature: float, weights: Mapping[str, float] | None) -> None:
     """Refuse now what would be refused when all is counted, which may be hours later."""
-    from bimix_tracking.entropy_result import Compared  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.entropy_comparison import Compared  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
 
     if compare not in get_args(Compared):
@@ -245,6 +250,29 @@ def _paths(corpora: list[str]) -> dict[str, list[str]]:
     return found
 
 
+def _fields(given: list[str], domains: list[str]) -> tuple[str, dict[str, str]]:
+    """Return the field of all domains, and those of single ones; a field's name may hold `=` where a domain has it."""
+    everywhere: list[str] = []
+    of_domains: dict[str, str] = {}
+    for text in given:
+        domain = max((name for name in domains if text.startswith(f"{name}=")), key=len, default=None)
+        field = text if domain is None else text.removeprefix(f"{domain}=")
+        if domain is None and "=" in field:
+            raise typer.BadParameter(
+                f"{field.partition('=')[0]!r} is no domain here: {', '.join(map(repr, domains))}. A field whose name "
+                "holds = is given for each domain, as DOMAIN=FIELD",
+                param_hint="--text-field",
+            )
+        if not field or (domain in of_domains if domain is not None else everywhere):
+            whose = "all domains" if domain is None else f"domain {domain!r}"
+            raise typer.BadParameter(f"give one text field for {whose}, got {text!r}", param_hint="--text-field")
+        if domain is None:
+            everywhere.append(field)
+        else:
+            of_domains[domain] = field
+    return (everywhere or ["text"])[0], of_domains
+
+
 def _engine(ray: str | None, workers: int) -> Engine:
     from bimix_tracking.errors import CorpusError  # noqa: PLC0415  # only here
     from bimix_tracking.measuring import Threads  # noqa: PLC0415  # --help must not wait for NumPy
@@ -256,28 +284,34 @@ def _engine(ray: str | None, workers: int) -> Engine:
     return engine
 
 
-def _print(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture]) -> None:
+def print_entropies(one: Comparison) -> None:
+    """Print a table of entropies and proportions, what they are of, and warnings."""
     from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
     from rich.table import Table  # noqa: PLC0415  # likewise
 
+    from bimix_tracking.entropy_doubts import doubts  # noqa: PLC0415  # likewise
     from bimix_tracking.report.entropies import NAMES  # noqa: PLC0415  # likewise
 
-    console = talk()
-    passages = f", {found.passages:,} passages" if found.passages else ""
-    title = f"Entropy in nats of {found.tokens:,} tokens{passages} a domain ± standard error, and proportion by it"
-    table = Table(title=title)
+    console, found = talk(), one.found
+    passages = f", {found.passages:,} passages" if one.sampled("von_neumann") and found.passages else ""
+    tokens, known = f"{found.tokens:,} tokens", " ± standard error" if one.sampled("shannon") else ""
+    of = f"{tokens if known else 'all tokens'}{passages} a domain{known}"
+    table = Table(title=f"Entropy in nats of {of}, and proportion by it")
     table.add_column("domain")
-    table.add_column("tokens", justify="right", overflow="fold")
+    table.add_column("all tokens", justify="right", overflow="fold")
+    mixtures = one.mixtures()
+    columns = []
     for proxy in found.proxies:
         table.add_column(NAMES[proxy], justify="right", overflow="fold")
         table.add_column("r", justify="right", overflow="fold")
+        columns.append((one.entropies(proxy), one.errors(proxy), mixtures[proxy]))
     for name, domain in found.domains.items():
         cells = []
-        for proxy in found.proxies:
-            curve = domain.curve(proxy)
-            if curve is not None:
-                cells += [f"{curve.value:.3f} ±{curve.error:.3f}", f"{mixtures[proxy][name]:.4f}"]
+        for entropies, errors, mixture in columns:
+            error = "" if math.isnan(errors[name]) else f" ±{errors[name]:.3f}"
+            cells += [f"{entropies[name]:.3f}{error}", f"{mixture[name]:.4f}"]
         table.add_row(escape(name), f"{domain.tokens:,}", *cells)
     console.print(table)
-    for text in found.warnings():
+    say(one.sample())
+    for text in doubts(one):
         typer.echo(f"warning: {text}", err=True)

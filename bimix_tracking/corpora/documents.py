@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,13 @@ class Reading:
     """How files are to be read.
 
     Args:
-        text_field: The field of a JSONL line, or the column of a table, that holds the text.
+        text_field: The field of a JSONL line, or the column of a table, that holds the text. With dots: `data.text` is
+            `text` of the object, or struct column, `data`, unless a field is literally called so.
         encoding: Of text and JSONL files.
         token_dtype: Of raw token ids (`.bin` without an index): `uint16`, `int32` and so on; `.npy` files say theirs.
         block_bytes: How much of a file is one block.
         skip_bad: Whether what cannot be read is left out, counted and named, instead of an error.
+        text_fields: By domain, where it is another than `text_field`.
     """
 
     text_field: str = "text"
@@ -34,6 +36,16 @@ class Reading:
     token_dtype: str | None = None
     block_bytes: int = BLOCK_BYTES
     skip_bad: bool = False
+    text_fields: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, domain: str | None) -> Self:
+        """Return how files of a domain are to be read: its text field is the only one.
+
+        >>> Reading(text_fields={"code": "content"}).of("code").text_field
+        'content'
+        """
+        own = self.text_field if domain is None else self.text_fields.get(domain, self.text_field)
+        return replace(self, text_field=own, text_fields={})
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class Block:
         start: Where it begins, in the format's own unit: bytes, row groups, tokens.
         stop: Where it ends; of a file that cannot be entered in the middle (gzip), its end.
         size: Bytes on the disk, for progress.
+        domain: The domain that it is of, if that is known: its text may be in a field of its own.
     """
 
     format: str
@@ -55,6 +68,7 @@ class Block:
     start: int
     stop: int
     size: int
+    domain: str | None = None
 
 
 class Document(NamedTuple):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.corpora.documents import Block, Document, Problem, Problems, Reading, Tokens
-from bimix_tracking.corpora.streams import Piece, blocks_of_bytes, decoded, line, pieces
+from bimix_tracking.corpora.fields import OTHER_FIELD, named, path_of
+from bimix_tracking.corpora.streams import Piece, blocks_of_bytes, decoded, line, line_number, pieces
 from bimix_tracking.errors import CorpusError
 
 LONGEST_LINE = 256 << 20
@@ -29,15 +30,18 @@ class JsonlFormat:
 
     def read(self, block: Block, reading: Reading, problems: Problems) -> Iterator[Document]:
         """Read the lines that begin in a block; empty ones are passed over."""
-        rest = False
+        rest, number = False, 0
         for piece in pieces(block, reading, problems, lambda stream, _: line(stream, LONGEST_LINE), LONGEST_LINE):
             begins, rest = not rest, not piece.whole
             if not begins:
                 continue  # of a line that was refused already
+            number += 1
             try:
                 content = _content(piece, reading)
             except CorpusError as error:
-                where = f"{block.path}, line at byte {piece.offset:,}"
+                # Lines before the block are counted for the one error that ends it all, not for each that is skipped.
+                known = number if not block.start else None if reading.skip_bad else line_number(block, piece.offset)
+                where = f"{block.path}, line {f'{known:,} ' if known else ''}at byte {piece.offset:,}"
                 if not reading.skip_bad:
                     raise CorpusError(f"{where} {error}") from error
                 problems.add(Problem(where, str(error)))
@@ -65,10 +69,9 @@ def _content(piece: Piece, reading: Reading) -> str | Tokens | None:
         ) from error
     if not isinstance(found, dict):
         raise CorpusError(f"holds {_kind(found)}, not an object with a field {reading.text_field!r}")
-    if reading.text_field not in found:
-        there = ", ".join(map(repr, list(found)[:10])) or "none"
-        raise CorpusError(f"has no field {reading.text_field!r}; there are {there}. Give the text's field")
-    value = found[reading.text_field]
+    value = found
+    for name in _path(found, reading):
+        value = value[name]
     if isinstance(value, str):
         # JSON can spell halves of surrogate pairs, which no tokenizer takes; UTF-8 cannot.
         if not value.isascii() and "\\u" in text and not _is_text(value):
@@ -79,7 +82,17 @@ def _content(piece: Piece, reading: Reading) -> str | Tokens | None:
             return np.array(value, np.int64)
         except OverflowError as error:
             raise CorpusError(f"has a token id beyond 63 bits in field {reading.text_field!r}") from error
-    raise CorpusError(f"holds {_kind(value)} in field {reading.text_field!r}, neither text nor a list of token ids")
+    there = f"; there are {named(value, reading.text_field)}. {OTHER_FIELD}" if isinstance(value, dict) else ""
+    raise CorpusError(
+        f"holds {_kind(value)} in field {reading.text_field!r}, neither text nor a list of token ids{there}"
+    )
+
+
+def _path(found: dict[str, Any], reading: Reading) -> tuple[str, ...]:
+    path = path_of(reading.text_field, found)
+    if path is None:
+        raise CorpusError(f"has no field {reading.text_field!r}; there are {named(found)}. {OTHER_FIELD}")
+    return path
 
 
 def _is_text(value: str) -> bool:

@@ -78,7 +78,7 @@ def read_block(block: Block, reading: Reading, problems: Problems) -> Iterator[D
     Raises:
         CorpusError: Something cannot be read, and `reading.skip_bad` isn't set.
     """
-    return open_format(block.format).read(block, reading, problems)
+    return open_format(block.format).read(block, reading.of(block.domain), problems)
 
 
 def _files(root: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str]]:

@@ -19,7 +19,9 @@ COMPRESSED = (".gz", ".zst")
 
 
 _SKIPPED = 1 << 20
-"""Bytes of another block's line that are read at once."""
+"""Bytes of another block's lines that are read at once."""
+_COUNTED = 1 << 30
+"""Bytes at the beginning of a file in which the lines are counted, to name one."""
 
 
 class Piece(NamedTuple):
@@ -110,6 +112,19 @@ def line(stream: IO[bytes], longest: int) -> tuple[bytes, bool]:
     """Return a line, or so many bytes of it, and whether that is all."""
     content = stream.readline(longest)
     return content, content.endswith(b"\n") or len(content) < longest
+
+
+def line_number(block: Block, offset: int) -> int | None:
+    """Return the number, from 1, of the line that begins at an offset; None if that would take long to count."""
+    if offset > _COUNTED:
+        return None
+    found, left = 1, offset
+    with contextlib.suppress(OSError), _opened(block) as stream:
+        while left and (content := stream.read(min(left, _SKIPPED))):
+            found += content.count(b"\n")
+            left -= len(content)
+        return found
+    return None
 
 
 def decoded(piece: Piece, reading: Reading, decoder: codecs.IncrementalDecoder | None = None) -> str:

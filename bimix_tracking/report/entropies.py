@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bimix_tracking.convergence import Curve
-from bimix_tracking.entropy_result import ESTIMATOR, CorpusEntropies, Proxy
+from bimix_tracking.entropy_comparison import Comparison, Proxy
+from bimix_tracking.entropy_doubts import doubts
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
@@ -33,7 +34,7 @@ class Cell(NamedTuple):
     error: str
     doubling: str
     settled: bool
-    everything: str
+    other: str
 
 
 class Row(NamedTuple):
@@ -47,31 +48,31 @@ class Row(NamedTuple):
     share_errors: tuple[str, ...]
 
 
-def render(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], *, temperature: float = 1.0) -> str:
+def render(one: Comparison) -> str:
     """Return the HTML page.
 
     Args:
-        found: What was measured.
-        mixtures: By proxy, as they are recommended for a pilot.
-        temperature: That these have.
+        one: What all of it is of: the mixtures by proxy, as they are recommended for a pilot, and their entropies.
 
     Raises:
         MissingDependencyError: Jinja2 isn't installed.
     """
-    errors = {p: found.proportion_errors(p, mixture, temperature=temperature) for p, mixture in mixtures.items()}
+    found, mixtures = one.found, one.mixtures()
+    errors = {proxy: one.proportion_errors(proxy) for proxy in mixtures}
     return fill(
         "entropies.html.j2",
         Language(),
         title="Entropy of the domains' text",
         answer=answer(mixtures),
         found=found,
-        estimator=ESTIMATOR,
+        one=one,
+        sampled=one.sampled("shannon"),
         names=[NAMES[proxy] for proxy in found.proxies],
-        rows=[_row(found, mixtures, errors, domain) for domain in found.domains],
-        warnings=found.warnings(),
-        facts=_facts(found),
-        shares=Verbatim(proportions(found, mixtures, errors)),
-        panels=[Verbatim(convergence(found, proxy)) for proxy in found.proxies],
+        rows=[_row(one, mixtures, errors, domain) for domain in found.domains],
+        warnings=[*doubts(one)],
+        facts=_facts(one),
+        shares=Verbatim(proportions(mixtures, errors)),
+        panels=[Verbatim(convergence(one, proxy)) for proxy in found.proxies],
         legend=[(name, _shade(number, len(found.domains))) for number, name in enumerate(found.domains)][:_MOST_CURVES],
         shades=SHADES,
     )
@@ -86,12 +87,12 @@ def answer(mixtures: Mapping[Proxy, Mixture]) -> str:
     return f"Mixture without training, by conditional entropy: {shown}{rest}"
 
 
-def proportions(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], errors: Errors) -> str:
+def proportions(mixtures: Mapping[Proxy, Mixture], errors: Errors) -> str:
     """Return the figure of the mixtures: a row a domain and proxy, with two standard errors to either side."""
     wide, left, right, row, top, gap = 940.0, 210.0, 860.0, 18.0, 24.0, 10.0
-    names = list(found.domains)
+    names = list(mixtures["conditional"])
     values = [share for mixture in mixtures.values() for share in mixture.values()]
-    block = row * len(found.proxies) + gap
+    block = row * len(mixtures) + gap
     bottom = top + block * len(names)
     x = svg.linear([0.0, *values], left, right, most=8, inside=(0, 1), show=lambda v, _: f"{100 * v:.0f} %")
     parts = []
@@ -101,7 +102,7 @@ def proportions(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], error
     for number, name in enumerate(names):
         y = top + block * number
         parts.append(svg.label(left - 50, y + block / 2 - gap / 2 + 4, name, cls="name", anchor="end", most=18))
-        for place, proxy in enumerate(found.proxies):
+        for place, proxy in enumerate(mixtures):
             at, share, error = y + row * (place + 0.5), mixtures[proxy][name], errors[proxy][name]
             short = NAMES[proxy].rpartition("(")[2].rstrip(")")
             parts.append(svg.label(left - 8, at + 4, short, anchor="end"))
@@ -119,12 +120,12 @@ def proportions(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], error
     return svg.picture(wide, bottom + 42, f"Mixtures by entropy. {said}", parts)
 
 
-def convergence(found: CorpusEntropies, proxy: Proxy) -> str:
+def convergence(one: Comparison, proxy: Proxy) -> str:
     """Return the panel of a proxy: its entropy against the size of the sample, a curve a domain."""
     wide, high, left, right, top, bottom = 320.0, 236.0, 52.0, 308.0, 34.0, 194.0
     curves: list[tuple[str, Curve]] = []
-    for name, domain in found.domains.items():
-        curve = domain.curve(proxy)
+    for name in one.found.domains:
+        curve = one.curve(proxy, name)
         if curve is not None:
             curves.append((name, curve))
     x = svg.logarithmic([size for _, curve in curves for size in curve.sizes], left, right, tokens)
@@ -148,16 +149,18 @@ def _shade(number: int, count: int) -> str:
     return f"s{(number * (SHADES - 1)) // max(count - 1, 1) if count <= SHADES else number % SHADES}"
 
 
-def _row(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], errors: Errors, domain: str) -> Row:
-    measured = found.domains[domain]
+def _row(one: Comparison, mixtures: Mapping[Proxy, Mixture], errors: Errors, domain: str) -> Row:
+    found, measured = one.found, one.found.domains[domain]
+    other = found.compared(compare="all" if one.compare == "equal" else "equal")
     cells = []
     for proxy in found.proxies:
-        curve = measured.curve(proxy)
+        curve = one.curve(proxy, domain)
         if curve is not None:
-            everything = found.entropies(proxy, compare="all")[domain]
             doubling = MISSING if math.isnan(curve.drift) else f"{curve.drift:+.3f}".replace("-", "−")
-            error = MISSING if math.isnan(curve.error) else f"{curve.error:.3f}"
-            cells.append(Cell(f"{curve.value:.3f}", error, doubling, curve.converged, f"{everything:.3f}"))
+            entropy, error = one.entropies(proxy)[domain], one.errors(proxy)[domain]
+            shown = MISSING if math.isnan(error) else f"{error:.3f}"
+            beside = f"{other.entropies(proxy)[domain]:.3f}"
+            cells.append(Cell(f"{entropy:.3f}", shown, doubling, curve.converged, beside))
     of_shares = [errors[proxy][domain] for proxy in found.proxies]
     return Row(
         domain=printable(domain),
@@ -169,15 +172,15 @@ def _row(found: CorpusEntropies, mixtures: Mapping[Proxy, Mixture], errors: Erro
     )
 
 
-def _facts(found: CorpusEntropies) -> list[tuple[str, str]]:
+def _facts(one: Comparison) -> list[tuple[str, str]]:
+    found = one.found
     sequences = f"of {found.sequence_length} tokens" if found.sequence_length else "a document each"
     facts = [
         ("tokens are", found.tokenizer),
         ("sequences", f"{sequences}; pairs don't cross their ends"),
-        ("compared at", f"{found.tokens:,} tokens a domain, drawn at random (seed {found.seed}), by {ESTIMATOR}"),
+        ("compared by", f"{one.sample()} Samples are drawn at random, seed {found.seed}."),
     ]
     if found.embedder:
         facts.append(("embeddings are", found.embedder))
-        facts.append(("compared at", f"{found.passages:,} passages a domain, drawn at random"))
     everything = ", ".join(f"{printable(name)} {tokens(d.tokens)}" for name, d in found.domains.items())
     return [*facts, ("all tokens", everything)]

@@ -40,12 +40,12 @@ def main() -> None:
     for step, new in enumerate((1000, 3000, 12000, 48000), 1):
         seen += new
         tokens = [round(new * share) for share in mixture.values()]
-        recorder.add(ids, [3.0 * count for count in tokens], tokens)
-        recorder.log_train(step)
         losses = [
             share**-0.1 * (90 / (seen * (1 + i)) ** 0.5 + 3 - i % 3) * (1 + noise.gauss(0, 1e-4))
             for i, share in enumerate(mixture.values())
         ]
+        recorder.add(ids, [loss * count for loss, count in zip(losses, tokens, strict=True)], tokens)
+        recorder.log_train(step)
         recorder.add(ids, [EVALUATED * loss for loss in losses], [EVALUATED] * len(ids), split="eval")
         recorder.log_eval(step)
     recorder.finish()

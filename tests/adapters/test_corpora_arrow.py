@@ -63,7 +63,8 @@ def test_no_such_column_names_those_there_are(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", {"body": ["x"], "id": [1]})
 
     with pytest.raises(
-        CorpusError, match=r"a.parquet has no column 'text'; there are 'body', 'id'. Give the text's column"
+        CorpusError,
+        match=r"a.parquet has no column 'text'; there are 'body', 'id'. Give the text's field: --text-field",
     ):
         read(path)
     with pytest.raises(CorpusError, match="column 'id' is of type int64, neither text nor lists of token ids"):
@@ -235,10 +236,14 @@ def test_a_dataset_that_was_cut_off_between_two_batches(tmp_path: Path) -> None:
         read(tmp_path / "ds")
 
 
+@pytest.mark.parametrize("field", ["text", "data.text"])
 @pytest.mark.parametrize(("row", "offset"), [(5, 2**30), (70, -1), (199, 0)])
-def test_offsets_that_lead_out_of_a_dataset_are_followed_nowhere(tmp_path: Path, row: int, offset: int) -> None:
+def test_offsets_that_lead_out_of_a_dataset_are_followed_nowhere(
+    tmp_path: Path, row: int, offset: int, field: str
+) -> None:
     texts = [f"{number:>9}" for number in range(200)]
-    datasets.Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "ds")
+    rows: dict[str, Any] = {"text": texts} if field == "text" else {"data": [{"text": text} for text in texts]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "ds")
     path = next((tmp_path / "ds").glob("*.arrow"))
     offsets = np.arange(201, dtype=np.int32) * 9
     changed = offsets.copy()
@@ -247,10 +252,10 @@ def test_offsets_that_lead_out_of_a_dataset_are_followed_nowhere(tmp_path: Path,
     assert content.count(offsets.tobytes()) == 1
     path.write_bytes(content.replace(offsets.tobytes(), changed.tobytes()))
 
-    with pytest.raises(CorpusError, match=rf"\.arrow, row {row - 1}: 'text' is damaged \(Offset"):
-        read(tmp_path / "ds")
+    with pytest.raises(CorpusError, match=rf"\.arrow, row {row - 1}: '{field}' is damaged \(Offset"):
+        read(tmp_path / "ds", Reading(text_field=field))
     problems = Problems()
-    found = read(tmp_path / "ds", Reading(skip_bad=True), problems)
+    found = read(tmp_path / "ds", Reading(text_field=field, skip_bad=True), problems)
     assert {str(d.content) for d in found} >= {*texts[: row - 1], *texts[row + 1 :]}
     assert len(found) + problems.count == 200
 

@@ -66,21 +66,23 @@ def by_unique(table: Table) -> Entropies:
     """Count as one writes it first: `np.unique` of all pairs at once."""
     pairs = table[:, :-1].astype(np.int64) * VOCABULARY + table[:, 1:]
     distinct, counts = np.unique(pairs, return_counts=True)
-    shannon = entropy_of(np.bincount(distinct // VOCABULARY, weights=counts).astype(np.int64).clip(1))
-    joint = entropy_of(counts)
-    return Entropies(shannon, joint, joint - shannon)
+    firsts = np.bincount(distinct // VOCABULARY, weights=counts).astype(np.int64)
+    shannon, joint = entropy_of(np.unique(table, return_counts=True)[1]), entropy_of(counts)
+    return Entropies(shannon, joint, joint - entropy_of(firsts[firsts > 0]))
 
 
 def by_counter(table: Table) -> Entropies:
     """Count with a dictionary."""
     pairs: Counter[tuple[int, int]] = Counter()
+    tokens: Counter[int] = Counter()
     for row in table.tolist():
         pairs.update(itertools.pairwise(row))
+        tokens.update(row)
     firsts: Counter[int] = Counter()
     for (one, _), count in pairs.items():
         firsts[one] += count
-    shannon, joint = (entropy_of(np.array(list(found.values()))) for found in (firsts, pairs))
-    return Entropies(shannon, joint, joint - shannon)
+    shannon, joint, first = (entropy_of(np.array(list(found.values()))) for found in (tokens, pairs, firsts))
+    return Entropies(shannon, joint, joint - first)
 
 
 def timed(run: Callable[[], Entropies], repeats: int = REPEATS) -> tuple[float, Entropies]:

@@ -205,9 +205,9 @@ def test_ids_in_lines_are_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("{", "line at byte 15 is no JSON: .* JSON lines are an object a line"),
-        ("[" * 100_000, "line at byte 15 is no JSON"),
-        ("[1]", "line at byte 15 holds a list, not an object with a field 'text'"),
+        ("{", "line 2 at byte 15 is no JSON: .* JSON lines are an object a line"),
+        ("[" * 100_000, "line 2 at byte 15 is no JSON"),
+        ("[1]", "line 2 at byte 15 holds a list, not an object with a field 'text'"),
         ('{"body": "x", "id": 1}', "has no field 'text'; there are 'body', 'id'. Give the text's field"),
         ('{"text": null}', "holds null in field 'text', neither text nor a list of token ids"),
         ('{"text": [1, "a"]}', "holds a list in field 'text', neither text"),

@@ -47,14 +47,34 @@ def test_entropies_are_those_of_dense_counts(sequences: list[list[int]], kind: n
         pairs[one, two] = n
     assert counter.tokens == sum(map(len, sequences))
     assert counter.pairs == pairs.sum()
-    assert counter.shannon == pytest.approx(entropy(pairs.sum(axis=1)) if pairs.any() else 0, abs=1e-12)
+    tokens = np.bincount([token for sequence in sequences for token in sequence], minlength=7)
+    assert counter.shannon == pytest.approx(entropy(tokens) if tokens.any() else 0, abs=1e-12)
     assert counter.joint == pytest.approx(entropy(pairs.ravel()) if pairs.any() else 0, abs=1e-12)
     # Eq. 12, as it is printed: −Σ P(x, x′) log P(x′ | x)
     conditional = 0.0
     for (one, two), n in pairs_of(sequences).items():
         conditional -= n / pairs.sum() * np.log(pairs[one, two] / pairs[one].sum())
     assert counter.conditional == pytest.approx(conditional, abs=1e-12)
-    assert counter.shannon + counter.conditional == pytest.approx(counter.joint, abs=1e-12)
+    # The chain rule is that of the tokens that have a next one.
+    firsts = entropy(pairs.sum(axis=1)) if pairs.any() else 0
+    assert firsts + counter.conditional == pytest.approx(counter.joint, abs=1e-12)
+
+
+def test_a_sequences_last_token_is_a_token() -> None:
+    counter = counted([[0, 1]] * 100)
+
+    assert counter.entropies() == pytest.approx((math.log(2), 0, 0), abs=1e-12)
+    assert counted([[7], [8, 7], [9]]).shannon == pytest.approx(entropy([2, 1, 1]))
+
+
+@given(texts)
+def test_shannon_and_conditional_entropy_make_the_joint_one_but_for_the_ends(sequences: list[list[int]]) -> None:
+    counter = counted(sequences)
+
+    ends = 1 - counter.pairs / max(counter.tokens, 1)
+    # Leaving out this part of the tokens moves their entropy by so much at most (Audenaert, 2007).
+    most = ends * math.log(6) + entropy([ends, 1 - ends]) if ends <= 6 / 7 else math.log(7)
+    assert abs(counter.shannon + counter.conditional - counter.joint) <= most + 1e-12
 
 
 @given(any_ids)
@@ -138,22 +158,25 @@ def test_pairs_can_be_left_out_where_a_text_ends() -> None:
     assert cut.to_dict() == apart.to_dict()
 
 
-def test_sequences_of_one_token_have_no_entropy() -> None:
+def test_sequences_of_one_token_have_tokens_and_no_pairs() -> None:
     counter = EntropyCounter()
     counter.add([7])
     counter.add([[1], [2]])
 
-    assert (counter.tokens, counter.pairs, counter.entropies()) == (3, 0, (0.0, 0.0, 0.0))
+    assert (counter.tokens, counter.pairs) == (3, 0)
+    assert counter.entropies() == pytest.approx((math.log(3), 0, 0))
 
 
 def test_counts_beyond_the_memory_go_to_files_that_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair_counts, "_BUFFER", 1 << 10)
     rng = np.random.default_rng(0)
     ids = (rng.zipf(1.2, 60_000) % 3000).astype(np.uint16)
+    parts = ids[:30_001], ids[30_000:]
     whole = EntropyCounter()
-    whole.add(ids)
+    for part in parts:
+        whole.add(part)
     small = EntropyCounter(memory=20_000, folder=tmp_path)
-    for part in (ids[:30_001], ids[30_000:]):
+    for part in parts:
         other = EntropyCounter(memory=20_000, folder=tmp_path)
         other.add(part)
         small += other

@@ -160,7 +160,7 @@ def test_one_text_tells_nothing_of_its_error() -> None:
     curve = token_curves([np.arange(9)])["plug-in"]["shannon"]
 
     assert curve.sizes == (9,)
-    assert curve.value == pytest.approx(math.log(8))
+    assert curve.value == pytest.approx(math.log(9))
     assert math.isnan(curve.error)
     assert math.isnan(curve.drift)
     assert not curve.converged

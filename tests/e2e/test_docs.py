@@ -14,9 +14,11 @@ Makefile.
 
 from __future__ import annotations
 
+import ast
 import doctest
 import functools
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -30,10 +32,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, sync_playwright
+from scipy.optimize import minimize_scalar
 
 import bimix_tracking
 from bimix_tracking import keys
@@ -99,6 +103,84 @@ def test_what_is_not_run_is_known_and_parses() -> None:
         else:
             done = subprocess.run(["bash", "-n", "-c", block.text], capture_output=True, text=True, check=False)
             assert (block.language, done.returncode) == ("bash", 0), f"{block}: {done.stderr}"
+
+
+def _losses(code: str) -> list[str]:
+    """Return the made-up law of a snippet, an expression a domain: its array `loss`, or a dictionary's losses."""
+    for node in ast.walk(ast.parse(code)):
+        named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "loss"
+        if named and isinstance(node.value, ast.Call) and isinstance(node.value.args[0], ast.List):  # type: ignore[attr-defined]  # mypy forgets what `named` said
+            return [ast.unparse(element) for element in node.value.args[0].elts]  # type: ignore[attr-defined]  # likewise
+        if isinstance(node, ast.Dict):
+            keyed = zip(map(ast.unparse, filter(None, node.keys)), node.values, strict=True)
+            found = [ast.unparse(value) for key, value in keyed if "_loss/" in key or key in ("'la'", "'lb'")]
+            if found:
+                return found
+    raise AssertionError("no losses that follow a law")
+
+
+def _value(expression: str, **names: float) -> float:
+    return float(eval(expression, {**names}))  # noqa: S307  # our own pages
+
+
+def _optimum(losses: list[str], share: str, **at: float) -> float:
+    """Return the first domain's proportion that makes the sum of losses least: by no means of ours."""
+
+    def total(proportion: float) -> float:
+        return sum(_value(loss, **at, **{share: proportion}) for loss in losses)
+
+    found = minimize_scalar(total, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-10})
+    return float(found.x)
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "at"),
+    [
+        ("README.md", "code", {"s": 1e9}),
+        ("docs/how-to/adapter.md", "code", {"step": 2500.0}),
+        ("bimix_tracking/analysis.py", "a", {"s": 1e9}),
+    ],
+)
+def test_what_a_page_prints_is_the_optimum_of_its_law(name: str, share: str, at: dict[str, float]) -> None:
+    if name.endswith(".py"):
+        examples = doctest.DocTestParser().get_examples(bimix_tracking.analyze.__doc__ or "")
+        code, output = "".join(example.source for example in examples), examples[-1].want
+    else:
+        block = next(block for block in blocks_of(_PAGES[name]) if block.language == "python")
+        code, output = block.text, block.output or ""
+
+    printed = re.search(r"Mixture\(\{'\w+': ([0-9.]+?)\.{0,3}[,}]", output)
+    assert printed is not None
+    assert float(printed[1]) == pytest.approx(_optimum(_losses(code), share, **at), abs=10.0 ** -len(printed[1][2:]))
+
+
+def test_the_readmes_first_example_logs_as_one_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = next(block for block in blocks_of(_PAGES["README.md"]) if block.language == "python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})  # noqa: S102  # our own page
+
+    runs = {path.parent.name: path.read_text().splitlines() for path in tmp_path.glob("sweep/*/rows.jsonl")}
+    assert len(runs) == 3
+    law = _losses(block.text)
+    for name, lines in runs.items():
+        rows = [json.loads(line) for line in lines]
+        shares = {"code": float(name.removeprefix("code-")), "web": 1 - float(name.removeprefix("code-"))}
+        trained = [row for row in rows if "bimix_train_loss/code" in row]
+        evaluated = [row for row in rows if "bimix_eval_loss/code" in row]
+        assert len(trained) == len(evaluated) >= 4
+        per_step = evaluated[0]["bimix/tokens"] / evaluated[0]["bimix/step"]
+        for domain, loss in zip(shares, law, strict=True):
+            # An evaluation is of its own step, and of the same text each time.
+            for row in evaluated:
+                s, told = row["bimix/tokens"], row[f"bimix_eval_loss/{domain}"]
+                assert told == pytest.approx(_value(loss, s=s, code=shares["code"]))
+            assert len({row[f"bimix_eval_tokens/{domain}"] for row in evaluated}) == 1
+            # A training row is of all steps since the last one, and tokens are those of all steps.
+            for before, row in zip([0, *(row["bimix/step"] for row in trained)], trained, strict=False):
+                seen = [per_step * step for step in range(int(before) + 1, int(row["bimix/step"]) + 1)]
+                mean = np.mean([_value(loss, s=s, code=shares["code"]) for s in seen])
+                assert row[f"bimix_train_loss/{domain}"] == pytest.approx(mean)
+                assert row[f"bimix_tokens/{domain}"] == pytest.approx(shares[domain] * per_step * row["bimix/step"])
 
 
 def test_a_page_that_is_wrong_fails(tmp_path: Path) -> None:

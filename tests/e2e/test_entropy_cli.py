@@ -111,7 +111,13 @@ def test_sizes_temperature_and_the_papers_way(folder: Path, tmp_path: Path) -> N
         (["a=x.txt"], 2, "name the text of at least two domains"),
         (["a=nowhere", "b=x.txt"], 3, "domain 'a': nowhere is not there"),
         (["a=x.txt", "b=empty.txt"], 3, "domain 'b': empty.txt holds no text"),
-        (["a=x.txt", "b=bad.jsonl"], 3, "bad.jsonl, line at byte 17 is no JSON"),
+        (["a=x.txt", "b=bad.jsonl"], 3, "bad.jsonl, line 2 at byte 17 is no JSON"),
+        (["a=x.txt", "b=other.jsonl"], 3, "domain 'b': other.jsonl, line 1 at byte 0 has no field 'text'; there are "),
+        (["a=x.txt", "b=x.txt", "--text-field", "c=body"], 2, "'c' is no domain here: 'a', 'b'"),
+        (["a=x.txt", "b=x.txt", "--text-field", "a=t", "--text-field", "a=u"], 2, "give one text field for domain 'a'"),
+        (["a=x.txt", "b=x.txt", "--text-field", "t", "--text-field", "u"], 2, "give one text field for all domains"),
+        (["a=x.txt", "b=x.txt", "--text-field", "a=t"], 3, "for domain 'a', whose files are text and have no fields"),
+        (["a=x.txt", "b=x.txt", "--text-field", "a="], 2, "give one text field for domain 'a'"),
         (["a=x.txt", "b=ids.npy"], 3, "domain 'b' holds token ids and domain 'a' text"),
         (["a=x.txt", "b=x.txt", "--tokenizer", "runes"], 3, "no tokenizer 'runes': it is not bytes"),
         (["a=x.txt", "b=x.txt", "--embedder", "feeling"], 3, "no embedder 'feeling'"),
@@ -129,6 +135,7 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path, arguments: list[str
     (tmp_path / "x.txt").write_text("some text to count " * 20)
     (tmp_path / "empty.txt").touch()
     (tmp_path / "bad.jsonl").write_text('{"text": "good"}\nbad\n')
+    (tmp_path / "other.jsonl").write_text('{"data": {"text": "x"}, "id": 3}\n')
     np.save(tmp_path / "ids.npy", np.arange(99))
 
     done = bimix("entropy", *arguments, cwd=tmp_path)
@@ -136,6 +143,31 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path, arguments: list[str
     assert done.returncode == code, done.stderr
     assert text in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
+
+
+def test_each_domain_has_its_text_in_a_field_of_its_own(tmp_path: Path) -> None:
+    words = [f"the text of document {number}" for number in range(40)]
+    for name, rows in (
+        ("plain", [{"text": word} for word in words]),
+        ("code", [{"content": word, "text": 1} for word in words]),
+        ("web", [{"data": {"text": word}} for word in words]),
+        ("book=s", [{"a=b": word} for word in words]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    fields = ("code=content", "web=data.text", "book=s=a=b")
+    options = [option for field in fields for option in ("--text-field", field)]
+    files = [f"{name}.jsonl" for name in ("plain", "code", "web", "book=s")]
+    done = bimix("entropy", *files, "--embedder", "none", "--out", "out", *options, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "entropy.json").read_text())["domains"]
+    assert set(found) == {"plain", "code", "web", "book=s"}
+    assert {domain["text_bytes"] for domain in found.values()} == {len("".join(words))}
+    # One for all, and another for one.
+    done = bimix("entropy", "web.jsonl", "code.jsonl", "--text-field", "data.text", "--text-field", "code=content",
+                 cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_bad_lines_can_be_skipped_and_are_named(tmp_path: Path) -> None:
@@ -146,4 +178,4 @@ def test_bad_lines_can_be_skipped_and_are_named(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "warning: domain 'bad': 1 documents could not be read and were left out, the first: " in done.stderr
-    assert "bad.jsonl, line at byte 47" in done.stderr
+    assert "bad.jsonl, line 2 at byte 47" in done.stderr

@@ -164,6 +164,17 @@ def test_a_task_that_kills_its_workers_is_given_up_and_named(piped: tuple[Blocks
             counting.result(60)
 
 
+def test_a_domains_text_field_is_its_own_on_any_worker(tmp_path: Path) -> None:
+    (tmp_path / "code.jsonl").write_text('{"data": {"text": "some text of a domain"}}\n' * 30)
+    (tmp_path / "web.jsonl").write_text('{"text": "other text of another domain"}\n' * 30)
+    corpora = {"code": tmp_path / "code.jsonl", "web": tmp_path / "web.jsonl"}
+    settings = EntropySettings(embedder=None, reading=Reading(text_fields={"code": "data.text"}))
+
+    found = corpus_entropies(corpora, settings, engine=RayEngine())
+
+    assert found.files() == corpus_entropies(corpora, settings).files()
+
+
 @pytest.mark.parametrize("engine", [Threads(), RayEngine()])
 def test_an_error_is_the_same_from_anywhere(
     tmp_path: Path, engine: Callable[..., Mapping[str, DomainCounts]], capfd: pytest.CaptureFixture[str]
@@ -176,7 +187,8 @@ def test_an_error_is_the_same_from_anywhere(
 
     assert type(raised.value) is CorpusError
     assert str(raised.value) == (
-        f"{file}, line at byte 14 has no field 'text'; there are 'content'. Give the text's field"
+        f"domain 'bad': {file}, line 2 at byte 14 has no field 'text'; there are 'content'. Give the text's field: "
+        "--text-field FIELD, for one domain DOMAIN=FIELD (text_field, text_fields)"
     )
     assert type(raised.value.__cause__) in {type(None), CorpusError}  # nothing of Ray
     assert capfd.readouterr() == ("", "")

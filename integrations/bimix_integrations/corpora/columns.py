@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bimix_tracking.corpora.documents import Problem, Problems, Reading, Tokens
+from bimix_tracking.corpora.fields import OTHER_FIELD, named, path_of
 from bimix_tracking.errors import CorpusError, MissingDependencyError
 
 try:
@@ -13,25 +14,32 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("pyarrow", extra="corpora") from error
 
+_LONGEST_TYPE = 200
 _ROWS = 64
 """Rows that are made Python's strings at once."""
 
 
 def check_column(schema: pa.Schema, where: str, reading: Reading) -> None:
-    """Check that the column is there, and can hold documents.
+    """Check that the column, or the field of a struct column, is there and can hold documents.
 
     Raises:
         CorpusError: It isn't, and says which are; or it holds neither text nor lists of whole numbers.
     """
-    name, names = reading.text_field, schema.names
-    if name not in names:
-        there = ", ".join(map(repr, names[:20])) or "none"
-        raise CorpusError(f"{where} has no column {name!r}; there are {there}. Give the text's column")
-    kind = schema.field(names.index(name)).type
+    name, fields = reading.text_field, _fields(schema)
+    path = path_of(name, fields)
+    if path is None:
+        raise CorpusError(f"{where} has no column {name!r}; there are {named(fields)}. {OTHER_FIELD}")
+    kind = schema
+    for part in path:
+        kind = kind.field(_names(kind).index(part)).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if not (pa.types.is_integer(kind.value_type) if _is_list(kind) else _is_text(kind)):
-        raise CorpusError(f"{where}: column {name!r} is of type {kind}, neither text nor lists of token ids")
+        inner = f"; there are {named(_fields(kind), name)}" if pa.types.is_struct(kind) else ""
+        raise CorpusError(
+            f"{where}: column {name!r} is of type {str(kind)[:_LONGEST_TYPE]}, neither text nor lists of token "
+            f"ids{inner}. {OTHER_FIELD}"
+        )
 
 
 def documents(
@@ -50,7 +58,7 @@ def documents(
         CorpusError: A row holds nothing or is damaged, and that isn't to be skipped.
         pyarrow.ArrowInvalid: All rows refer to values that aren't there.
     """
-    column = batch.column(batch.schema.names.index(reading.text_field))
+    column = _column(batch, reading)
     if pa.types.is_dictionary(column.type):
         column.validate(full=True)
         column = column.dictionary_decode()
@@ -70,6 +78,32 @@ def documents(
             if not reading.skip_bad:
                 raise CorpusError(f"{place}: {what}: mend the file, or skip what cannot be read")
             problems.add(Problem(place, what))
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Return a schema's columns, or a struct's fields, as names of names."""
+    found: dict[str, Any] = {}
+    for place, name in enumerate(_names(kind)):
+        inner = kind.field(place).type
+        found.setdefault(name, _fields(inner) if pa.types.is_struct(inner) else None)
+    return found
+
+
+def _names(kind: Any) -> list[str]:
+    if isinstance(kind, pa.Schema):
+        return list(kind.names)
+    return [kind.field(place).name for place in range(kind.num_fields)]
+
+
+def _column(batch: pa.RecordBatch, reading: Reading) -> pa.Array:
+    """Return the column, or a struct's field that is null where the struct is."""
+    path = path_of(reading.text_field, _fields(batch.schema)) or ()
+    first, *inner = path
+    column = batch.column(batch.schema.names.index(first))
+    for name in inner:
+        column.validate()  # a field may have fewer rows than its struct
+        column = column.flatten()[_names(column.type).index(name)]
+    return column
 
 
 def _wrong(column: pa.Array) -> str | None:
