@@ -72,10 +72,10 @@ def manifest_of(folder: Path) -> RunManifest:
     except RunError as error:
         try:
             found = _from_curves(folder)
-        except RunError:
-            found = None
+        except RunError as other:
+            raise RunError(f"{error}; {other}") from None
         if found is None:
-            raise RunError(str(error)) from error
+            raise
         return found.manifest
 
 

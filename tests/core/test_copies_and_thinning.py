@@ -33,8 +33,9 @@ def copied(obs: Observations, *runs: str) -> pd.DataFrame:
 
 
 def read(table: pd.DataFrame) -> Observations:
-    shares = {c.removeprefix("proportion/"): c for c in table if c.startswith("proportion/")}
-    losses = {c.removeprefix("loss/"): c for c in table if c.startswith("loss/")}
+    columns = [str(column) for column in table.columns]
+    shares = {c.removeprefix("proportion/"): c for c in columns if c.startswith("proportion/")}
+    losses = {c.removeprefix("loss/"): c for c in columns if c.startswith("loss/")}
     return Observations.from_wide(table, proportions=shares, losses=losses, tokens="tokens", run="run")
 
 
