@@ -9,7 +9,6 @@ what its tracker's client raises of an outage into a `SourceError`, and nothing 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -100,10 +99,17 @@ def why(error: Exception) -> str:
 
 
 def reasons(records: Iterable[RunRecord], most: int = 3) -> str:
-    """Return why runs are excluded, the most frequent reasons first, each with its count.
+    """Return why runs are excluded, the most frequent reasons first, each with its count and a run.
 
     >>> reasons([RunRecord.excluded("1", "one", "it is empty"), RunRecord.excluded("2", "two", "it is empty")])
-    '2×: it is empty'
+    "2×: it is empty (run 'one' and 1 more)"
     """
-    counts = Counter(reason for record in records for reason in record.set_aside)
-    return "; ".join(f"{count}×: {reason}" for reason, count in counts.most_common(most))
+    runs: dict[str, list[str]] = {}
+    for record in records:
+        for reason in record.set_aside:
+            runs.setdefault(reason, []).append(record.name)
+    told = []
+    for reason, names in sorted(runs.items(), key=lambda item: -len(item[1]))[:most]:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        told.append(f"{len(names)}×: {reason} (run {names[0]!r}{others})")
+    return "; ".join(told)

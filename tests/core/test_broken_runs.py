@@ -276,7 +276,8 @@ def test_where_no_run_can_be_read_the_reasons_are_counted(sweep: Path) -> None:
 
     assert str(raised.value) == (
         f"jsonl:{sweep}: none of its 4 runs can be read (3×: the run cannot be read: manifest.json: the manifest must "
-        "be a mapping, got []; 1×: the run cannot be read: manifest.json: it is empty)"
+        "be a mapping, got [] (run 'run-0' and 2 more); 1×: the run cannot be read: manifest.json: it is empty (run "
+        "'bad'))"
     )
 
 

@@ -63,7 +63,7 @@ def read_file(path: Path, wanted: Callable[[str], bool] | None) -> RunFile:
 
 
 def unreadable(path: Path, trouble: str) -> RunFile:
-    """Return what a file is that nothing of can be read: it has a place, and a run's id in its name."""
+    """Return what a file or a folder is that nothing of can be read: it has a place, and a name with a run's id."""
     run_id = printable(path.stem.removeprefix("run-"))
     return RunFile(path=path, run_id=run_id, name=run_id, started=0.0, trouble=trouble)
 

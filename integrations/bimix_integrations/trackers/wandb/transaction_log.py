@@ -107,7 +107,9 @@ class TransactionLog:
             self.cut_off = True
             return False
         if block.startswith(_HEADER[:6]):
-            raise RunError(f"{self.path.name} is a W&B log of version {block[6]}; this package reads version 0: upgrade")
+            raise RunError(
+                f"{self.path.name} is a W&B log of version {block[6]}; this package reads version 0: upgrade"
+            )
         raise RunError(f"{self.path.name} is no W&B log: it begins with {block[:7]!r}, not {_HEADER!r}")
 
     def _stop(self, place: int, what: str | None) -> None:
