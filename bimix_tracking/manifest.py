@@ -16,7 +16,8 @@ SCHEMA = 1
 """Version of the manifest and of `bimix/curves.json`."""
 CURVES = "bimix/curves.json"
 """Artifact that every run leaves: its manifest and every row with an evaluation."""
-_UNREAD = ("unread",)
+UNREAD = ("unread",)
+"""Stands for the domains of a run whose manifest could not be read."""
 MOST_DOMAINS = 4096
 """A list of more is no list of domains: a law of n domains has n² parameters, a row of metrics several each."""
 
@@ -189,7 +190,7 @@ class RunRecord:
         >>> RunRecord.excluded("r1", "proxy-1", "the run cannot be read: no JSON").set_aside
         {'the run cannot be read: no JSON': 1}
         """
-        return cls(run_id, name, manifest or RunManifest(domains=_UNREAD), rows=(), set_aside={reason: 1})
+        return cls(run_id, name, manifest or RunManifest(domains=UNREAD), rows=(), set_aside={reason: 1})
 
 
 def parse_json(text: str) -> Any:

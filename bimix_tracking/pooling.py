@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import pandas as pd
 
 from bimix_tracking import keys
-from bimix_tracking.errors import ObservationsError
-from bimix_tracking.manifest import RunRecord
+from bimix_tracking.errors import ObservationsError, shown
+from bimix_tracking.manifest import UNREAD, RunRecord
 from bimix_tracking.wording import said
 
 LARGEST_MEAN = 50.0
@@ -99,9 +100,12 @@ def grouped(records: Sequence[RunRecord], by: str) -> dict[str, list[RunRecord]]
     if by not in (*GROUPS, "sweep"):
         raise ObservationsError(f"runs cannot be grouped by {by!r}; there are {', '.join((*GROUPS, 'sweep'))}")
     groups: dict[str, list[RunRecord]] = {}
+    unread = [record for record in records if record.manifest.domains == UNREAD]
     for record in records:
-        groups.setdefault(str(_said(record, by) or "unknown"), []).append(record)
-    return groups
+        if record.manifest.domains != UNREAD:
+            groups.setdefault(str(_said(record, by) or "unknown"), []).append(record)
+    # A run that could not be read may be of any group: each one's notes name it.
+    return {group: [*of_group, *unread] for group, of_group in groups.items()} or {"unknown": unread}
 
 
 def _said(record: RunRecord, field: str) -> object:
@@ -113,13 +117,24 @@ def _agreed(field: str, used: Mapping[str, RunRecord]) -> str | None:
     for label, record in used.items():
         groups.setdefault(_said(record, field), []).append(label)
     if len(groups) > 1:
-        listing = "; ".join(f"{value!r}: {_first(runs)}" for value, runs in groups.items())
+        listing = "; ".join(f"{shown(value, 200)}: {_first(runs)}" for value, runs in islice(groups.items(), 5))
+        more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
         raise ObservationsError(
-            f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}. "
-            f"Analyse them apart: --group-by {field}"
+            f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}{more}. "
+            f"Analyse them apart: --group-by {field}{_of_old_order(field, groups)}"
         )
     value = next(iter(groups), None)
     return None if value is None else str(value)
+
+
+def _of_old_order(field: str, groups: Iterable[object]) -> str:
+    """Return what else may be behind fingerprints that differ, where the recorder made them itself."""
+    if field != "eval_set" or not all(str(value).startswith("sums:") for value in groups):
+        return ""
+    return (
+        ". Sums that older versions logged depended on the order of a run's domain list, too: where only that differs, "
+        "put one name for the set into eval_set of these runs' manifests"
+    )
 
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:

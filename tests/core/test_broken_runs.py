@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from bimix_tracking import Observations, open_source
-from bimix_tracking.errors import MissingDependencyError, RunError, SourceError
+from bimix_tracking import DomainLossRecorder, Mixture, Observations, open_source, open_tracker
+from bimix_tracking.errors import MissingDependencyError, ObservationsError, RunError, SourceError
 from bimix_tracking.manifest import RunManifest, RunRecord
+from bimix_tracking.pooling import grouped
 from bimix_tracking.reading import read_each
 from bimix_tracking.run_folder import LARGEST_CURVES
 from bimix_tracking.tracking import Wanted
@@ -308,6 +309,52 @@ def test_links_that_lead_nowhere_or_round_are_no_runs_and_names_that_are_no_text
 
     assert obs.runs == ("bad\ufffd", *GOOD)
     obs.to_csv(sweep / "table.csv")
+
+
+def test_runs_that_list_the_domains_in_another_order_are_of_one_sweep(tmp_path: Path) -> None:
+    for folder, orders in (("one", [0, 0, 0]), ("mixed", [0, 1, 0])):
+        for number, (code, turned) in enumerate(zip((0.2, 0.5, 0.7), orders, strict=True)):
+            mixture = {"code": code, "web": 1 - code}
+            domains = ["web", "code"] if turned else ["code", "web"]
+            tracker = open_tracker(f"jsonl:{tmp_path / folder}", run_name=f"run-{number}")
+            recorder = DomainLossRecorder(domains, mixture, tracker)
+            for step in (1, 2, 3):
+                ids = [domains.index("code"), domains.index("web")]
+                seen = [round(1000 * code), 1000 - round(1000 * code)]
+                recorder.add(ids, [3.0 * tokens for tokens in seen], seen)
+                recorder.add(ids, [(3 - code / step) * 512, (2 + code / step) * 512], [512, 512], split="eval")
+                recorder.log_train(step)
+                recorder.log_eval(step)
+            recorder.finish()
+
+    one, mixed = (open_source(f"jsonl:{tmp_path / folder}").observations() for folder in ("one", "mixed"))
+
+    assert mixed.data_hash == one.data_hash
+    assert mixed.notes == one.notes == ()
+
+
+def test_runs_that_differ_are_refused_in_few_words_and_a_broken_one_is_named_in_each_group() -> None:
+    def of_set(run: str, eval_set: str, domains: tuple[str, ...] = ("a", "b")) -> RunRecord:
+        rows = [{"bimix/step": 1.0, "bimix/tokens": 1e6, "bimix_eval_loss/a": 3.0}]
+        manifest = RunManifest(domains, Mixture.uniform(domains), eval_set=eval_set)
+        return RunRecord(run, run, manifest, rows)
+
+    records = [*(of_set(f"r{i}", f"sums:{i}") for i in range(300)), RunRecord.excluded("bad", "bad", "it is empty")]
+    with pytest.raises(ObservationsError) as raised:
+        Observations.from_records(records, source="test")
+    assert len(str(raised.value)) < 700
+    assert "and 295 more" in str(raised.value)
+    assert "depended on the order of a run's domain list" in str(raised.value)
+    many = tuple(f"domain-{i}" for i in range(3000))
+    with pytest.raises(ObservationsError, match="differ in domains") as raised:
+        Observations.from_records([of_set("few", "s"), of_set("many", "s", ("a", *many))], source="test")
+    assert len(str(raised.value)) < 700
+
+    groups = grouped(records, "eval_set")
+
+    assert len(groups) == 300
+    assert [record.name for record in groups["sums:7"]] == ["r7", "bad"]
+    assert [record.name for record in grouped(records[-1:], "eval_set")["unknown"]] == ["bad"]
 
 
 def record(run: str) -> RunRecord:
