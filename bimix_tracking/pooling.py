@@ -168,7 +168,19 @@ def _drifted(label: str, record: RunRecord) -> list[Note]:
         found = {keys.parse(metric, short_to_name): value for metric, value in row.items()}
         shares |= {key[1]: value for key, value in found.items() if key and key[0] == keys.SHARE}
     nominal: Mapping[str, float] = record.manifest.mixture or {}
-    off = {d: v for d, v in shares.items() if abs(v - nominal.get(d, 0.0)) > max(DRIFT * nominal.get(d, 0.0), 0.001)}
+    off = {d: v for d, v in shares.items() if _differ(v, nominal.get(d, 0.0))}
+    if len(off) == 2:
+        one, other = off
+        if not _differ(off[one], nominal.get(other, 0.0)) and not _differ(off[other], nominal.get(one, 0.0)):
+            text = said(
+                "its shares of {one!r} and {other!r} are each other's ({share:.4g} and {nominal:.4g}): are their ids "
+                "swapped, or their proportions?",
+                one=one,
+                other=other,
+                share=off[one],
+                nominal=off[other],
+            )
+            return [Note(said("used as told"), text, 1, label)]
     return [
         Note(
             said("used as told"),
@@ -183,6 +195,10 @@ def _drifted(label: str, record: RunRecord) -> list[Note]:
         )
         for d, share in off.items()
     ]
+
+
+def _differ(share: float, nominal: float) -> bool:
+    return abs(share - nominal) > max(DRIFT * nominal, 0.001)
 
 
 def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:

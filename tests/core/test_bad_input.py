@@ -139,6 +139,22 @@ def test_runs_of_different_length_are_named(sweep: MakeSweep) -> None:
     assert "Train all runs for the same tokens" in found.remedy
 
 
+def test_a_run_that_counts_one_process_s_tokens_is_named(sweep: MakeSweep) -> None:
+    obs = sweep(LAWS, runs=6)
+    steps = obs.losses.assign(step=obs.losses["tokens"] / 1e3)
+    of_one = np.where(steps["run"] == "run-2", 1 / 8, 1.0)
+    wrong = changed(obs, steps.assign(tokens=steps["tokens"] * of_one))
+
+    [found] = of_kind(diagnose(wrong, fit_law(wrong)), "tokens a step")
+
+    assert found.run == "run-2"
+    assert "1 of 6 runs count fewer tokens a step" in found.text
+    assert "run 'run-2', 1/8" in found.text
+    padded = changed(obs, steps.assign(tokens=steps["tokens"] * np.where(steps["run"] == "run-2", 0.8, 1.0)))
+    assert not of_kind(diagnose(padded, fit_law(padded)), "tokens a step")
+    assert not of_kind(diagnose(obs, fit_law(obs)), "tokens a step")  # steps that aren't known
+
+
 def test_a_domain_the_law_fits_badly_is_named(sweep: MakeSweep) -> None:
     obs = sweep(LAWS, runs=12, noise=0.002)
     rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -301,6 +302,25 @@ def test_after_a_change_of_the_mixture_a_run_is_no_run_of_one_mixture(tmp_path: 
     (note,) = (note for note in obs.notes if "changed" in note.reason)
     assert (note.run, note.count) == ("annealed", 2)
     assert note.reason == "evaluated after the mixture changed at step 4: a law has one a run"
+
+
+def test_shares_of_two_domains_that_are_each_other_s_are_named_as_swapped(tmp_path: Path) -> None:
+    for name, tokens in (("fine", [500, 200, 300]), ("swapped", [200, 500, 300]), ("turned", [300, 500, 200])):
+        mixture = dict(zip(DOMAINS, (0.5, 0.2, 0.3), strict=True))
+        recorder = DomainLossRecorder(DOMAINS, mixture, open_tracker(f"jsonl:{tmp_path}", run_name=name))
+        recorder.add([0, 1, 2], [3.0 * count for count in tokens], tokens)
+        recorder.add([0, 1, 2], [len(name) + 0.1, 2.1, 1.1], split="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            recorder.log_train(1)
+            recorder.log_eval(1)
+            recorder.finish()
+
+    notes = Observations.from_source(f"jsonl:{tmp_path}").notes
+
+    assert [(note.run, note.domain) for note in notes if "each other's" in note.reason] == [("swapped", None)]
+    assert "its shares of 'c++' and 'web/en' are each other's (0.2 and 0.5)" in str(notes[0])
+    assert [note.domain for note in notes if note.run == "turned"] == list(DOMAINS)
 
 
 def test_realised_shares_off_the_mixture_are_in_the_notes(tmp_path: Path) -> None:
