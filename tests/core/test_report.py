@@ -226,7 +226,7 @@ def test_without_repeats_the_noise_is_unknown(plain: Analysis) -> None:
 
 
 def test_repeats_without_any_difference_are_doubted() -> None:
-    obs = sweep({**SPREAD, "four again": SPREAD["four"]}, off={"four again": 1e-9})
+    obs = sweep({**SPREAD, "four again": SPREAD["four"]}, off={"four again": 1e-12})
     assert obs.runs[-1] == "four again"
     rounded = Observations(obs.mixtures, obs.losses.round({"loss": 6}))  # as a table may hold them
     assert "same seed" in content.page(analyze(rounded, tokens=32e6)).noise
