@@ -1,4 +1,4 @@
-"""Runs with many evaluations are thinned for the fit: a curve of 500 points says what one of a million says.
+"""Runs with many evaluations are thinned for the fit: a curve of 1,000 points says what one of a million says.
 
 Cells of one width in log tokens, the same for all runs: of each, the last evaluation is kept, and the run's very first.
 Where that is still too many, cells are joined by twos, so that what one run keeps, a shorter run keeps too: checkpoints
@@ -20,7 +20,7 @@ from bimix_tracking.manifest import RunRecord
 from bimix_tracking.pooling import Note
 from bimix_tracking.wording import said
 
-MOST = 500
+MOST = 1000
 """Evaluations of a run, of one set of domains, that are kept; a run of no more is used as it is."""
 WIDTH = 0.02
 """Of a cell, in log tokens: over it a loss changes by less than a run's noise."""
@@ -46,7 +46,7 @@ class Thinner(Generic[T]):
     >>> for item in range(1, 100_001):
     ...     thinner.add(item)
     >>> kept = thinner.kept()
-    >>> kept[:3], kept[-1], 200 < len(kept) <= 501
+    >>> kept[:3], kept[-1], 200 < len(kept) <= 1001
     ([1, 2, 3], 100000, True)
     """
 
