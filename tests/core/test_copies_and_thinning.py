@@ -142,7 +142,8 @@ def test_a_long_run_is_thinned_evenly_in_log_tokens_and_its_ends_are_kept() -> N
     assert steps == sorted(set(steps))
     assert max(np.diff(np.log(steps[100:]))) < 4 * WIDTH
     assert dict(run.notes) == {
-        "thinned for the fit: at most 1000 of its evaluations are used, evenly spaced in log tokens": 30_000 - len(steps)
+        "thinned for the fit: at most 1000 of its evaluations are used, evenly spaced in log tokens": 30_000
+        - len(steps)
     }
     short = curve(MOST)
     assert thinned(short) is short
