@@ -74,7 +74,7 @@ def remedy_of(error: BaseException) -> Remedy | None:
 
 
 def _of(error: BaseException) -> Remedy | None:
-    said = clipped(_text(error), 300)
+    said = clipped(_text(error).partition("[SQL:")[0], 300)
     whose = type(error).__module__.partition(".")[0]
     if isinstance(error, ImportError):
         return _missing(error, said)

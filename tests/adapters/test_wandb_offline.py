@@ -366,8 +366,8 @@ def _configured(config: str) -> Callable[[Path], object]:
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (Path.touch, "holds nothing of a run"),
-    "a zip": (lambda path: path.write_bytes(b"PK\x03\x04 a zip"), "run-bad.wandb: .*is no W&B log"),
-    "a FIFO": (os.mkfifo, "run-bad.wandb: run-bad.wandb is no plain file"),
+    "a zip": (lambda path: path.write_bytes(b"PK\x03\x04 a zip"), "run-bad.wandb is no W&B log"),
+    "a FIFO": (os.mkfifo, "run-bad.wandb is no plain file"),
     "a device": (lambda path: path.symlink_to("/dev/full"), "is no plain file"),
     "a link to nothing": (lambda path: path.symlink_to("/nowhere"), "No such file"),
     "a link to itself": (lambda path: path.symlink_to(path), "symbolic links"),

@@ -196,7 +196,8 @@ class WandbOfflineSource:
         """
         for file in run:
             if file.trouble is not None:
-                raise RunError(f"{file.path.name}: {file.trouble}")
+                named = file.path.name in file.trouble
+                raise RunError(file.trouble if named else f"{file.path.name}: {file.trouble}")
         fields = merged(run).get(MANIFEST)
         return manifest_of(fields) if isinstance(fields, Mapping) else None
 
