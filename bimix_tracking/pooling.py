@@ -49,7 +49,9 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
         counts[f"{note.action}: {note.reason}"] = counts.get(f"{note.action}: {note.reason}", 0) + note.count
     if len(notes) <= most:
         return "; ".join(map(str, notes))
-    return "; ".join(f"{what} ({count}×)" for what, count in counts.items())
+    told = sorted(counts.items(), key=lambda item: -item[1])[: 2 * most]
+    more = f"; and {len(counts) - len(told)} other reasons" if len(counts) > len(told) else ""
+    return "; ".join(f"{what} ({count}×)" for what, count in told) + more
 
 
 def pool(
