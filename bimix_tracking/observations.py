@@ -17,7 +17,7 @@ from bimix_tracking.copies import without_copies
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
-from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool, summary
+from bimix_tracking.pooling import LOSS_COLUMNS, Note, pool, summary, without_other_units
 from bimix_tracking.thinning import thinned_table
 from bimix_tracking.tracking import Progress, RunSource, open_source
 from bimix_tracking.wording import said
@@ -250,7 +250,7 @@ class Observations:
             mixtures = mixtures.drop(index=run)
         if mixtures.empty:
             raise ObservationsError("no usable loss is left: " + summary(notes))
-        check_unit(table)
+        mixtures, table = without_other_units(mixtures, table, notes)
         table = thinned_table(table, notes)
         mixtures, table = without_copies(mixtures, table, notes)
         order = {run: position for position, run in enumerate(mixtures.index)}

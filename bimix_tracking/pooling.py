@@ -220,20 +220,40 @@ def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
     return rows
 
 
-def check_unit(table: pd.DataFrame) -> None:
-    """Refuse losses that are no mean negative log-likelihood in nats per token.
+def without_other_units(
+    mixtures: pd.DataFrame, table: pd.DataFrame, notes: list[Note]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return mixtures and losses without the runs whose losses are no mean negative log-likelihood in nats per token.
+
+    Args:
+        mixtures: Proportions; index: run.
+        table: Losses, with columns `run`, `domain` and `loss`.
+        notes: Added to, for each such run.
 
     Raises:
-        ObservationsError: A domain's mean is above 50; the text names domain, run and number.
+        ObservationsError: Half of the runs or more are such, so that it is the sweep that is of another unit: a
+            domain's mean is above 50; the text names domain, run and number.
     """
-    means = table.groupby("domain", sort=False)["loss"].mean()
-    for domain, mean in means.items():
-        if mean > LARGEST_MEAN:
-            of_domain = table[table["domain"] == domain]
-            worst = of_domain.iloc[int(of_domain["loss"].to_numpy().argmax())]
+    means = table.groupby(["run", "domain"], sort=False)["loss"].mean()
+    off = means[means > LARGEST_MEAN]
+    worst = off.groupby(level="run", sort=False).idxmax()
+    if 2 * len(worst) >= len(mixtures):
+        for run, domain in worst[:1]:
             raise ObservationsError(
-                f"the losses of domain {str(domain)!r} are {mean:.4g} on average (up to {worst['loss']:.4g}, run "
-                f"{worst['run']!r}): more than {LARGEST_MEAN:g} nats per token is no language model's loss, for a "
-                "guess among 50,000 tokens costs 11. Is it a sum over tokens, or a perplexity? Divide by the tokens, "
-                "or take the logarithm"
+                f"the losses of domain {str(domain)!r} are {off[run, domain]:.4g} on average in run {str(run)!r}, and "
+                f"such are {len(worst)} of {len(mixtures)} runs: more than {LARGEST_MEAN:g} nats per token is no "
+                "language model's loss, for a guess among 50,000 tokens costs 11. Is it a sum over tokens, or a "
+                "perplexity? Divide by the tokens, or take the logarithm"
             )
+    for run, domain in worst:
+        text = said(
+            "its losses of domain {domain!r} are {mean:.4g} on average, and no loss in nats per token is above {most:g}: is "
+            "it a sum over tokens, or a perplexity?",
+            domain=str(domain),
+            mean=float(off[run, domain]),
+            most=LARGEST_MEAN,
+        )
+        notes.append(Note(said("excluded"), text, 1, run=str(run)))
+    if len(worst):
+        mixtures, table = mixtures.drop(index=list(worst.index)), table[~table["run"].isin(worst.index)]
+    return mixtures, table

@@ -73,6 +73,18 @@ def test_losses_in_the_wrong_unit(factor: float) -> None:
         read(table_of([3.0 * factor, 2.8 * factor, 2.6 * factor, 2.5 * factor, 2.4 * factor, 2.3 * factor]))
 
 
+def test_one_run_in_the_wrong_unit_is_excluded_and_the_others_read() -> None:
+    table = table_of([3.0, 2.8, 2.6, 2.5, 2.4, 2.35])
+    of_one = table["a"] == 0.5
+    for wrong in (table["la"] * 1e5, np.exp(2 * table["la"]), table["la"].where(table["tokens"] > 1e6, 1e30)):
+        obs = read(table.assign(la=table["la"].where(~of_one, wrong)))
+
+        assert obs.runs == ("mixture-1", "mixture-3")
+        (note,) = obs.notes
+        assert (note.action, note.run) == ("excluded", "mixture-2")
+        assert "is it a sum over tokens, or a perplexity?" in note.reason
+
+
 def test_runs_with_disjoint_domains() -> None:
     def record(name: str, domains: tuple[str, str]) -> RunRecord:
         rows = [
