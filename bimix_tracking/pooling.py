@@ -247,8 +247,8 @@ def without_other_units(
             )
     for run, domain in worst:
         text = said(
-            "its losses of domain {domain!r} are {mean:.4g} on average, and no loss in nats per token is above {most:g}: is "
-            "it a sum over tokens, or a perplexity?",
+            "its losses of domain {domain!r} are {mean:.4g} on average, and no loss in nats per token is above "
+            "{most:g}: is it a sum over tokens, or a perplexity?",
             domain=str(domain),
             mean=float(off[run, domain]),
             most=LARGEST_MEAN,
