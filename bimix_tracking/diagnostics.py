@@ -18,6 +18,8 @@ _COLLINEAR = 0.95
 _BAD_FACTOR, _BAD_ERROR = 3.0, 0.01
 _OUTLIER, _OUTLIER_ERROR = 5.0, 0.01
 _HORIZON = 1.05
+_SAME_BATCH = 1.5
+"""Tokens of a step that differ by more are not one batch size, whatever padding and short batches do."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Diagnostic:
 
     Args:
         kind: A word for it, for code: `few shares`, `collinear`, `outcome`, `outside`, `bad fit`, `outlier run`,
-            `schedules`.
+            `schedules`, `tokens a step`.
         text: What is so, with the numbers.
         remedy: What to do about it.
         domain: Of which domain, if of one.
@@ -54,8 +56,8 @@ def diagnose(
     """Return everything about a sweep and its fit that a reader should know before acting on it.
 
     Too few distinct shares of a domain; domains whose shares move together; fits with an outcome; domains the law
-    fits badly; runs that are off in all domains; runs of different length under what may be one schedule each; and,
-    for a target, how far it is from what was tried.
+    fits badly; runs that are off in all domains; runs that count other tokens a step than the others; runs of different
+    length under what may be one schedule each; and, for a target, how far it is from what was tried.
 
     Args:
         obs: The sweep.
@@ -78,6 +80,7 @@ def diagnose(
         *_outcomes(fit),
         *_bad_fits(fit, validation),
         *_outlier_runs(obs, fit),
+        *_tokens_a_step(obs),
         *_schedules(obs),
         *_outside(obs, fit, mixture, tokens),
     )
@@ -184,6 +187,34 @@ def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
                 said("Was it trained with other settings, resumed, or cut off? If so, set it aside and fit again"),
                 run=str(run),
             )
+
+
+def _tokens_a_step(obs: Observations) -> Iterator[Diagnostic]:
+    of_step = obs.losses[obs.losses["step"] > 0]
+    if of_step.empty:
+        return
+    rate = (of_step["tokens"] / of_step["step"]).groupby(of_step["run"], sort=False).median()
+    high = float(rate.max())
+    fewer = rate[rate < high / _SAME_BATCH]
+    if len(fewer):
+        yield Diagnostic(
+            "tokens a step",
+            said(
+                "{count} of {runs} runs count fewer tokens a step than the others ({low:.4g} to {high:.4g}, the fewest "
+                "run {first!r}, 1/{times:.3g})",
+                count=len(fewer),
+                runs=len(rate),
+                low=float(fewer.min()),
+                high=high,
+                first=str(fewer.idxmin()),
+                times=high / float(fewer.min()),
+            ),
+            said(
+                "If those are one process's tokens, multiply them by the number of processes: their losses stand at "
+                "the wrong volume. If the batches were really smaller, analyse these runs apart"
+            ),
+            run=str(fewer.idxmin()),
+        )
 
 
 def _schedules(obs: Observations) -> Iterator[Diagnostic]:

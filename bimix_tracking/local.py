@@ -17,16 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from bimix_tracking import keys
-from bimix_tracking.errors import BimixError, SourceError
-from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_row
+from bimix_tracking import keys, run_folder
+from bimix_tracking.errors import RunError, SourceError
+from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.observations import Observations
+from bimix_tracking.plain_files import printable
+from bimix_tracking.reading import read_each, reasons, why
+from bimix_tracking.run_folder import CURVES_FILE, FINISHED, MANIFEST, ROWS
 from bimix_tracking.tracking import Progress, Row, RunState, Wanted, WriteBack
 
-_MANIFEST, _ROWS, _FINISHED = "manifest.json", "rows.jsonl", "FINISHED"
-_CURVES = Path(CURVES).name
 _ANALYSES, _RECOMMENDED, _MIXTURE = "analysis", "recommended", "mixture.yaml"
-_UNREAD = RunManifest(domains=("unread",))
+_UNFINISHED = "the run is not finished: it is going, or died"
 
 
 class JsonlTracker:
@@ -57,13 +58,13 @@ class JsonlTracker:
         if not directory.is_dir():
             return []
         self.run_id, self.directory, self._open = run_id, directory, True
-        for mark in (_FINISHED, _CURVES):  # either says that the run has ended
+        for mark in (FINISHED, CURVES_FILE):  # either says that the run has ended
             (directory / mark).unlink(missing_ok=True)
-        if not (directory / _ROWS).exists():
+        if not (directory / ROWS).exists():
             return []
-        dropped = _read_rows(directory / _ROWS)[0][rows:]
-        kept = (directory / _ROWS).read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
-        (directory / _ROWS).write_text("".join(kept), encoding="utf-8")
+        dropped = [row for row in run_folder.rows_of(directory / ROWS) if row is not None][rows:]
+        kept = (directory / ROWS).read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
+        (directory / ROWS).write_text("".join(kept), encoding="utf-8")
         return dropped
 
     def start(self, manifest: RunManifest) -> None:
@@ -71,16 +72,16 @@ class JsonlTracker:
         self.directory.mkdir(parents=True, exist_ok=True)
         if not self._open:
             self._open = True
-            for name in (_ROWS, _CURVES, _FINISHED):
+            for name in (ROWS, CURVES_FILE, FINISHED):
                 old = self.directory / name
                 if old.exists():
                     old.rename(self.directory / f"{name}.{old.stat().st_mtime_ns}.old")
-        self.write_artifact(_MANIFEST, json.dumps(manifest.to_dict(), indent=1))
+        self.write_artifact(MANIFEST, json.dumps(manifest.to_dict(), indent=1))
 
     def log(self, rows: Sequence[Row]) -> None:
         """Append a line each."""
         lines = [json.dumps({keys.STEP: row.step, **row.metrics}) + "\n" for row in rows]
-        with (self.directory / _ROWS).open("a", encoding="utf-8") as file:
+        with (self.directory / ROWS).open("a", encoding="utf-8") as file:
             file.write("".join(lines))
 
     def write_artifact(self, path: str, text: str) -> None:
@@ -94,7 +95,7 @@ class JsonlTracker:
     def finish(self, *, ended: bool = True) -> None:
         """Mark the run as finished."""
         if ended:
-            (self.directory / _FINISHED).touch()
+            (self.directory / FINISHED).touch()
 
 
 class JsonlSource:
@@ -118,35 +119,27 @@ class JsonlSource:
         return Observations.from_records(self.records(progress), source=self.uri)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
-        """Read the training runs by name; those that aren't finished are set aside, unless asked for."""
+        """Read the training runs by name; those that aren't finished are set aside, unless asked for.
+
+        Raises:
+            SourceError: There is no such folder, no finished run in it, or none that can be read.
+        """
         folders = self._folders()
-        if not self.wanted.unfinished and not any(_ended(folder) for folder in folders):
+        records = read_each(folders, self._record, _named, progress=progress)
+        records = [record for record in records if record.manifest.role == "train"]
+        if any(record.rows or not record.set_aside for record in records):
+            return records
+        if all(_UNFINISHED in record.set_aside for record in records):
             raise SourceError(
-                f"{self.uri}: no finished run in it (a run is a folder with {_ROWS} and {_FINISHED}), "
-                f"{len(folders)} unfinished"
+                f"{self.uri}: no finished run in it (a run is a folder with {ROWS} and {FINISHED}), "
+                f"{len(records)} unfinished"
             )
-        records = []
-        for done, folder in enumerate(folders, 1):
-            records.append(self._record(folder))
-            if progress:
-                progress("reading runs", done, len(folders))
-        return [record for record in records if record.manifest.role == "train"]
+        raise SourceError(f"{self.uri}: none of its {len(records)} runs can be read ({reasons(records)})")
 
     def states(self) -> list[RunState]:
         """Say how far each training run is: finished, with the time of its last file, or running, which may be dead."""
-        states = []
-        for folder in self._folders():
-            ended = _ended(folder)
-            try:
-                manifest = self._manifest(folder)
-            except SourceError:
-                if ended is not None:
-                    raise
-                manifest = _UNREAD  # it is being written
-            if manifest.role == "train":
-                status: Literal["running", "finished"] = "running" if ended is None else "finished"
-                states.append(RunState(folder.name, folder.name, manifest.sweep, status, ended))
-        return states
+        states = [self._state(folder) for folder in self._folders()]
+        return [state for state in states if state is not None]
 
     def write_back(self, analysis: WriteBack) -> str:
         """Copy the artifacts to `DIR/analysis/<key>/`, where they then stay, and name that one in `recommended`."""
@@ -187,44 +180,37 @@ class JsonlSource:
             raise SourceError(f"{self.uri}: its analysis cannot be read: {error}") from error
 
     def _folders(self) -> list[Path]:
-        if not self.directory.is_dir():
-            raise SourceError(f"{self.uri}: there is no folder {self.directory}")
-        files = (_MANIFEST, _ROWS, _CURVES, _FINISHED)
-        return [folder for folder in sorted(self.directory.iterdir()) if any((folder / f).exists() for f in files)]
+        try:
+            return sorted(folder for folder in self.directory.iterdir() if run_folder.is_run(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceError(f"{self.uri}: there is no folder {self.directory}") from None
+        except OSError as error:
+            raise SourceError(f"{self.uri}: {self.directory} cannot be read: {error.strerror}") from error
 
     def _record(self, folder: Path) -> RunRecord:
-        if _ended(folder) is None and not self.wanted.unfinished:
-            try:
-                manifest = self._manifest(folder)
-            except SourceError:
-                manifest = _UNREAD
-            reason = "the run is not finished: it is going, or died"
-            return RunRecord.excluded(folder.name, folder.name, reason, manifest)
-        rows: list[dict[str, float]]
+        if run_folder.ended(folder) is not None or self.wanted.unfinished:
+            return run_folder.record_of(folder)
         try:
-            if (folder / _CURVES).exists():
-                manifest, rows = parse_curves((folder / _CURVES).read_text(encoding="utf-8"))
-                broken = 0
-            else:
-                manifest = self._manifest(folder)
-                rows, broken = _read_rows(folder / _ROWS)
-        except (OSError, ValueError, BimixError) as error:
-            raise self._unreadable(folder, error) from error
-        left_out = {f"a line of {_ROWS} is no row of numbers (cut off?)": broken} if broken else {}
-        return RunRecord(run_id=folder.name, name=folder.name, manifest=manifest, rows=rows, set_aside=left_out)
+            manifest = run_folder.manifest_of(folder)
+        except RunError:
+            manifest = None  # it is being written
+        return RunRecord.excluded(*_named(folder), _UNFINISHED, manifest)
 
-    def _manifest(self, folder: Path) -> RunManifest:
+    def _state(self, folder: Path) -> RunState | None:
+        """Return a training run's state; of one that ended and cannot be read, that it failed, and why."""
+        ended: float | None = None
         try:
-            if (folder / _MANIFEST).exists():
-                return RunManifest.from_dict(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
-            return parse_curves((folder / _CURVES).read_text(encoding="utf-8"))[0]
-        except (OSError, ValueError, BimixError) as error:
-            raise self._unreadable(folder, error) from error
-
-    def _unreadable(self, folder: Path, error: Exception) -> SourceError:
-        if isinstance(error, SourceError):
-            return error
-        return SourceError(f"{self.uri}: run {folder.name!r} cannot be read: {error}")
+            ended = run_folder.ended(folder)
+            manifest = run_folder.manifest_of(folder)
+        except (RunError, OSError) as error:
+            # Without an end it is being written, or may not be looked into.
+            if ended is None and isinstance(error, RunError):
+                return RunState(*_named(folder), None, "running")
+            return RunState(*_named(folder), None, "failed", ended, trouble=why(error))
+        if manifest.role != "train":
+            return None
+        status: Literal["running", "finished"] = "running" if ended is None else "finished"
+        return RunState(*_named(folder), manifest.sweep, status, ended)
 
 
 class CsvSource:
@@ -280,14 +266,9 @@ def _unfiltered(uri: str, wanted: Wanted | None) -> Wanted:
     return wanted
 
 
-def _ended(folder: Path) -> float | None:
-    """Return when a run was finished, in seconds since 1970; None while it isn't."""
-    for name in (_FINISHED, _CURVES):
-        try:
-            return (folder / name).stat().st_mtime
-        except FileNotFoundError:
-            continue
-    return None
+def _named(folder: Path) -> tuple[str, str]:
+    name = printable(folder.name)
+    return name, name
 
 
 def _path(uri: str) -> Path:
@@ -300,15 +281,3 @@ def _inside(folder: Path, name: str) -> Path:
     if not target.resolve().is_relative_to(folder.resolve()) or target.resolve() == folder.resolve():
         raise SourceError(f"{name!r} is no name of a file inside {folder}")
     return target
-
-
-def _read_rows(path: Path) -> tuple[list[dict[str, float]], int]:
-    """Return the rows and how many lines were broken: the last one is, where a process was killed."""
-    rows: list[dict[str, float]] = []
-    broken = 0
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(parse_row(json.loads(line)))
-        except ValueError:
-            broken += 1
-    return rows, broken

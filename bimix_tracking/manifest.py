@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bimix_tracking.errors import BimixError, MixtureError
+from bimix_tracking.errors import BimixError, MixtureError, shown
 from bimix_tracking.keys import STEP
 from bimix_tracking.mixture import Mixture, check_domains
 
@@ -15,7 +16,10 @@ SCHEMA = 1
 """Version of the manifest and of `bimix/curves.json`."""
 CURVES = "bimix/curves.json"
 """Artifact that every run leaves: its manifest and every row with an evaluation."""
-_UNREAD = ("unread",)
+UNREAD = ("unread",)
+"""Stands for the domains of a run whose manifest could not be read."""
+MOST_DOMAINS = 4096
+"""A list of more is no list of domains: a law of n domains has n² parameters, a row of metrics several each."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,19 @@ class RunManifest:
     schedule: tuple[tuple[int, Mixture], ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.domains) > MOST_DOMAINS:
+            raise MixtureError(f"{len(self.domains):,} domains are more than the {MOST_DOMAINS:,} that can be read")
         check_domains(self.domains)
+        known = set(self.domains)
         for mixture in (self.mixture, *(mixture for _, mixture in self.schedule)):
-            unknown = [name for name in mixture or () if name not in self.domains]
+            unknown = [name for name in mixture or () if name not in known]
             if unknown:
-                raise MixtureError(
-                    f"the mixture has unknown {', '.join(map(repr, unknown))}; "
-                    f"the domains are {', '.join(map(repr, self.domains))}"
-                )
+                raise MixtureError(f"the mixture has unknown {_few(unknown)}; the domains are {_few(self.domains)}")
         steps = [0, *(step for step, _ in self.schedule)]
         if steps != sorted(set(steps)):
-            raise MixtureError(f"the steps at which the mixture changes must rise and be above 0, got {steps[1:]}")
+            raise MixtureError(
+                f"the steps at which the mixture changes must rise and be above 0, got {shown(steps[1:])}"
+            )
         if self.schedule and self.mixture is None:
             raise MixtureError("a schedule needs the mixture that the run starts with")
 
@@ -95,39 +101,66 @@ class RunManifest:
         return {name: value for name, value in fields.items() if value is not None}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> RunManifest:
+    def from_dict(cls, fields: object) -> RunManifest:
         """Read what `to_dict` wrote; whatever else is in there comes from a tracker and is not trusted.
 
         Raises:
-            BimixError: A newer schema, or no valid domains or mixture.
+            BimixError: No mapping, a newer schema, or a field of another type or size; the text names the field.
+
+        >>> RunManifest.from_dict({"domains": ["code", "web"], "sweep": ["pilot"]})
+        Traceback (most recent call last):
+        bimix_tracking.errors.BimixError: 'sweep' of the manifest must be a text, got ['pilot']
         """
+        if not isinstance(fields, Mapping):
+            raise BimixError(f"the manifest must be a mapping, got {shown(fields)}")
         schema = fields.get("schema", SCHEMA)
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise BimixError(f"the manifest has schema {schema!r}; this version reads up to {SCHEMA}: upgrade")
+        if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+            raise BimixError(f"the manifest has schema {shown(schema)}; this version reads up to {SCHEMA}: upgrade")
         domains, mixture = fields.get("domains"), fields.get("mixture")
         if not isinstance(domains, list | tuple) or not isinstance(mixture, Mapping | None):
             raise BimixError("the manifest needs a list 'domains' and, if any, a mapping 'mixture'")
         schedule = fields.get("schedule") or ()
         try:
             changes = tuple((int(step), Mixture(changed)) for step, changed in schedule)
-        except (TypeError, ValueError, OverflowError):
-            raise BimixError(f"'schedule' of the manifest must be [[step, mixture], …], got {schedule!r}") from None
+        except (TypeError, ValueError, OverflowError, AttributeError):
+            raise BimixError(
+                f"'schedule' of the manifest must be [[step, mixture], …], got {shown(schedule)}"
+            ) from None
         return cls(
             domains=tuple(domains),
             mixture=None if mixture is None else Mixture(mixture),
             schedule=changes,
-            role=str(fields.get("role", "train")),
-            **{name: _maybe(str, name, fields) for name in ("sweep", "tokenizer", "eval_set")},
-            **{name: _maybe(int, name, fields) for name in ("model_size", "batch_tokens")},
+            role=_text("role", fields) or "train",
+            sweep=_text("sweep", fields),
+            tokenizer=_text("tokenizer", fields),
+            eval_set=_text("eval_set", fields),
+            model_size=_whole("model_size", fields),
+            batch_tokens=_whole("batch_tokens", fields),
         )
 
 
-def _maybe(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
+def _text(name: str, fields: Mapping[str, Any]) -> str | None:
+    value = fields.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # `sweep=3` is a name, too
+    raise BimixError(f"{name!r} of the manifest must be a text, got {shown(value)}")
+
+
+def _whole(name: str, fields: Mapping[str, Any]) -> int | None:
     value = fields.get(name)
     try:
-        return None if value is None else kind(value)
+        number = None if value is None else int(str(value) if isinstance(value, bool) else value)
     except (TypeError, ValueError, OverflowError):
-        raise BimixError(f"{name!r} of the manifest is {value!r}, which is no {kind.__name__}") from None
+        number = -1
+    if number is not None and number < 0:
+        raise BimixError(f"{name!r} of the manifest must be a number from 0 on, got {shown(value)}")
+    return number
+
+
+def _few(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @dataclass(frozen=True)
@@ -157,7 +190,7 @@ class RunRecord:
         >>> RunRecord.excluded("r1", "proxy-1", "the run cannot be read: no JSON").set_aside
         {'the run cannot be read: no JSON': 1}
         """
-        return cls(run_id, name, manifest or RunManifest(domains=_UNREAD), rows=[], set_aside={reason: 1})
+        return cls(run_id, name, manifest or RunManifest(domains=UNREAD), rows=[], set_aside={reason: 1})
 
 
 def parse_json(text: str) -> Any:
@@ -170,20 +203,27 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}" if text.strip() else "it is empty") from None
 
 
 def parse_row(content: object) -> dict[str, float]:
     """Return a row of metrics read from a file, or say that it is none.
 
     Raises:
-        ValueError: No mapping of numbers with a step.
+        ValueError: No mapping of numbers with a finite step.
     """
     if not isinstance(content, dict) or STEP not in content:
-        raise ValueError(f"a row must be a mapping with {STEP!r}, got {str(content)[:80]}")
+        raise ValueError(f"a row must be a mapping with {STEP!r}, got {shown(content)}")
+    if not all(type(value) in (float, int) for value in content.values()):  # a bool is an int to isinstance
+        raise ValueError(f"a row must hold numbers, got {shown(content)}")
     try:
-        return {str(name): float(value) for name, value in content.items()}
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"a row must hold numbers, got {str(content)[:80]}") from error
+        row = {name: float(value) for name, value in content.items()}
+    except OverflowError as error:
+        raise ValueError(f"a row must hold numbers, got {shown(content)}") from error
+    if not math.isfinite(row[STEP]):
+        raise ValueError(f"{STEP!r} of a row must be finite, got {row[STEP]}")
+    return row
 
 
 def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
@@ -194,9 +234,9 @@ def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
         BimixError: Its manifest isn't one.
     """
     content = parse_json(text)
-    if not isinstance(content, dict) or not isinstance(content.get("manifest"), dict):
+    if not isinstance(content, dict) or "manifest" not in content:
         raise ValueError(f"{CURVES} needs the entries manifest and rows")
     rows = content.get("rows", [])
     if not isinstance(rows, list):
-        raise ValueError(f"the rows of {CURVES} must be a list, got {str(rows)[:80]}")
+        raise ValueError(f"the rows of {CURVES} must be a list, got {shown(rows)}")
     return RunManifest.from_dict(content["manifest"]), [parse_row(row) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bimix_tracking.errors import MixtureError
+from bimix_tracking.errors import MixtureError, shown
 
 SUM_TOLERANCE = 1e-6
 _MAX_NAME = 250
@@ -29,20 +30,20 @@ def check_domains(domains: Iterable[str]) -> tuple[str, ...]:
     ('c++', 'web/en')
     """
     if isinstance(domains, str):
-        raise MixtureError(f"domains must be a list of names, got the one string {domains!r}")
+        raise MixtureError(f"domains must be a list of names, got the one string {shown(domains)}")
     names = tuple(domains)
     if not names:
         raise MixtureError("a mixture needs at least one domain, got none")
     for name in names:
         if not isinstance(name, str):
-            raise MixtureError(f"domain names must be strings, got {name!r} ({type(name).__name__})")
+            raise MixtureError(f"domain names must be strings, got {shown(name)} ({type(name).__name__})")
         if not name or name != name.strip() or not name.isprintable():
-            raise MixtureError(f"domain name {name!r} is empty, padded with spaces, or not printable")
+            raise MixtureError(f"domain name {shown(name)} is empty, padded with spaces, or not printable")
         if len(name) > _MAX_NAME:
             raise MixtureError(f"domain name {name[:40]!r}… has {len(name)} characters, at most {_MAX_NAME}")
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    doubled = sorted(name for name, count in collections.Counter(names).items() if count > 1)
     if doubled:
-        raise MixtureError(f"domain names must be unique, got twice: {', '.join(map(repr, doubled))}")
+        raise MixtureError(f"domain names must be unique, got twice: {_few(doubled)}")
     return names
 
 
@@ -143,10 +144,9 @@ class Mixture(Mapping[str, float]):
         missing = [name for name in order if name not in self._proportions]
         unknown = [name for name in self._proportions if name not in order]
         if missing or unknown:
-            parts = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
-            parts += [f"has unknown {', '.join(map(repr, unknown))}"] if unknown else []
-            known = ", ".join(map(repr, order))
-            raise MixtureError(f"the mixture {' and '.join(parts)}; the domains are {known}")
+            parts = [f"lacks {_few(missing)}"] if missing else []
+            parts += [f"has unknown {_few(unknown)}"] if unknown else []
+            raise MixtureError(f"the mixture {' and '.join(parts)}; the domains are {_few(order)}")
         return np.array([self._proportions[name] for name in order], dtype=np.float64)
 
     def __mul__(self, other: Mixture) -> Mixture:
@@ -224,6 +224,10 @@ def _in_a_line(error: Exception) -> str:
     return " ".join(str(getattr(error, "problem", None) or error).split()) + place
 
 
+def _few(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _as_proportion(name: str, value: object) -> float:
     try:
         # YAML reads `yes` as true, which float() would take for 1.
@@ -231,7 +235,7 @@ def _as_proportion(name: str, value: object) -> float:
     except OverflowError:
         number = math.inf
     except (TypeError, ValueError):
-        raise MixtureError(f"the proportion of domain {name!r} is no number: {value!r}") from None
+        raise MixtureError(f"the proportion of domain {name!r} is no number: {shown(value)}") from None
     if not math.isfinite(number) or number < 0:
         raise MixtureError(f"the proportion of domain {name!r} must be finite and not negative, got {number}")
     return number

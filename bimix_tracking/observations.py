@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bimix_tracking.copies import without_copies
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
-from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool, summary
+from bimix_tracking.pooling import LOSS_COLUMNS, Note, pool, summary, without_other_units
+from bimix_tracking.thinning import thinned_table
 from bimix_tracking.tracking import Progress, RunSource, open_source
 from bimix_tracking.wording import said
 
@@ -238,7 +240,8 @@ class Observations:
         set_aside(table["loss"].abs() > 1e300, said("loss is infinite"))
         set_aside(table["loss"] <= 0, said("loss is not positive, which a law on log losses cannot use"))
         set_aside(~np.isfinite(table["tokens"]), "the token count is not finite")
-        set_aside(table["tokens"] <= 0, "evaluated before training (0 tokens)")
+        set_aside(table["tokens"] < 0, said("the token count is negative"))
+        set_aside(table["tokens"] == 0, "evaluated before training (0 tokens)")
         point = ["run", "tokens", "domain"]
         set_aside(table.duplicated([*point, "loss"], keep="last"), "the same point twice")
         set_aside(table.duplicated(point, keep="last"), said("an earlier value of a point logged again"))
@@ -247,7 +250,9 @@ class Observations:
             mixtures = mixtures.drop(index=run)
         if mixtures.empty:
             raise ObservationsError("no usable loss is left: " + summary(notes))
-        check_unit(table)
+        mixtures, table = without_other_units(mixtures, table, notes)
+        table = thinned_table(table, notes)
+        mixtures, table = without_copies(mixtures, table, notes)
         order = {run: position for position, run in enumerate(mixtures.index)}
         table = table.sort_values(
             ["run", "tokens"], key=lambda c: c.map(order) if c.name == "run" else c, kind="stable"

@@ -29,4 +29,7 @@ def named(kind: str, name: str, failing: type[BimixError], said: str = "") -> An
     if not found:
         known = ", ".join(sorted({entry.name for entry in entries}))
         raise failing(f"{said or f'no {kind} {name!r}'}; there are {known}")
-    return found[0].load()
+    try:
+        return found[0].load()
+    except AttributeError as error:  # of another version than its package: a package that is missing says so itself
+        raise failing(f"{kind} {name!r} cannot be loaded from {found[0].value}: {error}") from error

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import pandas as pd
 
 from bimix_tracking import keys
-from bimix_tracking.errors import ObservationsError
-from bimix_tracking.manifest import RunRecord
+from bimix_tracking.errors import ObservationsError, shown
+from bimix_tracking.manifest import UNREAD, RunRecord
 from bimix_tracking.wording import said
 
 LARGEST_MEAN = 50.0
@@ -48,7 +49,9 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
         counts[f"{note.action}: {note.reason}"] = counts.get(f"{note.action}: {note.reason}", 0) + note.count
     if len(notes) <= most:
         return "; ".join(map(str, notes))
-    return "; ".join(f"{what} ({count}×)" for what, count in counts.items())
+    told = sorted(counts.items(), key=lambda item: -item[1])[: 2 * most]
+    more = f"; and {len(counts) - len(told)} other reasons" if len(counts) > len(told) else ""
+    return "; ".join(f"{what} ({count}×)" for what, count in told) + more
 
 
 def pool(
@@ -99,9 +102,12 @@ def grouped(records: Sequence[RunRecord], by: str) -> dict[str, list[RunRecord]]
     if by not in (*GROUPS, "sweep"):
         raise ObservationsError(f"runs cannot be grouped by {by!r}; there are {', '.join((*GROUPS, 'sweep'))}")
     groups: dict[str, list[RunRecord]] = {}
+    unread = [record for record in records if record.manifest.domains == UNREAD]
     for record in records:
-        groups.setdefault(str(_said(record, by) or "unknown"), []).append(record)
-    return groups
+        if record.manifest.domains != UNREAD:
+            groups.setdefault(str(_said(record, by) or "unknown"), []).append(record)
+    # A run that could not be read may be of any group: each one's notes name it.
+    return {group: [*of_group, *unread] for group, of_group in groups.items()} or {"unknown": unread}
 
 
 def _said(record: RunRecord, field: str) -> object:
@@ -113,13 +119,24 @@ def _agreed(field: str, used: Mapping[str, RunRecord]) -> str | None:
     for label, record in used.items():
         groups.setdefault(_said(record, field), []).append(label)
     if len(groups) > 1:
-        listing = "; ".join(f"{value!r}: {_first(runs)}" for value, runs in groups.items())
+        listing = "; ".join(f"{shown(value, 200)}: {_first(runs)}" for value, runs in islice(groups.items(), 5))
+        more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
         raise ObservationsError(
-            f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}. "
-            f"Analyse them apart: --group-by {field}"
+            f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}{more}. "
+            f"Analyse them apart: --group-by {field}{_of_old_order(field, groups)}"
         )
     value = next(iter(groups), None)
     return None if value is None else str(value)
+
+
+def _of_old_order(field: str, groups: Iterable[object]) -> str:
+    """Return what else may be behind fingerprints that differ, where the recorder made them itself."""
+    if field != "eval_set" or not all(str(value).startswith("sums:") for value in groups):
+        return ""
+    return (
+        ". Sums that older versions logged depended on the order of a run's domain list, too: where only that differs, "
+        "put one name for the set into eval_set of these runs' manifests"
+    )
 
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:
@@ -153,7 +170,19 @@ def _drifted(label: str, record: RunRecord) -> list[Note]:
         found = {keys.parse(metric, short_to_name): value for metric, value in row.items()}
         shares |= {key[1]: value for key, value in found.items() if key and key[0] == keys.SHARE}
     nominal: Mapping[str, float] = record.manifest.mixture or {}
-    off = {d: v for d, v in shares.items() if abs(v - nominal.get(d, 0.0)) > max(DRIFT * nominal.get(d, 0.0), 0.001)}
+    off = {d: v for d, v in shares.items() if _differ(v, nominal.get(d, 0.0))}
+    if len(off) == 2:
+        one, other = off
+        if not _differ(off[one], nominal.get(other, 0.0)) and not _differ(off[other], nominal.get(one, 0.0)):
+            text = said(
+                "its shares of {one!r} and {other!r} are each other's ({share:.4g} and {nominal:.4g}): are their ids "
+                "swapped, or their proportions?",
+                one=one,
+                other=other,
+                share=off[one],
+                nominal=off[other],
+            )
+            return [Note(said("used as told"), text, 1, label)]
     return [
         Note(
             said("used as told"),
@@ -168,6 +197,10 @@ def _drifted(label: str, record: RunRecord) -> list[Note]:
         )
         for d, share in off.items()
     ]
+
+
+def _differ(share: float, nominal: float) -> bool:
+    return abs(share - nominal) > max(DRIFT * nominal, 0.001)
 
 
 def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
@@ -187,20 +220,40 @@ def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
     return rows
 
 
-def check_unit(table: pd.DataFrame) -> None:
-    """Refuse losses that are no mean negative log-likelihood in nats per token.
+def without_other_units(
+    mixtures: pd.DataFrame, table: pd.DataFrame, notes: list[Note]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return mixtures and losses without the runs whose losses are no mean negative log-likelihood in nats per token.
+
+    Args:
+        mixtures: Proportions; index: run.
+        table: Losses, with columns `run`, `domain` and `loss`.
+        notes: Added to, for each such run.
 
     Raises:
-        ObservationsError: A domain's mean is above 50; the text names domain, run and number.
+        ObservationsError: Half of the runs or more are such, so that it is the sweep that is of another unit: a
+            domain's mean is above 50; the text names domain, run and number.
     """
-    means = table.groupby("domain", sort=False)["loss"].mean()
-    for domain, mean in means.items():
-        if mean > LARGEST_MEAN:
-            of_domain = table[table["domain"] == domain]
-            worst = of_domain.iloc[int(of_domain["loss"].to_numpy().argmax())]
+    means = table.groupby(["run", "domain"], sort=False)["loss"].mean()
+    off = means[means > LARGEST_MEAN]
+    worst = off.groupby(level="run", sort=False).idxmax()
+    if 2 * len(worst) >= len(mixtures):
+        for run, domain in worst[:1]:
             raise ObservationsError(
-                f"the losses of domain {str(domain)!r} are {mean:.4g} on average (up to {worst['loss']:.4g}, run "
-                f"{worst['run']!r}): more than {LARGEST_MEAN:g} nats per token is no language model's loss, for a "
-                "guess among 50,000 tokens costs 11. Is it a sum over tokens, or a perplexity? Divide by the tokens, "
-                "or take the logarithm"
+                f"the losses of domain {str(domain)!r} are {off[run, domain]:.4g} on average in run {str(run)!r}, and "
+                f"such are {len(worst)} of {len(mixtures)} runs: more than {LARGEST_MEAN:g} nats per token is no "
+                "language model's loss, for a guess among 50,000 tokens costs 11. Is it a sum over tokens, or a "
+                "perplexity? Divide by the tokens, or take the logarithm"
             )
+    for run, domain in worst:
+        text = said(
+            "its losses of domain {domain!r} are {mean:.4g} on average, and no loss in nats per token is above "
+            "{most:g}: is it a sum over tokens, or a perplexity?",
+            domain=str(domain),
+            mean=float(off[run, domain]),
+            most=LARGEST_MEAN,
+        )
+        notes.append(Note(said("excluded"), text, 1, run=str(run)))
+    if len(worst):
+        mixtures, table = mixtures.drop(index=list(worst.index)), table[~table["run"].isin(worst.index)]
+    return mixtures, table

@@ -306,9 +306,13 @@ class DomainLossRecorder:
         return row
 
     def _fingerprint(self) -> str:
-        """Name the evaluation data by its tokens: any other set has another name, bar a coincidence."""
+        """Name the evaluation data by its tokens: any other set has another name, bar a coincidence.
+
+        By the domains' names: runs that have them in another order evaluate the same set.
+        """
         evaluated = self._eval.tokens + self._eval.nonfinite  # a loss that was no number is of the same tokens
-        content = repr([self.domains, evaluated.tolist(), self._eval.labels.tolist()])
+        by_name = sorted(zip(self.domains, evaluated.tolist(), self._eval.labels.tolist(), strict=True))
+        content = repr([tuple(column) for column in zip(*by_name, strict=True)])
         return "sums:" + hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def _warn_once(self, topic: str, message: str) -> None:

@@ -68,6 +68,7 @@ class RunState:
         sweep: The sweep it belongs to, if it says so.
         status: As far as the tracker knows; a killed run may be `running` for ever.
         ended: When it ended, seconds since 1970, if it has.
+        trouble: Why nothing of it can be read, where that is so; its sweep isn't known then.
     """
 
     run_id: str
@@ -75,6 +76,7 @@ class RunState:
     sweep: str | None
     status: Literal["running", "finished", "failed"]
     ended: float | None = None
+    trouble: str | None = None
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,9 @@ def wait_for(
             note(f"the source cannot be read, looking again every {every:g} s: {trouble}")
         else:
             trouble = None
+            for state in there:
+                if state.trouble is not None:
+                    note(f"run {state.name!r} cannot be read: {without_credentials(state.trouble)}")
             found = [state for state in there if sweep is None or state.sweep == sweep]
             if there and not found:
                 others = ", ".join(sorted({repr(state.sweep) for state in there}))

@@ -2,13 +2,16 @@
 
 What was analysed is known by the analyses themselves, which are in the source by their keys, so a watch that was
 killed goes on where it was. What could not be analysed is remembered as long as the watch lives.
+
+It outlives every exception, of the source, of an analysis and of whoever is told: each part of a look is apart from the
+others, and after a look that met trouble it waits longer.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,13 +20,18 @@ from bimix_tracking.manifest import RunRecord
 from bimix_tracking.tracking import RunSource, RunState, without_credentials
 from bimix_tracking.waiting import named, of_status
 
+LONGEST_PAUSE = 600.0
+"""Seconds between two looks at most, however long there has been trouble."""
 SETTLE = 600.0
 """Seconds without a run going after which a sweep counts as complete: a scheduler starts the next one sooner."""
+_LONGEST_TRACE = 5000
 FEWEST = 3
 """Runs that a sweep must have before an end of its own is believed: a law needs as many mixtures."""
 
 Analyse = Callable[[Sequence[RunRecord]], str]
 """Analyses the runs of a sweep, unless that has been done, and says in a line what came of it."""
+_NOT_OURS = (SourceError, OSError)
+"""What is nobody's bug: a source that is away, a disk that is full."""
 _Runs = frozenset[tuple[str, float | None]]
 
 
@@ -32,11 +40,11 @@ class Event:
     """A thing to tell the team: a line of a log.
 
     Args:
-        kind: What happened; of `failed` and `unreachable`, the text says what to do.
+        kind: What happened; of `failed` and `unreachable`, the text says what to do, of `excluded`, which run it is.
         text: In words.
     """
 
-    kind: Literal["waiting", "analysing", "analysed", "failed", "unreachable"]
+    kind: Literal["waiting", "analysing", "analysed", "excluded", "failed", "unreachable"]
     text: str
 
     @property
@@ -82,8 +90,9 @@ class Watch:
     settle: float = SETTLE
     now: Callable[[], float] = time.time
     _tried: dict[str | None, _Runs] = field(default_factory=dict)
-    _told: dict[str | None, Event] = field(default_factory=dict)
-    _trouble: Event | None = None
+    _told: dict[object, Event] = field(default_factory=dict)
+    _trouble: str = ""
+    _troubled: int = 0
     _seen: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,29 +102,49 @@ class Watch:
     def look(self) -> list[Event]:
         """Look once, analyse each sweep that is complete, and return what was told: errors too, none is raised."""
         told: list[Event] = []
-        trouble: SourceError | None = None
+        trouble: Exception | None = None
         try:
-            sweeps = _by_sweep(self.source.states())
-            due = [sweep for sweep, states in sweeps.items() if self._complete(sweep, states, told)]
+            states = self.source.states()
+            self._name_broken(states, told)
+            sweeps = _by_sweep(state for state in states if state.trouble is None)
+            due = [sweep for sweep, of_sweep in sweeps.items() if self._complete(sweep, of_sweep, told)]
             records = self.source.records() if due else ()
             for sweep in due:
                 ids = {state.run_id for state in sweeps[sweep]}
                 of_sweep = [record for record in records if record.run_id in ids]
                 trouble = self._analyse(sweep, sweeps[sweep], of_sweep, told) or trouble
-        except SourceError as error:
+        except Exception as error:  # noqa: BLE001  # a watch that ends in the night analyses nothing
             trouble = error
         self._report(trouble, told)
+        self._troubled = 0 if trouble is None else self._troubled + 1
         return told
 
-    def _report(self, error: SourceError | None, told: list[Event]) -> None:
-        trouble: Event | None = None
+    def pause(self, every: float) -> float:
+        """Return how long to wait until the next look, in seconds: longer with each look in a row that met trouble.
+
+        Args:
+            every: Where all is well.
+        """
+        return max(every, min(every * 2.0 ** min(self._troubled, 20), LONGEST_PAUSE))
+
+    def _report(self, error: Exception | None, told: list[Event]) -> None:
+        """Tell what is wrong with the source, unless it is what was wrong before, and when it is well again."""
+        event = Event("waiting", "the source can be read and written again")
+        trouble = "" if error is None else f"{type(error).__name__}: {error}"
+        if isinstance(error, _NOT_OURS):
+            event = Event("unreachable", f"the source cannot be read or written: {without_credentials(str(error))}")
+        elif error is not None:
+            event = Event("failed", f"the source cannot be read, by a bug of bimix-tracking: {_traced(error)}")
         if error is not None:
-            what = f"the source cannot be read or written: {without_credentials(str(error))}"
-            trouble = Event("unreachable", what)
-            told.append(trouble)
-        if trouble != self._trouble:
-            self.tell(trouble or Event("waiting", "the source can be read and written again"))
+            told.append(event)
+        if trouble != self._trouble and self._say_out(event):
             self._trouble = trouble
+
+    def _name_broken(self, states: Sequence[RunState], told: list[Event]) -> None:
+        for state in states:
+            if state.trouble is not None:
+                text = f"run {state.name!r} is excluded, of whichever sweep it is: it cannot be read: {state.trouble}"
+                self._say(("run", state.run_id), Event("excluded", without_credentials(text)), told)
 
     def _complete(self, sweep: str | None, states: Sequence[RunState], told: list[Event]) -> bool:
         finished, running, failed = (of_status(states, s) for s in ("finished", "running", "failed"))
@@ -144,26 +173,34 @@ class Watch:
 
     def _analyse(
         self, sweep: str | None, states: Sequence[RunState], records: Sequence[RunRecord], told: list[Event]
-    ) -> SourceError | None:
+    ) -> Exception | None:
         self._say(sweep, Event("analysing", f"{_name(sweep)}: {len(_finished(states))} finished; analysing"), told)
         try:
             event = Event("analysed", f"{_name(sweep)}: {self.analyse(records)}")
-        except SourceError as error:
+        except _NOT_OURS as error:
             return error  # it isn't the sweep's fault: it is tried again
         except BimixError as error:
             event = Event("failed", f"{_name(sweep)} cannot be analysed until its runs change: {error}")
-        except Exception:  # noqa: BLE001  # a bug that one sweep brings out must not keep the others from their analyses
-            what = without_credentials(traceback.format_exc())
-            event = Event("failed", f"{_name(sweep)} cannot be analysed, by a bug of bimix-tracking: {what}")
+        except Exception as error:  # noqa: BLE001  # one sweep's must not keep the others from their analyses
+            event = Event("failed", f"{_name(sweep)} cannot be analysed, by a bug of bimix-tracking: {_traced(error)}")
         self._tried[sweep] = _finished(states)
         self._say(sweep, event, told)
         return None
 
-    def _say(self, sweep: str | None, event: Event, told: list[Event]) -> None:
-        if self._told.get(sweep) != event:
-            self._told[sweep] = event
+    def _say(self, of: object, event: Event, told: list[Event]) -> None:
+        """Tell an event of a sweep, unless it is the last one that was told of it."""
+        if self._told.get(of) != event:
             told.append(event)
+            if self._say_out(event):
+                self._told[of] = event
+
+    def _say_out(self, event: Event) -> bool:
+        """Tell an event, and return whether it was heard: a full disk below the log must not end the watch."""
+        try:
             self.tell(event)
+        except Exception:  # noqa: BLE001  # whatever it is, there is nobody to tell it to
+            return False
+        return True
 
 
 def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
@@ -185,12 +222,23 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
             return f"its analysis is there (key {key})"
         found = analyze(obs, tokens, write_back=source, **options)
         shares = ", ".join(f"{domain} {share:.4f}" for domain, share in found.recommendation.mixture.items())
-        return f"{len(obs.runs)} runs analysed (key {key}): {shares}; {found.location}"
+        return f"{len(obs.runs)} runs analysed (key {key}): {shares}; {found.location}{_excluded(records)}"
 
     return analyse
 
 
-def _by_sweep(states: Sequence[RunState]) -> Mapping[str | None, list[RunState]]:
+def _excluded(records: Sequence[RunRecord]) -> str:
+    broken = [record for record in records if record.set_aside and not record.rows]
+    told = "; ".join(f"{record.name!r}: {next(iter(record.set_aside))}" for record in broken[:5])
+    more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+    return f"; excluded {told}{more}" if broken else ""
+
+
+def _traced(error: BaseException) -> str:
+    return without_credentials("".join(traceback.format_exception(error))[-_LONGEST_TRACE:])
+
+
+def _by_sweep(states: Iterable[RunState]) -> Mapping[str | None, list[RunState]]:
     sweeps: dict[str | None, list[RunState]] = {}
     for state in states:
         sweeps.setdefault(state.sweep, []).append(state)

@@ -13,11 +13,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from bimix_tracking.cli.console import answer, manner
+from bimix_tracking.cli.remedies import BAD_DATA, MISSING, NO_ACCESS, remedy_of
 from bimix_tracking.cli.teaching import OUTPUT, help_of
-from bimix_tracking.errors import BimixError, MissingDependencyError, RecommendationError, SourceError
+from bimix_tracking.errors import BimixError, MissingDependencyError, RecommendationError, SourceError, clipped
 
-_EXIT_CODES = {SourceError: 4, RecommendationError: 5, MissingDependencyError: 6}
-_BUG, _BAD_DATA, _NO_ACCESS, _INTERRUPTED, _PIPE_CLOSED = 1, 3, 4, 130, 141
+_EXIT_CODES = {SourceError: NO_ACCESS, RecommendationError: 5, MissingDependencyError: MISSING}
+_BUG, _INTERRUPTED, _PIPE_CLOSED = 1, 130, 141
 _USAGE: Any = typer.BadParameter.__mro__[1]
 """Every error of usage: Typer doesn't export their base."""
 
@@ -88,20 +89,21 @@ def _errors_as_exit_codes() -> Iterator[None]:
     try:
         yield
     except BimixError as error:
-        code = next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), _BAD_DATA)
+        code = next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), BAD_DATA)
         _fail(error, in_options(str(error)), code)
     except BrokenPipeError as error:
         # Who reads has enough (`bimix … | head`): nothing to complain of, nor to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(_PIPE_CLOSED) from error
-    except OSError as error:
-        _fail(error, str(error), _NO_ACCESS)
     except KeyboardInterrupt as error:
         _fail(error, "interrupted", _INTERRUPTED)
     except (typer.Exit, _USAGE):
         raise
     except Exception as error:  # noqa: BLE001  # whatever it is, its user gets a line and not a page
-        said = f"{type(error).__name__}: {error}"
+        remedy = remedy_of(error)
+        if remedy is not None:
+            _fail(error, remedy.text, remedy.code)
+        said = clipped(f"{type(error).__name__}: {error}", 300)
         _fail(error, f"{said}. This is a bug of bimix: please report it with what `bimix --debug …` prints", _BUG)
 
 

@@ -60,7 +60,7 @@ def watch(
     try:
         told = looking.look()
         while not once:
-            time.sleep(every)
+            time.sleep(looking.pause(every))
             told = looking.look()
     except _Stopped as stopped:
         _line(f"stopped by {stopped}", "stopped")

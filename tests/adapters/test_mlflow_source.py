@@ -105,11 +105,11 @@ def test_every_way_gives_the_same_and_counts_what_it_mended(uri: str, monkeypatc
 
 def test_which_runs_are_read(uri: str) -> None:
     run(uri, "done", curve(3))
-    for status in ("RUNNING", "FAILED", "KILLED"):
-        run(uri, status.lower(), curve(2), status=status)
+    for level, status in ((2.1, "RUNNING"), (2.2, "FAILED"), (2.3, "KILLED")):
+        run(uri, status.lower(), curve(2, level), status=status)
     client_of(uri).delete_run(run(uri, "deleted", curve(3)))
     parent = run(uri, "parent", [], **{"bimix.role": "sweep"})
-    run(uri, "child", curve(3), **{"mlflow.parentRunId": parent, "bimix.sweep": "t"})
+    run(uri, "child", curve(3, 2.4), **{"mlflow.parentRunId": parent, "bimix.sweep": "t"})
 
     obs = Observations.from_source(uri)
     assert obs.runs == ("done", "child")

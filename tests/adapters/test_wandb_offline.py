@@ -6,13 +6,16 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bimix_integrations.trackers.wandb.history_record import HistoryReader, pb
@@ -131,7 +134,7 @@ def test_what_is_no_training_run_or_not_finished(ours: Path) -> None:
     records = _records(ours)
 
     assert list(records) == ["whole", "odd", "failed"]  # in the order in which they began
-    assert records["failed"].rows == []
+    assert records["failed"].rows == ()
     assert list(records["failed"].set_aside) == ["the run is not finished: it ended with code 3"]
     assert len(_records(ours, unfinished=True)["failed"].rows) == 1
     states = {state.run_id: state for state in _source(ours).states()}
@@ -351,7 +354,76 @@ def test_a_manifest_that_is_none_names_the_run(tmp_path: Path) -> None:
     content = HEADER + _chunk(1, pb.Record(run=pb.RunRecord(run_id="r1", config=config)).SerializeToString())
     (tmp_path / "run-r1.wandb").write_bytes(content)
 
-    with pytest.raises(SourceError, match=r"run 'r1' \(.*run-r1\.wandb\) cannot be read: the manifest needs"):
+    with pytest.raises(SourceError, match=r"the run cannot be read: the manifest needs .* \(run 'r1'\)"):
+        _source(tmp_path).records()
+
+
+def _configured(config: str) -> Callable[[Path], object]:
+    told = pb.ConfigRecord(update=[pb.ConfigItem(key="bimix", value_json=config)])
+    content = HEADER + _chunk(1, pb.Record(run=pb.RunRecord(run_id="bad", config=told)).SerializeToString())
+    return lambda path: path.write_bytes(content)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (Path.touch, "holds nothing of a run"),
+    "a zip": (lambda path: path.write_bytes(b"PK\x03\x04 a zip"), "run-bad.wandb is no W&B log"),
+    "a FIFO": (os.mkfifo, "run-bad.wandb is no plain file"),
+    "a device": (lambda path: path.symlink_to("/dev/full"), "is no plain file"),
+    "a link to nothing": (lambda path: path.symlink_to("/nowhere"), "No such file"),
+    "a link to itself": (lambda path: path.symlink_to(path), "symbolic links"),
+    "a manifest that is a number": (_configured('{"domains": 3}'), "the manifest needs a list 'domains'"),
+    "percent": (_configured('{"domains": ["a", "b"], "mixture": {"a": 20, "b": 80}}'), "proportions sum to 100, not 1"),
+    "a newer schema": (_configured('{"schema": 99, "domains": ["a"]}'), "schema 99; this version reads up to 1"),
+    "a sweep that is a list": (
+        _configured('{"domains": ["a"], "sweep": [1]}'),
+        "'sweep' of the manifest must be a text",
+    ),
+}
+
+
+@pytest.mark.parametrize(("broken", "reason"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_excludes_its_run_alone(
+    broken: Callable[[Path], object], reason: str, ours: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(ours / "wandb", tmp_path / "wandb", symlinks=True)
+    folder = tmp_path / "wandb" / "offline-run-20260101_000000-bad"
+    folder.mkdir()
+    broken(folder / "run-bad.wandb")
+
+    records = _records(tmp_path)
+
+    assert records["whole"].rows == _records(ours)["whole"].rows
+    assert not records["bad"].rows
+    (said,) = records["bad"].set_aside
+    assert re.search(reason, said)
+    states = {state.run_id: state for state in _source(tmp_path).states()}
+    assert states["whole"].status == "finished"
+    if "bad" in states:  # an empty one is of no kind yet
+        assert (states["bad"].status, states["bad"].sweep) == ("failed", None)
+        assert re.search(reason, states["bad"].trouble or "")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_run(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ours / "wandb", tmp_path / "wandb", symlinks=True)
+    (tmp_path / "wandb" / "run-closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path).endswith("run-closed"):  # rights don't bind root, who may run this test
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+    records = _records(tmp_path)
+
+    assert records["whole"].rows
+    assert "Permission denied" in next(iter(records["closed"].set_aside))
+    assert next(s for s in _source(tmp_path).states() if s.run_id == "closed").status == "failed"
+    monkeypatch.setattr(os, "scandir", lambda path: (_ for _ in ()).throw(PermissionError(13, "Denied", str(path))))
+    with pytest.raises(SourceError, match="cannot be read: Denied"):
         _source(tmp_path).records()
 
 
@@ -486,7 +558,9 @@ def test_two_tools_metrics_in_a_run_name_the_run(tmp_path: Path) -> None:
     content += _chunk(1, pb.Record(history=pb.HistoryRecord(item=items)).SerializeToString())
     (tmp_path / "run-r1.wandb").write_bytes(content)
 
-    with pytest.raises(SourceError, match=r"run 'r1' .*'eval/web_loss' reads as HF Trainer.*'eval/code/loss' as Lev"):
+    with pytest.raises(
+        SourceError, match=r"'eval/web_loss' reads as HF Trainer.*'eval/code/loss' as Lev.*\(run 'r1'\)"
+    ):
         _source(tmp_path, foreign=ForeignRuns()).records()
 
 

@@ -224,15 +224,61 @@ def test_runs_of_other_tools_are_read_by_their_patterns(server: WandbServer, pro
 def test_a_history_that_lacks_its_end_is_told(server: WandbServer, project: str) -> None:
     stored(server, project, "holes", [evaluation(1)], said=manifest()).summary[CODE] = 1.25
     before = server.operations["HistoryPage"]
-    with pytest.raises(SourceError, match=r"run 'holes'.*lacks the latest value of bimix_eval_loss/code.*1\.25"):
+    with pytest.raises(SourceError, match=r"lacks the latest value of bimix_eval_loss/code.*1\.25.*\(run 'holes'\)"):
         source(project).records()
     assert server.operations["HistoryPage"] == before + 2  # once more, past W&B's cache
 
 
 def test_a_manifest_that_is_none_is_told(server: WandbServer, project: str) -> None:
     stored(server, project, "odd", [evaluation(1)], said=manifest()).config["bimix"]["value"]["schema"] = 99
-    with pytest.raises(SourceError, match=r"run 'odd'.*schema 99"):
+    with pytest.raises(SourceError, match=r"schema 99.*\(run 'odd'\)"):
         source(project).records()
+
+
+def test_one_broken_run_is_one_run(server: WandbServer, project: str) -> None:
+    for name in ("first", "last"):
+        stored(server, project, name, [evaluation(1), evaluation(2)], said=manifest())
+    stored(server, project, "holes", [evaluation(1)], said=manifest()).summary[CODE] = 1.25
+    broken = {
+        "holes": "lacks the latest value",
+        "schema": "has schema 99",
+        "percent": "proportions sum to 100, not 1",
+        "domains": "domain names must be strings, got 1",
+        "sweep": "'sweep' of the manifest must be a text, got {'a': 1}",
+    }
+    changes: dict[str, dict[str, Any]] = {
+        "schema": {"schema": 99},
+        "percent": {"mixture": {"code": 25, "c++": 75}},
+        "domains": {"domains": [1, 2]},
+        "sweep": {"sweep": {"a": 1}},
+    }
+    for name, change in changes.items():
+        stored(server, project, name, [evaluation(1)], said=manifest()).config["bimix"]["value"] |= change
+
+    records = {record.name: record for record in source(project).records()}
+
+    assert {name for name, record in records.items() if record.rows} == {"first", "last"}
+    for name, reason in broken.items():
+        (said,) = records[name].set_aside
+        assert reason in said
+    states = {state.name: state for state in source(project).states()}
+    assert {name for name, state in states.items() if state.trouble is not None} == set(changes)
+    assert states["first"].status == "finished"
+
+
+def test_an_outage_ends_the_reading_and_is_no_run_s_fault(
+    server: WandbServer, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        stored(server, project, f"run{number}", [evaluation(1)], said=manifest())
+    asked = source(project)
+
+    def away(*_: object, **__: object) -> list[dict[str, float]]:
+        raise ConnectionError("connection reset by peer")
+
+    monkeypatch.setattr(histories, "scanned", away)
+    with pytest.raises(SourceError, match=r"W&B says: .*connection reset by peer"):
+        asked.records()
 
 
 def test_a_rate_limit_while_reading_is_waited_for(server: WandbServer, project: str) -> None:

@@ -73,6 +73,18 @@ def test_losses_in_the_wrong_unit(factor: float) -> None:
         read(table_of([3.0 * factor, 2.8 * factor, 2.6 * factor, 2.5 * factor, 2.4 * factor, 2.3 * factor]))
 
 
+def test_one_run_in_the_wrong_unit_is_excluded_and_the_others_read() -> None:
+    table = table_of([3.0, 2.8, 2.6, 2.5, 2.4, 2.35])
+    of_one = table["a"] == 0.5
+    for wrong in (table["la"] * 1e5, np.exp(2 * table["la"]), table["la"].where(table["tokens"] > 1e6, 1e30)):
+        obs = read(table.assign(la=table["la"].where(~of_one, wrong)))
+
+        assert obs.runs == ("mixture-1", "mixture-3")
+        (note,) = obs.notes
+        assert (note.action, note.run) == ("excluded", "mixture-2")
+        assert "is it a sum over tokens, or a perplexity?" in note.reason
+
+
 def test_runs_with_disjoint_domains() -> None:
     def record(name: str, domains: tuple[str, str]) -> RunRecord:
         rows = [
@@ -137,6 +149,22 @@ def test_runs_of_different_length_are_named(sweep: MakeSweep) -> None:
     assert "1 of 6 runs end before the others" in found.text
     assert "'run-2'" in found.text
     assert "Train all runs for the same tokens" in found.remedy
+
+
+def test_a_run_that_counts_one_process_s_tokens_is_named(sweep: MakeSweep) -> None:
+    obs = sweep(LAWS, runs=6)
+    steps = obs.losses.assign(step=obs.losses["tokens"] / 1e3)
+    of_one = np.where(steps["run"] == "run-2", 1 / 8, 1.0)
+    wrong = changed(obs, steps.assign(tokens=steps["tokens"] * of_one))
+
+    [found] = of_kind(diagnose(wrong, fit_law(wrong)), "tokens a step")
+
+    assert found.run == "run-2"
+    assert "1 of 6 runs count fewer tokens a step" in found.text
+    assert "run 'run-2', 1/8" in found.text
+    padded = changed(obs, steps.assign(tokens=steps["tokens"] * np.where(steps["run"] == "run-2", 0.8, 1.0)))
+    assert not of_kind(diagnose(padded, fit_law(padded)), "tokens a step")
+    assert not of_kind(diagnose(obs, fit_law(obs)), "tokens a step")  # steps that aren't known
 
 
 def test_a_domain_the_law_fits_badly_is_named(sweep: MakeSweep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import warnings
@@ -216,6 +217,23 @@ def test_a_loss_that_is_no_number_makes_no_other_evaluation_set() -> None:
 
     assert evaluated([1.0, math.nan, 2.0], [0, 0, 1]) == evaluated([1.0, 3.0, 2.0], [0, 0, 1])
     assert evaluated([1.0, 3.0, 2.0], [0, 1, 1]) != evaluated([1.0, 3.0, 2.0], [0, 0, 1])
+
+
+def test_an_evaluation_set_is_the_same_whatever_order_the_domains_are_listed_in() -> None:
+    def evaluated(domains: list[str], tokens: dict[str, int], labels: dict[str, int]) -> str | None:
+        recorder = DomainLossRecorder(domains)
+        sums = DomainSums.zeros(len(domains))
+        sums.tokens[:] = [tokens[domain] for domain in domains]
+        sums.labels[:] = [labels[domain] for domain in domains]
+        recorder.add_sums(sums, split="eval")
+        recorder.log_eval(1)
+        return recorder.manifest.eval_set
+
+    tokens, labels = {"web": 512, "code": 256, "c++": 64}, {"web": 9000, "code": 77, "c++": 5}
+    (one,) = {evaluated(list(order), tokens, labels) for order in itertools.permutations(tokens)}
+    # Another set has another name, though its numbers are the same ones of other domains.
+    assert evaluated(["web", "code", "c++"], tokens | {"web": 256, "code": 512}, labels) != one
+    assert evaluated(["web", "code", "c++"], tokens, labels | {"web": 5, "c++": 9000}) != one
 
 
 def test_a_schedule_is_logged_as_it_goes_and_told_in_the_manifest() -> None:

@@ -13,7 +13,7 @@ from bimix_tracking import DomainLossRecorder, open_source, recommended_mixture
 from bimix_tracking.errors import BimixError, ObservationsError, SourceError, WaitTimeoutError
 from bimix_tracking.local import JsonlSource
 from bimix_tracking.manifest import RunRecord
-from bimix_tracking.tracking import RunState
+from bimix_tracking.tracking import Progress, RunState
 from bimix_tracking.waiting import wait_for
 from bimix_tracking.watching import Event, Watch, analysis_of
 from tests.core.proxies import RECOMMENDED, analyses, begin, train
@@ -274,6 +274,134 @@ def test_a_source_that_fails_is_told_once_and_tried_again_each_time(tmp_path: Pa
     watched.error = None
     assert watched.look() == ["sweep 's': done", "sweep 't': done", "the source can be read and written again"]
     assert len(watched.analysed) == 6
+
+
+class Failing(JsonlSource):
+    """A folder that raises, wherever a test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"jsonl:{folder}")
+        self.fails: dict[str, Exception] = {}
+
+    def states(self) -> list[RunState]:
+        if "states" in self.fails:
+            raise self.fails["states"]
+        return super().states()
+
+    def records(self, progress: Progress | None = None) -> list[RunRecord]:
+        if "records" in self.fails:
+            raise self.fails["records"]
+        return super().records(progress)
+
+
+BUGS = [AttributeError("'list' has no 'get'"), RecursionError("deep"), MemoryError(), KeyError("x")]
+
+
+@pytest.mark.parametrize("where", ["states", "records"])
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
+def test_a_watch_outlives_whatever_its_source_raises(where: str, bug: Exception, tmp_path: Path) -> None:
+    train(f"jsonl:{tmp_path}", "s")
+    source = Failing(tmp_path)
+    source.fails[where] = bug
+    watched = Watched(source, runs=3)
+
+    *_, said = watched.look()
+
+    assert said.startswith("the source cannot be read, by a bug of bimix-tracking: Traceback")
+    assert type(bug).__name__ in said
+    assert watched.said[-1].bad
+    assert watched.look() == []  # told once, and tried again
+    source.fails[where] = OSError(5, "Input/output error")
+    assert watched.look() == ["the source cannot be read or written: [Errno 5] Input/output error"]
+    source.fails.clear()
+    assert watched.look()[-2:] == ["sweep 's': done", "the source can be read and written again"]
+
+
+def test_trouble_in_a_row_makes_the_pauses_longer_up_to_ten_minutes_and_its_end_short_again(tmp_path: Path) -> None:
+    source = Failing(tmp_path)
+    source.fails["states"] = AttributeError("x")
+    watched = Watched(source)
+    pauses = []
+    for _ in range(30):
+        pauses.append(watched.watch.pause(30))
+        watched.look()
+    source.fails.clear()
+    watched.look()
+
+    assert pauses[:6] == [30, 60, 120, 240, 480, 600]
+    assert pauses[-1] == 600
+    assert watched.watch.pause(30) == 30
+    assert watched.watch.pause(3600) == 3600
+
+
+def test_a_watch_goes_on_though_nobody_can_be_told_and_tells_it_when_somebody_can(tmp_path: Path) -> None:
+    train(f"jsonl:{tmp_path}", "s")
+    heard: list[str] = []
+    deaf = True
+
+    def tell(event: Event) -> None:
+        if deaf:
+            raise OSError(28, "No space left on device")
+        heard.append(event.text)
+
+    analysed: list[int] = []
+
+    def analyse(records: Sequence[RunRecord]) -> str:
+        analysed.append(len(records))
+        return "done"
+
+    watch = Watch(JsonlSource(f"jsonl:{tmp_path}"), analyse, tell, runs=3)
+    watch.look()
+    assert analysed == [3]
+    deaf = False
+    begin(f"jsonl:{tmp_path}", "going", sweep="t")
+    watch.look()
+    assert heard == ["sweep 't': 0 finished, running 'going'; waiting of 3"]
+    with pytest.raises(KeyboardInterrupt):
+        Watch(JsonlSource(f"jsonl:{tmp_path}"), _interrupted, tell, runs=3).look()
+
+
+def _interrupted(_: Sequence[RunRecord]) -> str:
+    raise KeyboardInterrupt
+
+
+def test_a_broken_run_is_named_and_keeps_no_sweep_from_its_analysis(tmp_path: Path) -> None:
+    uri = f"jsonl:{tmp_path}"
+    train(uri, "a", prefix="a")
+    train(uri, "b", prefix="b")
+    for name in ("curves.json", "manifest.json"):
+        (tmp_path / "b-2" / name).write_text("[" * 200_000, encoding="utf-8")
+    watched = Watched(JsonlSource(uri), runs=3)
+
+    named, *others = watched.look()
+    assert named == (
+        "run 'b-2' is excluded, of whichever sweep it is: it cannot be read: manifest.json: it is nested too deep; "
+        "curves.json: it is nested too deep"
+    )
+    assert others == [
+        "sweep 'b': 2 finished; waiting of 3",
+        "sweep 'a': 3 finished; analysing",
+        "sweep 'a': done",
+    ]
+    assert not any(event.bad for event in watched.said)
+    assert watched.look() == []
+    notes: list[str] = []
+    wait_for(uri, 5, progress=lambda what, *_: notes.append(what))
+    assert "run 'b-2' cannot be read: manifest.json: it is nested too deep" in "".join(notes)
+
+
+def test_what_an_analysis_had_to_exclude_is_in_its_line(tmp_path: Path) -> None:
+    uri = f"jsonl:{tmp_path}"
+    train(uri, "s", (0.2, 0.35, 0.5, 0.7))
+    (tmp_path / "run-1" / "curves.json").unlink()
+    (tmp_path / "run-1" / "rows.jsonl").unlink()
+    (tmp_path / "run-1" / "rows.jsonl").mkdir()
+    source = open_source(uri)
+
+    said = analysis_of(source, 1e9, replicates=0)(source.records())
+
+    assert said.startswith("3 runs analysed")
+    assert said.endswith("; excluded 'run-1': the run cannot be read: rows.jsonl is no plain file")
 
 
 def test_what_makes_no_sense_cannot_be_watched_for(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 import re
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from bimix_integrations.trackers.wandb.rows import STEP, TIME, histories, is_ours, manifest_of, own_rows
-from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file
+from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file, unreadable
 from bimix_integrations.trackers.wandb.tracker import MANIFEST
-from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.local import JsonlSource
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.observations import Observations
+from bimix_tracking.reading import read_each, reasons, why
 from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
 
 _DEPTH = 4
@@ -56,41 +56,31 @@ class WandbOfflineSource:
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read the training runs, in the order in which they began; those not finished are set aside, unless wanted.
 
-        What comes before damage in a file is used, whether the run is finished or not, for that cannot be known.
+        What comes before damage in a file is used, whether the run is finished or not, for that cannot be known. A run
+        of which a file or its folder cannot be read at all is excluded.
         """
-        paths = self._paths()
-        files = []
+        paths, files = self._paths()
         for done, path in enumerate(paths, 1):
             files.append(read_file(path, is_ours))
             if progress:
                 progress("reading files", done, len(paths))
         runs = _by_run(files)
-        records = [record for run in runs if (record := self._record(run)) is not None]
+        records = read_each(runs, self._record, lambda run: (run[-1].run_id, _name(run)))
         if not any(record.rows for record in records):
+            told_why = reasons(records)
             raise SourceError(
-                f"{self.uri}: no finished training run with rows in its {len(paths)} files ({_reasons(records)}"
-                f"{len(runs) - len(records)} runs of another kind). Train with a wandb: tracker, ask for unfinished "
-                "runs, or say with a mixtures file how other tools' runs are read"
+                f"{self.uri}: no finished training run with rows in its {len(paths)} files "
+                f"({told_why}{'; ' if told_why else ''}{len(runs) - len(records)} runs of another kind). Train with a "
+                "wandb: tracker, ask for unfinished runs, or say with a mixtures file how other tools' runs are read"
             )
         return records
 
     def states(self) -> list[RunState]:
         """Say how far each training run is; a file that hasn't changed isn't read again."""
-        files = []
-        for path in self._paths():
-            stat = path.stat()
-            now = (stat.st_size, stat.st_mtime_ns)
-            known = self._states.get(path)
-            if known is None or known[0] != now:
-                known = self._states[path] = (now, read_file(path, None if self.wanted.foreign is None else none))
-            files.append(known[1])
-        states = []
-        for run in _by_run(files):
-            manifest = self._manifest(run)
-            if manifest.role == "train" if manifest is not None else self._metrics(run):
-                sweep = None if manifest is None else manifest.sweep
-                states.append(RunState(run[-1].run_id, _name(run), sweep, _status(run), run[-1].ended))
-        return states
+        paths, files = self._paths()
+        files += map(self._looked_into, paths)
+        states = [self._state(run) for run in _by_run(files)]
+        return [state for state in states if state is not None]
 
     def write_back(self, analysis: WriteBack) -> str:
         """Write the artifacts to `DIR/bimix/analysis/<key>/`, name that one in `recommended`, and say how to publish.
@@ -104,27 +94,54 @@ class WandbOfflineSource:
         """Return the `mixture.yaml` of the analysis of a key, or of the recommended one."""
         return self._analyses.find_analysis(key)
 
-    def _paths(self) -> list[Path]:
+    def _looked_into(self, path: Path) -> RunFile:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            return unreadable(path, why(error))
+        now = (stat.st_size, stat.st_mtime_ns)
+        known = self._states.get(path)
+        if known is None or known[0] != now:
+            known = self._states[path] = (now, read_file(path, None if self.wanted.foreign is None else none))
+        return known[1]
+
+    def _state(self, run: list[RunFile]) -> RunState | None:
+        run_id, name, ended = run[-1].run_id, _name(run), run[-1].ended
+        try:
+            manifest = self._manifest(run)
+            if manifest.role != "train" if manifest is not None else not self._metrics(run):
+                return None
+        except Exception as error:  # noqa: BLE001  # one broken run is one run
+            return RunState(run_id, name, None, "failed", ended, trouble=why(error))
+        return RunState(run_id, name, None if manifest is None else manifest.sweep, _status(run), ended)
+
+    def _paths(self) -> tuple[list[Path], list[RunFile]]:
+        """Return the files, and the folders that may not be looked into."""
         if self.path.is_file():
-            return [self.path]
+            return [self.path], []
         if not self.path.is_dir():
             raise SourceError(f"{self.uri}: there is no folder {self.path}")
         found: list[Path] = []
+        refused: list[RunFile] = []
         depth_of_root = len(self.path.parts)
-        for folder, inner, names in os.walk(self.path, onerror=self._refused):  # no links: `latest-run` is one
+
+        def refuse(error: OSError) -> None:
+            folder = Path(error.filename)
+            if folder == self.path:
+                raise SourceError(f"{self.uri}: {folder} cannot be read: {error.strerror}") from error
+            refused.append(unreadable(folder, why(error)))
+
+        for folder, inner, names in os.walk(self.path, onerror=refuse):  # no links: `latest-run` is one
             here = Path(folder)
             if len(here.parts) - depth_of_root >= _DEPTH:
                 inner.clear()
             found += [here / name for name in names if re.fullmatch(r"run-.+\.wandb", name)]
-        if not found:
+        if not found and not refused:
             raise SourceError(
                 f"{self.uri}: no file run-*.wandb in {self.path}, nor {_DEPTH} folders down. "
                 "W&B writes them to ./wandb, or to where WANDB_DIR says"
             )
-        return sorted(found)
-
-    def _refused(self, error: OSError) -> None:
-        raise SourceError(f"{self.uri}: {error.filename} cannot be read: {error.strerror}") from error
+        return sorted(found), refused
 
     def _record(self, run: list[RunFile]) -> RunRecord | None:
         """Return a training run as a record, None where it is of another kind."""
@@ -158,24 +175,31 @@ class WandbOfflineSource:
         names = {name: None for file in run for name in file.names}
         try:
             return self.wanted.foreign.wanted(names)
-        except SourceError as error:
-            raise SourceError(f"run {_name(run)!r} ({run[-1].path}): {error}") from error
+        except SourceError as error:  # of this run's names; what is told of all runs was checked when it was read
+            raise RunError(str(error)) from error
 
     def _foreign(self, run: list[RunFile], metrics: list[str]) -> RunRecord:
         foreign = self.wanted.foreign or ForeignRuns()
         wanted = {*metrics, STEP, TIME}
         parts = [read_file(file.path, wanted.__contains__).rows for file in run]
         told = {name: value for name, value in merged(run).items() if name != "_wandb"}
-        return foreign.record(run[-1].run_id, _name(run), histories(parts, metrics), told)
+        try:
+            return foreign.record(run[-1].run_id, _name(run), histories(parts, metrics), told)
+        except SourceError as error:
+            raise RunError(str(error)) from error
 
     def _manifest(self, run: list[RunFile]) -> RunManifest | None:
+        """Return what a run of ours says of itself, None where it is none.
+
+        Raises:
+            BimixError: A file of the run cannot be read, or holds no manifest of ours.
+        """
+        for file in run:
+            if file.trouble is not None:
+                named = file.path.name in file.trouble
+                raise RunError(file.trouble if named else f"{file.path.name}: {file.trouble}")
         fields = merged(run).get(MANIFEST)
-        if not isinstance(fields, Mapping):
-            return None
-        try:
-            return manifest_of(fields)
-        except BimixError as error:
-            raise SourceError(f"run {_name(run)!r} ({run[-1].path}) cannot be read: {error}") from error
+        return manifest_of(fields) if isinstance(fields, Mapping) else None
 
 
 def _by_run(files: list[RunFile]) -> list[list[RunFile]]:
@@ -192,8 +216,3 @@ def _status(run: list[RunFile]) -> Literal["running", "finished", "failed"]:
 
 def _name(run: list[RunFile]) -> str:
     return next((file.name for file in reversed(run) if file.name != file.run_id), run[-1].run_id)
-
-
-def _reasons(records: list[RunRecord]) -> str:
-    reasons = collections.Counter(reason for record in records for reason in record.set_aside)
-    return "".join(f"{count}×: {reason}; " for reason, count in reasons.most_common(3))

@@ -10,6 +10,8 @@ from typing import Any
 
 from bimix_integrations.trackers.wandb.history_record import HistoryReader, parsed
 from bimix_integrations.trackers.wandb.transaction_log import CONFIG, EXIT, HISTORY, RUN, TransactionLog, kind_of
+from bimix_tracking.plain_files import printable
+from bimix_tracking.reading import why
 
 
 @dataclass
@@ -29,6 +31,7 @@ class RunFile:
         said: Whether the file says anything of a run.
         cut_off: Whether the file ends within a record.
         damage: What is wrong in the file, where it could not be read to its end.
+        trouble: Why nothing of it can be read, where that is so.
     """
 
     path: Path
@@ -43,21 +46,32 @@ class RunFile:
     said: bool = False
     cut_off: bool = False
     damage: str | None = None
+    trouble: str | None = None
 
 
 def read_file(path: Path, wanted: Callable[[str], bool] | None) -> RunFile:
-    """Read a file as far as it is whole.
+    """Read a file as far as it is whole; of one that is none of W&B's, or cannot be read, say why, and nothing else.
 
     Args:
         path: The file.
         wanted: Whether a metric of that name is wanted; None leaves out the history.
-
-    Raises:
-        SourceError: The file is none of W&B's, or cannot be read.
     """
+    try:
+        return _read(path, wanted)
+    except Exception as error:  # noqa: BLE001  # one broken file is one run's
+        return unreadable(path, why(error))
+
+
+def unreadable(path: Path, trouble: str) -> RunFile:
+    """Return what a file or a folder is that nothing of can be read: it has a place, and a name with a run's id."""
+    run_id = printable(path.stem.removeprefix("run-"))
+    return RunFile(path=path, run_id=run_id, name=run_id, started=0.0, trouble=trouble)
+
+
+def _read(path: Path, wanted: Callable[[str], bool] | None) -> RunFile:
     log = TransactionLog(path)
     reader = HistoryReader(wanted or none)
-    run_id = path.stem.removeprefix("run-")
+    run_id = printable(path.stem.removeprefix("run-"))
     found = RunFile(path=path, run_id=run_id, name=run_id, started=0.0)
     try:
         for record in log:

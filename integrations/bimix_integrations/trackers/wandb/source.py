@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from wandb.apis.public.runs import Run
@@ -16,10 +14,11 @@ from bimix_integrations.trackers.wandb.project import Project, server, told
 from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, manifest_of, own_rows
 from bimix_integrations.trackers.wandb.rows import histories as points_of
 from bimix_integrations.trackers.wandb.tracker import MANIFEST
-from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
 from bimix_tracking.observations import Observations
+from bimix_tracking.reading import read_each, reasons, why
 from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
 
 _THREADS = 8
@@ -56,39 +55,21 @@ class WandbSource:
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read the training runs, in the order in which they began; those not finished are set aside, unless wanted."""
         runs = self._runs()
-        records: list[RunRecord] = []
-        with told(self.uri), ThreadPoolExecutor(_THREADS) as pool:
-            for done, record in enumerate(pool.map(self._record, runs), 1):
-                if record is not None:
-                    records.append(record)
-                if progress:
-                    progress("reading runs", done, len(runs))
+        records = read_each(runs, self._record, _named, progress=progress, threads=_THREADS)
         cache.trim()
         if not any(record.rows for record in records):
-            reasons = Counter(reason for record in records for reason in record.set_aside)
-            told_why = "".join(f"{count}×: {reason}; " for reason, count in reasons.most_common(3))
+            told_why = reasons(records)
             raise SourceError(
-                f"{self.uri} has no finished training run with rows ({told_why}{len(runs) - len(records)} runs of "
-                "another kind). Train with a wandb: tracker, ask for unfinished runs, or say with a mixtures file how "
-                "other tools' runs are read"
+                f"{self.uri} has no finished training run with rows ({told_why}{'; ' if told_why else ''}"
+                f"{len(runs) - len(records)} runs of another kind). Train with a wandb: tracker, ask for unfinished "
+                "runs, or say with a mixtures file how other tools' runs are read"
             )
         return records
 
     def states(self) -> list[RunState]:
         """Say how far each training run is."""
-        states = []
-        for run in self._runs():
-            manifest = _config(run).get(MANIFEST)
-            if not isinstance(manifest, Mapping):
-                if self.wanted.foreign is None or not self._foreign_metrics(run):
-                    continue
-                manifest = {}
-            if str(manifest.get("role", "train")) == "train":
-                sweep = manifest.get("sweep") or run.sweep_name
-                state = _state(run)
-                ended = None if state == "running" else _seconds(run)
-                states.append(RunState(run.id, run.name or run.id, None if sweep is None else str(sweep), state, ended))
-        return states
+        states = [self._told_state(run) for run in self._runs()]
+        return [state for state in states if state is not None]
 
     def write_back(self, analysis: WriteBack) -> str:
         """Write a run of role `analysis` with the artifacts and the note; see `analyses`."""
@@ -135,25 +116,43 @@ class WandbSource:
             f"{self.uri}: {entity!r} has no project {self._project.name!r} at {server()}; there are {known}"
         )
 
+    def _told_state(self, run: Run) -> RunState | None:
+        try:
+            manifest = self._manifest(run)
+            if manifest is None and (self.wanted.foreign is None or not self._foreign_metrics(run)):
+                return None
+            if manifest is not None and manifest.role != "train":
+                return None
+            sweep = (None if manifest is None else manifest.sweep) or run.sweep_name
+            state = _state(run)
+            ended = None if state == "running" else _seconds(run)
+            return RunState(*_named(run), None if sweep is None else str(sweep), state, ended)
+        except Exception as error:  # noqa: BLE001  # one broken run is one run
+            return RunState(*_named(run), None, "failed", trouble=why(error))
+
+    def _manifest(self, run: Run) -> RunManifest | None:
+        fields = _config(run).get(MANIFEST)
+        return manifest_of(fields) if isinstance(fields, Mapping) else None
+
     def _record(self, run: Run) -> RunRecord | None:
         """Return a training run as a record, None where it is of another kind."""
-        config, name = _config(run), run.name or run.id
-        fields = config.get(MANIFEST)
-        try:
-            manifest = manifest_of(fields) if isinstance(fields, Mapping) else None
-            metrics = self._foreign_metrics(run) if manifest is None else []
-            if not metrics if manifest is None else manifest.role != "train":
-                return None
-            if run.state != "finished" and not self.wanted.unfinished:
-                return RunRecord.excluded(run.id, name, f"the run is not finished (it is {run.state})", manifest)
-            if manifest is None:
-                if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
-                    return ForeignRuns().record(run.id, name, dict.fromkeys(metrics, ()), config)
-                history = points_of([self._foreign_rows(run, metrics)], metrics)
-                return self.wanted.foreign.record(run.id, name, history, config)
+        config, (run_id, name) = _config(run), _named(run)
+        manifest = self._manifest(run)
+        metrics = self._foreign_metrics(run) if manifest is None else []
+        if not metrics if manifest is None else manifest.role != "train":
+            return None
+        if run.state != "finished" and not self.wanted.unfinished:
+            return RunRecord.excluded(run_id, name, f"the run is not finished (it is {run.state})", manifest)
+        if manifest is not None:
             return self._own(run, manifest)
-        except (BimixError, ValueError) as error:
-            raise SourceError(f"run {name!r} ({run.id}) cannot be read: {error}") from error
+        if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
+            return ForeignRuns().record(run_id, name, dict.fromkeys(metrics, ()), config)
+        with told(self.uri):
+            history = points_of([self._foreign_rows(run, metrics)], metrics)
+        try:
+            return self.wanted.foreign.record(run_id, name, history, config)
+        except SourceError as error:
+            raise RunError(str(error)) from error
 
     def _own(self, run: Run, manifest: RunManifest) -> RunRecord:
         place, state = self._place(run, "own"), _fingerprint(run)
@@ -171,25 +170,24 @@ class WandbSource:
         if int(_attribute(run, "historyLineCount") or 0) <= _SHORT * histories.PAGE:
             return None
         path = f"{run.entity}/{run.project}/{artifacts.run_artifact(run.id)}:latest"
-        artifact = artifacts.find(self._project.api, path)
-        text = None if artifact is None else artifacts.read_text(artifact, CURVES)
-        if text is None:
-            return None
         try:
-            _, rows = parse_curves(text)
-        except (ValueError, BimixError):  # the history is there
+            artifact = artifacts.find(self._project.api, path)
+            text = None if artifact is None else artifacts.read_text(artifact, CURVES)
+            rows = [] if text is None else parse_curves(text)[1]
+        except Exception:  # noqa: BLE001  # the history is there, and says it if the server is away
             return None
-        return rows if histories.ends_with(rows, run.summary_metrics) else None
+        return rows if rows and histories.ends_with(rows, run.summary_metrics) else None
 
     def _rows(self, run: Run) -> list[dict[str, float]]:
         """Return the run's history, checked against its summary: W&B's cache of histories once had holes."""
         missed: list[str] = []
         for fresh in (False, True):
-            rows = histories.scanned(run, is_ours, fresh=fresh)
+            with told(self.uri):
+                rows = histories.scanned(run, is_ours, fresh=fresh)
             missed = histories.misses(rows, run.summary_metrics)
             if not missed or run.state != "finished":
                 return rows
-        raise SourceError(
+        raise RunError(
             f"W&B's history of it has {len(rows)} rows, and lacks the latest value of {', '.join(sorted(missed)[:5])} "
             f"({len(missed)} metrics) that its summary has: {run.summary_metrics.get(missed[0])}. "
             "Is it still being exported? Try again in some minutes"
@@ -198,12 +196,12 @@ class WandbSource:
     def _foreign_metrics(self, run: Run) -> list[str]:
         """Return what is to be read of a run that logged without this package; nothing where it isn't recognised."""
         names = [name for name in run.summary_metrics if name[:1] != "_"]
-        if self.wanted.foreign is not None:
-            return self.wanted.foreign.wanted(names)
         try:
-            return ForeignRuns().wanted(names)
-        except SourceError:  # ambiguous, of a run that nobody has asked for
-            return []
+            return (self.wanted.foreign or ForeignRuns()).wanted(names)
+        except SourceError as error:
+            if self.wanted.foreign is None:  # ambiguous, of a run that nobody has asked for
+                return []
+            raise RunError(str(error)) from error
 
     def _foreign_rows(self, run: Run, metrics: list[str]) -> list[dict[str, float]]:
         place, state = self._place(run, json.dumps(sorted(metrics))), _fingerprint(run)
@@ -216,6 +214,10 @@ class WandbSource:
 
     def _place(self, run: Run, what: str) -> list[str]:
         return [server(), str(run.entity), str(run.project), run.id, what]
+
+
+def _named(run: Run) -> tuple[str, str]:
+    return str(run.id), str(run.name or run.id)
 
 
 def _config(run: Run) -> Mapping[str, Any]:

@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from bimix_tracking.errors import SourceError
+from bimix_tracking.errors import RunError
+from bimix_tracking.plain_files import opened
 
 BLOCK = 32768
 LARGEST = 2**26
@@ -38,7 +39,7 @@ class TransactionLog:
     and `damage` what was wrong where reading had to end before the end of the file.
 
     Raises:
-        SourceError: While iterating: the file is none of W&B's, of a version that isn't known, or cannot be read.
+        RunError: While iterating: the file is none of W&B's, of a version that isn't known, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,12 +51,12 @@ class TransactionLog:
         try:
             yield from self._records()
         except OSError as error:
-            raise SourceError(f"{self.path} cannot be read: {error.strerror}") from error
+            raise RunError(f"{self.path.name}: {error.strerror}") from error
 
     def _records(self) -> Iterator[bytes]:
         parts: list[bytes] = []
         joined = 0
-        with self.path.open("rb", buffering=32 * BLOCK) as file:
+        with opened(self.path, buffering=32 * BLOCK) as file:
             start, skip = 0, len(_HEADER)
             while block := file.read(BLOCK):
                 if start == 0 and not self._begins_well(block):
@@ -106,8 +107,10 @@ class TransactionLog:
             self.cut_off = True
             return False
         if block.startswith(_HEADER[:6]):
-            raise SourceError(f"{self.path} is a W&B log of version {block[6]}; this package reads version 0: upgrade")
-        raise SourceError(f"{self.path} is no W&B log: it begins with {block[:7]!r}, not {_HEADER!r}")
+            raise RunError(
+                f"{self.path.name} is a W&B log of version {block[6]}; this package reads version 0: upgrade"
+            )
+        raise RunError(f"{self.path.name} is no W&B log: it begins with {block[:7]!r}, not {_HEADER!r}")
 
     def _stop(self, place: int, what: str | None) -> None:
         if what is None:
