@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from bimix_tracking.convergence import Curve
+from bimix_tracking.documents import dump_yaml
 from bimix_tracking.entropy import Entropies, entropy_mixture
 from bimix_tracking.entropy_doubts import doubts
 from bimix_tracking.errors import CorpusError
@@ -266,7 +266,7 @@ class CorpusEntropies:
                 **{name: value for name, value in how.items() if value is not None},
             },
         }
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return dump_yaml(content)
 
     def files(self, **how: Unpack[HowMixed]) -> dict[str, str]:
         """Return what is written, by path: JSON, CSV, a page, a candidate mixture a proxy.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bimix_tracking.errors import BimixError, MixtureError
+from bimix_tracking.errors import BimixError, MixtureError, listed, shown
 from bimix_tracking.keys import STEP
 from bimix_tracking.mixture import Mixture, check_domains
 
@@ -45,13 +45,12 @@ class RunManifest:
     schedule: tuple[tuple[int, Mixture], ...] = ()
 
     def __post_init__(self) -> None:
-        check_domains(self.domains)
+        known = set(check_domains(self.domains))
         for mixture in (self.mixture, *(mixture for _, mixture in self.schedule)):
-            unknown = [name for name in mixture or () if name not in self.domains]
+            unknown = [name for name in mixture or () if name not in known]
             if unknown:
                 raise MixtureError(
-                    f"the mixture has unknown {', '.join(map(repr, unknown))}; "
-                    f"the domains are {', '.join(map(repr, self.domains))}"
+                    f"the mixture has unknown {listed(unknown)}; the domains are {listed(self.domains, 20)}"
                 )
         steps = [0, *(step for step, _ in self.schedule)]
         if steps != sorted(set(steps)):
@@ -103,7 +102,7 @@ class RunManifest:
         """
         schema = fields.get("schema", SCHEMA)
         if not isinstance(schema, int) or schema > SCHEMA:
-            raise BimixError(f"the manifest has schema {schema!r}; this version reads up to {SCHEMA}: upgrade")
+            raise BimixError(f"the manifest has schema {shown(schema)}; this version reads up to {SCHEMA}: upgrade")
         domains, mixture = fields.get("domains"), fields.get("mixture")
         if not isinstance(domains, list | tuple) or not isinstance(mixture, Mapping | None):
             raise BimixError("the manifest needs a list 'domains' and, if any, a mapping 'mixture'")
@@ -111,7 +110,9 @@ class RunManifest:
         try:
             changes = tuple((int(step), Mixture(changed)) for step, changed in schedule)
         except (TypeError, ValueError, OverflowError):
-            raise BimixError(f"'schedule' of the manifest must be [[step, mixture], …], got {schedule!r}") from None
+            raise BimixError(
+                f"'schedule' of the manifest must be [[step, mixture], …], got {shown(schedule)}"
+            ) from None
         return cls(
             domains=tuple(domains),
             mixture=None if mixture is None else Mixture(mixture),
@@ -127,7 +128,7 @@ def _maybe(kind: type, name: str, fields: Mapping[str, Any]) -> Any:
     try:
         return None if value is None else kind(value)
     except (TypeError, ValueError, OverflowError):
-        raise BimixError(f"{name!r} of the manifest is {value!r}, which is no {kind.__name__}") from None
+        raise BimixError(f"{name!r} of the manifest is {shown(value)}, which is no {kind.__name__}") from None
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,11 @@ def parse_row(content: object) -> dict[str, float]:
         ValueError: No mapping of numbers with a step.
     """
     if not isinstance(content, dict) or STEP not in content:
-        raise ValueError(f"a row must be a mapping with {STEP!r}, got {str(content)[:80]}")
+        raise ValueError(f"a row must be a mapping with {STEP!r}, got {shown(content)}")
     try:
         return {str(name): float(value) for name, value in content.items()}
     except (TypeError, OverflowError) as error:
-        raise ValueError(f"a row must hold numbers, got {str(content)[:80]}") from error
+        raise ValueError(f"a row must hold numbers, got {shown(content)}") from error
 
 
 def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
@@ -198,5 +199,5 @@ def parse_curves(text: str) -> tuple[RunManifest, list[dict[str, float]]]:
         raise ValueError(f"{CURVES} needs the entries manifest and rows")
     rows = content.get("rows", [])
     if not isinstance(rows, list):
-        raise ValueError(f"the rows of {CURVES} must be a list, got {str(rows)[:80]}")
+        raise ValueError(f"the rows of {CURVES} must be a list, got {shown(rows)}")
     return RunManifest.from_dict(content["manifest"]), [parse_row(row) for row in rows]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bimix_tracking.errors import MixtureError
+from bimix_tracking.errors import MixtureError, listed, shown
 from bimix_tracking.mixture import Mixture
 
 
@@ -75,10 +75,10 @@ def checked(mixture: Mixture, paths: Mapping[str, str] | None, tokens: float | N
     for domain, path in (paths or {}).items():
         if domain not in mixture:
             near = difflib.get_close_matches(domain, mixture, n=1)
-            hint = f"; is {near[0]!r} meant?" if near else f"; the domains are {', '.join(map(repr, mixture))}"
+            hint = f"; is {near[0]!r} meant?" if near else f"; the domains are {listed(mixture, 20)}"
             raise MixtureError(f"a path of unknown domain {domain!r}{hint}")
         if not path or path != path.strip() or not path.isprintable():
-            raise MixtureError(f"the path {path!r} of domain {domain!r} is empty, padded with spaces, or not printable")
+            raise MixtureError(f"the path {shown(path)} of domain {domain!r} is empty, padded, or not printable")
     for domain in mixture:
         path = (paths or {}).get(domain, domain)
         if path in domains:

@@ -312,7 +312,7 @@ def test_a_run_that_cannot_be_used_is_set_aside_and_says_why(
 ) -> None:
     record = _record(LEVANTER, told=told, **fields)
 
-    assert record.rows == []
+    assert not record.rows
     ((said, count),) = record.set_aside.items()
     assert count == 1
     with pytest.raises(AssertionError, match=reason):
@@ -425,13 +425,16 @@ def test_tables_of_mixtures(tmp_path: Path) -> None:
         ("a: [", "is no YAML or JSON: .* in line"),
         ("mixtures: {a: {x: 1}, a: {x: 1}}", "'a' stands twice"),
         ("mixtures: {a: {x: 0.5}}", r"entry 'mixtures', run 'a': proportions sum to 0.5, not 1"),
-        ("mixtures: {a: {x: yes}}", r"entry 'mixtures', run 'a': the proportion of domain 'x' is no number: True"),
+        (
+            "mixtures: {a: {x: yes}}",
+            "run 'a': the proportion of domain 'x' is no number: yes in line 1",
+        ),
         ("mixtures: {a: 3}", r"entry 'mixtures', run 'a': must be \{domain: proportion\} or"),
         ("mixtures: {a: {file: none.yaml}}", r"entry 'mixtures', run 'a': .*none.yaml cannot be read"),
         ("mixtures: [1]", "entry 'mixtures' must be a mapping"),
-        ("mixtures: none.csv", "it cannot be read: No such file"),
-        ("domains: {a: 1}", "entry 'domains' must be text, got 1: put it in quotes"),
-        ("tokens_per_step: yes", "entry 'tokens_per_step' must be a number, got True"),
+        ("mixtures: none.csv", "none.csv cannot be read: No such file"),
+        ("domains: {a: 1}", "entry 'domains', 'a', must be text, got 1 in line 1: put it in quotes"),
+        ("tokens_per_step: yes", "entry 'tokens_per_step' must be a number, got yes in line 1"),
         ("tokens_per_step: -1", "must be a number above 0, got -1"),
         ("token_weighted: 1", "entry 'token_weighted' must be true or false"),
         ("pattern: ''", "entry 'pattern' must be text"),
@@ -452,7 +455,7 @@ def test_a_file_that_is_wrong_names_the_entry(text: str, said: str, tmp_path: Pa
     ("text", "said"),
     [
         ("name,code\na,1\n", "needs one column 'run'"),
-        ("run,code,code\na,1,0\n", "needs one column 'run' and one for each domain"),
+        ("run,code,code\na,1,0\n", "the column 'code' stands twice in line 1"),
         ("", "needs one column 'run'"),
         ("run,code\na,1\na,1\n", "line 3: run 'a' stands twice"),
         ("run,code\na\n", "line 2: 1 cells, but the header has 2"),
