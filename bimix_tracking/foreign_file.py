@@ -72,9 +72,9 @@ def told_mixture(
     Mixture({'code': 0.25, 'web': 0.75})
     """
     if isinstance(where, str):
-        found = _lookup(told, where)
+        found = lookup(told, where)
         return None if found is None else Mixture.normalized(_weights(where, found, renamed))
-    values = {domain: _lookup(told, name) for domain, name in where.items()}
+    values = {domain: lookup(told, name) for domain, name in where.items()}
     missing = [domain for domain, value in values.items() if value is None]
     if len(missing) == len(values):
         return None
@@ -83,18 +83,23 @@ def told_mixture(
     return Mixture({domain: number(value) for domain, value in values.items()})
 
 
-def _lookup(told: object, name: str) -> object:
+def lookup(told: object, name: str) -> object:
+    """Return what stands under a dotted name in params or config, flat or nested; None where nothing does.
+
+    >>> lookup({"data": {"mix.code": [0.25]}}, "data.mix.code.0")
+    0.25
+    """
     if isinstance(told, list | tuple):
         head, _, rest = name.partition(".")
         inner = told[int(head)] if head.isdecimal() and int(head) < len(told) else None
-        return _lookup(inner, rest) if rest else inner
+        return lookup(inner, rest) if rest else inner
     if not isinstance(told, Mapping):
         return None
     if name in told:
         return told[name]
     places = [place for place, letter in enumerate(name) if letter == "."]
     inside = ((told[name[:place]], name[place + 1 :]) for place in places if name[:place] in told)
-    return next((value for inner, rest in inside if (value := _lookup(inner, rest)) is not None), None)
+    return next((value for inner, rest in inside if (value := lookup(inner, rest)) is not None), None)
 
 
 def _weights(where: str, found: object, renamed: Mapping[str, str]) -> dict[str, float]:
