@@ -22,10 +22,11 @@ from bimix_tracking.foreign_patterns import (
     recognise,
 )
 from bimix_tracking.foreign_volume import EARLIER, AsOf, Volume, at_step_zero, last_points, volume_of
-from bimix_tracking.histories import Point, rows_of
+from bimix_tracking.histories import Point, number, rows_of
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.mixture import Mixture
 
+SUMMARISED = "losses that its history lacks are those of its summary: one point"
 _LATE_TOKENS = "tokens were not logged at the step of an evaluation: the last count before it is taken"
 
 
@@ -104,6 +105,31 @@ class ForeignRuns:
             return []
         others = {*STEP_METRICS, *self._token_metrics()}
         return [name for name in names if name in recognised.domains or name in recognised.others or name in others]
+
+    def with_summary(
+        self, history: Mapping[str, Sequence[Point]], summary: Mapping[str, object]
+    ) -> tuple[dict[str, Sequence[Point]], dict[str, int]]:
+        """Return a run's history with its summary's value as the one point of each loss that it lacks, and a note.
+
+        Where the history has no loss at all, what counts steps or tokens is taken from the summary too.
+
+        Args:
+            history: The points of the metrics that were wanted.
+            summary: A metric's name → its last value.
+
+        >>> runs = ForeignRuns()
+        >>> runs.with_summary({}, {"eval/code/loss": 2.5, "throughput/total_tokens": 1e9, "lr": 0.1})[0]
+        {'eval/code/loss': [(0.0, 0.0, 2.5)], 'throughput/total_tokens': [(0.0, 0.0, 1000000000.0)]}
+        """
+        recognised = recognise([*history, *(name for name in summary if name not in history)], self._own())
+        losses = {} if recognised is None else recognised.domains
+        wanted = set(losses) if any(name in history for name in losses) else set(self.wanted([*history, *summary]))
+        found = {n: number(summary[n]) for n in summary if n in wanted and not history.get(n)}
+        found = {name: value for name, value in found.items() if not math.isnan(value)}
+        if not any(name in losses for name in found):
+            return dict(history), {}
+        place, time, _ = max((max(points) for points in history.values() if points), default=(0.0, 0.0, 0.0))
+        return {**history, **{name: [(place, time, value)] for name, value in found.items()}}, {SUMMARISED: 1}
 
     def record(
         self, run_id: str, name: str, history: Mapping[str, Sequence[Point]], told: Mapping[str, object]

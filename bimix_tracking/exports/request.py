@@ -45,12 +45,13 @@ class Request:
 
     def said(self, *notes: str, places: bool = True, zeros: bool = False) -> list[str]:
         """Return what a file says of itself: order, left-out domains, placeholders, tokens, provenance."""
-        order = list(self.mixture if zeros else self.used)
+        used = self.used
+        order = list(self.mixture if zeros else used)
         lines = [f"domain order: {json.dumps(order, ensure_ascii=False)}"]
-        left_out = [domain for domain in self.mixture if domain not in order]
+        left_out = [] if zeros else [domain for domain in self.mixture if domain not in used]
         if left_out:
             lines.append(f"left out, for their proportion is 0: {json.dumps(left_out, ensure_ascii=False)}")
-        if places and any(domain not in self.paths for domain in self.used):
+        if places and any(domain not in self.paths for domain in used):
             lines.append("a domain's name stands where its data's path belongs, unless --path said it")
         lines += notes
         if self.tokens is not None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from bimix_integrations.trackers.wandb.rows import STEP, TIME, histories, is_ours, manifest_of, own_rows
-from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file
+from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file, summary_of
 from bimix_integrations.trackers.wandb.tracker import MANIFEST
 from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.foreign import ForeignRuns
+from bimix_tracking.foreign_patterns import unrecognised
 from bimix_tracking.local import JsonlSource
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.observations import Observations
@@ -70,7 +71,7 @@ class WandbOfflineSource:
             raise SourceError(
                 f"{self.uri}: no finished training run with rows in its {len(paths)} files ({_reasons(records)}"
                 f"{len(runs) - len(records)} runs of another kind). Train with a wandb: tracker, ask for unfinished "
-                "runs, or say with a mixtures file how other tools' runs are read"
+                f"runs, or say with a mixtures file how other tools' runs are read. {self._unrecognised(runs)}".rstrip()
             )
         return records
 
@@ -157,16 +158,23 @@ class WandbOfflineSource:
             return []
         names = {name: None for file in run for name in file.names}
         try:
-            return self.wanted.foreign.wanted(names)
+            return self.wanted.foreign.wanted(names) or self.wanted.foreign.wanted({**names, **summary_of(run)})
         except SourceError as error:
             raise SourceError(f"run {_name(run)!r} ({run[-1].path}): {error}") from error
+
+    def _unrecognised(self, runs: list[list[RunFile]]) -> str:
+        others = [run for run in runs if self._manifest(run) is None and not self._metrics(run)]
+        return unrecognised(name for run in others for file in run for name in file.names if name[:1] != "_")
 
     def _foreign(self, run: list[RunFile], metrics: list[str]) -> RunRecord:
         foreign = self.wanted.foreign or ForeignRuns()
         wanted = {*metrics, STEP, TIME}
         parts = [read_file(file.path, wanted.__contains__).rows for file in run]
-        told = {name: value for name, value in merged(run).items() if name != "_wandb"}
-        return foreign.record(run[-1].run_id, _name(run), histories(parts, metrics), told)
+        summary = summary_of(run)
+        told = summary | {name: value for name, value in merged(run).items() if name != "_wandb"}
+        history, notes = foreign.with_summary(histories(parts, metrics), summary)
+        record = foreign.record(run[-1].run_id, _name(run), history, told)
+        return dataclasses.replace(record, notes={**record.notes, **notes})
 
     def _manifest(self, run: list[RunFile]) -> RunManifest | None:
         fields = merged(run).get(MANIFEST)

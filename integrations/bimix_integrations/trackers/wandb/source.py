@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from collections import Counter
@@ -13,11 +14,12 @@ from wandb.apis.public.runs import Run
 
 from bimix_integrations.trackers.wandb import analyses, artifacts, cache, histories
 from bimix_integrations.trackers.wandb.project import Project, server, told
-from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, manifest_of, own_rows
+from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, manifest_of, own_rows, summary_values
 from bimix_integrations.trackers.wandb.rows import histories as points_of
 from bimix_integrations.trackers.wandb.tracker import MANIFEST
 from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.foreign import ForeignRuns
+from bimix_tracking.foreign_patterns import unrecognised
 from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
 from bimix_tracking.observations import Observations
 from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
@@ -70,7 +72,7 @@ class WandbSource:
             raise SourceError(
                 f"{self.uri} has no finished training run with rows ({told_why}{len(runs) - len(records)} runs of "
                 "another kind). Train with a wandb: tracker, ask for unfinished runs, or say with a mixtures file how "
-                "other tools' runs are read"
+                f"other tools' runs are read. {self._unrecognised(runs)}".rstrip()
             )
         return records
 
@@ -149,8 +151,7 @@ class WandbSource:
             if manifest is None:
                 if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
                     return ForeignRuns().record(run.id, name, dict.fromkeys(metrics, ()), config)
-                history = points_of([self._foreign_rows(run, metrics)], metrics)
-                return self.wanted.foreign.record(run.id, name, history, config)
+                return self._foreign(run, self.wanted.foreign, metrics)
             return self._own(run, manifest)
         except (BimixError, ValueError) as error:
             raise SourceError(f"run {name!r} ({run.id}) cannot be read: {error}") from error
@@ -197,13 +198,26 @@ class WandbSource:
 
     def _foreign_metrics(self, run: Run) -> list[str]:
         """Return what is to be read of a run that logged without this package; nothing where it isn't recognised."""
-        names = [name for name in run.summary_metrics if name[:1] != "_"]
+        names = summary_values(run.summary_metrics)
         if self.wanted.foreign is not None:
             return self.wanted.foreign.wanted(names)
         try:
             return ForeignRuns().wanted(names)
         except SourceError:  # ambiguous, of a run that nobody has asked for
             return []
+
+    def _foreign(self, run: Run, foreign: ForeignRuns, metrics: list[str]) -> RunRecord:
+        summary, rows = summary_values(run.summary_metrics), self._foreign_rows(run, metrics)
+        lines = int(_attribute(run, "historyLineCount") or 0)
+        if lines and not rows:
+            raise SourceError(f"W&B gave none of the {lines} lines of its history. Try again in some minutes")
+        history, notes = foreign.with_summary(points_of([rows], metrics), summary)
+        record = foreign.record(run.id, run.name or run.id, history, summary | dict(_config(run)))
+        return dataclasses.replace(record, notes={**record.notes, **notes})
+
+    def _unrecognised(self, runs: list[Run]) -> str:
+        others = [run for run in runs if MANIFEST not in _config(run) and not self._foreign_metrics(run)]
+        return unrecognised(name for run in others for name in summary_values(run.summary_metrics))
 
     def _foreign_rows(self, run: Run, metrics: list[str]) -> list[dict[str, float]]:
         place, state = self._place(run, json.dumps(sorted(metrics))), _fingerprint(run)
