@@ -126,6 +126,7 @@ def _table(path: Path) -> dict[str, Mixture]:
     """Return the mixtures of a table with a column `run` and one for each domain; an empty cell is no proportion."""
     try:
         table = read_table(read_text(path))
+        rows = list(table.rows)
     except OSError as error:
         raise SourceError(f"{path.name} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -133,7 +134,7 @@ def _table(path: Path) -> dict[str, Mixture]:
     if _RUN not in table.header:
         raise SourceError(f"{path.name} needs one column {_RUN!r} and one for each domain, got {listed(table.header)}")
     mixtures: dict[str, Mixture] = {}
-    for line, cells in table.rows:
+    for line, cells in rows:
         where = f"{path.name}, line {line}"
         row = dict(zip(table.header, cells, strict=True))
         run = row.pop(_RUN)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -422,7 +423,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     kind_of(content)
 
 
-def _run(folder: Path, run_id: str, config: dict[str, object], *records: object) -> None:
+def _run(folder: Path, run_id: str, config: Mapping[str, object], *records: object) -> None:
     """Write a finished run as SDKs before 0.19 do: dictionaries whole."""
     update = [pb.ConfigItem(key=name, value_json=json.dumps(value)) for name, value in config.items()]
     run = pb.RunRecord(run_id=run_id, display_name=run_id, config=pb.ConfigRecord(update=update))

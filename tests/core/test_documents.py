@@ -229,8 +229,8 @@ def test_a_file_of_another_encoding_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b,a\n1,2,3\n", "the column 'a' stands twice in line 1"),
-        ("\n\na,b,a\n", "the column 'a' stands twice in line 3"),
+        ("a,b,a\n1,2,3\n", "line 1: the column 'a' stands twice"),
+        ("\n\na,b,a\n", "line 3: the column 'a' stands twice"),
         ("a,b\n1,2\n1,2,3\n", "line 3: 3 cells, but the header has 2"),
         ("a,b\n1\n", "line 2: 1 cells, but the header has 2"),
         ('a,b\n"x\ny",2\n1,2,3\n', "line 4: 3 cells"),
@@ -243,7 +243,7 @@ def test_a_file_of_another_encoding_is_told(tmp_path: Path) -> None:
 )
 def test_a_table_that_is_none_names_the_line(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as told:
-        read_table(text)
+        list(read_table(text).rows)
     assert len(str(told.value)) < 400
 
 
@@ -251,9 +251,8 @@ def test_a_table_that_is_none_names_the_line(text: str, said: str) -> None:
 def test_a_table_of_any_system_is_read(end: str) -> None:
     table = read_table(end.join(["a,b", '"x, ""y""",2', "", ",", '"p\nq",3']))
 
-    assert table.header == ("a", "b")
-    assert [cells for _, cells in table.rows] == [('x, "y"', "2"), ("p\nq", "3")]
-    assert [line for line, _ in table.rows] == [2, 5]
+    assert table.header == ["a", "b"]
+    assert list(table.rows) == [(2, ['x, "y"', "2"]), (5, ["p\nq", "3"])]
 
 
 def test_a_value_in_an_error_of_a_run_is_bounded() -> None:

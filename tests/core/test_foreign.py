@@ -578,7 +578,7 @@ def test_a_file_that_is_wrong_names_the_entry(text: str, said: str, tmp_path: Pa
     ("text", "said"),
     [
         ("name,code\na,1\n", "needs one column 'run'"),
-        ("run,code,code\na,1,0\n", "the column 'code' stands twice in line 1"),
+        ("run,code,code\na,1,0\n", "line 1: the column 'code' stands twice"),
         ("", "needs one column 'run'"),
         ("run,code\na,1\na,1\n", "line 3: run 'a' stands twice"),
         ("run,code\na\n", "line 2: 1 cells, but the header has 2"),
