@@ -133,17 +133,17 @@ def recognise(metrics: Iterable[str], own: Tool | None = None) -> Recognised | N
 
 
 def unrecognised(metrics: Iterable[str], most: int = 8) -> str:
-    """Return what is to be said of runs in whose metrics no tool was recognised: their names, and the remedy.
+    """Return a sentence on runs in whose metrics no tool was recognised, with their names and the remedy; or nothing.
 
     >>> print(unrecognised(["lr", "val/code_nll", "val/loss"]))
-    Their metrics are called 'val/loss', 'lr', 'val/code_nll': if losses of domains are among them, say which by
+     Their metrics are called 'val/loss', 'lr', 'val/code_nll': if losses of domains are among them, say which by
     `pattern` in a mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'
     """
     names = sorted(set(metrics), key=lambda name: ("loss" not in name.lower(), name))
     if not names:
         return ""
     return (
-        f"Their metrics are called {listed(names, most)}: if losses of domains are among them, say which by `pattern` "
+        f" Their metrics are called {listed(names, most)}: if losses of domains are among them, say which by `pattern` "
         "in a mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'"
     )
 

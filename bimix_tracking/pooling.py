@@ -46,7 +46,7 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
     counts: dict[str, int] = {}
     for note in notes:
         counts[f"{note.action}: {note.reason}"] = counts.get(f"{note.action}: {note.reason}", 0) + note.count
-    if len(notes) <= most:
+    if len(notes) <= most and len(counts) == len(notes):
         return "; ".join(map(str, notes))
     return "; ".join(f"{what} ({count}×)" for what, count in counts.items())
 

@@ -18,6 +18,7 @@ from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.decision import LEVEL
 from bimix_tracking.documents import load_yaml, read_text
 from bimix_tracking.errors import ObservationsError, SourceError
+from bimix_tracking.manifest import parse_json
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.report.markdown import escape
@@ -241,7 +242,7 @@ def _resolved(obs: Observations, runs: Sequence[str]) -> list[str]:
 
 def _earlier(folder: Path) -> dict[str, Any]:
     try:
-        lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+        lineage = parse_json((folder / "lineage.json").read_text(encoding="utf-8"))
         provenance = load_yaml(read_text(folder / "mixture.yaml"))["provenance"]
         return {
             "runs": [run["id"] for run in lineage["runs"]],
@@ -250,7 +251,7 @@ def _earlier(folder: Path) -> dict[str, Any]:
             "tokens": float(provenance["target_tokens"]),
             "weights": {str(name): float(weight) for name, weight in provenance["weights"].items()},
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{folder} is no folder that `bimix analyze --out` left: {error!r}") from error
 
 

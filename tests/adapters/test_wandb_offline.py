@@ -405,7 +405,7 @@ def test_the_quick_way_reads_as_protobuf_does(row: dict[str, object], step: int,
     plain: dict[str, float] = {}
     for name, value in row.items():
         flat = {n: v for n, v in _leaves(name, value).items() if isinstance(v, int | float) or v in said}
-        plain |= {n: float(v) for n, v in flat.items()}  # type: ignore[arg-type]  # numbers, and texts of such
+        plain |= {n: float(v) for n, v in flat.items()}
     assert sorted(map(repr, whole.items())) == sorted(map(repr, plain.items()))
     common = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in row.values())
     if row and common and all(len(name.encode()) < 90 and "\x01" not in name for name in row):

@@ -71,7 +71,8 @@ class WandbOfflineSource:
             raise SourceError(
                 f"{self.uri}: no finished training run with rows in its {len(paths)} files ({_reasons(records)}"
                 f"{len(runs) - len(records)} runs of another kind). Train with a wandb: tracker, ask for unfinished "
-                f"runs, or say with a mixtures file how other tools' runs are read. {self._unrecognised(runs)}".rstrip()
+                "runs, or say with a mixtures file how other tools' runs are read."
+                f"{self._unrecognised(runs, records)}"
             )
         return records
 
@@ -162,9 +163,11 @@ class WandbOfflineSource:
         except SourceError as error:
             raise SourceError(f"run {_name(run)!r} ({run[-1].path}): {error}") from error
 
-    def _unrecognised(self, runs: list[list[RunFile]]) -> str:
-        others = [run for run in runs if self._manifest(run) is None and not self._metrics(run)]
-        return unrecognised(name for run in others for file in run for name in file.names if name[:1] != "_")
+    def _unrecognised(self, runs: list[list[RunFile]], records: list[RunRecord]) -> str:
+        known = {record.run_id for record in records}
+        others = [run for run in runs if run[-1].run_id not in known and MANIFEST not in merged(run)]
+        logged = [name for run in others for file in run for name in file.names if name[:1] != "_"]
+        return unrecognised([*logged, *(name for run in others for name in summary_of(run))])
 
     def _foreign(self, run: list[RunFile], metrics: list[str]) -> RunRecord:
         foreign = self.wanted.foreign or ForeignRuns()

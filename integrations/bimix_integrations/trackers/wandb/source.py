@@ -72,7 +72,7 @@ class WandbSource:
             raise SourceError(
                 f"{self.uri} has no finished training run with rows ({told_why}{len(runs) - len(records)} runs of "
                 "another kind). Train with a wandb: tracker, ask for unfinished runs, or say with a mixtures file how "
-                f"other tools' runs are read. {self._unrecognised(runs)}".rstrip()
+                f"other tools' runs are read.{self._unrecognised(runs, records)}"
             )
         return records
 
@@ -151,7 +151,7 @@ class WandbSource:
             if manifest is None:
                 if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
                     return ForeignRuns().record(run.id, name, dict.fromkeys(metrics, ()), config)
-                return self._foreign(run, self.wanted.foreign, metrics)
+                return self._foreign(run, self.wanted.foreign, metrics, self._foreign_rows(run, metrics))
             return self._own(run, manifest)
         except (BimixError, ValueError) as error:
             raise SourceError(f"run {name!r} ({run.id}) cannot be read: {error}") from error
@@ -206,8 +206,8 @@ class WandbSource:
         except SourceError:  # ambiguous, of a run that nobody has asked for
             return []
 
-    def _foreign(self, run: Run, foreign: ForeignRuns, metrics: list[str]) -> RunRecord:
-        summary, rows = summary_values(run.summary_metrics), self._foreign_rows(run, metrics)
+    def _foreign(self, run: Run, foreign: ForeignRuns, metrics: list[str], rows: list[dict[str, float]]) -> RunRecord:
+        summary = summary_values(run.summary_metrics)
         lines = int(_attribute(run, "historyLineCount") or 0)
         if lines and not rows:
             raise SourceError(f"W&B gave none of the {lines} lines of its history. Try again in some minutes")
@@ -215,8 +215,9 @@ class WandbSource:
         record = foreign.record(run.id, run.name or run.id, history, summary | dict(_config(run)))
         return dataclasses.replace(record, notes={**record.notes, **notes})
 
-    def _unrecognised(self, runs: list[Run]) -> str:
-        others = [run for run in runs if MANIFEST not in _config(run) and not self._foreign_metrics(run)]
+    def _unrecognised(self, runs: list[Run], records: list[RunRecord]) -> str:
+        known = {record.run_id for record in records}
+        others = [run for run in runs if run.id not in known and MANIFEST not in _config(run)]
         return unrecognised(name for run in others for name in summary_values(run.summary_metrics))
 
     def _foreign_rows(self, run: Run, metrics: list[str]) -> list[dict[str, float]]:
