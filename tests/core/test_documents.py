@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +200,46 @@ def test_entries_are_counted_as_they_come(monkeypatch: pytest.MonkeyPatch) -> No
 
     with pytest.raises(ValueError, match="it has more than 1,000 entries"):
         load_yaml("[" + "a, " * 1001 + "[")  # what comes after isn't looked at
+
+
+READ = """
+import json, sys, yaml
+yaml.__with_libyaml__ = sys.argv[1] == "True"
+from bimix_tracking.documents import _Loader, load_yaml
+from yaml.scanner import Scanner
+
+def told(text):
+    try:
+        return str(load_yaml(text))
+    except ValueError as error:
+        return str(error)
+
+print(json.dumps([issubclass(_Loader, Scanner), *map(told, json.loads(sys.argv[2]))]))
+"""
+
+
+def test_without_libyaml_documents_are_read_alike() -> None:
+    documents = [
+        "{a: 0.5, b: [1, ~, x]}",
+        "{no: 1}",
+        "[" * 9999,
+        _bomb("x: *i"),
+        "m: &m {a: *m}",
+        "{1e3: 2}",
+        "a: 1\n b",
+    ]
+
+    def read(libyaml: str) -> list[str | bool]:
+        command = [sys.executable, "-c", READ, libyaml, json.dumps(documents)]
+        found: list[str | bool] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return found
+
+    by_python, by_libyaml = read("False"), read("True")
+
+    assert yaml.__with_libyaml__
+    assert (by_python[0], by_libyaml[0]) == (True, False)
+    assert by_python[1:-1] == by_libyaml[1:-1]
+    assert "in line 2" in str(by_python[-1])  # what each parser says is its own
 
 
 def test_what_is_kept_of_how_values_were_written() -> None:
