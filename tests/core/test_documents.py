@@ -239,7 +239,7 @@ def test_without_libyaml_documents_are_read_alike() -> None:
     assert yaml.__with_libyaml__
     assert (by_python[0], by_libyaml[0]) == (True, False)
     assert by_python[1:-1] == by_libyaml[1:-1]
-    assert "in line 2" in str(by_python[-1])  # what each parser says is its own
+    assert "in line 2" in f"{by_python[-1]}"  # how each parser says it is its own
 
 
 def test_what_is_kept_of_how_values_were_written() -> None:
