@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bimix_tracking import keys
-from bimix_tracking.errors import BimixError, MixtureError, SourceError, listed
+from bimix_tracking.errors import BimixError, MixtureError, SourceError, listed, shown
 from bimix_tracking.foreign_file import read_fields, told_mixture
 from bimix_tracking.foreign_patterns import (
     BATCH_MEANS,
@@ -27,6 +27,7 @@ from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.mixture import Mixture
 
 SUMMARISED = "losses that its history lacks are those of its summary: one point"
+_LONGEST_PATTERN = 2000
 _LATE_TOKENS = "tokens were not logged at the step of an evaluation: the last count before it is taken"
 
 
@@ -199,12 +200,16 @@ class ForeignRuns:
     def _own(self) -> Tool | None:
         if self.pattern is None:
             return None
+        if len(self.pattern) > _LONGEST_PATTERN:
+            raise SourceError(f"pattern has {len(self.pattern):,} characters; at most {_LONGEST_PATTERN:,} are read")
         try:
             compiled = re.compile(self.pattern)
-        except re.error as error:
-            raise SourceError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+        except (re.error, RecursionError, OverflowError) as error:
+            raise SourceError(f"pattern {shown(self.pattern)} is no regular expression: {error}") from None
         if "domain" not in compiled.groupindex:
-            raise SourceError(f"pattern {self.pattern!r} has no group (?P<domain>…) where the domain's name stands")
+            raise SourceError(
+                f"pattern {shown(self.pattern)} has no group (?P<domain>…) where the domain's name stands"
+            )
         return Tool("a pattern of its own", compiled, NOT_SAID)
 
     def _token_metrics(self) -> Sequence[str]:

@@ -226,7 +226,7 @@ def test_without_libyaml_documents_are_read_alike() -> None:
         _bomb("x: *i"),
         "m: &m {a: *m}",
         "{1e3: 2}",
-        "a: 1\n b",
+        "a: 1\nb: ]",
     ]
 
     def read(libyaml: str) -> list[str | bool]:
