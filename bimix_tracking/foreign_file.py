@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,19 @@ def _weights(where: str, found: object, renamed: Mapping[str, str]) -> dict[str,
     pairs = list(found.items()) if isinstance(found, Mapping) else found
     if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         raise MixtureError(f"{where!r} must hold a mapping or a list of pairs, got {shown(found)}")
-    called = [_called(pair) for pair in pairs]
+    called = [_called(where, pair) for pair in pairs]
     names = check_domains(renamed.get(name, name) for name in called)
     return dict(zip(names, (number(weight) for _, weight in pairs), strict=True))
 
 
-def _called(pair: list[Any] | tuple[Any, Any]) -> str:
+def _called(where: str, pair: Sequence[Any]) -> str:
     """Return the name in a pair, as it was written where it is no text: `0`, or `no`."""
     as_it_stands = getattr(pair, "written", {}).get(0)
-    return as_it_stands.text if as_it_stands is not None else str(pair[0]) if isinstance(pair[0], int) else pair[0]
+    if as_it_stands is not None:
+        return str(as_it_stands.text)
+    if not isinstance(pair[0], str | int) or isinstance(pair[0], bool):
+        raise MixtureError(f"a name in {where!r} must be text, got {shown(pair[0])}")
+    return str(pair[0])
 
 
 def _table(path: Path) -> dict[str, Mixture]:

@@ -422,6 +422,8 @@ def test_the_id_counts_more_than_the_name() -> None:
         ({"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}}, {"a": 0.5, "b": 0.4}, "proportions sum to 0.9"),
         ({"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}}, {"a": "x", "b": "0.4"}, "must be finite"),
         ({"mixtures": {}, "mixture_from": "w"}, {"w": "[1, 2]"}, r"'w' must hold a mapping or a list of pairs"),
+        ({"mixtures": {}, "mixture_from": "w"}, {"w": [[["a"], 1]]}, r"a name in 'w' must be text, got \['a'\]"),
+        ({"mixtures": {}, "mixture_from": "w"}, {"w": [[True, 1]]}, "a name in 'w' must be text, got True"),
         ({"mixtures": {}, "mixture_from": "w"}, {"w": "{a: 1, a: 2}"}, "'w' holds no mapping: 'a' stands twice"),
         (
             {"mixtures": {}, "mixture_from": "w"},
@@ -451,12 +453,22 @@ def test_a_run_that_cannot_be_used_is_set_aside_and_says_why(
         ("train_data_config", {"train_data_config": [["gh", 1], ["web", 3]]}),  # RegMix
         ("data.train_weights", {"data": {"train_weights": {"gh": 10, "web": 30}}}),  # Levanter
         ("data", {"data": "{'gh': 1, 'web': 3}"}),  # a dict as MLflow has a param
+        ("data", {"data": "[[gh, 1], [web, 3]]"}),
     ],
 )
 def test_mixtures_that_runs_say_themselves(where: object, told: dict[str, object]) -> None:
     record = _record(LEVANTER, told=told, mixtures={}, mixture_from=where, domains={"gh": "code"})
 
     assert record.manifest.mixture == Mixture({"code": 0.25, "web": 0.75})
+
+
+@pytest.mark.parametrize("weights", ["{no: 1, 0: 3}", "[[no, 1], [0, 3]]", [["no", 1], [0, 3]], {"no": 1, "0": 3}])
+def test_names_in_a_run_s_own_words_are_what_is_written(weights: object) -> None:
+    history: History = {"eval/no/loss": [(1, 1, 3.0)], "eval/0/loss": [(1, 1, 2.0)]}
+
+    record = _record(history, told={"w": weights}, mixtures={}, mixture_from="w", tokens=1e6)
+
+    assert record.manifest.mixture == Mixture({"no": 0.25, "0": 0.75})
 
 
 @pytest.mark.parametrize(
