@@ -21,7 +21,7 @@ from bimix_tracking.foreign_patterns import (
     Tool,
     recognise,
 )
-from bimix_tracking.foreign_volume import EARLIER, AsOf, Volume, at_step_zero, last_points, volume_of
+from bimix_tracking.foreign_volume import EARLIER, AsOf, Volume, at_step_zero, counted_later, last_points, volume_of
 from bimix_tracking.histories import Point, number, rows_of
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.mixture import Mixture
@@ -181,6 +181,8 @@ class ForeignRuns:
         series, left_out, late = _series(metrics, history, volume)
         if volume.per_step is not None and series[keys.TOKENS] and not any(seen for _, _, seen in series[keys.TOKENS]):
             return _left_out(run_id, name, losses, at_step_zero(told))
+        if volume.metric is not None and not series[keys.TOKENS] and any(map(len, series.values())):
+            return _left_out(run_id, name, losses, counted_later(volume.metric, told))
         rows, mended = rows_of(series)
         batch = self.tokens_per_step
         manifest = RunManifest(

@@ -85,6 +85,11 @@ def at_step_zero(told: Mapping[str, object]) -> str:
     )
 
 
+def counted_later(metric: str, told: Mapping[str, object]) -> str:
+    """Return why a run cannot be read whose tokens are counted only after its losses, and what would."""
+    return f"{shown(metric)} counts its tokens, but has no value at or before its losses: {_REMEDY}{likely(told)}"
+
+
 def likely(told: Mapping[str, object]) -> str:
     """Return which params or config keys look like a count of tokens.
 

@@ -157,7 +157,7 @@ class Observations:
             try:
                 table[column].astype(float)
             except (TypeError, ValueError) as error:
-                raise ObservationsError(f"the column {column!r} must hold numbers: {error}") from error
+                raise ObservationsError(f"the column {column!r} must hold numbers: {str(error)[:200]}") from error
         domains = check_domains(proportion_columns)
         shares = table[list(proportion_columns.values())].set_axis(list(domains), axis=1).astype(float)
         if run is None:
