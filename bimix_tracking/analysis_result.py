@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bimix_tracking import keys
 from bimix_tracking.decision import finite
 from bimix_tracking.diagnostics import Diagnostic
+from bimix_tracking.documents import dump_yaml
 from bimix_tracking.exports import write_exports
 from bimix_tracking.extrapolation import Extrapolation
 from bimix_tracking.law_fit import LawFit
@@ -162,7 +161,7 @@ class Analysis(Findings):
                 "versions": versions(),
             },
         }
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        return dump_yaml(document)
 
     def _sureness(self) -> dict[str, Any]:
         sure = self.recommendation.uncertainty

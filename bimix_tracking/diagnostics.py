@@ -245,7 +245,7 @@ def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: fl
     if tokens is not None and high <= SAME_VOLUME * low and not low / SAME_VOLUME <= tokens <= high * SAME_VOLUME:
         yield Diagnostic(
             "outside",
-            f"the target has {tokens:.4g} tokens, and {high:.4g} is the only volume observed: nothing is predicted there",
+            f"the target has {tokens:.4g} tokens; {high:.4g} is the only volume observed: nothing is predicted there",
             "Evaluate at several points of training",
         )
     elif tokens is not None and not low * 0.999 <= tokens <= high * 1.001:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import pandas as pd
-import yaml
 
 from bimix_tracking.convergence import Curve
+from bimix_tracking.documents import dump_yaml
 from bimix_tracking.entropy import Entropies
 from bimix_tracking.entropy_comparison import (
     ESTIMATOR,
@@ -263,7 +263,7 @@ class CorpusEntropies:
                 **said,
             },
         }
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return dump_yaml(content)
 
     def files(self, **how: Unpack[HowMixed]) -> dict[str, str]:
         """Return what is written, by path: JSON, CSV, a page, a candidate mixture a proxy.

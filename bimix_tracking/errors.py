@@ -1,9 +1,12 @@
-"""Every error the package raises on purpose: one class for each kind of remedy."""
+"""Every error the package raises on purpose: one class for each kind of remedy; and how their texts show values."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import reprlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class BimixError(Exception):
@@ -67,19 +70,57 @@ class MissingDependencyError(BimixError, ImportError):
         return functools.partial(type(self), extra=self.extra), (self.package,)
 
 
-def shown(value: object, most: int = 80) -> str:
-    """Return a value as an error's text may hold it: never whole where it is large, deep or endless.
+class _Shown(reprlib.Repr):
+    """`repr` that stops after a few parts and levels, and has an answer for whatever it is given."""
 
-    >>> shown("web"), shown(["x" * 1000] * 1000, most=30)
-    ("'web'", "['xxxxxxxxxxxx...xxxxxxxxxxxx…")
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 2
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 3
+        self.maxstring = self.maxother = self.maxlong = 60
+
+    def repr1(self, x: object, level: int) -> str:
+        # By what it is, not by its type's name: a document's mappings and lists are of our own types.
+        if isinstance(x, dict):
+            return self.repr_dict(x, level)
+        if isinstance(x, list):
+            return self.repr_list(x, level)
+        try:
+            return super().repr1(x, level)
+        except ValueError:  # an integer of more digits than Python writes
+            return f"a {type(x).__name__} of too many digits"
+
+    def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
+        if level <= 0 and x:
+            return "{...}"
+        told = [f"{self.repr1(k, level - 1)}: {self.repr1(x[k], level - 1)}" for k in itertools.islice(x, self.maxdict)]
+        return "{" + ", ".join([*told, *(["..."] if len(x) > self.maxdict else [])]) + "}"
+
+
+_SHOWN = _Shown()
+
+
+def shown(value: object, most: int = 100) -> str:
+    """Return a value from anywhere as an error's text shows it: its `repr` where that is short, else its beginning.
+
+    However large a value is, only what is shown of it is looked at.
+
+    >>> print(shown("code"), shown({"a": [1, [2, [3]]]}), shown("x" * 10**6), shown(list(range(10**6))))
+    'code' {'a': [1, [...]]} 'xxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxx' [0, 1, 2, ...]
     """
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 3, most, most
-    try:
-        text = short.repr(value)
-    except Exception:  # noqa: BLE001  # an integer of 5,000 digits; whatever a stranger's __repr__ does
-        text = f"a {type(value).__name__}"
-    return clipped(text, most)
+    text = _SHOWN.repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Return the first of some names, and how many more there are.
+
+    >>> print(listed(["code", "web"]), "|", listed(f"d{i}" for i in range(30_000)))
+    'code', 'web' | 'd0', 'd1', 'd2', 'd3', 'd4' and 29995 more
+    """
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(map(shown, found[:most])) + more
 
 
 def clipped(text: str, most: int = 200) -> str:

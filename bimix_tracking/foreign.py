@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bimix_tracking import keys
-from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.errors import BimixError, MixtureError, SourceError, listed, shown
 from bimix_tracking.foreign_file import read_fields, told_mixture
 from bimix_tracking.foreign_patterns import (
     BATCH_MEANS,
@@ -21,11 +21,13 @@ from bimix_tracking.foreign_patterns import (
     Tool,
     recognise,
 )
-from bimix_tracking.histories import Point, rows_of
+from bimix_tracking.foreign_volume import EARLIER, AsOf, Volume, at_step_zero, counted_later, last_points, volume_of
+from bimix_tracking.histories import Point, number, rows_of
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.mixture import Mixture
 
-_NO_TOKENS = "no metric of it says how many tokens it had seen: give `tokens_per_step`, or name one by `tokens`"
+SUMMARISED = "losses that its history lacks are those of its summary: one point"
+_LONGEST_PATTERN = 2000
 _LATE_TOKENS = "tokens were not logged at the step of an evaluation: the last count before it is taken"
 
 
@@ -42,12 +44,14 @@ class ForeignRuns:
         domains: What a metric, or such a mapping, calls a domain → its name in the mixtures; others stay as they are.
         pattern: A regular expression with a group `domain` that the names of the losses match as a whole, instead of
             the known ones.
-        tokens: The metric that counts the training tokens seen; without it, the tools' own names for it are tried.
-        tokens_per_step: Tokens of an optimizer step, instead of such a metric.
+        tokens: The metric that counts the training tokens seen; without it, the tools' own names for it are tried. Or
+            the dotted name of a param, config or summary key that holds the run's volume, or that volume itself: one
+            for all runs, or run's id or name → its own. One volume is that of a run's last losses.
+        tokens_per_step: Tokens of an optimizer step, of runs whose volume `tokens` doesn't say.
         token_weighted: Whether the losses are means over tokens; None goes by the tool.
 
     Raises:
-        SourceError: The pattern is none, or `tokens_per_step` is not above 0.
+        SourceError: The pattern is none, or `tokens` or `tokens_per_step` is not above 0.
 
     >>> runs = ForeignRuns(mixtures={"r1": Mixture({"code": 0.3, "web": 0.7})}, tokens_per_step=1000)
     >>> runs.wanted(["eval/code/loss", "eval/web/loss", "eval/loss", "lr"])
@@ -61,14 +65,19 @@ class ForeignRuns:
     mixture_from: Mapping[str, str] | str | None = None
     domains: Mapping[str, str] = field(default_factory=dict)
     pattern: str | None = None
-    tokens: str | None = None
+    tokens: str | float | Mapping[str, float] | None = None
     tokens_per_step: float | None = None
     token_weighted: bool | None = None
 
     def __post_init__(self) -> None:
         self._own()
-        if self.tokens_per_step is not None and not 0 < self.tokens_per_step < float("inf"):
-            raise SourceError(f"tokens_per_step must be a number above 0, got {self.tokens_per_step!r}")
+        volumes = self.tokens if isinstance(self.tokens, Mapping) else {"": self.tokens}
+        for name, value in (
+            *((f"tokens {run}".strip(), v) for run, v in volumes.items()),
+            ("tokens_per_step", self.tokens_per_step),
+        ):
+            if value is not None and not isinstance(value, str) and not 0 < value < math.inf:
+                raise SourceError(f"{name} must be a number above 0, got {value!r}")
 
     @classmethod
     def from_file(cls, path: str | Path) -> ForeignRuns:
@@ -97,6 +106,31 @@ class ForeignRuns:
             return []
         others = {*STEP_METRICS, *self._token_metrics()}
         return [name for name in names if name in recognised.domains or name in recognised.others or name in others]
+
+    def with_summary(
+        self, history: Mapping[str, Sequence[Point]], summary: Mapping[str, object]
+    ) -> tuple[dict[str, Sequence[Point]], dict[str, int]]:
+        """Return a run's history with its summary's value as the one point of each loss that it lacks, and a note.
+
+        Where the history has no loss at all, what counts steps or tokens is taken from the summary too.
+
+        Args:
+            history: The points of the metrics that were wanted.
+            summary: A metric's name → its last value.
+
+        >>> runs = ForeignRuns()
+        >>> runs.with_summary({}, {"eval/code/loss": 2.5, "throughput/total_tokens": 1e9, "lr": 0.1})[0]
+        {'eval/code/loss': [(0.0, 0.0, 2.5)], 'throughput/total_tokens': [(0.0, 0.0, 1000000000.0)]}
+        """
+        recognised = recognise([*history, *(name for name in summary if name not in history)], self._own())
+        losses = {} if recognised is None else recognised.domains
+        wanted = set(losses) if any(name in history for name in losses) else set(self.wanted([*history, *summary]))
+        found = {n: number(summary[n]) for n in summary if n in wanted and not history.get(n)}
+        found = {name: value for name, value in found.items() if not math.isnan(value)}
+        if not any(name in losses for name in found):
+            return dict(history), {}
+        place, time, _ = max((max(points) for points in history.values() if points), default=(0.0, 0.0, 0.0))
+        return {**history, **{name: [(place, time, value)] for name, value in found.items()}}, {SUMMARISED: 1}
 
     def record(
         self, run_id: str, name: str, history: Mapping[str, Sequence[Point]], told: Mapping[str, object]
@@ -137,13 +171,18 @@ class ForeignRuns:
                 run_id,
                 name,
                 losses,
-                f"no domain of its mixture ({_few(mixture)}) has a loss; the losses are of {_few(losses)}: say which "
-                "is which by `domains` in --mixtures FILE",
+                f"no domain of its mixture ({listed(mixture)}) has a loss; the losses are of {listed(losses)}: say "
+                "which is which by `domains` in --mixtures FILE",
             )
-        counted = next((metric for metric in self._token_metrics() if metric in history), None)
-        if self.tokens_per_step is None and counted is None:
-            return _left_out(run_id, name, losses, _NO_TOKENS)
-        series, left_out, late = self._series(metrics, history, counted)
+        try:
+            volume = volume_of((run_id, name), self.tokens, self.tokens_per_step, history, told)
+        except MixtureError as error:
+            return _left_out(run_id, name, losses, str(error))
+        series, left_out, late = _series(metrics, history, volume)
+        if volume.per_step is not None and series[keys.TOKENS] and not any(seen for _, _, seen in series[keys.TOKENS]):
+            return _left_out(run_id, name, losses, at_step_zero(told))
+        if volume.metric is not None and not series[keys.TOKENS] and any(map(len, series.values())):
+            return _left_out(run_id, name, losses, counted_later(volume.metric, told))
         rows, mended = rows_of(series)
         batch = self.tokens_per_step
         manifest = RunManifest(
@@ -152,7 +191,9 @@ class ForeignRuns:
             batch_tokens=int(batch) if batch is not None and batch == int(batch) else None,
         )
         notes = {f"logged by {recognised.tool}: {flaw}": 1 for flaw in self._flaws(recognised)}
-        notes |= {f"the mixture's domain {d!r} has no loss (of {_few(losses)})": 1 for d in mixture if d not in losses}
+        notes |= {
+            f"the mixture's domain {d!r} has no loss (of {listed(losses)})": 1 for d in mixture if d not in losses
+        }
         if late:
             notes[_LATE_TOKENS] = late
         aside = {f"metric {metric!r} looks like the loss of a domain, but is none": 1 for metric in recognised.others}
@@ -161,18 +202,22 @@ class ForeignRuns:
     def _own(self) -> Tool | None:
         if self.pattern is None:
             return None
+        if len(self.pattern) > _LONGEST_PATTERN:
+            raise SourceError(f"pattern has {len(self.pattern):,} characters; at most {_LONGEST_PATTERN:,} are read")
         try:
             compiled = re.compile(self.pattern)
-        except re.error as error:
-            raise SourceError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+        except (re.error, RecursionError, OverflowError) as error:
+            raise SourceError(f"pattern {shown(self.pattern)} is no regular expression: {error}") from None
         if "domain" not in compiled.groupindex:
-            raise SourceError(f"pattern {self.pattern!r} has no group (?P<domain>…) where the domain's name stands")
+            raise SourceError(
+                f"pattern {shown(self.pattern)} has no group (?P<domain>…) where the domain's name stands"
+            )
         return Tool("a pattern of its own", compiled, NOT_SAID)
 
     def _token_metrics(self) -> Sequence[str]:
-        if self.tokens_per_step is not None:
-            return ()
-        return TOKEN_METRICS if self.tokens is None else (self.tokens,)
+        if isinstance(self.tokens, str):
+            return (self.tokens,)
+        return () if self.tokens_per_step is not None or isinstance(self.tokens, int | float) else TOKEN_METRICS
 
     def _flaws(self, recognised: Recognised) -> list[str]:
         if self.token_weighted is None or recognised.flaw == TRAINING:
@@ -196,52 +241,40 @@ class ForeignRuns:
     def _told(self, told: Mapping[str, object]) -> Mixture | None:
         return None if self.mixture_from is None else told_mixture(self.mixture_from, self.domains, told)
 
-    def _series(
-        self, metrics: Mapping[str, str], history: Mapping[str, Sequence[Point]], counted: str | None
-    ) -> tuple[dict[str, list[Point]], dict[str, int], int]:
-        """Return points by our names, what has no step, and how many token counts are older than their evaluation."""
-        step_metric = next((metric for metric in STEP_METRICS if metric in history), None)
-        steps = None if step_metric is None else _AsOf(history[step_metric])
-        tokens = None if counted is None else _AsOf(history[counted])
-        series: dict[str, list[Point]] = {keys.TOKENS: []}
-        stepless = late = 0
-        for metric, domain in metrics.items():
-            of_domain = series.setdefault(keys.key(keys.EVAL_LOSS, domain), [])
-            for place, time, loss in history[metric]:
-                at = (place, place) if steps is None else steps.at(place)
-                if at is None:
-                    stepless += 1
-                    continue
-                step = at[1]
-                of_domain.append((step, time, loss))
-                if self.tokens_per_step is not None:
-                    series[keys.TOKENS].append((step, time, step * self.tokens_per_step))
-                elif tokens is not None and (seen := tokens.at(place)) is not None:
-                    series[keys.TOKENS].append((step, time, seen[1]))
-                    counted_at = (seen[0], seen[0]) if steps is None else steps.at(seen[0])
-                    late += counted_at is None or counted_at[1] < step
-        left_out = {f"a loss before the first {step_metric!r}: at which step isn't known": stepless} if stepless else {}
-        return series, left_out, late
 
-
-class _AsOf:
-    """A series that is asked for its newest value at or before a place; of one place, the latest counts."""
-
-    def __init__(self, points: Sequence[Point]) -> None:
-        ordered = sorted(points)
-        self._places = [place for place, _, _ in ordered]
-        self._values = [value for _, _, value in ordered]
-
-    def at(self, place: float) -> tuple[float, float] | None:
-        """Return where it stands, and the value; None before the first."""
-        index = bisect.bisect_right(self._places, place) - 1
-        return None if index < 0 else (self._places[index], self._values[index])
+def _series(
+    metrics: Mapping[str, str], history: Mapping[str, Sequence[Point]], volume: Volume
+) -> tuple[dict[str, list[Point]], dict[str, int], int]:
+    """Return points by our names, what is left out, and how many token counts are older than their evaluation."""
+    step_metric = next((metric for metric in STEP_METRICS if metric in history), None)
+    steps = None if step_metric is None else AsOf(history[step_metric])
+    whole, tokens = volume.whole, None if volume.metric is None else AsOf(history[volume.metric])
+    last = {} if whole is None else last_points(history, metrics)
+    series: dict[str, list[Point]] = {keys.TOKENS: []}
+    stepless = late = earlier = 0
+    for metric, domain in metrics.items():
+        of_domain = series.setdefault(keys.key(keys.EVAL_LOSS, domain), [])
+        for place, time, loss in history[metric]:
+            at = (place, place) if steps is None else steps.at(place)
+            if whole is not None and (place, time, loss) != last.get(metric):
+                earlier += 1
+                continue
+            if at is None and whole is None:
+                stepless += 1
+                continue
+            step = place if at is None else at[1]
+            of_domain.append((step, time, loss))
+            if whole is not None:
+                series[keys.TOKENS].append((step, time, whole))
+            elif volume.per_step is not None:
+                series[keys.TOKENS].append((step, time, step * volume.per_step))
+            elif tokens is not None and (seen := tokens.at(place)) is not None:
+                series[keys.TOKENS].append((step, time, seen[1]))
+                counted_at = (seen[0], seen[0]) if steps is None else steps.at(seen[0])
+                late += counted_at is None or counted_at[1] < step
+    left_out = {f"a loss before the first {step_metric!r}: at which step isn't known": stepless} if stepless else {}
+    return series, left_out | ({EARLIER: earlier} if earlier else {}), late
 
 
 def _left_out(run_id: str, name: str, domains: tuple[str, ...], reason: str) -> RunRecord:
     return RunRecord.excluded(run_id, name, reason, RunManifest(domains=domains))
-
-
-def _few(names: Iterable[str], most: int = 5) -> str:
-    listed = list(names)
-    return ", ".join(map(repr, listed[:most])) + (f" and {len(listed) - most} more" if len(listed) > most else "")

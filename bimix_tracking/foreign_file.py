@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bimix_tracking.errors import MixtureError, SourceError
+from bimix_tracking.documents import Entries, load_yaml, read_text, written
+from bimix_tracking.errors import MixtureError, SourceError, listed, shown
 from bimix_tracking.histories import number
-from bimix_tracking.mixture import Mixture, check_domains, load_yaml
+from bimix_tracking.mixture import Mixture, check_domains
+from bimix_tracking.tables import read_table
 
-LARGEST = 2**22
-"""Bytes of a mixtures file: three thousand runs of fifty domains have half of it."""
 _LARGEST_PARAM = 2**16
 _RUN, _MIXTURES = "run", "mixtures"
 
@@ -27,22 +27,28 @@ def read_fields(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".csv":
         return {"mixtures": _table(path)}
     try:
-        document = load_yaml(_text(path))
+        text = read_text(path)
+    except OSError as error:
+        raise SourceError(f"it cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+    try:
+        document = load_yaml(text)
     except ValueError as error:
         raise SourceError(f"it is no YAML or JSON: {error}") from error
     known = [_MIXTURES, *_READERS]
-    if not isinstance(document, dict):
-        raise SourceError(f"it must be a mapping with {', '.join(known)}, got {str(document)[:80]!r}")
+    if not isinstance(document, Entries):
+        raise SourceError(f"it must be a mapping with {', '.join(known)}, got {shown(document)}")
     fields: dict[str, object] = {}
-    for name, value in document.items():
+    for name in document:
         if name == _MIXTURES:
-            fields[name] = _mixtures(value, path.parent)
+            fields[name] = _mixtures(document, path.parent)
         elif name in _READERS:
-            fields[name] = _READERS[name](name, value)
+            fields[name] = _READERS[name](document, name)
         else:
-            near = difflib.get_close_matches(str(name), known, n=1)
+            near = difflib.get_close_matches(name[:100], known, n=1)
             hint = f"is {near[0]!r} meant?" if near else f"there are {', '.join(known)}"
-            raise SourceError(f"entry {name!r} is unknown; {hint}")
+            raise SourceError(f"entry {shown(name)} is unknown; {hint}")
     return fields
 
 
@@ -66,9 +72,9 @@ def told_mixture(
     Mixture({'code': 0.25, 'web': 0.75})
     """
     if isinstance(where, str):
-        found = _lookup(told, where)
+        found = lookup(told, where)
         return None if found is None else Mixture.normalized(_weights(where, found, renamed))
-    values = {domain: _lookup(told, name) for domain, name in where.items()}
+    values = {domain: lookup(told, name) for domain, name in where.items()}
     missing = [domain for domain, value in values.items() if value is None]
     if len(missing) == len(values):
         return None
@@ -77,129 +83,155 @@ def told_mixture(
     return Mixture({domain: number(value) for domain, value in values.items()})
 
 
-def _lookup(told: object, name: str) -> object:
+def lookup(told: object, name: str) -> object:
+    """Return what stands under a dotted name in params or config, flat or nested; None where nothing does.
+
+    >>> lookup({"data": {"mix.code": [0.25]}}, "data.mix.code.0")
+    0.25
+    """
     if isinstance(told, list | tuple):
         head, _, rest = name.partition(".")
         inner = told[int(head)] if head.isdecimal() and int(head) < len(told) else None
-        return _lookup(inner, rest) if rest else inner
+        return lookup(inner, rest) if rest else inner
     if not isinstance(told, Mapping):
         return None
     if name in told:
         return told[name]
     places = [place for place, letter in enumerate(name) if letter == "."]
     inside = ((told[name[:place]], name[place + 1 :]) for place in places if name[:place] in told)
-    return next((value for inner, rest in inside if (value := _lookup(inner, rest)) is not None), None)
+    return next((value for inner, rest in inside if (value := lookup(inner, rest)) is not None), None)
 
 
 def _weights(where: str, found: object, renamed: Mapping[str, str]) -> dict[str, float]:
     if isinstance(found, str) and len(found) <= _LARGEST_PARAM:
         try:
-            found = load_yaml(found)
+            found = load_yaml(found, names_as_written=True)
         except ValueError as error:
             raise MixtureError(f"{where!r} holds no mapping: {error}") from error
     pairs = list(found.items()) if isinstance(found, Mapping) else found
     if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-        raise MixtureError(f"{where!r} must hold a mapping or a list of pairs, got {str(found)[:80]!r}")
-    names = check_domains(renamed.get(str(name), str(name)) for name, _ in pairs)
+        raise MixtureError(f"{where!r} must hold a mapping or a list of pairs, got {shown(found)}")
+    called = [_called(where, pair) for pair in pairs]
+    names = check_domains(renamed.get(name, name) for name in called)
     return dict(zip(names, (number(weight) for _, weight in pairs), strict=True))
 
 
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise SourceError(f"it has {path.stat().st_size:,} bytes; at most {LARGEST:,} are read")
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SourceError(f"it cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SourceError(f"it is no UTF-8 text: {error}") from error
+def _called(where: str, pair: Sequence[Any]) -> str:
+    """Return the name in a pair, as it was written where it is no text: `0`, or `no`."""
+    as_it_stands = getattr(pair, "written", {}).get(0)
+    if as_it_stands is not None:
+        return str(as_it_stands.text)
+    if not isinstance(pair[0], str | int) or isinstance(pair[0], bool):
+        raise MixtureError(f"a name in {where!r} must be text, got {shown(pair[0])}")
+    return str(pair[0])
 
 
 def _table(path: Path) -> dict[str, Mixture]:
     """Return the mixtures of a table with a column `run` and one for each domain; an empty cell is no proportion."""
-    reader = csv.reader(_text(path).splitlines())
-    header = next(reader, [])
-    if header.count(_RUN) != 1 or len(set(header)) != len(header):
-        raise SourceError(
-            f"{path.name} needs one column {_RUN!r} and one for each domain, got {', '.join(header)[:80]!r}"
-        )
+    try:
+        table = read_table(read_text(path))
+        rows = list(table.rows)
+    except OSError as error:
+        raise SourceError(f"{path.name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SourceError(f"{path.name}: {error}") from error
+    if _RUN not in table.header:
+        raise SourceError(f"{path.name} needs one column {_RUN!r} and one for each domain, got {listed(table.header)}")
     mixtures: dict[str, Mixture] = {}
-    for cells in reader:
-        if not cells:
-            continue
-        where = f"{path.name}, line {reader.line_num}"
-        if len(cells) != len(header):
-            raise SourceError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
-        row = dict(zip(header, cells, strict=True))
+    for line, cells in rows:
+        where = f"{path.name}, line {line}"
+        row = dict(zip(table.header, cells, strict=True))
         run = row.pop(_RUN)
+        if not run:
+            raise SourceError(f"{where}: the run has no name")
         if run in mixtures:
-            raise SourceError(f"{where}: run {run!r} stands twice")
-        mixtures[run] = _mixture(f"{where}, run {run!r}", {name: cell for name, cell in row.items() if cell.strip()})
+            raise SourceError(f"{where}: run {shown(run)} stands twice")
+        told = {name: cell for name, cell in row.items() if cell.strip()}
+        mixtures[run] = _mixture(f"{where}, run {shown(run)}", told)
     return mixtures
 
 
-def _mixture(where: str, proportions: Mapping[Any, Any]) -> Mixture:
+def _mixture(where: str, proportions: Mapping[str, Any]) -> Mixture:
     try:
-        return Mixture({str(name): value for name, value in proportions.items()})
+        return Mixture(proportions)
     except MixtureError as error:
         raise SourceError(f"{where}: {error}") from error
 
 
-def _mixtures(value: object, folder: Path) -> dict[str, Mixture]:
-    if isinstance(value, str):
-        return _table(folder / value)
+def _mixtures(document: Entries, folder: Path) -> dict[str, Mixture]:
+    if isinstance(document[_MIXTURES], str):
+        return _table(folder / document[_MIXTURES])
     mixtures = {}
-    for run, entry in _mapping(_MIXTURES, value).items():
-        where = f"entry {_MIXTURES!r}, run {str(run)!r}"
-        if not isinstance(entry, dict):
-            raise SourceError(f"{where}: must be {{domain: proportion}} or {{file: mixture.yaml}}, got {entry!r}")
+    runs = _mapping(document, _MIXTURES)
+    for run, entry in runs.items():
+        where = f"entry {_MIXTURES!r}, run {shown(run)}"
+        if not isinstance(entry, Entries):
+            raise SourceError(
+                f"{where}: must be {{domain: proportion}} or {{file: mixture.yaml}}, got {written(runs, run)}"
+            )
         if list(entry) == ["file"] and isinstance(entry["file"], str):
             try:
-                mixtures[str(run)] = Mixture.from_yaml(folder / entry["file"])
+                mixtures[run] = Mixture.from_yaml(folder / entry["file"])
             except MixtureError as error:
                 raise SourceError(f"{where}: {error}") from error
         else:
-            mixtures[str(run)] = _mixture(where, entry)
+            mixtures[run] = _mixture(where, entry.numbers())
     return mixtures
 
 
-def _mixture_from(name: str, value: object) -> dict[str, str] | str:
-    return value if isinstance(value, str) else _names(name, value)
+def _mixture_from(document: Entries, name: str) -> dict[str, str] | str:
+    return _names(document, name) if isinstance(document[name], Entries) else _text(document, name)
 
 
-def _names(name: str, value: object) -> dict[str, str]:
-    return {str(one): _name(name, other) for one, other in _mapping(name, value).items()}
+def _names(document: Entries, name: str) -> dict[str, str]:
+    return {one: _text(inner, one, name) for inner in (_mapping(document, name),) for one in inner}
 
 
-def _name(name: str, value: object) -> str:
+def _text(within: Entries, place: str, entry: str | None = None) -> str:
+    value = within[place]
     if not isinstance(value, str) or not value:
-        raise SourceError(f"entry {name!r} must be text, got {value!r}: put it in quotes")
+        of = "" if entry is None else f", {shown(place)},"
+        raise SourceError(f"entry {entry or place!r}{of} must be text, got {written(within, place)}: put it in quotes")
     return value
 
 
-def _number(name: str, value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise SourceError(f"entry {name!r} must be a number, got {value!r}")
-    return value
+def _tokens(document: Entries, name: str) -> str | float | dict[str, float]:
+    """Return a volume, a volume a run, or the name of what holds one."""
+    value = document[name]
+    if isinstance(value, Entries):
+        return {run: _number(value, run, name) for run in value}
+    return _text(document, name) if isinstance(value, str) and math.isnan(number(value)) else _number(document, name)
 
 
-def _flag(name: str, value: object) -> bool:
+def _number(within: Entries, place: str, entry: str | None = None) -> float:
+    """Return a number; `1e9` is one, though PyYAML takes it for text."""
+    value = within.numbers()[place]
+    found = number(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    if math.isnan(found):
+        of = "" if entry is None else f", {shown(place)},"
+        raise SourceError(f"entry {entry or place!r}{of} must be a number, got {written(within, place)}")
+    return int(found) if isinstance(value, int) else found
+
+
+def _flag(document: Entries, name: str) -> bool:
+    value = document[name]
     if not isinstance(value, bool):
-        raise SourceError(f"entry {name!r} must be true or false, got {value!r}")
+        raise SourceError(f"entry {name!r} must be true or false, got {written(document, name)}")
     return value
 
 
-def _mapping(name: str, value: object) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise SourceError(f"entry {name!r} must be a mapping, got {str(value)[:80]!r}")
+def _mapping(document: Entries, name: str) -> Entries:
+    value = document[name]
+    if not isinstance(value, Entries):
+        raise SourceError(f"entry {name!r} must be a mapping, got {written(document, name)}")
     return value
 
 
-_READERS: dict[str, Callable[[str, object], object]] = {
+_READERS: dict[str, Callable[[Entries, str], object]] = {
     "mixture_from": _mixture_from,
     "domains": _names,
-    "pattern": _name,
-    "tokens": _name,
+    "pattern": _text,
+    "tokens": _tokens,
     "tokens_per_step": _number,
     "token_weighted": _flag,
 }

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bimix_tracking.errors import MixtureError, SourceError
+from bimix_tracking.errors import MixtureError, SourceError, listed
 from bimix_tracking.mixture import check_domains
 
 STEP_METRICS = ("train/global_step", "trainer/global_step", "global_step")
@@ -130,6 +130,22 @@ def recognise(metrics: Iterable[str], own: Tool | None = None) -> Recognised | N
         if found:
             return _whole(*_one(found), names)
     return None
+
+
+def unrecognised(metrics: Iterable[str], most: int = 8) -> str:
+    """Return a sentence on runs in whose metrics no tool was recognised, with their names and the remedy; or nothing.
+
+    >>> print(unrecognised(["lr", "val/code_nll", "val/loss"]))
+     Their metrics are called 'val/loss', 'lr', 'val/code_nll': if losses of domains are among them, say which by
+    `pattern` in a mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'
+    """
+    names = sorted(set(metrics), key=lambda name: ("loss" not in name.lower(), name))
+    if not names:
+        return ""
+    return (
+        f" Their metrics are called {listed(names, most)}: if losses of domains are among them, say which by `pattern` "
+        "in a mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'"
+    )
 
 
 def _domains(tool: Tool, names: Sequence[str]) -> dict[str, str]:

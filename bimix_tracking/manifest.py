@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bimix_tracking.errors import BimixError, MixtureError, shown
+from bimix_tracking.errors import BimixError, MixtureError, listed, shown
 from bimix_tracking.keys import STEP
 from bimix_tracking.mixture import Mixture, check_domains
 
@@ -56,7 +56,9 @@ class RunManifest:
         for mixture in (self.mixture, *(mixture for _, mixture in self.schedule)):
             unknown = [name for name in mixture or () if name not in known]
             if unknown:
-                raise MixtureError(f"the mixture has unknown {_few(unknown)}; the domains are {_few(self.domains)}")
+                raise MixtureError(
+                    f"the mixture has unknown {listed(unknown)}; the domains are {listed(self.domains, 20)}"
+                )
         steps = [0, *(step for step, _ in self.schedule)]
         if steps != sorted(set(steps)):
             raise MixtureError(
@@ -157,10 +159,6 @@ def _whole(name: str, fields: Mapping[str, Any]) -> int | None:
     if number is not None and number < 0:
         raise BimixError(f"{name!r} of the manifest must be a number from 0 on, got {shown(value)}")
     return number
-
-
-def _few(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @dataclass(frozen=True)

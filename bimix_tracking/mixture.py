@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 import difflib
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-from bimix_tracking.errors import MixtureError, shown
+from bimix_tracking.documents import Entries, load_yaml, read_text
+from bimix_tracking.errors import MixtureError, listed, shown
 
 SUM_TOLERANCE = 1e-6
 _MAX_NAME = 250
@@ -37,13 +37,13 @@ def check_domains(domains: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise MixtureError(f"domain names must be strings, got {shown(name)} ({type(name).__name__})")
-        if not name or name != name.strip() or not name.isprintable():
-            raise MixtureError(f"domain name {shown(name)} is empty, padded with spaces, or not printable")
         if len(name) > _MAX_NAME:
             raise MixtureError(f"domain name {name[:40]!r}… has {len(name)} characters, at most {_MAX_NAME}")
-    doubled = sorted(name for name, count in collections.Counter(names).items() if count > 1)
-    if doubled:
-        raise MixtureError(f"domain names must be unique, got twice: {_few(doubled)}")
+        if not name or name != name.strip() or not name.isprintable():
+            raise MixtureError(f"domain name {shown(name)} is empty, padded with spaces, or not printable")
+    if len(set(names)) < len(names):
+        doubled = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise MixtureError(f"domain names must be unique, got twice: {listed(doubled)}")
     return names
 
 
@@ -112,17 +112,17 @@ class Mixture(Mapping[str, float]):
                 proportions that are no mixture; the text names the file and the entry.
         """
         try:
-            document = load_yaml(Path(path).read_text(encoding="utf-8"))
+            document = load_yaml(read_text(Path(path)))
         except OSError as error:
             raise MixtureError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {error}") from error
-        if not isinstance(document, dict) or not isinstance(document.get("mixture"), dict):
-            near = difflib.get_close_matches("mixture", map(str, document), n=1) if isinstance(document, dict) else []
+        if not isinstance(document, Entries) or not isinstance(document.get("mixture"), Entries):
+            near = difflib.get_close_matches("mixture", _first_names(document), n=1)
             hint = f". Is {near[0]!r} meant to be 'mixture'?" if near and near[0] != "mixture" else ""
             raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}'{hint}")
         try:
-            return cls(document["mixture"])
+            return cls(document["mixture"].numbers())
         except MixtureError as error:
             raise MixtureError(f"{path}: {error}") from error
 
@@ -141,12 +141,13 @@ class Mixture(Mapping[str, float]):
         array([0.75, 0.25])
         """
         order = self.domains if domains is None else tuple(domains)
-        missing = [name for name in order if name not in self._proportions]
-        unknown = [name for name in self._proportions if name not in order]
-        if missing or unknown:
-            parts = [f"lacks {_few(missing)}"] if missing else []
-            parts += [f"has unknown {_few(unknown)}"] if unknown else []
-            raise MixtureError(f"the mixture {' and '.join(parts)}; the domains are {_few(order)}")
+        asked = set(order)
+        if self._proportions.keys() != asked:
+            missing = [name for name in order if name not in self._proportions]
+            unknown = [name for name in self._proportions if name not in asked]
+            parts = [f"lacks {listed(missing)}"] if missing else []
+            parts += [f"has unknown {listed(unknown)}"] if unknown else []
+            raise MixtureError(f"the mixture {' and '.join(parts)}; the domains are {listed(order, 20)}")
         return np.array([self._proportions[name] for name in order], dtype=np.float64)
 
     def __mul__(self, other: Mixture) -> Mixture:
@@ -188,44 +189,8 @@ class Mixture(Mapping[str, float]):
         return f"Mixture({{{body}}})"
 
 
-def load_yaml(text: str) -> Any:
-    """Return a YAML or JSON document of plain types; a name that stands twice in a mapping is an error.
-
-    Raises:
-        ValueError: It is none; the text says why and where, in one line.
-
-    >>> load_yaml("{code: 0.3, web: 0.7}")
-    {'code': 0.3, 'web': 0.7}
-    """
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506  # a safe one
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 99; a thousand brackets
-        raise ValueError(_in_a_line(error)) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a name that stands twice is an error: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names: list[Any] = []
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            name = self.construct_object(key, deep=True)
-            if name in names:
-                raise yaml.YAMLError(f"{name!r} stands twice, again in line {key.start_mark.line + 1}")
-            names.append(name)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _in_a_line(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return " ".join(str(getattr(error, "problem", None) or error).split()) + place
-
-
-def _few(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _first_names(document: object, most: int = 100) -> list[str]:
+    return [name[:_MAX_NAME] for name in itertools.islice(document, most)] if isinstance(document, Entries) else []
 
 
 def _as_proportion(name: str, value: object) -> float:

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.copies import without_copies
-from bimix_tracking.errors import ObservationsError
+from bimix_tracking.errors import ObservationsError, listed
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
+from bimix_tracking.number_tables import read_numbers
 from bimix_tracking.pooling import LOSS_COLUMNS, Note, pool, summary, without_other_units
 from bimix_tracking.thinning import thinned_table
 from bimix_tracking.tracking import Progress, RunSource, open_source
@@ -152,14 +153,13 @@ class Observations:
         missing = [column for column in wanted if column not in table.columns]
         if missing:
             raise ObservationsError(
-                f"the table lacks the columns {', '.join(map(repr, missing))}; "
-                f"it has {', '.join(map(repr, table.columns))}"
+                f"the table lacks the columns {listed(missing)}; it has {listed(table.columns, 20)}"
             )
         for column in [column for column in wanted if column != run]:
             try:
                 table[column].astype(float)
             except (TypeError, ValueError) as error:
-                raise ObservationsError(f"the column {column!r} must hold numbers: {error}") from error
+                raise ObservationsError(f"the column {column!r} must hold numbers: {str(error)[:200]}") from error
         domains = check_domains(proportion_columns)
         shares = table[list(proportion_columns.values())].set_axis(list(domains), axis=1).astype(float)
         if run is None:
@@ -293,10 +293,8 @@ class Observations:
             ObservationsError: No such file, or its columns are not of that form.
         """
         try:
-            table = pd.read_csv(path, dtype={"run": str})
-            if "run" in table.columns:  # a run may be called "null"
-                table["run"] = pd.read_csv(path, usecols=["run"], dtype=str, keep_default_na=False)
-        except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            table = read_numbers(Path(path), text="run", numbers=("step", "tokens", _PROPORTION, _LOSS, _EVAL_TOKENS))
+        except (OSError, ValueError) as error:
             raise ObservationsError(f"cannot read {path} as CSV: {error}") from error
         columns = {
             prefix: {c.removeprefix(prefix): c for c in table.columns if c.startswith(prefix)}
@@ -305,7 +303,7 @@ class Observations:
         if not columns[_PROPORTION] or not columns[_LOSS] or "tokens" not in table.columns:
             raise ObservationsError(
                 f"{path} needs the columns tokens, proportion/<domain> and loss/<domain>; it has "
-                f"{', '.join(map(repr, table.columns))}. For other names use Observations.from_wide"
+                f"{listed(table.columns, 20)}. For other names use Observations.from_wide"
             )
         return cls.from_wide(
             table,

@@ -10,8 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from bimix_tracking.documents import dump_yaml
 from bimix_tracking.mixture import Mixture
 
 COMMAND = "python train.py --mixture {mixture} --name {name} --seed {seed}"
@@ -72,7 +71,7 @@ class PlannedRuns:
     def to_yaml(self, index: int) -> str:
         """Return one run's file, as `Mixture.from_yaml` reads it."""
         content = {"mixture": dict(self.mixtures[index]), "name": self.names[index], "seed": self.seeds[index]}
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return dump_yaml(content)
 
     def to_wandb_sweep(self, program: str = "train.py") -> str:
         """Return a W&B sweep over the runs' names; every agent also gets what the names stand for.
@@ -90,9 +89,7 @@ class PlannedRuns:
             "method": "grid",
             "parameters": {"run": {"values": list(self.names)}, "runs": {"value": json.dumps(runs)}},
         }
-        return "# wandb sweep sweep.yaml, then one agent or many: wandb agent ID\n" + yaml.safe_dump(
-            sweep, sort_keys=False, width=10**9
-        )
+        return "# wandb sweep sweep.yaml, then one agent or many: wandb agent ID\n" + dump_yaml(sweep, width=10**9)
 
     def to_shell(self, command: str = COMMAND, folder: str | Path = ".") -> str:
         """Return a script that is a Slurm array, and without Slurm runs one after another, or those asked for.

@@ -47,7 +47,7 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
     counts: dict[str, int] = {}
     for note in notes:
         counts[f"{note.action}: {note.reason}"] = counts.get(f"{note.action}: {note.reason}", 0) + note.count
-    if len(notes) <= most:
+    if len(notes) <= most and len(counts) == len(notes):
         return "; ".join(map(str, notes))
     told = sorted(counts.items(), key=lambda item: -item[1])[: 2 * most]
     more = f"; and {len(counts) - len(told)} other reasons" if len(counts) > len(told) else ""

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy.stats import t as student
 
 from bimix_tracking.analysis import AUTO, analyze
 from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.decision import LEVEL
+from bimix_tracking.documents import load_yaml, read_text
 from bimix_tracking.errors import ObservationsError, SourceError
 from bimix_tracking.law_fit import SAME_VOLUME
+from bimix_tracking.manifest import parse_json
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.report.markdown import escape
@@ -242,8 +243,8 @@ def _resolved(obs: Observations, runs: Sequence[str]) -> list[str]:
 
 def _earlier(folder: Path) -> dict[str, Any]:
     try:
-        lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
-        provenance = yaml.safe_load((folder / "mixture.yaml").read_text(encoding="utf-8"))["provenance"]
+        lineage = parse_json((folder / "lineage.json").read_text(encoding="utf-8"))
+        provenance = load_yaml(read_text(folder / "mixture.yaml"))["provenance"]
         return {
             "runs": [run["id"] for run in lineage["runs"]],
             "data_hash": lineage["data_hash"],
@@ -251,7 +252,7 @@ def _earlier(folder: Path) -> dict[str, Any]:
             "tokens": float(provenance["target_tokens"]),
             "weights": {str(name): float(weight) for name, weight in provenance["weights"].items()},
         }
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{folder} is no folder that `bimix analyze --out` left: {error!r}") from error
 
 

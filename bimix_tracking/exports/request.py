@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bimix_tracking.errors import MixtureError
+from bimix_tracking.errors import MixtureError, listed, shown
 from bimix_tracking.mixture import Mixture
 
 
@@ -45,12 +45,13 @@ class Request:
 
     def said(self, *notes: str, places: bool = True, zeros: bool = False) -> list[str]:
         """Return what a file says of itself: order, left-out domains, placeholders, tokens, provenance."""
-        order = list(self.mixture if zeros else self.used)
+        used = self.used
+        order = list(self.mixture if zeros else used)
         lines = [f"domain order: {json.dumps(order, ensure_ascii=False)}"]
-        left_out = [domain for domain in self.mixture if domain not in order]
+        left_out = [] if zeros else [domain for domain in self.mixture if domain not in used]
         if left_out:
             lines.append(f"left out, for their proportion is 0: {json.dumps(left_out, ensure_ascii=False)}")
-        if places and any(domain not in self.paths for domain in self.used):
+        if places and any(domain not in self.paths for domain in used):
             lines.append("a domain's name stands where its data's path belongs, unless --path said it")
         lines += notes
         if self.tokens is not None:
@@ -75,10 +76,10 @@ def checked(mixture: Mixture, paths: Mapping[str, str] | None, tokens: float | N
     for domain, path in (paths or {}).items():
         if domain not in mixture:
             near = difflib.get_close_matches(domain, mixture, n=1)
-            hint = f"; is {near[0]!r} meant?" if near else f"; the domains are {', '.join(map(repr, mixture))}"
+            hint = f"; is {near[0]!r} meant?" if near else f"; the domains are {listed(mixture, 20)}"
             raise MixtureError(f"a path of unknown domain {domain!r}{hint}")
         if not path or path != path.strip() or not path.isprintable():
-            raise MixtureError(f"the path {path!r} of domain {domain!r} is empty, padded with spaces, or not printable")
+            raise MixtureError(f"the path {shown(path)} of domain {domain!r} is empty, padded, or not printable")
     for domain in mixture:
         path = (paths or {}).get(domain, domain)
         if path in domains:

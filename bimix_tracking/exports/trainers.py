@@ -8,8 +8,7 @@ import json
 import math
 import shlex
 
-import yaml
-
+from bimix_tracking.documents import dump_yaml
 from bimix_tracking.errors import MixtureError
 from bimix_tracking.exports.request import Request
 
@@ -50,7 +49,7 @@ def nemo(of: Request) -> str:
     of.refuse_references("NeMo")
     prefix = [item for domain, share in of.used.items() for item in (share, of.path(domain))]
     return of.commented(
-        _yaml({"data_prefix": prefix}),
+        dump_yaml({"data_prefix": prefix}),
         "weights and prefixes in turn, as Megatron's --data-path; weights count sequences of equal length",
         "it belongs under model.data; the list alone is `paths` of NeMo 2's PreTrainingDataModule and `data_paths` of "
         "Megatron-Bridge's recipes",
@@ -70,7 +69,7 @@ def streaming(of: Request) -> str:
         streams[domain] = {where: of.path(domain), "proportion": share}
     remote = any("remote" in stream for stream in streams.values())
     return of.commented(
-        _yaml({"train_loader": {"dataset": {"streams": streams}}}),
+        dump_yaml({"train_loader": {"dataset": {"streams": streams}}}),
         _BY_SEQUENCE,
         "proportions say nothing of how many: set epoch_size, in samples, beside streams",
         *(["set `local`, a cache folder, beside each `remote`: a restart refuses its temporary one"] if remote else []),
@@ -83,7 +82,7 @@ def levanter(of: Request) -> str:
     Older releases want a weight for every data set, and all skip those of 0, so those of 0 stay.
     """
     return of.commented(
-        _yaml({"data": {"train_weights": of.named()}}),
+        dump_yaml({"data": {"train_weights": of.named()}}),
         "the names are those of the data components; weights count sequences of equal length",
         "a block of mixture_block_size sequences, 2048 unless set, gets whole sequences only: raise it where a weight "
         "is small, for one below 1/mixture_block_size gets none",
@@ -103,7 +102,7 @@ def olmo_core(of: Request) -> str:
     ]
     asked = "" if of.tokens is None else f"; requested_tokens={math.ceil(of.tokens)}"
     return of.commented(
-        _yaml({"sources": sources}),
+        dump_yaml({"sources": sources}),
         f"read by SourceMixtureList.from_yaml, for a SourceMixtureDatasetConfig{asked}; ratios are of tokens",
         "max_repetition_ratio is 1 unless set: raise it where a source has fewer tokens than its part of the run",
     )
@@ -142,7 +141,7 @@ def llamafactory(of: Request) -> str:
         "mix_strategy": "interleave_over",
         "interleave_probs": ",".join(repr(share) for share in of.used.values()),
     }
-    return of.commented(_yaml(body), _BY_DOCUMENT)
+    return of.commented(dump_yaml(body), _BY_DOCUMENT)
 
 
 def hf(of: Request) -> str:
@@ -184,7 +183,7 @@ def plain_yaml(of: Request) -> str:
     content: dict[str, object] = {"mixture": dict(of.mixture)}
     if of.paths:
         content["paths"] = dict(of.paths)
-    return of.commented(_yaml(content), places=False, zeros=True)
+    return of.commented(dump_yaml(content), places=False, zeros=True)
 
 
 def plain_json(of: Request) -> str:
@@ -203,10 +202,6 @@ def plain_csv(of: Request) -> str:
     for domain, share in of.mixture.items():
         rows.writerow([domain, repr(share), of.paths.get(domain, "")] if of.paths else [domain, repr(share)])
     return text.getvalue()
-
-
-def _yaml(content: object) -> str:
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _json(content: object) -> str:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def test_what_is_no_training_run_or_not_finished(ours: Path) -> None:
     records = _records(ours)
 
     assert list(records) == ["whole", "odd", "failed"]  # in the order in which they began
-    assert records["failed"].rows == ()
+    assert not records["failed"].rows
     assert list(records["failed"].set_aside) == ["the run is not finished: it ended with code 3"]
     assert len(_records(ours, unfinished=True)["failed"].rows) == 1
     states = {state.run_id: state for state in _source(ours).states()}
@@ -447,9 +447,19 @@ numbers = st.one_of(st.floats(), st.integers(-(2**63), 2**63))
 values = st.one_of(
     numbers, numbers, numbers, st.text(max_size=20), st.none(), st.booleans(), st.lists(numbers, max_size=2)
 )
+nested = values | st.recursive(values, lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=5)
 
 
-@given(st.dictionaries(names, values, max_size=8), st.integers(0, 2**40), st.booleans(), st.booleans())
+def _leaves(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {name: value}
+    found: dict[str, object] = {}
+    for inner, below in value.items():
+        found |= _leaves(f"{name}.{inner}", below)
+    return found
+
+
+@given(st.dictionaries(names, nested, max_size=8), st.integers(0, 2**40), st.booleans(), st.booleans())
 def test_the_quick_way_reads_as_protobuf_does(row: dict[str, object], step: int, old: bool, numbered: bool) -> None:
     items = [
         pb.HistoryItem(value_json=json.dumps(value), **({"key": name} if old else {"nested_key": [name]}))
@@ -463,7 +473,10 @@ def test_the_quick_way_reads_as_protobuf_does(row: dict[str, object], step: int,
 
     assert quick is None or list(map(repr, quick.items())) == list(map(repr, whole.items()))
     said = ("NaN", "Infinity", "-Infinity")
-    plain = {name: float(v) for name, v in row.items() if isinstance(v, int | float) or v in said}
+    plain: dict[str, float] = {}
+    for name, value in row.items():
+        flat = {n: v for n, v in _leaves(name, value).items() if isinstance(v, int | float) or v in said}
+        plain |= {n: float(v) for n, v in flat.items()}
     assert sorted(map(repr, whole.items())) == sorted(map(repr, plain.items()))
     common = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in row.values())
     if row and common and all(len(name.encode()) < 90 and "\x01" not in name for name in row):
@@ -479,6 +492,98 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     except ValueError:
         return
     kind_of(content)
+
+
+def _run(folder: Path, run_id: str, config: Mapping[str, object], *records: object) -> None:
+    """Write a finished run as SDKs before 0.19 do: dictionaries whole."""
+    update = [pb.ConfigItem(key=name, value_json=json.dumps(value)) for name, value in config.items()]
+    run = pb.RunRecord(run_id=run_id, display_name=run_id, config=pb.ConfigRecord(update=update))
+    whole = [pb.Record(run=run), *records, pb.Record(exit=pb.RunExitRecord(exit_code=0))]
+    content = HEADER + b"".join(_chunk(1, record.SerializeToString()) for record in whole)
+    (folder / f"run-{run_id}.wandb").write_bytes(content)
+
+
+def _history(**row: object) -> object:
+    items = [pb.HistoryItem(key=name, value_json=json.dumps(value)) for name, value in row.items()]
+    return pb.Record(history=pb.HistoryRecord(item=items))
+
+
+def _summary(*removed: str, **values: object) -> object:
+    items = [pb.SummaryItem(key=name, value_json=json.dumps(value)) for name, value in values.items()]
+    gone = [pb.SummaryItem(key=name) for name in removed]
+    return pb.Record(summary=pb.SummaryRecord(update=items, remove=gone))
+
+
+MIX = {"mix": {"code": 0.25, "web": 0.75}}
+
+
+def test_nested_dictionaries_of_older_sdks_are_read_by_dotted_names(tmp_path: Path) -> None:
+    deep: object = 1.0
+    for _ in range(50):
+        deep = {"x": deep}
+    for run_id in ("r1", "r2"):
+        rows = [
+            _history(
+                _step=step,
+                _timestamp=1000.0 + step,
+                chart={"_type": "table-file", "size": 3},
+                deep=deep,
+                eval={"code": {"nll": 3.0 - step / 10}, "web": {"nll": 4.0}, "text": "x", "list": [1]},
+                run={"tokens": 100 * step},
+            )
+            for step in (1, 2)
+        ]
+        _run(tmp_path, run_id, MIX, *rows)
+    foreign = ForeignRuns(mixture_from="mix", pattern=r"eval\.(?P<domain>.+)\.nll", tokens="run.tokens")
+
+    records = _records(tmp_path, foreign=foreign)
+
+    assert list(records) == ["r1", "r2"]
+    assert records["r1"].rows == [
+        {"bimix/step": 1, "bimix/tokens": 100, "bimix_eval_loss/code": 2.9, "bimix_eval_loss/web": 4.0},
+        {"bimix/step": 2, "bimix/tokens": 200, "bimix_eval_loss/code": 2.8, "bimix_eval_loss/web": 4.0},
+    ]
+    assert [state.run_id for state in _source(tmp_path, foreign=foreign).states()] == ["r1", "r2"]
+    with pytest.raises(
+        SourceError, match=r"2 runs of another kind.* called 'eval.code.nll', 'eval.web.nll'.*`pattern`"
+    ):
+        _source(tmp_path, foreign=ForeignRuns(mixture_from="mix")).records()
+
+
+def test_losses_of_a_summary_alone_are_one_point(tmp_path: Path) -> None:
+    going = _history(_step=5, _timestamp=9.0, **{"train/loss": 3.0})
+    losses = _summary(**{"eval/code/loss": 9.0, "eval/web/loss": 4.0, "seen": {"tokens": 1e9}})
+    _run(tmp_path, "flat", MIX, going, losses, _summary("old", **{"eval/code/loss": 3.0}))
+    _run(tmp_path, "nested", MIX, _summary(**{"eval/code": {"loss": 1}}), losses)
+    _run(tmp_path, "counted", MIX, losses, _summary(**{"throughput/total_tokens": 5e8}))
+
+    records = _records(tmp_path, foreign=ForeignRuns(mixture_from="mix", tokens="seen.tokens"))
+
+    at = {"bimix/tokens": 1e9, "bimix_eval_loss/web": 4.0}
+    assert records["flat"].rows == [{"bimix/step": 0, "bimix_eval_loss/code": 3.0, **at}]
+    assert records["nested"].rows == [{"bimix/step": 0, "bimix_eval_loss/code": 9.0, **at}]
+    assert list(records["flat"].notes) == ["losses that its history lacks are those of its summary: one point"]
+    known = _records(tmp_path, foreign=ForeignRuns(mixture_from="mix"))
+    assert [row[keys.TOKENS] for row in known["counted"].rows] == [5e8]
+    assert not known["flat"].rows
+    assert "These could be it: 'seen.tokens'" in next(iter(known["flat"].set_aside))
+    states = _source(tmp_path, foreign=ForeignRuns(mixture_from="mix")).states()
+    assert {state.run_id for state in states} == {"flat", "nested", "counted"}
+
+
+def test_a_history_counts_more_than_a_summary(tmp_path: Path) -> None:
+    rows = [
+        _history(_step=step, **{"eval/code/loss": 3.0 - step / 10, "throughput/total_tokens": step}) for step in (1, 2)
+    ]
+    summary = _summary(**{"eval/code/loss": 1.0, "eval/web/loss": 4.0, "throughput/total_tokens": 99})
+    _run(tmp_path, "r", MIX, *rows, summary)
+
+    record = _records(tmp_path, foreign=ForeignRuns(mixture_from="mix"))["r"]
+
+    assert record.rows == [
+        {"bimix/step": 1, "bimix/tokens": 1, "bimix_eval_loss/code": 2.9},
+        {"bimix/step": 2, "bimix/tokens": 2, "bimix_eval_loss/code": 2.8, "bimix_eval_loss/web": 4.0},
+    ]
 
 
 def test_kinds_are_told_apart_whatever_comes_before() -> None:

@@ -221,6 +221,45 @@ def test_runs_of_other_tools_are_read_by_their_patterns(server: WandbServer, pro
         source(project).records()
 
 
+def test_nested_rows_and_summaries_of_other_tools_are_read(server: WandbServer, project: str) -> None:
+    mixtures = dict.fromkeys(("nested", "summary", "once"), Mixture({"code": 0.5, "web": 0.5}))
+    rows = [{"eval": {"code": {"nll": 3.0 - step / 10}, "web": {"nll": 2.0}}, "run": {"seen": 9.0}} for step in (1, 2)]
+    stored(server, project, "nested", rows)
+    only = stored(server, project, "summary", [{"train/loss": 1.0}])
+    only.summary |= {"eval": {"code": {"nll": 2.5}, "web": {"nll": 2.0}}, "run": {"seen": 7.0}}
+    only.summary |= {"best": {"min": 0.5}}
+    stored(server, project, "once", [{"eval": {"code": {"nll": 2.25}}}]).config = {"run": {"value": {"seen": 5.0}}}
+    fields = {"mixtures": mixtures, "pattern": r"eval\.(?P<domain>.+)\.nll"}
+    foreign = ForeignRuns(**fields, tokens="run.seen")  # type: ignore[arg-type]  # any of its fields
+
+    for _ in range(2):  # read, and from the cache
+        records = {record.name: record for record in source(project, foreign=foreign).records()}
+        assert [(row[keys.TOKENS], row[CODE]) for row in records["nested"].rows] == [(9.0, 2.9), (9.0, 2.8)]
+        assert [(row[keys.TOKENS], row[CODE]) for row in records["summary"].rows] == [(7.0, 2.5)]
+        assert list(records["summary"].notes)[-1].endswith("those of its summary: one point")
+        assert [(row[keys.TOKENS], row[CODE]) for row in records["once"].rows] == [(5.0, 2.25)]
+    assert {state.run_id for state in source(project, foreign=foreign).states()} == {"nested", "summary", "once"}
+
+
+def test_metrics_that_no_tool_logs_are_listed_with_the_remedy(server: WandbServer, project: str) -> None:
+    stored(server, project, "mine", [{"val": {"code_nll": 3.0}, "lr": 0.1, "my-loss/web": 2.0}])
+
+    with pytest.raises(
+        SourceError, match=r"1 runs of another kind.* called 'my-loss/web', 'lr', 'val.code_nll': .* `pattern` in a mix"
+    ):
+        source(project, foreign=ForeignRuns()).records()
+
+
+def test_lines_that_w_and_b_does_not_give_are_no_empty_history(
+    server: WandbServer, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(server, project, "lag", [{"eval/code/loss": 3.0}])
+    monkeypatch.setattr(histories, "scanned", lambda *_, **__: [])
+
+    with pytest.raises(SourceError, match=r"none of the 1 lines of its history"):
+        source(project, foreign=ForeignRuns({"lag": Mixture({"code": 1.0})}, tokens=1e9)).records()
+
+
 def test_a_history_that_lacks_its_end_is_told(server: WandbServer, project: str) -> None:
     stored(server, project, "holes", [evaluation(1)], said=manifest()).summary[CODE] = 1.25
     before = server.operations["HistoryPage"]

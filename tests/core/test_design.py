@@ -93,7 +93,7 @@ def test_a_plan_tells_exponents_better_than_random_runs() -> None:
         (["a"], 4, {}, "domain"),
         (["a", "b"], 0, {}, "0"),
         (["a", "b"], 4, {"bounds": {"a": 0.3}}, "one"),
-        (["a", "b"], 4, {"bounds": {"c": (0.1, 0.2)}}, "unknown domains ['c']"),
+        (["a", "b"], 4, {"bounds": {"c": (0.1, 0.2)}}, "unknown domains 'c'"),
         (["a", "b"], 4, {"tokens": 1e12, "available_tokens": {"a": 1e9, "b": 1e9}}, "at most 0.008"),
     ],
 )

@@ -237,10 +237,146 @@ def test_tokens_are_the_newest_at_or_before_an_evaluation(seen: list[tuple[int, 
 
     rows = _record(history).rows
 
+    if all(step > max(evaluated) for step, _ in seen):  # of no loss are the tokens known
+        assert not rows
+        return
     assert [row[keys.STEP] for row in rows] == sorted(evaluated)
     for row in rows:
         before = [(step, place, value) for place, (step, value) in enumerate(seen) if step <= row[keys.STEP]]
         assert row.get(keys.TOKENS) == (max(before)[2] if before else None)
+
+
+ONCE: History = {"eval/code/loss": [(0, 1.0, 3.0)], "eval/web/loss": [(0, 1.0, 4.0)]}
+"""Final losses logged once, without a step."""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        (1e9, {}),
+        (10**9, {}),
+        ({"id": 1e9, "name": 5.0}, {}),
+        ({"name": 1e9, "other": 5.0}, {}),
+        ("train_tokens", {"train_tokens": "1000000000.0"}),  # MLflow's params
+        ("train_tokens", {"train_tokens": "1_000_000_000"}),
+        ("data.budget.tokens", {"data": {"budget.tokens": 1e9}}),  # W&B's config
+    ],
+)
+@pytest.mark.parametrize("place", [0, 7])
+def test_losses_logged_once_have_the_volume_that_is_told(
+    tokens: str | float | dict[str, float] | None, told: dict[str, object], place: int
+) -> None:
+    history: History = {metric: [(place, time, loss) for _, time, loss in points] for metric, points in ONCE.items()}
+
+    record = _record(history, told=told, tokens=tokens)
+
+    assert record.rows == [
+        {keys.STEP: place, keys.TOKENS: 1e9, "bimix_eval_loss/code": 3.0, "bimix_eval_loss/web": 4.0}
+    ]
+    assert record.set_aside == {}
+
+
+def test_a_run_s_one_volume_is_that_of_its_last_losses() -> None:
+    # W&B's steps count calls: each set is an evaluation of its own.
+    history: History = {
+        "eval/code/loss": [(0, 0.0, 3.0), (4, 4.0, 2.5)],
+        "eval/web/loss": [(1, 1.0, 4.0), (5, 5.0, 3.5)],
+        "eval/books/loss": [(2, 2.0, 5.0)],  # not measured at the end
+    }
+
+    record = _record(history, tokens=2e9)
+
+    assert record.rows == [
+        {keys.STEP: 4, keys.TOKENS: 2e9, "bimix_eval_loss/code": 2.5},
+        {keys.STEP: 5, keys.TOKENS: 2e9, "bimix_eval_loss/web": 3.5},
+    ]
+    ((reason, count),) = record.set_aside.items()
+    assert count == 3
+    assert "the one volume that is known of the run is that of its end" in reason
+    observed = Observations.from_records([record], source="x").losses
+    assert set(observed["tokens"]) == {2e9}
+
+
+def test_what_names_a_run_counts_more_than_the_rest() -> None:
+    assert [row[keys.TOKENS] for row in _record(LEVANTER, tokens={"id": 7e9}).rows] == [7e9]
+    assert [row[keys.TOKENS] for row in _record(LEVANTER, tokens={"other": 7e9}).rows] == [1000, 2000]
+    assert [row[keys.TOKENS] for row in _record(LEVANTER, tokens={"x": 7e9}, tokens_per_step=3).rows] == [30, 60]
+    seen: History = {**LEVANTER, "seen": [(10, 1.0, 5.0), (20, 2.0, 6.0)]}
+    assert [row[keys.TOKENS] for row in _record(seen, told={"seen": 1e9}, tokens="seen").rows] == [5, 6]
+    assert [row[keys.TOKENS] for row in _record(seen, tokens="seen", tokens_per_step=3).rows] == [5, 6]
+    assert [row[keys.TOKENS] for row in _record(LEVANTER, tokens="seen", tokens_per_step=3).rows] == [30, 60]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told", "said"),
+    [
+        (
+            {"tokens_per_step": 10},
+            {"cfg": {"train_tokens": 1e9, "tokenizer": "x"}, "total_tok": "5e8", "lr": 1},
+            r"at step 0, where `tokens_per_step` gives 0 tokens: say by `tokens` .*'cfg.train_tokens', 'total_tok'$",
+        ),
+        (
+            {"tokens": {"other": 1.0}},
+            {"train_tokens": 1e9},
+            "no metric of it says how many tokens it had seen: .*`tokens` a number.*'train_tokens'",
+        ),
+        ({}, {"total_tokens": 1e9}, "had seen: .*. These could be it: 'total_tokens'"),
+        ({}, {}, "had seen: give `tokens_per_step`, or by `tokens` a number, one for each run, or the name of .* key "),
+        ({"tokens": "nope"}, {}, r"\(there is no 'nope'\)"),
+        ({"tokens": "a"}, {"a": "1B"}, "`tokens` names 'a', which is '1B' of it: no number above 0"),
+        ({"tokens": "a"}, {"a": 0}, "which is 0 of it"),
+        ({"tokens": "a"}, {"a": True}, "which is True of it"),
+        ({"tokens": "a"}, {"a": {"b": ["x" * 9999] * 999}}, r"which is \{'b': \[.{1,100} of it"),
+    ],
+)
+def test_a_run_of_no_known_volume_says_what_would_tell_it(
+    fields: dict[str, object], told: dict[str, object], said: str
+) -> None:
+    record = _record(ONCE, told=told, **fields)
+
+    assert not record.rows
+    ((reason, _),) = record.set_aside.items()
+    with pytest.raises(AssertionError, match=said):
+        raise AssertionError(reason)
+
+
+def test_a_count_that_comes_after_the_losses_says_what_to_do() -> None:
+    record = _record({**ONCE, "seen": [(1, 2.0, 1e9)]}, tokens="seen")
+
+    assert not record.rows
+    ((reason, _),) = record.set_aside.items()
+    assert reason.startswith(
+        "'seen' counts its tokens, but has no value at or before its losses: give `tokens_per_step`"
+    )
+
+
+@pytest.mark.parametrize("written", ["1e9", "'1e9'", "1.0e+9", "1_000_000_000", "1000000000", "1E9"])
+def test_a_file_gives_a_volume_as_people_write_it(written: str, tmp_path: Path) -> None:
+    runs = ForeignRuns.from_file(_file(tmp_path, f"tokens: {written}\ntokens_per_step: {written}\n"))
+    of_runs = ForeignRuns.from_file(_file(tmp_path, f"tokens: {{tokens: {written}, seen: 5}}\n"))
+
+    assert (runs.tokens, runs.tokens_per_step) == (1e9, 1e9)
+    assert of_runs.tokens == {"tokens": 1e9, "seen": 5}
+    assert ForeignRuns.from_file(_file(tmp_path, "tokens: data.seen\n")).tokens == "data.seen"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tokens: 0", "tokens must be a number above 0, got 0"),
+        ("tokens: {r1: -1}", "tokens r1 must be a number above 0, got -1"),
+        ("tokens: {r1: many}", "entry 'tokens', 'r1', must be a number, got 'many'"),
+        ("tokens: {r1: 12:30}", "entry 'tokens', 'r1', must be a number, got 12:30 in line 1"),
+        ("tokens: 010", "entry 'tokens' must be a number, got 010 in line 1"),
+        ("tokens: yes", "entry 'tokens' must be a number, got yes in line 1"),
+        ("tokens: inf", "tokens must be a number above 0, got inf"),
+        ("tokens: [1]", r"entry 'tokens' must be a number, got \[1\]"),
+        ("tokens_per_step: 0x1F", "entry 'tokens_per_step' must be a number, got 0x1F in line 1"),
+    ],
+)
+def test_a_volume_that_is_none_is_told(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=said):
+        ForeignRuns.from_file(_file(tmp_path, text))
 
 
 def test_odd_losses_stay_what_they_are() -> None:
@@ -299,6 +435,8 @@ def test_the_id_counts_more_than_the_name() -> None:
         ({"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}}, {"a": 0.5, "b": 0.4}, "proportions sum to 0.9"),
         ({"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}}, {"a": "x", "b": "0.4"}, "must be finite"),
         ({"mixtures": {}, "mixture_from": "w"}, {"w": "[1, 2]"}, r"'w' must hold a mapping or a list of pairs"),
+        ({"mixtures": {}, "mixture_from": "w"}, {"w": [[["a"], 1]]}, r"a name in 'w' must be text, got \['a'\]"),
+        ({"mixtures": {}, "mixture_from": "w"}, {"w": [[True, 1]]}, "a name in 'w' must be text, got True"),
         ({"mixtures": {}, "mixture_from": "w"}, {"w": "{a: 1, a: 2}"}, "'w' holds no mapping: 'a' stands twice"),
         (
             {"mixtures": {}, "mixture_from": "w"},
@@ -312,7 +450,7 @@ def test_a_run_that_cannot_be_used_is_set_aside_and_says_why(
 ) -> None:
     record = _record(LEVANTER, told=told, **fields)
 
-    assert record.rows == []
+    assert not record.rows
     ((said, count),) = record.set_aside.items()
     assert count == 1
     with pytest.raises(AssertionError, match=reason):
@@ -328,12 +466,22 @@ def test_a_run_that_cannot_be_used_is_set_aside_and_says_why(
         ("train_data_config", {"train_data_config": [["gh", 1], ["web", 3]]}),  # RegMix
         ("data.train_weights", {"data": {"train_weights": {"gh": 10, "web": 30}}}),  # Levanter
         ("data", {"data": "{'gh': 1, 'web': 3}"}),  # a dict as MLflow has a param
+        ("data", {"data": "[[gh, 1], [web, 3]]"}),
     ],
 )
 def test_mixtures_that_runs_say_themselves(where: object, told: dict[str, object]) -> None:
     record = _record(LEVANTER, told=told, mixtures={}, mixture_from=where, domains={"gh": "code"})
 
     assert record.manifest.mixture == Mixture({"code": 0.25, "web": 0.75})
+
+
+@pytest.mark.parametrize("weights", ["{no: 1, 0: 3}", "[[no, 1], [0, 3]]", [["no", 1], [0, 3]], {"no": 1, "0": 3}])
+def test_names_in_a_run_s_own_words_are_what_is_written(weights: object) -> None:
+    history: History = {"eval/no/loss": [(1, 1, 3.0)], "eval/0/loss": [(1, 1, 2.0)]}
+
+    record = _record(history, told={"w": weights}, mixtures={}, mixture_from="w", tokens=1e6)
+
+    assert record.manifest.mixture == Mixture({"no": 0.25, "0": 0.75})
 
 
 @pytest.mark.parametrize(
@@ -425,17 +573,23 @@ def test_tables_of_mixtures(tmp_path: Path) -> None:
         ("a: [", "is no YAML or JSON: .* in line"),
         ("mixtures: {a: {x: 1}, a: {x: 1}}", "'a' stands twice"),
         ("mixtures: {a: {x: 0.5}}", r"entry 'mixtures', run 'a': proportions sum to 0.5, not 1"),
-        ("mixtures: {a: {x: yes}}", r"entry 'mixtures', run 'a': the proportion of domain 'x' is no number: True"),
+        (
+            "mixtures: {a: {x: yes}}",
+            "run 'a': the proportion of domain 'x' is no number: yes in line 1",
+        ),
         ("mixtures: {a: 3}", r"entry 'mixtures', run 'a': must be \{domain: proportion\} or"),
         ("mixtures: {a: {file: none.yaml}}", r"entry 'mixtures', run 'a': .*none.yaml cannot be read"),
         ("mixtures: [1]", "entry 'mixtures' must be a mapping"),
-        ("mixtures: none.csv", "it cannot be read: No such file"),
-        ("domains: {a: 1}", "entry 'domains' must be text, got 1: put it in quotes"),
-        ("tokens_per_step: yes", "entry 'tokens_per_step' must be a number, got True"),
+        ("mixtures: none.csv", "none.csv cannot be read: No such file"),
+        ("domains: {a: 1}", "entry 'domains', 'a', must be text, got 1 in line 1: put it in quotes"),
+        ("tokens_per_step: yes", "entry 'tokens_per_step' must be a number, got yes in line 1"),
         ("tokens_per_step: -1", "must be a number above 0, got -1"),
         ("token_weighted: 1", "entry 'token_weighted' must be true or false"),
         ("pattern: ''", "entry 'pattern' must be text"),
         ("pattern: x", "has no group"),
+        ("pattern: '" + "(" * 1500 + "'", "is no regular expression"),
+        ("pattern: 'a{99999999999999}'", "is no regular expression"),
+        ("pattern: '" + "x" * 3000 + "'", "pattern has 3,000 characters; at most 2,000 are read"),
         ("!!python/object:os.system {}", "is no YAML or JSON"),
         ("x" * (2**22 + 1), r"it has 4,194,305 bytes; at most 4,194,304 are read"),
     ],
@@ -452,7 +606,7 @@ def test_a_file_that_is_wrong_names_the_entry(text: str, said: str, tmp_path: Pa
     ("text", "said"),
     [
         ("name,code\na,1\n", "needs one column 'run'"),
-        ("run,code,code\na,1,0\n", "needs one column 'run' and one for each domain"),
+        ("run,code,code\na,1,0\n", "line 1: the column 'code' stands twice"),
         ("", "needs one column 'run'"),
         ("run,code\na,1\na,1\n", "line 3: run 'a' stands twice"),
         ("run,code\na\n", "line 2: 1 cells, but the header has 2"),

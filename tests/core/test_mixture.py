@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimix_tracking import Mixture
+from bimix_tracking.documents import dump_yaml
 from bimix_tracking.errors import MixtureError
 
 NAMES = ("code", "c++", "web/en", "<script>", "ä")
@@ -75,7 +75,7 @@ def test_the_paper_s_joint_entropy_mixture_is_the_product_of_the_others(table: s
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
     mixture = Mixture.normalized(dict.fromkeys(NAMES, 1.0) | {"ä": 2.5})
-    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"mixture": dict(mixture)}, allow_unicode=True), "utf-8")
+    (tmp_path / "mixture.yaml").write_text(dump_yaml({"mixture": dict(mixture)}), "utf-8")
 
     assert Mixture.from_yaml(tmp_path / "mixture.yaml") == mixture
 
@@ -85,7 +85,7 @@ def test_any_name_and_any_share_survive_yaml(given_: dict[str, float]) -> None:
     mixture = Mixture.normalized(given_)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mixture.yaml")
-        path.write_text(yaml.safe_dump({"mixture": dict(mixture)}, allow_unicode=True), encoding="utf-8")
+        path.write_text(dump_yaml({"mixture": dict(mixture)}), encoding="utf-8")
 
         again = Mixture.from_yaml(path)
 
@@ -155,18 +155,18 @@ def test_a_file_that_holds_no_mixture_is_refused(text: str, tmp_path: Path) -> N
         (b"mixture: {a: 0.5, b: 0.6}", "proportions sum to 1.1, not 1"),
         (b"mixture:\n  a: 0.5\n  b: 0.5\n  a: 0.5\n", "'a' stands twice, again in line 4"),
         (b"mixtur: {a: 0.5, b: 0.5}", "Is 'mixtur' meant to be 'mixture'?"),
-        (b"mixture: {a: yes}", "the proportion of domain 'a' is no number: True"),
+        (b"mixture: {a: yes}", "the proportion of domain 'a' is no number: yes in line 1"),
         (
             b"mixture: {a: 1" + 400 * b"0" + b"}",
             "the proportion of domain 'a' must be finite and not negative, got inf",
         ),
-        (b"mixture: {a: 0.5, b: 0.5", "expected ',' or '}', but got '<stream end>' in line 1, column 25"),
-        (b"mixture: {[a]: 1.0}", "found unhashable key in line 1, column 11"),
-        (b"mixture: {a: 1.0}\nother: {1: 2, 1: 3}", "1 stands twice, again in line 2"),
+        (b"mixture: {a: 0.5, b: 0.5", "expected ',' or '}'"),
+        (b"mixture: {[a]: 1.0}", "a name in line 1 is a list or a mapping; it must be text"),
+        (b"mixture: {a: 1.0}\nother: {b: 2, b: 3}", "'b' stands twice, again in line 2"),
         (b"a: 1", "holds no mapping"),
         (b"mixture: {a: 1.0}\nmade: 2026-99-01", "month must be in 1..12"),
-        (b"mixture: " + 3000 * b"[", "maximum recursion depth exceeded"),
-        (b"mixture: {1: 1.0}", "domain names must be strings, got 1"),
+        (b"mixture: " + 3000 * b"[", "nested deeper than 50 in line 1"),
+        (b"mixture: {1: 1.0}", "the name 1 in line 1"),
         (b"\xff\xfe\x00", "holds no mapping"),
     ],
 )

@@ -212,6 +212,73 @@ def test_a_file_that_is_no_sweep_is_refused(text: str, tmp_path: Path) -> None:
         Observations.from_csv(tmp_path / "x.csv")
 
 
+WIDE = "run,tokens,proportion/a,proportion/b,loss/a,loss/b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("run,tokens,proportion/a,proportion/b,loss/a,loss/a\nx,1,0.5,0.5,2,3\n", "line 1: .*'loss/a' stands twice"),
+        (WIDE + "x,1,0.5,0.5,2,3\nx,2,0.5,0.5,2,3,4\n", "line 3: 7 cells, but the header has 6"),
+        (WIDE + "x,1,0.5,0.5,2\n", "line 2: 5 cells"),
+        (WIDE + "x,1,0.5,0.5,2,3\n\nx,1,000,0.5,0.5,2,3\n", "line 4: 7 cells"),
+        (WIDE + 'x,1,0.5,0.5,2,3\n\nx,"1,000",0.5,0.5,2,3\n', "line 4: the column 'tokens' must hold .* got '1,000'"),
+        (WIDE + "x,1,50%,0.5,2,3\n", "line 2: the column 'proportion/a' must hold a number, got '50%'"),
+        (WIDE + "x,1,0.5,0.5,2," + "y" * 9999 + "\n", "line 2: the column 'loss/b' must hold a number, got 'yyy"),
+        (WIDE.replace(",", ";") + "x;1;0,5;0,5;2;3\n", "line 1: its cells are separated by ';'"),
+        (WIDE + '"x,1,0.5,0.5,2,3\n', "line 2: unexpected end of data"),
+        (WIDE + "x,1,True,0,2,3\n", "line 2: the column 'proportion/a' must hold a number, got 'True'"),
+    ],
+)
+def test_a_table_whose_cells_are_wrong_names_the_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+
+    with pytest.raises(ObservationsError, match=said) as told:
+        Observations.from_csv(tmp_path / "x.csv")
+    assert len(str(told.value)) < 500 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_table_as_spreadsheets_leave_it(end: str, encoding: str, tmp_path: Path) -> None:
+    lines = [
+        "note,run,tokens,proportion/a,proportion/ä,loss/a,loss/π",
+        'x,"r, 1",1e6,0,1,2.5,3',
+        "",
+        "y,1,1e6,.5,.5,,3",
+    ]
+    (tmp_path / "x.csv").write_text(end.join([*lines, ",,,,,,", ""]), encoding=encoding, newline="")
+
+    obs = Observations.from_csv(tmp_path / "x.csv")
+
+    assert obs.runs == ("r, 1", "1")
+    assert (obs.domains, obs.targets) == (("a", "ä"), ("a", "π"))
+    assert obs.losses["loss"].tolist() == [2.5, 3.0, 3.0]
+    assert dict(obs.mixture("r, 1")) == {"a": 0.0, "ä": 1.0}
+
+
+def test_losses_of_no_domain_and_proportions_of_nothing_are_read(tmp_path: Path) -> None:
+    # A sweep over one corpus, measured on another: no target is a domain.
+    (tmp_path / "x.csv").write_text(
+        "run,tokens,proportion/c4,proportion/github,loss/pile-arxiv,loss/pile-law\nr1,1e9,1,0,3.0,2.5\nr2,1e9,0.5,0.5,2.0,2\n",
+        encoding="utf-8",
+    )
+
+    obs = Observations.from_csv(tmp_path / "x.csv")
+
+    assert obs.domains == ("c4", "github")
+    assert obs.targets == ("pile-arxiv", "pile-law")
+    assert len(obs.losses) == 4
+    assert obs.notes == ()
+
+
+def test_a_table_of_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(WIDE, encoding="utf-16")
+
+    with pytest.raises(ObservationsError, match=r"cannot read .*x\.csv as CSV: 'utf-8' codec"):
+        Observations.from_csv(tmp_path / "x.csv")
+
+
 def record(name: str, **manifest: object) -> RunRecord:
     given = {"domains": ["a", "b"], "mixture": {"a": 0.25, "b": 0.75}} | manifest
     row = {"bimix/step": 1.0, "bimix/tokens": 1e6, "bimix_eval_loss/a": 3.0, "bimix_eval_loss/b": 2.0}

@@ -37,7 +37,7 @@ def test_names_and_paths_may_both_hold_an_equals_sign(tmp_path: Path) -> None:
         (b"mixture: {a: 1.0}", ["nemo", "--tokens", "many"], 2, "'many' is no positive number of tokens"),
         (b"mixture: {-x: 1.0}", ["megatron"], 3, "Megatron takes '-x' for an option"),
         (b"mixture:\n  a: 0.5\n  a: 0.5\n", ["csv"], 3, "m.yaml holds no mapping"),
-        (b"mixture: {a: 0.5, b: 0.5", ["csv"], 3, "but got '<stream end>' in line 1"),
+        (b"mixture: {a: 0.5, b: 0.5", ["csv"], 3, "expected ',' or '}'"),
         (b"\x00\xff\xfe", ["csv"], 3, "m.yaml holds no mapping"),
     ],
 )

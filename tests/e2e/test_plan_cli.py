@@ -57,7 +57,7 @@ def test_the_runs_after_a_sweep_are_planned(tmp_path: Path) -> None:
     [
         (["a", "b", "--runs", "0"], 2, "--runs"),
         (["a", "b", "--bound", "a=high"], 2, "'a=high' is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE"),
-        (["a", "b", "--bound", "c=0.1:0.2"], 5, "unknown domains ['c']"),
+        (["a", "b", "--bound", "c=0.1:0.2"], 5, "unknown domains 'c'"),
         (["a", "b", "--tokens", "1e12", "--available", "a=1e9", "--available", "b=1e9"], 5, "at most 0.008"),
         (["--after", "csv:nowhere.csv", "--tokens", "1e9"], 4, "there is no file nowhere.csv"),
     ],

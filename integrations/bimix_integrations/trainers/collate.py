@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bimix_integrations.trainers.forward import IDS
-from bimix_tracking.errors import RecorderError
+from bimix_tracking.errors import RecorderError, listed, shown
 
 FIXES = (
     "Three things keep it: TrainingArguments(remove_unused_columns=False); data_collator=DomainCollator(...) around "
@@ -73,7 +73,7 @@ class DomainCollator:
     def _id(self, domain: Any) -> int | list[int]:
         if isinstance(domain, str):
             if domain not in self._ids:
-                raise RecorderError(f"unknown domain {domain!r}; the domains are {', '.join(map(repr, self.domains))}")
+                raise RecorderError(f"unknown domain {shown(domain)}; the domains are {listed(self.domains, 20)}")
             return self._ids[domain]
         given = np.asarray(domain)
         if given.dtype.kind == "U":
@@ -81,7 +81,7 @@ class DomainCollator:
                 self._id(name)  # says that there is none
             return [self._ids[name] for name in given.tolist()]
         if given.ndim > 1 or (given.dtype.kind not in "iu" and given.size):
-            raise RecorderError(f"a domain must be a name or an id, or a list of one a token, got {str(domain)[:80]}")
+            raise RecorderError(f"a domain must be a name or an id, or a list of one a token, got {shown(domain)}")
         found: int | list[int] = given.tolist()
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from wandb.apis.public.runs import Run
 
-from bimix_integrations.trackers.wandb.rows import own_rows
+from bimix_integrations.trackers.wandb.rows import leaves, own_rows
 from bimix_tracking import keys
 from bimix_tracking.histories import number
 
@@ -30,7 +30,12 @@ def scanned(run: Run, wanted: Callable[[str], bool], *, fresh: bool = False) -> 
     """
     rows = []
     for row in run.scan_history(page_size=PAGE, use_cache=not fresh):
-        numbers = {name: number(value) for name, value in row.items() if wanted(name)}
+        numbers: dict[str, float] = {}
+        for name, value in row.items():
+            if isinstance(value, Mapping):
+                numbers |= {inner: number(below) for inner, below in leaves(name, value) if wanted(inner)}
+            elif wanted(name):
+                numbers[name] = number(value)
         if numbers:
             rows.append(numbers)
     return rows

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from wandb.proto import wandb_internal_pb2
 
+from bimix_integrations.trackers.wandb.rows import leaves
 from bimix_tracking.histories import number
 
 pb: Any = wandb_internal_pb2
@@ -77,10 +78,9 @@ class HistoryReader:
     def _wholly(self, record: bytes) -> dict[str, float]:
         row = {}
         for item in parsed(record).history.item:
-            value = _value(item)
-            if value is not None:
-                name = ".".join(item.nested_key) if item.nested_key else item.key
-                wanted = self._names.of(name)
+            name = ".".join(item.nested_key) if item.nested_key else item.key
+            for inner, value in _values(name, item):
+                wanted = self._names.of(inner)
                 if wanted is not None:
                     row[wanted] = value
         return row
@@ -124,15 +124,20 @@ class _Names(dict[bytes, "str | None"]):
         return kept
 
 
-def _value(item: Any) -> float | None:
+def _values(name: str, item: Any) -> Iterator[tuple[str, float]]:
+    """Return the numbers of an item by name: one, or those of a dictionary."""
     if not item.value_json:
         typed = next((name for name in _TYPED if item.HasField(name)), None)
-        return None if typed is None else float(getattr(item, typed))
+        if typed is not None:
+            yield name, float(getattr(item, typed))
+        return
     try:
-        value = json.loads(item.value_json)
+        content = json.loads(item.value_json)
     except (ValueError, RecursionError):
-        return None
-    return number(value) if isinstance(value, int | float) or value in _SAID else None
+        return
+    for inner, value in leaves(name, content):
+        if isinstance(value, int | float) or (isinstance(value, str) and value in _SAID):
+            yield inner, number(value)
 
 
 def _varint(encoded: bytes) -> int:

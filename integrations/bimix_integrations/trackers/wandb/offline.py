@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from bimix_integrations.trackers.wandb.rows import STEP, TIME, histories, is_ours, manifest_of, own_rows
-from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file, unreadable
+from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file, summary_of, unreadable
 from bimix_integrations.trackers.wandb.tracker import MANIFEST
 from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.foreign import ForeignRuns
+from bimix_tracking.foreign_patterns import unrecognised
 from bimix_tracking.local import JsonlSource
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.observations import Observations
@@ -71,7 +72,8 @@ class WandbOfflineSource:
             raise SourceError(
                 f"{self.uri}: no finished training run with rows in its {len(paths)} files "
                 f"({told_why}{'; ' if told_why else ''}{len(runs) - len(records)} runs of another kind). Train with a "
-                "wandb: tracker, ask for unfinished runs, or say with a mixtures file how other tools' runs are read"
+                "wandb: tracker, ask for unfinished runs, or say with a mixtures file how other tools' runs are read."
+                f"{self._unrecognised(runs, records)}"
             )
         return records
 
@@ -174,19 +176,28 @@ class WandbOfflineSource:
             return []
         names = {name: None for file in run for name in file.names}
         try:
-            return self.wanted.foreign.wanted(names)
+            return self.wanted.foreign.wanted(names) or self.wanted.foreign.wanted({**names, **summary_of(run)})
         except SourceError as error:  # of this run's names; what is told of all runs was checked when it was read
             raise RunError(str(error)) from error
+
+    def _unrecognised(self, runs: list[list[RunFile]], records: list[RunRecord]) -> str:
+        known = {record.run_id for record in records}
+        others = [run for run in runs if run[-1].run_id not in known and MANIFEST not in merged(run)]
+        logged = [name for run in others for file in run for name in file.names if name[:1] != "_"]
+        return unrecognised([*logged, *(name for run in others for name in summary_of(run))])
 
     def _foreign(self, run: list[RunFile], metrics: list[str]) -> RunRecord:
         foreign = self.wanted.foreign or ForeignRuns()
         wanted = {*metrics, STEP, TIME}
         parts = [read_file(file.path, wanted.__contains__).rows for file in run]
-        told = {name: value for name, value in merged(run).items() if name != "_wandb"}
+        summary = summary_of(run)
+        told = summary | {name: value for name, value in merged(run).items() if name != "_wandb"}
         try:
-            return foreign.record(run[-1].run_id, _name(run), histories(parts, metrics), told)
+            history, notes = foreign.with_summary(histories(parts, metrics), summary)
+            record = foreign.record(run[-1].run_id, _name(run), history, told)
         except SourceError as error:
             raise RunError(str(error)) from error
+        return dataclasses.replace(record, notes={**record.notes, **notes})
 
     def _manifest(self, run: list[RunFile]) -> RunManifest | None:
         """Return what a run of ours says of itself, None where it is none.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bimix_tracking import keys
@@ -16,7 +17,47 @@ from bimix_tracking.mixture import Mixture
 STEP, TIME = "_step", "_timestamp"
 """W&B's own step, which counts calls and not optimizer steps, and when a row was made, seconds since 1970."""
 _PREFIX = "bimix"
+_DEEPEST, _MOST = 10, 10_000
+_AGGREGATES = frozenset({"min", "max", "mean", "best", "last", "first"})
 _STEPLESS = f"a row has no finite {keys.STEP!r}"
+
+
+def leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """Return what a metric's value holds, by name: of nested dictionaries, dotted names as W&B shows them.
+
+    SDKs before 0.19 write a dictionary whole. Pictures, tables and histograms are dictionaries too, and no numbers.
+
+    >>> list(leaves("eval", {"code": {"loss": 2.5}, "n": 3, "chart": {"_type": "table-file", "size": 9}}))
+    [('eval.code.loss', 2.5), ('eval.n', 3)]
+    """
+    return itertools.islice(_leaves(name, value, 1), _MOST)
+
+
+def _leaves(name: str, value: object, depth: int) -> Iterator[tuple[str, object]]:
+    if not isinstance(value, Mapping):
+        yield name, value
+    elif "_type" not in value and depth < _DEEPEST:
+        for inner, below in value.items():
+            yield from _leaves(f"{name}.{inner}", below, depth + 1)
+
+
+def summary_values(summary: Mapping[str, Any]) -> dict[str, object]:
+    """Return the last values of a run's metrics by name, nested ones too, and without W&B's own.
+
+    A metric that is summed up by its least, largest or mean value is there by its name; its last value may not be.
+
+    >>> summary_values({"loss": {"min": 1.0, "last": 2.0}, "acc": {"max": 1.0}, "eval": {"web": 3.0}, "_step": 9})
+    {'loss': 2.0, 'acc': None, 'eval.web': 3.0}
+    """
+    found: dict[str, object] = {}
+    for name, value in summary.items():
+        if name[:1] == "_":
+            continue
+        if isinstance(value, Mapping) and value and _AGGREGATES.issuperset(value):
+            found[name] = value.get("last")
+        else:
+            found.update(leaves(name, value))
+    return found
 
 
 def is_ours(metric: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from bimix_integrations.trackers.wandb.history_record import HistoryReader, parsed
-from bimix_integrations.trackers.wandb.transaction_log import CONFIG, EXIT, HISTORY, RUN, TransactionLog, kind_of
+from bimix_integrations.trackers.wandb.rows import summary_values
+from bimix_integrations.trackers.wandb.transaction_log import (
+    CONFIG,
+    EXIT,
+    HISTORY,
+    RUN,
+    SUMMARY,
+    TransactionLog,
+    kind_of,
+)
 from bimix_tracking.plain_files import printable
 from bimix_tracking.reading import why
 
@@ -32,6 +42,7 @@ class RunFile:
         cut_off: Whether the file ends within a record.
         damage: What is wrong in the file, where it could not be read to its end.
         trouble: Why nothing of it can be read, where that is so.
+        summary: What the run's own code put into its summary; None until it is asked for, see `summary_of`.
     """
 
     path: Path
@@ -47,6 +58,7 @@ class RunFile:
     cut_off: bool = False
     damage: str | None = None
     trouble: str | None = None
+    summary: dict[str, Any] | None = None
 
 
 def read_file(path: Path, wanted: Callable[[str], bool] | None) -> RunFile:
@@ -132,6 +144,25 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None  # it is none of ours, and told to nobody
+
+
+def summary_of(files: list[RunFile]) -> dict[str, object]:
+    """Return the last values that a run's own code, or an older SDK, wrote into its summary; read when first asked for.
+
+    It is where final losses are that were never logged. Of those that were, what counts is in the history.
+    """
+    whole: dict[str, Any] = {}
+    for file in files:
+        if file.summary is None:
+            file.summary = {}
+            if file.trouble is not None:
+                continue
+            with contextlib.suppress(ValueError):  # a record that W&B did not write: told when the file was read
+                for record in TransactionLog(file.path):
+                    if kind_of(record) == SUMMARY:
+                        _configure(file.summary, parsed(record).summary)
+        whole |= file.summary
+    return summary_values(whole)
 
 
 def merged(files: list[RunFile]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Mapping
@@ -11,11 +12,12 @@ from wandb.apis.public.runs import Run
 
 from bimix_integrations.trackers.wandb import analyses, artifacts, cache, histories
 from bimix_integrations.trackers.wandb.project import Project, server, told
-from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, manifest_of, own_rows
+from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, manifest_of, own_rows, summary_values
 from bimix_integrations.trackers.wandb.rows import histories as points_of
 from bimix_integrations.trackers.wandb.tracker import MANIFEST
 from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.foreign import ForeignRuns
+from bimix_tracking.foreign_patterns import unrecognised
 from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
 from bimix_tracking.observations import Observations
 from bimix_tracking.reading import read_each, reasons, why
@@ -62,7 +64,8 @@ class WandbSource:
             raise SourceError(
                 f"{self.uri} has no finished training run with rows ({told_why}{'; ' if told_why else ''}"
                 f"{len(runs) - len(records)} runs of another kind). Train with a wandb: tracker, ask for unfinished "
-                "runs, or say with a mixtures file how other tools' runs are read"
+                "runs, or say with a mixtures file how other tools' runs are read."
+                f"{self._unrecognised(runs, records)}"
             )
         return records
 
@@ -148,11 +151,8 @@ class WandbSource:
         if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
             return ForeignRuns().record(run_id, name, dict.fromkeys(metrics, ()), config)
         with told(self.uri):
-            history = points_of([self._foreign_rows(run, metrics)], metrics)
-        try:
-            return self.wanted.foreign.record(run_id, name, history, config)
-        except SourceError as error:
-            raise RunError(str(error)) from error
+            rows = self._foreign_rows(run, metrics)
+        return self._foreign(run, self.wanted.foreign, metrics, rows)
 
     def _own(self, run: Run, manifest: RunManifest) -> RunRecord:
         place, state = self._place(run, "own"), _fingerprint(run)
@@ -195,13 +195,30 @@ class WandbSource:
 
     def _foreign_metrics(self, run: Run) -> list[str]:
         """Return what is to be read of a run that logged without this package; nothing where it isn't recognised."""
-        names = [name for name in run.summary_metrics if name[:1] != "_"]
+        names = summary_values(run.summary_metrics)
         try:
             return (self.wanted.foreign or ForeignRuns()).wanted(names)
         except SourceError as error:
             if self.wanted.foreign is None:  # ambiguous, of a run that nobody has asked for
                 return []
             raise RunError(str(error)) from error
+
+    def _foreign(self, run: Run, foreign: ForeignRuns, metrics: list[str], rows: list[dict[str, float]]) -> RunRecord:
+        summary = summary_values(run.summary_metrics)
+        lines = int(_attribute(run, "historyLineCount") or 0)
+        if lines and not rows:
+            raise RunError(f"W&B gave none of the {lines} lines of its history. Try again in some minutes")
+        try:
+            history, notes = foreign.with_summary(points_of([rows], metrics), summary)
+            record = foreign.record(*_named(run), history, summary | dict(_config(run)))
+        except SourceError as error:
+            raise RunError(str(error)) from error
+        return dataclasses.replace(record, notes={**record.notes, **notes})
+
+    def _unrecognised(self, runs: list[Run], records: list[RunRecord]) -> str:
+        known = {record.run_id for record in records}
+        others = [run for run in runs if run.id not in known and MANIFEST not in _config(run)]
+        return unrecognised(name for run in others for name in summary_values(run.summary_metrics))
 
     def _foreign_rows(self, run: Run, metrics: list[str]) -> list[dict[str, float]]:
         place, state = self._place(run, json.dumps(sorted(metrics))), _fingerprint(run)
