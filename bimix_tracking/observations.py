@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
@@ -39,7 +40,7 @@ class Observations:
         losses: One row a (run, checkpoint, domain), columns `run`, `step` (optimizer steps), `tokens`
             (training tokens seen: the law's s), `domain`, `loss` (nats per token), `eval_tokens` (NaN if unknown).
         notes: What was set aside or adjusted on the way.
-        source: Where the numbers came from, for the lineage.
+        source: Where the numbers came from, for the lineage; credentials in it are dropped.
         run_ids: The tracker's id of each run, where it has one.
         shared: What all runs have in common (tokenizer, eval set), from their manifests.
     """
@@ -50,6 +51,10 @@ class Observations:
     source: str = "memory"
     run_ids: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep no credentials: whatever is written, exported or sent names its source by this."""
+        object.__setattr__(self, "source", without_credentials(self.source))
 
     @cached_property
     def runs(self) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ class Watch:
     def _report(self, error: SourceError | None, told: list[Event]) -> None:
         trouble: Event | None = None
         if error is not None:
-            what = f"the source cannot be read or written: {without_credentials(str(error))}"
+            what = f"the source cannot be read or written: {error}"
             trouble = Event("unreachable", what)
             told.append(trouble)
         if trouble != self._trouble:
@@ -179,7 +179,7 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
     from bimix_tracking.observations import Observations  # noqa: PLC0415
 
     def analyse(records: Sequence[RunRecord]) -> str:
-        obs = Observations.from_records(records, source=without_credentials(source.uri))
+        obs = Observations.from_records(records, source=source.uri)
         key = analysis_key(obs, tokens, **options)
         if source.find_analysis(key) is not None:
             return f"its analysis is there (key {key})"
