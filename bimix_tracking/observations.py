@@ -18,6 +18,7 @@ from bimix_tracking.errors import ObservationsError
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
 from bimix_tracking.pooling import LOSS_COLUMNS, Note, check_unit, pool, summary
+from bimix_tracking.spreadsheet import restored, table_csv
 from bimix_tracking.tracking import Progress, RunSource, open_source
 from bimix_tracking.wording import said
 
@@ -282,8 +283,8 @@ class Observations:
         return pd.concat([wide[index], shares, wide.drop(columns=index)], axis=1)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write `to_wide` as CSV; `from_csv` reads it back."""
-        self.to_wide().to_csv(path, index=False)
+        """Write `to_wide` as CSV, in which no name is a formula to a spreadsheet; `from_csv` reads it back."""
+        Path(path).write_text(table_csv(self.to_wide()), encoding="utf-8", newline="")
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Observations:
@@ -295,7 +296,7 @@ class Observations:
         try:
             table = pd.read_csv(path, dtype={"run": str})
             if "run" in table.columns:  # a run may be called "null"
-                table["run"] = pd.read_csv(path, usecols=["run"], dtype=str, keep_default_na=False)
+                table["run"] = pd.read_csv(path, usecols=["run"], dtype=str, keep_default_na=False)["run"].map(restored)
         except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ObservationsError(f"cannot read {path} as CSV: {error}") from error
         columns = {

@@ -37,7 +37,7 @@ def leave(
         source: Where to.
         obs: What was read from it.
         recommended: The mixture that the analysis recommends.
-        save: Writes the artifacts into a folder.
+        save: Writes the artifacts into a folder that is there.
         metrics: Numbers worth a column.
         note: Markdown for the run's description.
         runs: The runs it is about, by name.

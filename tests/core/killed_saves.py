@@ -34,14 +34,19 @@ def held(folder: Path) -> dict[str, str]:
     }
 
 
-def killed_at(step: int, folder: Path, seed: bool) -> int:
+def listed(folder: Path) -> list[str]:
+    """Return the names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def killed_at(step: int, folder: Path) -> int:
     """Save in a process that is killed before its `step`-th step; return its exit status."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
     left = step
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+    def hook(event: str, _: tuple[Any, ...]) -> None:
         nonlocal left
         if event in _STEPS:
             left -= 1
@@ -80,11 +85,11 @@ def main() -> None:
         if kind == "link":
             (folder.parent / "link").symlink_to(folder)
         at = folder.parent / "link" if kind == "link" else folder
-        status = killed_at(step, at, seed=False)
+        status = killed_at(step, at)
         after = held(folder) if folder.exists() else None
         save(folder, "newer", OWNED[:1])
-        names = sorted(path.name for path in folder.parent.iterdir())
-        print(json.dumps({"killed": status != 0, "after": after, "next": held(folder), "beside": names}))
+        found = {"killed": status != 0, "after": after, "next": held(folder), "beside": listed(folder.parent)}
+        sys.stdout.write(json.dumps(found) + "\n")
         if status == 0:
             return
         step += 1

@@ -17,7 +17,7 @@ import pytest
 from bimix_tracking import staging
 from bimix_tracking.staging import staged
 from tests.core import killed_saves
-from tests.core.killed_saves import OWNED, held, save
+from tests.core.killed_saves import OWNED, held, listed, save
 
 MINE = {"notes.txt": "mine", "exports/mine.sh": "mine"}
 OLD = dict.fromkeys(OWNED, "old")
@@ -93,12 +93,16 @@ def test_where_folders_of_others_are_in_it_files_of_two_sets_are_never_there_at_
 def test_what_fails_while_writing_leaves_the_old_files(error: type[BaseException], tmp_path: Path) -> None:
     save(tmp_path / "a", "old")
 
-    with pytest.raises(error), staged(tmp_path / "a", OWNED) as new:
-        (new / OWNED[0]).write_text("new")
-        raise error
+    def failing() -> None:
+        with staged(tmp_path / "a", OWNED) as new:
+            (new / OWNED[0]).write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        failing()
 
     assert held(tmp_path / "a") == OLD
-    assert os.listdir(tmp_path) == ["a"]
+    assert listed(tmp_path) == ["a"]
 
 
 def test_ctrl_c_while_folders_change_places_waits_until_they_have(
@@ -117,7 +121,7 @@ def test_ctrl_c_while_folders_change_places_waits_until_they_have(
         save(tmp_path / "a", "new")
 
     assert held(tmp_path / "a") == dict.fromkeys(OWNED, "new")
-    assert os.listdir(tmp_path) == ["a"]
+    assert listed(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -204,7 +208,7 @@ def test_a_file_that_is_nobodys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other"), staged(tmp_path / "a", OWNED) as new:
         (new / "other").write_text("x")
 
-    assert not os.listdir(tmp_path)
+    assert listed(tmp_path) == []
 
 
 def test_of_many_that_save_at_once_the_last_one_wins_whole(tmp_path: Path) -> None:
@@ -228,7 +232,7 @@ def test_of_many_that_save_at_once_the_last_one_wins_whole(tmp_path: Path) -> No
     assert found.pop("notes.txt") == "mine"
     assert len(set(found.values())) == 1
     assert len(found) == 5
-    assert os.listdir(tmp_path) == ["a"]
+    assert listed(tmp_path) == ["a"]
 
 
 def test_what_a_living_process_is_writing_is_not_taken_for_a_dead_ones(tmp_path: Path) -> None:
@@ -238,4 +242,4 @@ def test_what_a_living_process_is_writing_is_not_taken_for_a_dead_ones(tmp_path:
         assert (new / OWNED[0]).read_text() == "first"
 
     assert held(tmp_path / "a") == {OWNED[0]: "first"}
-    assert os.listdir(tmp_path) == ["a"]
+    assert listed(tmp_path) == ["a"]
