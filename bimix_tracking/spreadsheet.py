@@ -6,9 +6,8 @@ apostrophe before it makes it a text (OWASP, CSV injection). Names are chosen by
 
 from __future__ import annotations
 
-import csv
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +48,6 @@ def table_csv(table: pd.DataFrame) -> str:
     }
     # Else a carriage return would be written as it is, and end the row where it is read.
     broken = any(isinstance(cell, str) and "\r" in cell for column in cells.values() for cell in column)
-    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 2] = 2 if broken else 0  # csv.QUOTE_NONNUMERIC, csv.QUOTE_MINIMAL
     named = table.assign(**cells).rename(columns=lambda name: defused(str(name)))
     return named.to_csv(index=False, lineterminator="\n", quoting=quoting)

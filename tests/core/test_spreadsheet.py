@@ -48,8 +48,8 @@ def test_observations_are_read_back_as_they_were_and_hold_no_formula(tmp_path: P
             "l": [3.0, 2.5] * len(NAMES),
         }
     ).assign(q=lambda frame: 1 - frame["p"])
-    shape = {"tokens": "s", "run": "name", "proportions": {"=a": "p", "-b": "q"}, "losses": {"=a": "l"}}
-    obs = Observations.from_wide(table, **shape)
+    shares_of = {"=a": "p", "-b": "q"}
+    obs = Observations.from_wide(table, tokens="s", run="name", proportions=shares_of, losses={"=a": "l"})
 
     obs.to_csv(tmp_path / "sweep.csv")
 
