@@ -169,7 +169,7 @@ def analyze(
             into,
             obs,
             found.mixture,
-            save=result.save,
+            save=result.write,
             metrics=result.metrics(),
             note=result.note(),
             runs=obs.runs,

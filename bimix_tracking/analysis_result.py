@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from bimix_tracking import keys
 from bimix_tracking.decision import finite
 from bimix_tracking.diagnostics import Diagnostic
 from bimix_tracking.documents import dump_yaml
-from bimix_tracking.exports import write_exports
+from bimix_tracking.errors import MissingDependencyError
+from bimix_tracking.exports import FORMATS, write_exports
 from bimix_tracking.extrapolation import Extrapolation
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.observations import Observations
@@ -22,10 +25,26 @@ from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.resampling import Replicates
 from bimix_tracking.selection import Selection
+from bimix_tracking.staging import staged
 from bimix_tracking.validation import Validation
 from bimix_tracking.wording import said
 from bimix_tracking.worth import Worth
 from bimix_tracking.write_back import versions
+
+FILES = (
+    "mixture.yaml",
+    "fit.json",
+    "recommendation.json",
+    "lineage.json",
+    "validation.json",
+    "observations.csv",
+    "report.md",
+    "report.html",
+    "verification.json",
+    "verification.md",
+    *(f"exports/{form.file}" for form in FORMATS.values()),
+)
+"""Whatever an analysis or a verification may leave in its folder: the next one replaces all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +74,18 @@ class Findings:
     def save_undecided(self, directory: str | Path, why: str) -> Path:
         """Write fit, observations and a page that says why nothing is recommended; return the page.
 
+        As in `Analysis.save`, they take the place of all files of an earlier analysis.
+
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "fit.json").write_text(json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-        self.observations.to_csv(folder / "observations.csv")
-        page = folder / "report.html"
-        page.write_text(html.render_undecided(self, why), encoding="utf-8")
-        return page
+        with reported_later() as missing, staged(directory, FILES) as folder:
+            fit = json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False)
+            (folder / "fit.json").write_text(fit, encoding="utf-8")
+            self.observations.to_csv(folder / "observations.csv")
+            with missing:
+                (folder / "report.html").write_text(html.render_undecided(self, why), encoding="utf-8")
+        return Path(directory) / "report.html"
 
     def lineage(self) -> dict[str, Any]:
         """Return which runs and which data the recommendation comes from."""
@@ -104,11 +125,22 @@ class Analysis(Findings):
         `mixture.yaml`, `recommendation.json`, `fit.json`, `validation.json` (if there is one), `observations.csv`,
         `lineage.json`, the folder `exports` with the mixture in trainers' formats, `report.md` and `report.html`.
 
+        They take the place of all files of an earlier analysis or verification as a whole, whenever the process dies
+        (see `bimix_tracking.staging`); other files in the folder stay.
+
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        with reported_later() as missing, staged(directory, FILES) as folder, missing:
+            self.write(folder)
+        return [Path(directory) / name for name in self.names]
+
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into a folder that is there, one after another.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed; the other files are written.
+        """
         texts = {
             "mixture.yaml": self.mixture_yaml(),
             "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
@@ -130,7 +162,13 @@ class Analysis(Findings):
         (folder / "report.md").write_text(markdown.render(self), encoding="utf-8")
         # Last, for it is the one part with a dependency of its own: what can be written is written.
         (folder / "report.html").write_text(html.render(self), encoding="utf-8")
-        return [folder / name for name in (*texts, "observations.csv", "exports", "report.md", "report.html")]
+
+    @property
+    def names(self) -> list[str]:
+        """What `save` leaves in its folder."""
+        checks = ("validation.json",) if self.validation is not None else ()
+        texts = ("mixture.yaml", "fit.json", "recommendation.json", "lineage.json", *checks)
+        return [*texts, "observations.csv", "exports", "report.md", "report.html"]
 
     def decision(self) -> dict[str, Any]:
         """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""
@@ -229,3 +267,20 @@ class Analysis(Findings):
                 error = self.validation.error.get(domain)
                 result |= {} if error is None else {keys.key("bimix_heldout_error", domain): error}
         return result
+
+
+@contextlib.contextmanager
+def reported_later() -> Iterator[contextlib.AbstractContextManager[None]]:
+    """Yield what catches that a template engine is missing, so that it is raised when the other files are in place."""
+    found: list[MissingDependencyError] = []
+
+    @contextlib.contextmanager
+    def missing() -> Iterator[None]:
+        try:
+            yield
+        except MissingDependencyError as error:
+            found.append(error)
+
+    yield missing()
+    if found:
+        raise found[0]

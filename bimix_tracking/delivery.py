@@ -17,11 +17,12 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import BimixError
 from bimix_tracking.journal import Journal
 from bimix_tracking.manifest import RunManifest
 from bimix_tracking.outbox import Outbox
-from bimix_tracking.tracking import Row, Tracker, without_credentials
+from bimix_tracking.tracking import Row, Tracker
 
 OPEN_SECONDS = 10.0
 """How long the beginning of training waits for a remote run to be open, so that checkpoints know its id."""
@@ -172,6 +173,7 @@ class Delivery:
     def _tell(self, what: str) -> None:
         if not self._warned:
             self._warned = True
+            what = without_credentials(what)
             warnings.warn(
                 f"{what}. Training goes on; what the tracker hasn't got is kept, and sent when it can be", stacklevel=6
             )
@@ -260,7 +262,7 @@ def _flush_seconds() -> float:
 
 
 def _described(error: Exception) -> str:
-    return f"the tracker failed ({type(error).__name__}: {without_credentials(str(error))})"
+    return f"the tracker failed ({type(error).__name__}: {error})"
 
 
 def _leave(outbox: Outbox) -> None:

@@ -26,7 +26,11 @@ from bimix_tracking.entropy_comparison import (
 from bimix_tracking.entropy_doubts import doubts
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.spreadsheet import table_csv
+from bimix_tracking.staging import staged
 from bimix_tracking.write_back import versions
+
+_FILES = ("entropy.json", "entropy.csv", "entropy.html", *(f"mixtures/{proxy}.yaml" for proxy in PROXIES))
 
 
 class Overlap(NamedTuple):
@@ -278,28 +282,27 @@ class CorpusEntropies:
 
         return {
             "entropy.json": json.dumps(self.to_dict(**how), ensure_ascii=False, indent=1, allow_nan=False),
-            "entropy.csv": self.table(**how).to_csv(index=False),
+            "entropy.csv": table_csv(self.table(**how)),
             "entropy.html": render(self.compared(**how)),
             **{f"mixtures/{proxy}.yaml": self.mixture_yaml(proxy, **how) for proxy in self.proxies},
         }
 
     def save(self, folder: str | Path, **how: Unpack[HowMixed]) -> list[Path]:
-        """Write `files` into a folder, which is made if it isn't there; return their paths.
+        """Write `files` into a folder, which is made if it isn't there, in place of earlier ones; return their paths.
 
         Raises:
             CorpusError: It cannot be written.
             MissingDependencyError: Jinja2 isn't installed.
         """
-        paths = []
-        for name, text in self.files(**how).items():
-            path = Path(folder) / name
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise CorpusError(f"cannot write {path}: {error.strerror}") from error
-            paths.append(path)
-        return paths
+        files = self.files(**how)
+        try:
+            with staged(folder, _FILES) as new:
+                (new / "mixtures").mkdir()
+                for name, text in files.items():
+                    (new / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise CorpusError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+        return [Path(folder) / name for name in files]
 
 
 def _plain(found: DomainEntropies) -> dict[str, Any]:

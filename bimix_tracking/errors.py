@@ -8,9 +8,14 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bimix_tracking.credentials import without_credentials
+
 
 class BimixError(Exception):
-    """Base of all errors raised on purpose; the text names the culprit, the number and the remedy."""
+    """Base of all errors raised on purpose; its text names culprit, number and remedy, and no credential."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_credentials(each) if isinstance(each, str) else each for each in args))
 
 
 class MixtureError(BimixError, ValueError):

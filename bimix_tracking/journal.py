@@ -6,11 +6,13 @@ DIR/delivery.json     the tracker's URI without credentials, its run, and how ma
 DIR/curves.json       once training has ended
 DIR/lock              held by the process that writes
 
+Only their owner can read them: they say what a company trains on.
 These are the files of a run of `jsonl:`, so `jsonl:bimix-spool` reads what was never delivered.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -31,6 +33,8 @@ except ImportError:  # Windows: there, two processes at one journal aren't told 
 
 LARGEST = 2**30
 """Bytes of rows that a journal holds at most."""
+_FOLDER, _FILE = 0o700, 0o600
+"""Their rights."""
 _HERE: WeakValueDictionary[Path, Journal] = WeakValueDictionary()
 """Journals that this process writes: one that is opened again, as in a notebook's second try, is taken over."""
 _MANIFEST, _ROWS, _DELIVERY, _CURVES, _LOCK = "manifest.json", "rows.jsonl", "delivery.json", "curves.json", "lock"
@@ -69,12 +73,18 @@ class Journal:
         self._ends: list[int] = []
         self._guard = RLock()
         self.closed = False
-        self.directory.mkdir(parents=True, exist_ok=True)
+        _made(self.directory.parent)
+        _made(self.directory)
+        with contextlib.suppress(OSError):  # another's
+            self.directory.chmod(_FOLDER)
         earlier = _HERE.get(self.directory)
         if earlier is not None:
             earlier.close()
         self._lock = _locked(self.directory / _LOCK)
-        self._file = os.open(self.directory / _ROWS, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = _opened(self.directory / _ROWS, os.O_RDWR | os.O_APPEND)
+        for name in (_MANIFEST, _DELIVERY, _CURVES):  # of an earlier version
+            with contextlib.suppress(OSError):
+                (self.directory / name).chmod(_FILE)
         _HERE[self.directory] = self
 
     @classmethod
@@ -236,7 +246,7 @@ def _row(content: dict[str, float]) -> Row:
 
 
 def _locked(path: Path) -> int:
-    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    file = _opened(path, os.O_RDWR)
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -249,5 +259,21 @@ def _locked(path: Path) -> int:
 def _replace(path: Path, text: str) -> None:
     """Write a file so that it is there whole, or as it was."""
     part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
+    with os.fdopen(_opened(part, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
+        file.write(text)
     part.replace(path)
+
+
+def _made(folder: Path) -> None:
+    """Make a folder that is its owner's alone; a spool that is there may be shared, and stays so."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(_FOLDER, exist_ok=True)
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Open a file that is made its owner's alone, whatever the umask, and made so where it is there."""
+    file = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _FILE)
+    if hasattr(os, "fchmod"):  # Windows has it late, and other rights
+        with contextlib.suppress(OSError):
+            os.fchmod(file, _FILE)
+    return file

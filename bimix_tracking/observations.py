@@ -14,11 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.copies import without_copies
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import ObservationsError, listed
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
 from bimix_tracking.number_tables import read_numbers
 from bimix_tracking.pooling import LOSS_COLUMNS, Note, pool, summary, without_other_units
+from bimix_tracking.spreadsheet import restored, table_csv
 from bimix_tracking.thinning import thinned_table
 from bimix_tracking.tracking import Progress, RunSource, open_source
 from bimix_tracking.wording import said
@@ -42,7 +44,7 @@ class Observations:
         losses: One row a (run, checkpoint, domain), columns `run`, `step` (optimizer steps), `tokens`
             (training tokens seen: the law's s), `domain`, `loss` (nats per token), `eval_tokens` (NaN if unknown).
         notes: What was set aside or adjusted on the way.
-        source: Where the numbers came from, for the lineage.
+        source: Where the numbers came from, for the lineage; credentials in it are dropped.
         run_ids: The tracker's id of each run, where it has one.
         shared: What all runs have in common (tokenizer, eval set), from their manifests.
     """
@@ -53,6 +55,10 @@ class Observations:
     source: str = "memory"
     run_ids: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep no credentials: whatever is written, exported or sent names its source by this."""
+        object.__setattr__(self, "source", without_credentials(self.source))
 
     @cached_property
     def runs(self) -> tuple[str, ...]:
@@ -282,8 +288,8 @@ class Observations:
         return pd.concat([wide[index], shares, wide.drop(columns=index)], axis=1)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write `to_wide` as CSV; `from_csv` reads it back."""
-        self.to_wide().to_csv(path, index=False)
+        """Write `to_wide` as CSV, in which no name is a formula to a spreadsheet; `from_csv` reads it back."""
+        Path(path).write_text(table_csv(self.to_wide()), encoding="utf-8", newline="")
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Observations:
@@ -294,6 +300,8 @@ class Observations:
         """
         try:
             table = read_numbers(Path(path), text="run", numbers=("step", "tokens", _PROPORTION, _LOSS, _EVAL_TOKENS))
+            if "run" in table.columns:
+                table["run"] = table["run"].map(restored)
         except (OSError, ValueError) as error:
             raise ObservationsError(f"cannot read {path} as CSV: {error}") from error
         columns = {

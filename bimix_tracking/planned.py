@@ -7,11 +7,14 @@ import io
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bimix_tracking.documents import dump_yaml
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.spreadsheet import defused
+from bimix_tracking.staging import staged
 
 COMMAND = "python train.py --mixture {mixture} --name {name} --seed {seed}"
 """The training command unless another is given: it gets the mixture as JSON."""
@@ -65,7 +68,7 @@ class PlannedRuns:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["index", "name", "seed", *(f"proportion/{d}" for d in self.domains)])
         for i, (name, mixture, seed) in enumerate(self._rows()):
-            writer.writerow([i, name, seed, *(repr(mixture[d]) for d in self.domains)])
+            writer.writerow([i, defused(name), seed, *(repr(mixture[d]) for d in self.domains)])
         return text.getvalue()
 
     def to_yaml(self, index: int) -> str:
@@ -123,7 +126,7 @@ class PlannedRuns:
         """Write `plan.jsonl`, `plan.csv`, `sweep.yaml`, `runs.sh` and `mixtures/NAME.yaml`; return what was written.
 
         Args:
-            folder: Made where it isn't there.
+            folder: Made where it isn't there; the files of an earlier plan in it go, all others stay.
             command: As in `to_shell`.
         """
         root = Path(folder)
@@ -135,14 +138,26 @@ class PlannedRuns:
             "runs.sh": self.to_shell(command, root),
             **{f"mixtures/{name}.yaml": self.to_yaml(i) for i, name in enumerate(self.names)},
         }
-        (root / "mixtures").mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (root / name).write_text(text, encoding="utf-8")
-        (root / "runs.sh").chmod(0o755)
+        with staged(root, {*texts, *_of_earlier(root)}) as new:
+            (new / "mixtures").mkdir()
+            for name, text in texts.items():
+                (new / name).write_text(text, encoding="utf-8")
+            (new / "runs.sh").chmod(0o755)
         return [root / name for name in texts]
 
     def _rows(self) -> list[tuple[str, Mixture, int]]:
         return list(zip(self.names, self.mixtures, self.seeds, strict=True))
+
+
+def _of_earlier(folder: Path) -> Iterator[str]:
+    """Yield the mixtures' files of the plan that is in a folder."""
+    try:
+        names = [json.loads(line)["name"] for line in (folder / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # there is none, or it isn't ours
+        return
+    for name in names:
+        if isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name):
+            yield f"mixtures/{name}.yaml"
 
 
 def filled(command: str) -> str:

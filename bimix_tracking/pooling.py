@@ -11,6 +11,7 @@ from itertools import islice
 import pandas as pd
 
 from bimix_tracking import keys
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import ObservationsError, shown
 from bimix_tracking.manifest import UNREAD, RunRecord
 from bimix_tracking.wording import said
@@ -33,6 +34,10 @@ class Note:
     count: int
     run: str | None = None
     domain: str | None = None
+
+    def __post_init__(self) -> None:
+        """A reason may be what a tracker has said: it goes into reports, without credentials."""
+        object.__setattr__(self, "reason", without_credentials(self.reason))
 
     def __str__(self) -> str:
         where = ", ".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bimix_tracking.errors import BimixError, SourceError
@@ -11,6 +11,11 @@ from bimix_tracking.journal import Journal, journals
 from bimix_tracking.manifest import RunManifest
 from bimix_tracking.outbox import Outbox
 from bimix_tracking.tracking import open_tracker, without_credentials
+
+_BARE = (
+    "The journal holds no credentials: if the tracker needs some, give them by the environment (PGUSER and PGPASSWORD, "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN), or the whole URI by --tracker"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ def replay(directory: str | Path, *, tracker: str | None = None) -> Iterator[Rep
         except SourceError as error:  # still being written, or broken
             yield Replayed(folder, 0, None, False, str(error))
             continue
-        yield _sent(journal, tracker or journal.tracker)
+        sent = _sent(journal, tracker or journal.tracker)
+        if sent.error is not None and tracker is None and "://" in journal.tracker:
+            sent = replace(sent, error=f"{sent.error}. {_BARE}")
+        yield sent
 
 
 def _sent(journal: Journal, uri: str) -> Replayed:
@@ -73,7 +81,7 @@ def _sent(journal: Journal, uri: str) -> Replayed:
             tracker.finish(ended=False)
     except Exception as problem:  # noqa: BLE001  # whatever a tracker raises, the other journals are sent
         kind = "" if isinstance(problem, BimixError) else f"{type(problem).__name__}: "
-        error = f"{kind}{without_credentials(str(problem))}"
+        error = without_credentials(f"{kind}{problem}")
     rows, run_id = waiting - outbox.waiting if outbox is not None else 0, journal.run_id
     if error is None:
         journal.remove()

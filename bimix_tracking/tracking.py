@@ -15,13 +15,14 @@ that names a callable taking the URI.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from bimix_tracking.credentials import misread, remember
+from bimix_tracking.credentials import without_credentials as without_credentials  # noqa: PLC0414  # sources import it from here
 from bimix_tracking.errors import SourceError
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.mixture import Mixture
@@ -231,7 +232,7 @@ def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> M
     text = opened.find_analysis(key)
     if text is None:
         wanted = "" if key is None else f" of key {key!r}"
-        raise SourceError(f"{without_credentials(opened.uri)} holds no analysis{wanted}: bimix analyze … --write-back")
+        raise SourceError(f"{opened.uri} holds no analysis{wanted}: bimix analyze … --write-back")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mixture.yaml"
         path.write_text(text, encoding="utf-8")
@@ -239,17 +240,13 @@ def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> M
 
 
 def _open(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
+    remember(uri)
     scheme, colon, _ = uri.partition(":")
     # mlflow+http:… is the scheme mlflow, which reads the rest itself
     name = scheme.partition("+")[0] if colon else ""
+    if "+" in scheme and misread(uri):
+        raise SourceError(
+            f"a URI of {scheme}:// has a password that its reader would cut in two: write @, #, / and ? in it as %40, "
+            "%23, %2F and %3F"
+        )
     return named(kind, name, SourceError, f"{uri!r}: no {kind} for {scheme!r}")(uri, **options)
-
-
-def without_credentials(text: str) -> str:
-    """Return a URI, or a text that quotes some, without users, passwords and tokens.
-
-    >>> without_credentials("mlflow+https://me:secret@host:5000#sweep"), without_credentials("db?password=x&a=1")
-    ('mlflow+https://host:5000#sweep', 'db?password=***&a=1')
-    """
-    bare = re.sub(r"(?<=://)[^/\s]*@", "", text)
-    return re.sub(r"(?i)([?&;](?:\w*password|token|api_key|secret)=)[^&;\s]*", r"\1***", bare)

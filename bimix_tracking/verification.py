@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from bimix_tracking.analysis import AUTO, analyze
-from bimix_tracking.analysis_result import Analysis
+from bimix_tracking.analysis_result import FILES, Analysis, reported_later
 from bimix_tracking.decision import LEVEL
 from bimix_tracking.documents import load_yaml, read_text
 from bimix_tracking.errors import ObservationsError, SourceError
@@ -26,6 +26,7 @@ from bimix_tracking.report.markdown import escape
 from bimix_tracking.report.markdown import table as markdown_table
 from bimix_tracking.report.numbers import listing, nats, percent, printable, tokens
 from bimix_tracking.resampling import last_off
+from bimix_tracking.staging import staged
 from bimix_tracking.tracking import Progress, RunSource, open_source
 from bimix_tracking.write_back import key_of, leave
 
@@ -111,13 +112,24 @@ class Verification:
         }
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Write `verification.json`, `verification.md` and the analysis with these runs; return the files."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `verification.json`, `verification.md` and the analysis with these runs; return the files.
+
+        They take the place of all files of an earlier one, as in `Analysis.save`.
+        """
+        with reported_later() as missing, staged(directory, FILES) as folder, missing:
+            self.write(folder)
+        return [Path(directory) / name for name in ("verification.json", "verification.md", *self.after.names)]
+
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into a folder that is there, one after another.
+
+        Raises:
+            MissingDependencyError: As in `Analysis.write`.
+        """
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
         (folder / "verification.json").write_text(text, encoding="utf-8")
         (folder / "verification.md").write_text(self.note(), encoding="utf-8")
-        return [folder / "verification.json", folder / "verification.md", *self.after.save(folder)]
+        self.after.write(folder)
 
     def note(self) -> str:
         """Return the run description, Markdown: the verdict, the table, what to doubt."""
@@ -214,7 +226,7 @@ def verify(
             opened or open_source(obs.source),
             obs,
             after.recommendation.mixture,
-            save=found.save,
+            save=found.write,
             metrics=found.metrics(),
             note=found.note(),
             runs=found.runs,

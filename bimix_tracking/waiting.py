@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import BimixError, SourceError, WaitTimeoutError
-from bimix_tracking.tracking import Progress, RunSource, RunState, open_source, without_credentials
+from bimix_tracking.tracking import Progress, RunSource, RunState, open_source
 
 EVERY = 30.0
 """Seconds between two looks at a source: a sweep takes hours, and its tracker has others to serve."""
@@ -79,7 +80,7 @@ def wait_for(
         try:
             there = opened.states()
         except SourceError as error:
-            trouble = without_credentials(str(error))
+            trouble = str(error)
             note(f"the source cannot be read, looking again every {every:g} s: {trouble}")
         else:
             trouble = None

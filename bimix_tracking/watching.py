@@ -216,7 +216,7 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
     from bimix_tracking.observations import Observations  # noqa: PLC0415
 
     def analyse(records: Sequence[RunRecord]) -> str:
-        obs = Observations.from_records(records, source=without_credentials(source.uri))
+        obs = Observations.from_records(records, source=source.uri)
         key = analysis_key(obs, tokens, **options)
         if source.find_analysis(key) is not None:
             return f"its analysis is there (key {key})"

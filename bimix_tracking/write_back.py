@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.manifest import RunManifest
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
@@ -36,7 +37,7 @@ def leave(
         source: Where to.
         obs: What was read from it.
         recommended: The mixture that the analysis recommends.
-        save: Writes the artifacts into a folder.
+        save: Writes the artifacts into a folder that is there.
         metrics: Numbers worth a column.
         note: Markdown for the run's description.
         runs: The runs it is about, by name.
@@ -56,7 +57,8 @@ def leave(
             batch_tokens=_number(obs.shared.get("batch_tokens")),
         )
         ids = [obs.run_ids.get(run, run) for run in runs]
-        return source.write_back(WriteBack(Path(folder), manifest, metrics, note, ids, key, name, nest))
+        written = source.write_back(WriteBack(Path(folder), manifest, metrics, note, ids, key, name, nest))
+    return without_credentials(written)
 
 
 def _number(text: str | None) -> int | None:

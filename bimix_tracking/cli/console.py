@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import typer
 
+from bimix_tracking.credentials import without_credentials
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -137,17 +139,19 @@ def progress_shown() -> Iterator[Progress]:
             now = time.monotonic()
             if what not in told:
                 told[what] = begun[what] = now
-                console.print(f"{escape(what)}…" if total == 1 else f"{escape(what)} ({total})…")
+                said = escape(without_credentials(what))
+                console.print(f"{said}…" if total == 1 else f"{said} ({total})…")
             elif now - told[what] >= _LOG_EVERY and 0 < done < total:
                 told[what] = now
                 left = (now - begun[what]) * (total - done) / done
-                console.print(f"{escape(what)}: {done} of {total}, about {left:.0f} s left")
+                console.print(f"{escape(without_credentials(what))}: {done} of {total}, about {left:.0f} s left")
 
         def show(what: str, done: int, total: int) -> None:
             if "" in tasks:
                 bars.remove_task(tasks.pop(""))
             if what not in tasks:
-                tasks[what] = bars.add_task(escape(what), total=total)  # it may quote a tracker
+                # It may quote a tracker
+                tasks[what] = bars.add_task(escape(without_credentials(what)), total=total)
             bars.update(tasks[what], completed=done, total=total)
             if not moving:
                 log(what, done, total)

@@ -15,6 +15,7 @@ import typer
 from bimix_tracking.cli.console import answer, manner
 from bimix_tracking.cli.remedies import BAD_DATA, MISSING, NO_ACCESS, remedy_of
 from bimix_tracking.cli.teaching import OUTPUT, help_of
+from bimix_tracking.credentials import remember, without_credentials
 from bimix_tracking.errors import BimixError, MissingDependencyError, RecommendationError, SourceError, clipped
 
 _EXIT_CODES = {SourceError: NO_ACCESS, RecommendationError: 5, MissingDependencyError: MISSING}
@@ -70,13 +71,16 @@ def mannered(command: Callable[..., None]) -> Callable[..., None]:
 
 def run_app(app: typer.Typer) -> NoReturn:
     """Run the command line; what is wrong in how it was called is told as all errors are."""
+    for word in sys.argv[1:]:
+        for given in (word, word.partition("=")[2]):  # --tracker=URI
+            remember(given)
     try:
         code = app(standalone_mode=False)
     except _USAGE as error:
+        error.message = without_credentials(error.message)
         # Typer found it before any option was read, so whether JSON is wanted must be seen in the words themselves
         manner.get().as_json |= "--json" in sys.argv
-        if manner.get().debug:
-            traceback.print_exception(error)
+        _show_traceback(error)
         error.show()
         _told(error, error.format_message(), error.exit_code)
         code = error.exit_code
@@ -107,9 +111,14 @@ def _errors_as_exit_codes() -> Iterator[None]:
         _fail(error, f"{said}. This is a bug of bimix: please report it with what `bimix --debug …` prints", _BUG)
 
 
-def _fail(error: BaseException, said: str, code: int) -> NoReturn:
+def _show_traceback(error: BaseException) -> None:
     if manner.get().debug:
-        traceback.print_exception(error)
+        typer.echo(without_credentials("".join(traceback.format_exception(error))), err=True, nl=False)
+
+
+def _fail(error: BaseException, said: str, code: int) -> NoReturn:
+    said = without_credentials(said)
+    _show_traceback(error)
     typer.echo(said if isinstance(error, KeyboardInterrupt) else f"error: {said}", err=True)
     _told(error, said, code)
     raise typer.Exit(code) from error

@@ -11,6 +11,7 @@ import shlex
 from bimix_tracking.documents import dump_yaml
 from bimix_tracking.errors import MixtureError
 from bimix_tracking.exports.request import Request
+from bimix_tracking.spreadsheet import defused
 
 _BY_SEQUENCE = (
     "the trainer draws sequences (or rows), not tokens: the proportions of tokens are these if all domains' sequences "
@@ -200,7 +201,8 @@ def plain_csv(of: Request) -> str:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["domain", "proportion", "path"] if of.paths else ["domain", "proportion"])
     for domain, share in of.mixture.items():
-        rows.writerow([domain, repr(share), of.paths.get(domain, "")] if of.paths else [domain, repr(share)])
+        named, path = defused(domain), [defused(of.paths.get(domain, ""))] if of.paths else []
+        rows.writerow([named, repr(share), *path])
     return text.getvalue()
 
 

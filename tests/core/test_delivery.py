@@ -23,6 +23,7 @@ from bimix_tracking.errors import SourceError
 from bimix_tracking.journal import Journal, journals
 from bimix_tracking.manifest import RunManifest
 from bimix_tracking.outbox import Outbox
+from bimix_tracking.replaying import replay
 from bimix_tracking.tracking import Row
 from tests.core.memory import Tracker
 
@@ -385,3 +386,45 @@ def test_a_manifest_that_grows_while_rows_are_sent_comes_before_the_end() -> Non
     outbox.send()
 
     assert told == ["start None", "log", "start e", "log", "finish"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+def test_a_journal_is_its_owners_alone_whatever_the_umask_and_made_so_where_it_is_there(tmp_path: Path) -> None:
+    def rights() -> dict[str, int]:
+        found = [tmp_path / "spool", *(tmp_path / "spool").rglob("*")]
+        return {path.name: path.stat().st_mode & 0o777 for path in found}
+
+    folder = tmp_path / "spool" / "run"
+    before = os.umask(0)
+    try:
+        journal = Journal(folder, tracker="memory:")
+        journal.begin({"name": "r"})
+        journal.append(Row(1, 1.0, {"x": 1.0}))
+        journal.end("{}")
+        files = ("manifest.json", "rows.jsonl", "delivery.json", "curves.json", "lock")
+        assert rights() == {"spool": 0o700, "run": 0o700, **dict.fromkeys(files, 0o600)}
+        journal.close()
+        folder.chmod(0o755)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+
+        Journal.open(folder).close()
+
+        assert rights() == {"spool": 0o700, "run": 0o700, **dict.fromkeys(files, 0o600)}
+    finally:
+        os.umask(before)
+
+
+def test_a_replay_that_fails_says_where_credentials_are_taken_from(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run", tracker="nowhere+https://host#x")
+    journal.begin(MANIFEST.to_dict())
+    journal.close()
+
+    (sent,) = replay(tmp_path)
+    (told,) = replay(tmp_path, tracker="nowhere+https://me:hunter2@host#x")
+
+    assert "The journal holds no credentials" in str(sent)
+    assert "PGPASSWORD" in str(sent)
+    assert "--tracker" in str(sent)
+    assert "holds no credentials" not in str(told)
+    assert "hunter2" not in str(told)

@@ -23,6 +23,7 @@ from bimix_tracking import Mixture, analyze, export, write_exports
 from bimix_tracking.errors import MixtureError
 from bimix_tracking.exports import FORMATS
 from bimix_tracking.observations import Observations
+from bimix_tracking.spreadsheet import restored
 
 HOSTILE = Mixture({"c++ #1": 0.1, "web: en%": 0.2, "it's $HOME `x`": 0.3, 'ä"\\': 0.15, "- list": 0.25})
 PATHS = {domain: f"/data/{i}/the {domain}_text_document" for i, domain in enumerate(HOSTILE)}
@@ -134,7 +135,7 @@ def doremi(text: str) -> dict[str, float]:
 
 
 def plain_csv(text: str) -> dict[str, float]:
-    return {row["domain"]: float(row["proportion"]) for row in csv.DictReader(io.StringIO(text))}
+    return {restored(row["domain"]): float(row["proportion"]) for row in csv.DictReader(io.StringIO(text))}
 
 
 BY_NAME: dict[str, Callable[[str], dict[str, float]]] = {

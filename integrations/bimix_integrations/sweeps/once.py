@@ -71,5 +71,5 @@ class Once:
         if self.sweep is None:
             return analyze(opened, self.tokens, write_back=into, **self.options)
         records = [record for record in opened.records() if record.manifest.sweep == self.sweep]
-        obs = Observations.from_records(records, source=without_credentials(opened.uri))
+        obs = Observations.from_records(records, source=opened.uri)
         return analyze(obs, self.tokens, write_back=into, **self.options)

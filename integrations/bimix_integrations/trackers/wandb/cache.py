@@ -1,4 +1,7 @@
-"""What was read of finished runs, kept on the local disk as JSON: a run that ended doesn't change."""
+"""What was read of finished runs, kept on the local disk as JSON: a run that ended doesn't change.
+
+Only their owner can read the files: they hold what only members of a team can see at W&B.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,9 @@ def keep(place: Sequence[str], state: Sequence[object], content: Any) -> None:
         return
     path = _path(place)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(0o700, exist_ok=True)
+        path.parent.chmod(0o700)  # one that an earlier version has made
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as part:
             part.write(text)
         Path(part.name).replace(path)

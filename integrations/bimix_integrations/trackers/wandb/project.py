@@ -48,10 +48,7 @@ class Project:
             limits[parts[-2]] = parts[-1]
             del parts[-2:]
         if len(parts) > 2 or not all(map(_PART.fullmatch, parts)):
-            raise SourceError(
-                f"{without_credentials(uri)!r} names no W&B project: write wandb:ENTITY/PROJECT"
-                "[/sweeps/ID][/groups/NAME]"
-            )
+            raise SourceError(f"{uri!r} names no W&B project: write wandb:ENTITY/PROJECT[/sweeps/ID][/groups/NAME]")
         self.sweep, self.group = limits["sweeps"] or None, limits["groups"] or None
         self.named = bool(parts)
         self._entity = parts[0] if len(parts) == 2 else None
