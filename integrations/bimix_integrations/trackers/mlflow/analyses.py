@@ -26,6 +26,7 @@ def write(store: Store, analysis: WriteBack) -> str:
         SourceError: The store doesn't take it.
     """
     try:
+        store.reader().experiment(store.name)  # so that MLflow doesn't make what isn't there
         experiment = store.experiment_id(create=False)
         there = _find(store, experiment, analysis.key)
         run_id = _new(store, experiment, analysis) if there is None else there.info.run_id
@@ -39,15 +40,23 @@ def write(store: Store, analysis: WriteBack) -> str:
 
 
 def find(store: Store, key: str | None) -> str | None:
-    """Return the `mixture.yaml` of the analysis of a key, or of the recommended one; None where there is none."""
+    """Return the `mixture.yaml` of the analysis of a key, or of the recommended one; None where there is none.
+
+    Raises:
+        SourceError: The store, or the analysis's artifacts, cannot be read.
+    """
     try:
-        experiment = store.experiment_id(create=False)
+        reader = store.reader()
+        experiment = reader.experiment(store.name)
         if key is not None:
-            run = _find(store, experiment, key)
+            finished = (run for run in reader.tagged(experiment, KEY, key) if run.info.status == "FINISHED")
+            run = next(finished, None)
         else:
-            run_id = store.client.get_experiment(experiment).tags.get(RECOMMENDED)
-            run = None if run_id is None else store.client.get_run(run_id)
+            run_id = experiment.tags.get(RECOMMENDED)
+            run = None if run_id is None else reader.run(run_id)
         return None if run is None else read_text(store, run, "bimix/mixture.yaml")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{store.shown}: bimix/mixture.yaml of the analysis is no text: {error}") from error
     except MlflowException as error:
         raise SourceError(f"{store.shown}: MLflow says: {store.redacted(error)}") from None
 
