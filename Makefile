@@ -63,7 +63,7 @@ bench: .venv/installed-dev .venv/installed-bench
 .venv/installed-mlflow-2.13:
 	$(PYTHON) -m venv .venv/mlflow-2.13
 	.venv/mlflow-2.13/bin/python -m pip install --quiet --disable-pip-version-check \
-		mlflow-skinny==2.13.2 sqlalchemy==2.0.58 alembic==1.20.1 psycopg2-binary==2.9.13
+		mlflow-skinny==2.13.2 sqlalchemy==2.0.58 alembic==1.20.1 psycopg2-binary==2.9.13 'setuptools<80'
 	touch $@
 
 .venv/installed-bench: pyproject.toml constraints.txt

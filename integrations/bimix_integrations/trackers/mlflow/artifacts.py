@@ -15,6 +15,16 @@ from bimix_tracking.tracking import without_credentials
 
 LARGEST = 2**28
 """Bytes of an artifact that are read at most: what a tracker holds is not ours to trust."""
+_PACKAGES = {
+    "s3": "boto3",
+    "b2": "boto3",
+    "gs": "google-cloud-storage",
+    "wasbs": "azure-storage-blob azure-identity",
+    "abfss": "azure-storage-file-datalake azure-identity",
+    "hdfs": "pyarrow",
+    "sftp": "pysftp",
+}
+"""What MLflow needs for artifacts at an address of that scheme."""
 _BEHIND_A_SERVER = "mlflow-artifacts:"
 
 
@@ -78,8 +88,9 @@ def _check(run: Run, path: str, size: int) -> None:
 
 def _unreadable(run: Run, root: str, error: Exception) -> ArtifactError:
     where = f"the artifacts of run {run.info.run_id} ({without_credentials(root)}) cannot be read"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
-        return ArtifactError(f"{where}: {package} is not installed. Run: pip install {package}")
+    if isinstance(error, ImportError):
+        imported = (error.name or "").partition(".")[0]
+        needed = _PACKAGES.get(root.partition(":")[0], imported or "mlflow[extras]")
+        return ArtifactError(f"{where}: a package is missing. Run: pip install {needed}")
     said = " ".join(without_credentials(str(error)).split())[:300]
     return ArtifactError(f"{where}: {type(error).__name__}: {said}")
