@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import mlflow
@@ -48,11 +49,12 @@ def tell(answer: object) -> None:
 
 def main() -> None:
     """Answer until nobody asks any more."""
+    known: dict[str, Callable[..., object]] = {"make": make, "opens": opens}
     tell(mlflow.__version__)
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            answer = {"answer": {"make": make, "opens": opens}[asked.pop("what")](**asked)}
+            answer: dict[str, object] = {"answer": known[asked.pop("what")](**asked)}
         except Exception as error:  # noqa: BLE001  # whoever asked wants to hear it
             answer = {"error": f"{type(error).__name__}: {error}"}
         tell(answer)

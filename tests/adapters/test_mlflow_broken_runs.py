@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from bimix_integrations.trackers.mlflow import MlflowSource, artifacts, bulk
 from mlflow.entities import Metric
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from bimix_tracking import Observations, Wanted, open_source, recommended_mixture
@@ -32,9 +33,7 @@ def client_of(uri: str) -> MlflowClient:
     return MlflowClient(uri.removeprefix("mlflow+").partition("#")[0])
 
 
-def run(
-    uri: str, name: str, *, location: str | None = None, rows: Sequence[dict[str, float]] = ROWS, **tags: Any
-) -> str:
+def run(uri: str, name: str, *, location: str | None = None, **tags: str | None) -> str:
     client, experiment = client_of(uri), uri.partition("#")[2]
     found = client.get_experiment_by_name(experiment)
     number = client.create_experiment(experiment, location) if found is None else found.experiment_id
@@ -56,13 +55,20 @@ def curves(rows: Sequence[dict[str, float]] = ROWS, mixture: dict[str, float] = 
     return json.dumps({"schema": 1, "manifest": manifest, "rows": rows})
 
 
-@pytest.fixture
-def uri(store: str, request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URI of a database that the tests share: MLflow takes seconds to make one."""
+    return f"sqlite:///{tmp_path_factory.mktemp('broken')}/mlflow.db"
+
+
+@pytest.fixture(params=["sqlite", "server", "postgres"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return a source of an experiment that nobody has used."""
-    return f"{store}#{request.node.name}"
+    monkeypatch.chdir(tmp_path)  # MLflow puts artifacts of a database without a server into the working directory
+    return f"mlflow+{request.getfixturevalue(request.param)}#{request.node.name}"
 
 
-BAD_TAGS = {
+BAD_TAGS: dict[str, dict[str, str | None]] = {
     "no JSON": {"bimix.mixture": "{"},
     "nested deep": {"bimix.domains": "[" * 4000},
     "in percent": {"bimix.mixture": '{"a": 25, "b": 75}'},
@@ -251,7 +257,7 @@ def test_a_server_that_dies_in_mid_read_is_no_broken_run(
 
         return dying
 
-    monkeypatch.setattr(artifacts, "get_artifact_repository", dies(artifacts.get_artifact_repository))
+    monkeypatch.setattr(artifacts, "get_artifact_repository", dies(get_artifact_repository))
     with pytest.raises(SourceError, match="no MLflow server answers"):
         MlflowSource(uri).records()
     own_server.start()

@@ -79,13 +79,15 @@ def made(request: pytest.FixtureRequest, old: OldMlflow, tmp_path_factory: pytes
     if request.param == "sqlite":
         (folder / "store").mkdir()
         uri = f"sqlite:///{folder}/store/old.db"
-        state = lambda: listed(folder)  # noqa: E731
     else:
         server = request.getfixturevalue("postgres").rpartition("/")[0]
         with psycopg.connect(f"{server}/postgres", autocommit=True) as database:
             database.execute("CREATE DATABASE old")
         uri = f"{server}/old"
-        state = lambda: (dumped(uri), listed(folder))  # noqa: E731
+
+    def state() -> object:
+        return listed(folder), dumped(uri) if request.param == "postgres" else ()
+
     old.make(uri, artifacts, runs(), {"bimix.recommended": "{analysis}"})
     return Made(uri, artifacts, state)
 
