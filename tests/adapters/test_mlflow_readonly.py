@@ -302,8 +302,9 @@ def test_mlflow_s_own_choice_is_not_made_by_asking_for_it(tmp_path: Path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     for uri in ("mlflow:", "mlflow:s", "mlflow+sqlite:///mlflow.db#s"):
-        with pytest.raises(SourceError, match=r"no database .*mlflow\.db"):
+        with pytest.raises(SourceError, match=r"no database .*mlflow\.db") as told:
             open_source(uri).states()
+        assert ("MLFLOW_TRACKING_URI is unset" in str(told.value)) == (uri[:7] == "mlflow:")
     assert list(folder.iterdir()) == []
     fill(mlflow.get_tracking_uri())
     assert len(open_source("mlflow:s").states()) == 2
@@ -342,6 +343,7 @@ def test_a_path_is_the_one_that_mlflow_opens(template: Path, tmp_path: Path, mon
         ("mlflow+sqlite:///:memory:#s", "in memory"),
         ("mlflow+postgresql://u:secret@127.0.0.1:1/db#s", "PostgreSQL at .* cannot be read: .*refused"),
         ("mlflow+postgresql://u:secret@127.0.0.1:port/db#s", "is no address of a database"),
+        ("mlflow+http://127.0.0.1:99999#s", "is no address of a server: Port out of range"),
         ("mlflow+file:///nowhere/mlruns#s", "the store of files /nowhere/mlruns doesn't exist"),
     ],
 )
@@ -357,6 +359,20 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(MissingDependencyError, match=r"bimix-tracking\[postgres\]"):
         MlflowSource("mlflow+postgresql://127.0.0.1/db#s").states()
+
+
+def test_of_other_databases_the_schema_is_seen_before_anything_is_written(database: Path) -> None:
+    """None of these runs here: SQLite stands in for them, behind the same interface of drivers."""
+    with contextlib.closing(sqlite3.connect(database)) as changed:
+        changed.execute("UPDATE alembic_version SET version_num = 'ffff'")
+        changed.commit()
+    before = traces(database.parent)
+
+    with pytest.raises(schema.SchemaError, match="ffff"):
+        schema.refuse_another(schema.ByDriver(f"sqlite:///{database}", "there").ask, "there")
+    with pytest.raises(SourceError, match=r"^there cannot be opened: .*MySQLdb"):
+        schema.refuse_another(schema.ByDriver("mysql://u:secret@127.0.0.1/x", "there").ask, "there")
+    assert traces(database.parent) == before
 
 
 @pytest.mark.parametrize("version", ["ffff", "451aebb31d03"])

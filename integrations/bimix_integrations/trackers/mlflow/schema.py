@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import mlflow
+import sqlalchemy
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 
 from bimix_tracking.errors import SourceError
 
+T = TypeVar("T")
 SERVER = "Start the `mlflow server` of the MLflow that it is of, and name its http address instead"
 WAIT_SECONDS = 30.0
 """How long a database may take that another process is just making."""
@@ -35,6 +37,44 @@ class Answers(Protocol):
 
     def tables(self) -> set[str]:
         """Return the names of the tables."""
+
+
+class ByDriver:
+    """A database of any kind, reached by the driver that its address names: only to see of which schema it is.
+
+    Args:
+        tracking_uri: MLflow's.
+        shown: Without credentials.
+    """
+
+    def __init__(self, tracking_uri: str, shown: str) -> None:
+        self._uri = tracking_uri
+        self._shown = shown
+
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """Open it, ask, and close it.
+
+        Raises:
+            SourceError: It cannot be reached.
+        """
+        try:
+            engine = sqlalchemy.create_engine(self._uri, poolclass=sqlalchemy.pool.NullPool)
+            with engine.connect() as connection:
+                return question(_ByDriver(connection))
+        except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+            what = str(error).replace(self._uri, self._shown).splitlines()[0]
+            raise SourceError(f"{self._shown} cannot be opened: {what}") from None
+
+
+class _ByDriver:
+    def __init__(self, connection: sqlalchemy.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        return [tuple(row) for row in self._connection.execute(sqlalchemy.text(query))]
+
+    def tables(self) -> set[str]:
+        return set(sqlalchemy.inspect(self._connection).get_table_names())
 
 
 def of(answers: Answers) -> frozenset[str]:
@@ -96,7 +136,7 @@ class _Seen:
 
 def _see(answers: Answers) -> _Seen:
     tables = answers.tables()
-    used = "experiments" in tables and bool(answers.rows("SELECT 1 FROM experiments LIMIT 1"))
+    used = "experiments" in tables and answers.rows("SELECT count(*) FROM experiments")[0][0] != 0
     return _Seen(of(answers), empty=not {"experiments", "runs", "alembic_version"} & tables, used=used)
 
 

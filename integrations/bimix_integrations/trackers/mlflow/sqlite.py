@@ -35,7 +35,10 @@ _AT_A_TIME = 400
 
 def path_of(tracking_uri: str) -> Path | None:
     """Return the file that MLflow opens for a tracking URI, None where the database is in memory."""
-    found = make_url(tracking_uri).database
+    url = make_url(tracking_uri)
+    found = url.database
+    if found and "uri" in url.query:
+        found = found.removeprefix("file:")
     if not found or found == ":memory:":
         return None
     path = Path(found)
@@ -63,10 +66,12 @@ class Sqlite:
 
     Args:
         path: Of the file.
+        hint: Why it is this one, where nobody has named it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, hint: str = "") -> None:
         self.path = path
+        self._hint = hint
 
     def ask(self, question: Callable[[Answers], T]) -> T:
         """Ask a database of one state.
@@ -96,7 +101,7 @@ class Sqlite:
         """
         try:
             if not self.path.exists():
-                raise SourceError(f"there is no database {self.path}: is the path right?")
+                raise SourceError(f"there is no database {self.path}: is the path right?{self._hint}")
             if not self.path.is_file():
                 raise SourceError(f"{self.path} is no SQLite database, and no file")
             with self.path.open("rb") as file:

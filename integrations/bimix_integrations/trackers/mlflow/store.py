@@ -15,7 +15,7 @@ import mlflow
 import mlflow.environment_variables
 from mlflow.entities.lifecycle_stage import LifecycleStage
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient, is_tracking_uri_set
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -72,8 +72,11 @@ class Store:
     @property
     def kind(self) -> str:
         """What the tracking URI begins with, without a driver: `sqlite`, `postgresql`, `file`, `http` and so on."""
-        scheme = self.tracking_uri.partition(":")[0] if ":" in self.tracking_uri else ""
-        return (scheme.partition("+")[0] or "file") if self.tracking_uri not in ("databricks", "uc") else "databricks"
+        uri = self.tracking_uri
+        if uri in ("databricks", "databricks-uc", "uc"):
+            return uri
+        scheme, colon, _ = uri.partition(":")
+        return scheme.partition("+")[0] if colon and "/" not in scheme else "file"
 
     @property
     def http(self) -> bool:
@@ -124,7 +127,10 @@ class Store:
         if not self.http:
             return
         parts = urlsplit(self.tracking_uri)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as error:
+            raise SourceError(f"{self.shown} is no address of a server: {error}") from None
         try:
             socket.create_connection((parts.hostname or "", port), timeout=_PROBE_SECONDS).close()
         except OSError as error:
@@ -134,14 +140,20 @@ class Store:
             ) from None
 
     def _asked(self) -> Asked | None:
+        """Return what can be asked, None where it is no database."""
         if self.kind == "postgresql":
             return Postgres(self._url_checked())
+        if self.kind in _READ_BY_NOBODY:
+            return schema.ByDriver(self._url_checked(), self.shown)
         if self.kind != "sqlite":
             return None
         path = sqlite.path_of(self._url_checked())
         if path is None:
             raise SourceError(f"{self.shown} is a database in memory, which ends with its process")
-        return sqlite.Sqlite(path)
+        chosen = (
+            "" if self.explicit or is_tracking_uri_set() else " MLflow looks there where MLFLOW_TRACKING_URI is unset"
+        )
+        return sqlite.Sqlite(path, hint=chosen)
 
     def _url_checked(self) -> str:
         try:
@@ -163,7 +175,9 @@ class Store:
                 f"{self.shown} is a store of files, which MLflow {mlflow.__version__} doesn't write any more: name a "
                 "database or a server; an analysis can go into files (--out DIR)"
             )
-        asked = self._asked() if self.kind == "postgresql" or self.database is not None else None
+        if self.kind == "sqlite" and self.database is None:
+            return  # in memory
+        asked = self._asked()
         if asked is None or (isinstance(asked, sqlite.Sqlite) and asked.is_new()):
             return
         try:
