@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,8 +83,9 @@ def made(request: pytest.FixtureRequest, old: OldMlflow, tmp_path_factory: pytes
     else:
         server = request.getfixturevalue("postgres").rpartition("/")[0]
         with psycopg.connect(f"{server}/postgres", autocommit=True) as database:
-            database.execute("CREATE DATABASE old")
-        uri = f"{server}/old"
+            name = f"old_{uuid.uuid4().hex}"
+            database.execute(f"CREATE DATABASE {name}".encode())
+        uri = f"{server}/{name}"
 
     def state() -> object:
         return listed(folder), dumped(uri) if request.param == "postgres" else ()

@@ -17,6 +17,7 @@ import mlflow
 import psycopg
 import pytest
 from bimix_integrations.trackers.mlflow import MlflowSource, MlflowTracker, schema
+from bimix_integrations.trackers.mlflow.sqlite import uri_of
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
@@ -145,6 +146,7 @@ def test_reading_leaves_no_trace(database: Path, form: Callable[[Path], None]) -
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_a_folder_that_may_not_be_written_is_read(template: Path, form: Callable[[Path], None]) -> None:
+    assert read(template) == [5, 5]  # whatever is imported late is then there for one without rights
     # Not below pytest's folders, which are their owner's alone
     folder = Path(tempfile.mkdtemp(prefix="bimix-readonly-"))
     path = folder / "mlflow.db"
@@ -329,6 +331,14 @@ def test_a_path_is_the_one_that_mlflow_opens(template: Path, tmp_path: Path, mon
         Path(name).unlink()
         with pytest.raises(SourceError, match="no database"):
             MlflowSource(f"mlflow+{written}#s").states()
+
+
+@pytest.mark.parametrize("name", ["plain.db", "a b.db", "#1.db", "100%.db", "why?.db", "%20.db"])
+def test_a_tracker_s_address_leads_back_to_its_file(template: Path, tmp_path: Path, name: str) -> None:
+    written = MlflowTracker(f"mlflow+{uri_of(tmp_path / name)}#s").uri
+    shutil.copyfile(template, tmp_path / name)
+
+    assert len(MlflowSource(written).states()) == 2
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ _BROKEN = (BimixError, ValueError, TypeError, LookupError, ArithmeticError, Attr
 _UNREADABLE = "the run cannot be read: "
 _OF_ONE_RUN = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 _FEW = 8
+_LONGEST = 400
+"""Letters of an error that may quote what a tracker holds."""
 
 
 class MlflowSource:
@@ -265,7 +267,9 @@ def _name(run: Run) -> str:
 
 
 def _excluded(run: Run, error: object) -> RunRecord:
-    return RunRecord.excluded(run.info.run_id, _name(run), f"{_UNREADABLE}{error}")
+    said = str(error)
+    cut = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    return RunRecord.excluded(run.info.run_id, _name(run), f"{_UNREADABLE}{cut}")
 
 
 def _broken(record: RunRecord) -> bool:
