@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import mlflow
 import sqlalchemy
-from alembic.script import ScriptDirectory
-from mlflow.store.db.utils import _get_alembic_config
 
 from bimix_tracking.errors import SourceError
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 T = TypeVar("T")
 SERVER = "Start the `mlflow server` of the MLflow that it is of, and name its http address instead"
@@ -141,7 +143,9 @@ def _see(answers: Answers) -> _Seen:
 
 
 def _migrations() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  # whoever only reads doesn't wait for it
+
+    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
 
 
 def _made(version: str) -> str | None:

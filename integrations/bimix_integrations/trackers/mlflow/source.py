@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from bimix_integrations.trackers.mlflow import analyses
 from bimix_integrations.trackers.mlflow.artifacts import ArtifactError, read_text
 from bimix_integrations.trackers.mlflow.reading import Found, Histories, Reader
-from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store
+from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store, UnreachableError
 from bimix_tracking import keys
 from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.foreign import ForeignRuns
@@ -198,6 +198,8 @@ class MlflowSource:
             rows, mended = rows_of({name: history[name] for name in self._metrics(run) if name in history})
             rows = [row for row in rows if any(name.partition("/")[0] in _EVALUATION for name in row)]
             return RunRecord(run.info.run_id, _name(run), manifest, rows, {**mended, **unread}, notes)
+        except UnreachableError:
+            raise
         except _BROKEN as error:
             return _excluded(run, error)
 
@@ -235,6 +237,7 @@ class MlflowSource:
             try:
                 text = read_text(self._store, run, MANIFEST)
             except ArtifactError as error:
+                self._store.check()
                 if "domains" not in tags:
                     raise
                 return _parsed(tags), {f"{MANIFEST} cannot be read, which may say its mixture: {error}": 1}

@@ -38,6 +38,10 @@ _HTTP = ("http", "https")
 _READ_BY_NOBODY = ("mysql", "mssql")
 
 
+class UnreachableError(SourceError):
+    """A server that is down: no run of it is broken."""
+
+
 class Store:
     """One experiment of one MLflow store.
 
@@ -122,7 +126,8 @@ class Store:
         """Say in seconds that a server is dead: MLflow's own retries take minutes to. A slow one is not dead.
 
         Raises:
-            SourceError: Nobody listens.
+            UnreachableError: Nobody listens.
+            SourceError: It is no address.
         """
         if not self.http:
             return
@@ -134,7 +139,7 @@ class Store:
         try:
             socket.create_connection((parts.hostname or "", port), timeout=_PROBE_SECONDS).close()
         except OSError as error:
-            raise SourceError(
+            raise UnreachableError(
                 f"no MLflow server answers at {self.shown} ({type(error).__name__}). "
                 "Is it running, and is the address right?"
             ) from None
