@@ -144,6 +144,19 @@ def test_reading_leaves_no_trace(database: Path, form: Callable[[Path], None]) -
     assert last == (7.0 if "wal" in form.__name__ and form is not closed_wal else 2.2)
 
 
+def test_a_link_is_read_as_the_file_that_it_leads_to(database: Path, tmp_path: Path) -> None:
+    wal_of_a_killed_writer(database)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "link.db").symlink_to(database)
+    before = traces(database.parent), traces(tmp_path / "links")
+
+    assert read(tmp_path / "links" / "link.db") == [5, 5]
+
+    (record, _) = MlflowSource(f"mlflow+sqlite:///{tmp_path}/links/link.db#s").records()
+    assert record.rows[-1]["bimix_eval_loss/a"] == 7.0
+    assert (traces(database.parent), traces(tmp_path / "links")) == before
+
+
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_a_folder_that_may_not_be_written_is_read(template: Path, form: Callable[[Path], None]) -> None:
     assert read(template) == [5, 5]  # whatever is imported late is then there for one without rights

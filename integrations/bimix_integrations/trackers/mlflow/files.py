@@ -38,6 +38,7 @@ from bimix_tracking.mixture import load_yaml
 
 _META = "meta.yaml"
 _NO_RUNS = {"tags", "datasets", "traces", "models"}
+_OF_A_RUN = (_META, "metrics", "params", "tags")
 _LARGEST_META = 2**18
 _LARGEST_VALUE = 2**20
 _LARGEST_METRIC = 2**28
@@ -78,7 +79,7 @@ class Files:
                 return Experiment(folder.name, dict(_values(folder / "tags")))
         trash = self._root / ".trash"
         for folder in _folders(trash) if trash.is_dir() else ():
-            if (folder / _META).is_file() and _text(_meta(folder), "name") == name:
+            if _name_of(folder) == name:
                 raise deleted_experiment(name, str(self._root))
         if broken:
             raise SourceError(
@@ -92,7 +93,7 @@ class Files:
             raise SourceError(f"in a store of files ({self._root}) runs cannot be chosen by their datasets")
         found, broken = [], []
         for folder in _folders(self._root / experiment.id):
-            if folder.name in _NO_RUNS:
+            if folder.name in _NO_RUNS or not any((folder / part).exists() for part in _OF_A_RUN):
                 continue
             try:
                 run = self._run(folder, experiment)
@@ -197,6 +198,13 @@ def _meta(folder: Path) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         raise SourceError(f"{path} holds no mapping")
     return fields
+
+
+def _name_of(experiment: Path) -> str | None:
+    try:
+        return _text(_meta(experiment), "name")
+    except SourceError:
+        return None
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str | None:

@@ -122,8 +122,11 @@ class Sqlite:
     def _immutable(self) -> bool:
         return self._wal_mode and not self._beside("-wal")
 
+    def _companion(self, end: str) -> Path:
+        return Path(f"{self.path.resolve()}{end}")  # SQLite follows links, too
+
     def _beside(self, end: str) -> bool:
-        file = Path(f"{self.path}{end}")
+        file = self._companion(end)
         return file.exists() and file.stat().st_size > 0
 
     def _state(self) -> tuple[int, int, bool]:
@@ -144,7 +147,7 @@ class Sqlite:
                 shutil.copyfile(self.path, copy)
                 for end in ("-journal", "-wal"):
                     if self._beside(end):
-                        shutil.copyfile(f"{self.path}{end}", f"{copy}{end}")
+                        shutil.copyfile(self._companion(end), f"{copy}{end}")
                 with contextlib.closing(sqlite3.connect(copy)) as database:
                     return self._answer(database, question)
             except (sqlite3.DatabaseError, OSError) as error:
