@@ -18,6 +18,7 @@ from bimix_tracking.errors import SourceError
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.manifest import CURVES, RunManifest
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.tracking import WriteBack
 from tests.adapters.services import MlflowServer
 
 MIXTURE = {"a": 0.25, "b": 0.75}
@@ -184,6 +185,21 @@ def test_a_store_of_artifacts_that_cannot_be_read_is_no_matter_where_there_are_h
     if not location.startswith("/dev"):  # there it is a folder, with nothing in it
         with pytest.raises(SourceError, match=rf"artifacts of run .* cannot be read: .*{needed}"):
             recommended_mixture(uri)
+
+
+def test_an_analysis_that_cannot_be_written_names_what_is_missing(uri: str, tmp_path: Path) -> None:
+    source = run(uri, "one", location="s3://bucket/x")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "mixture.yaml").write_text("mixture: {a: 1.0}", encoding="utf-8")
+    manifest = RunManifest(("a", "b"), Mixture(MIXTURE), role="analysis")
+    analysis = WriteBack(tmp_path / "files", manifest, {}, "", [source], "k")
+
+    with pytest.raises(SourceError, match=r"cannot be written: a package is missing\. Run: pip install boto3"):
+        open_source(uri).write_back(analysis)
+
+    assert open_source(uri).find_analysis("k") is None
+    assert open_source(uri).find_analysis() is None
+    assert "bimix.analysis_run_id" not in client_of(uri).get_run(source).data.tags
 
 
 def test_a_manifest_that_only_an_artifact_holds_names_what_is_missing(uri: str) -> None:

@@ -392,9 +392,9 @@ def test_of_other_databases_the_schema_is_seen_before_anything_is_written(databa
     before = traces(database.parent)
 
     with pytest.raises(schema.SchemaError, match="ffff"):
-        schema.refuse_another(schema.ByDriver(f"sqlite:///{database}", "there").ask, "there")
+        schema.refuse_another(schema.ByDriver(f"sqlite:///{database}", "there"), "there")
     with pytest.raises(SourceError, match=r"^there cannot be opened: .*MySQLdb"):
-        schema.refuse_another(schema.ByDriver("mysql://u:secret@127.0.0.1/x", "there").ask, "there")
+        schema.refuse_another(schema.ByDriver("mysql://u:secret@127.0.0.1/x", "there"), "there")
     assert traces(database.parent) == before
 
 

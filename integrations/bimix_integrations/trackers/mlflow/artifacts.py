@@ -29,7 +29,7 @@ _BEHIND_A_SERVER = "mlflow-artifacts:"
 
 
 class ArtifactError(SourceError):
-    """Artifacts that cannot be read from here: a package is missing, or rights, or they aren't there any more."""
+    """Artifacts that cannot be read or written from here: a package is missing, or rights, or the place itself."""
 
 
 def read_text(store: Store, run: Run, path: str) -> str | None:
@@ -65,7 +65,7 @@ def read_text(store: Store, run: Run, path: str) -> str | None:
     except SourceError:
         raise
     except Exception as error:  # each store of artifacts has a package of its own, and that its own errors
-        raise _unreadable(run, root, error) from error
+        raise refused(run, "read", error) from error
     return content.decode("utf-8")
 
 
@@ -77,7 +77,7 @@ def _from_file(run: Run, root: Path, path: str) -> str | None:
         _check(run, path, file.stat().st_size)
         content = file.read_bytes()
     except OSError as error:
-        raise _unreadable(run, str(root), error) from error
+        raise refused(run, "read", error) from error
     return content.decode("utf-8")
 
 
@@ -86,8 +86,10 @@ def _check(run: Run, path: str, size: int) -> None:
         raise SourceError(f"{path} of run {run.info.run_id} has {size:,} bytes: that is none of ours")
 
 
-def _unreadable(run: Run, root: str, error: Exception) -> ArtifactError:
-    where = f"the artifacts of run {run.info.run_id} ({without_credentials(root)}) cannot be read"
+def refused(run: Run, what: str, error: Exception) -> ArtifactError:
+    """Return the error that a run's artifacts cannot be read, or written, and what helps."""
+    root = str(run.info.artifact_uri)
+    where = f"the artifacts of run {run.info.run_id} ({without_credentials(root)}) cannot be {what}"
     if isinstance(error, ImportError):
         imported = (error.name or "").partition(".")[0]
         needed = _PACKAGES.get(root.partition(":")[0], imported or "mlflow[extras]")

@@ -66,13 +66,6 @@ class Answers(Protocol):
         """Return points of some metrics of some runs."""
 
 
-class Asked(Protocol):
-    """A database that can be asked, and not written."""
-
-    def ask(self, question: Callable[[Any], T]) -> T:
-        """Open it, ask, and close it."""
-
-
 class Database:
     """Read an MLflow database.
 
@@ -83,9 +76,10 @@ class Database:
 
     whole = True
 
-    def __init__(self, database: Asked, shown: str) -> None:
+    def __init__(self, database: schema.Asked, shown: str) -> None:
         self._database = database
         self._shown = shown
+        self._checked = False
 
     def experiment(self, name: str) -> Experiment:
         """Return the experiment of a name."""
@@ -122,7 +116,9 @@ class Database:
 
     def _ask(self, question: Callable[[Answers], T]) -> T:
         def asked(answers: Answers) -> T:
-            self._check(answers)
+            if not self._checked:
+                self._check(answers)
+                self._checked = True
             return question(answers)
 
         return self._database.ask(asked)

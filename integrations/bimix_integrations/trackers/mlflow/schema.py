@@ -41,6 +41,13 @@ class Answers(Protocol):
         """Return the names of the tables."""
 
 
+class Asked(Protocol):
+    """A database that can be asked, and not written."""
+
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """Open it, ask, and close it."""
+
+
 class ByDriver:
     """A database of any kind, reached by the driver that its address names: only to see of which schema it is.
 
@@ -104,11 +111,11 @@ def described(versions: frozenset[str]) -> str:
     return f"Its schema is {named}, of an MLflow before {known}, installed here: one from {made} on"
 
 
-def refuse_another(look: Callable[[Callable[[Answers], _Seen]], _Seen], shown: str) -> None:
+def refuse_another(database: Asked, shown: str) -> None:
     """Refuse to write a database that the installed MLflow would upgrade.
 
     Args:
-        look: Asks the database, read-only.
+        database: Is asked, and not written.
         shown: Its tracking URI without credentials.
 
     Raises:
@@ -117,7 +124,7 @@ def refuse_another(look: Callable[[Callable[[Answers], _Seen]], _Seen], shown: s
     ours = installed()
     until = time.monotonic() + WAIT_SECONDS
     while True:
-        seen = look(_see)
+        seen = database.ask(_see)
         if ours in seen.versions or seen.empty:
             return
         # Without an experiment, it is one that another run of the sweep is just making

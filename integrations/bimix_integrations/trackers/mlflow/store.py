@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from bimix_integrations.trackers.mlflow import schema, sqlite
-from bimix_integrations.trackers.mlflow.database import Asked, Database
+from bimix_integrations.trackers.mlflow.database import Database
 from bimix_integrations.trackers.mlflow.files import Files, folder_of
 from bimix_integrations.trackers.mlflow.postgres import Postgres
 from bimix_integrations.trackers.mlflow.reading import Reader, deleted_experiment, no_experiment
@@ -144,12 +144,10 @@ class Store:
                 "Is it running, and is the address right?"
             ) from None
 
-    def _asked(self) -> Asked | None:
+    def _asked(self) -> schema.Asked | None:
         """Return what can be asked, None where it is no database."""
         if self.kind == "postgresql":
             return Postgres(self._url_checked())
-        if self.kind in _READ_BY_NOBODY:
-            return schema.ByDriver(self._url_checked(), self.shown)
         if self.kind != "sqlite":
             return None
         path = sqlite.path_of(self._url_checked())
@@ -180,13 +178,19 @@ class Store:
                 f"{self.shown} is a store of files, which MLflow {mlflow.__version__} doesn't write any more: name a "
                 "database or a server; an analysis can go into files (--out DIR)"
             )
-        if self.kind == "sqlite" and self.database is None:
-            return  # in memory
-        asked = self._asked()
-        if asked is None or (isinstance(asked, sqlite.Sqlite) and asked.is_new()):
+        look: schema.Asked
+        if self.kind == "sqlite":
+            if self.database is None:
+                return  # in memory
+            look = sqlite.Sqlite(self.database)
+            if look.is_new():
+                return
+        elif self.kind in ("postgresql", *_READ_BY_NOBODY):
+            look = schema.ByDriver(self._url_checked(), self.shown)  # the driver that MLflow will write with
+        else:
             return
         try:
-            schema.refuse_another(asked.ask, self.shown)
+            schema.refuse_another(look, self.shown)
         except schema.SchemaError as error:
             self._refused = error
             raise
