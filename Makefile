@@ -13,7 +13,7 @@ demo: .venv/installed-demo
 	rm -rf demo-results
 	$(BIN)/python examples/pilot --out demo-results
 
-test: lint .venv/installed-transformers-4
+test: lint .venv/installed-transformers-4 .venv/installed-mlflow-2.13
 	$(PYTEST)
 	PYTHONPATH=.venv/transformers-4 $(PYTEST) $(HUGGING_FACE_TESTS)
 
@@ -57,6 +57,13 @@ bench: .venv/installed-dev .venv/installed-bench
 .venv/installed-transformers-4: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/transformers-4 \
 		transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2 datasets==4.8.5
+	touch $@
+
+# An older MLflow, in an environment of its own: it makes stores that are read, and must be able to open them after.
+.venv/installed-mlflow-2.13:
+	$(PYTHON) -m venv .venv/mlflow-2.13
+	.venv/mlflow-2.13/bin/python -m pip install --quiet --disable-pip-version-check \
+		mlflow-skinny==2.13.2 sqlalchemy==2.0.58 alembic==1.20.1 psycopg2-binary==2.9.13 'setuptools<80'
 	touch $@
 
 .venv/installed-bench: pyproject.toml constraints.txt

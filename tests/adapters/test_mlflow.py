@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from bimix_integrations.trackers.mlflow import MlflowSource, MlflowTracker
+from bimix_integrations.trackers.mlflow.server import Server
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -109,6 +110,20 @@ def test_histories_give_what_the_artifact_gives(uri: str) -> None:
 
     pd.testing.assert_frame_equal(whole.losses, from_histories.losses)
     pd.testing.assert_frame_equal(whole.mixtures, from_histories.mixtures)
+
+
+def test_of_a_server_the_curves_are_enough(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"mlflow+{server}#{next(_names)}"
+    sweep(uri, HOSTILE)
+    whole = Observations.from_source(uri)
+
+    def slow(*_: Any) -> Any:
+        raise AssertionError("a history was asked for")
+
+    monkeypatch.setattr(Server, "histories", slow)
+    monkeypatch.setattr(Server, "history", slow)
+
+    assert Observations.from_source(uri).data_hash == whole.data_hash
 
 
 def test_a_point_logged_again_after_a_resume_counts_once_and_newest(uri: str) -> None:

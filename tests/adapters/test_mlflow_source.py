@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import sqlite3
 import threading
 import urllib.error
 import urllib.request
@@ -15,8 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
-from bimix_integrations.trackers.mlflow import MlflowSource, bulk, sql
+from bimix_integrations.trackers.mlflow import MlflowSource, bulk
+from bimix_integrations.trackers.mlflow.server import Server
+from bimix_integrations.trackers.mlflow.store import Store
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
@@ -67,9 +68,13 @@ def uri(store: str, request: pytest.FixtureRequest) -> str:
 
 
 def every_way(uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sequence[RunRecord]]:
-    """Yield what is read by each way that this store has, the fastest first."""
+    """Yield what is read by each way that there is to this store: ours, then those through MLflow's own client."""
     yield MlflowSource(uri).records()
-    monkeypatch.setattr(sql, "read", lambda *_: None)
+
+    def by_mlflow(self: Store) -> Server:
+        return Server(lambda: self.client, self.shown, http=self.http)
+
+    monkeypatch.setattr(Store, "reader", by_mlflow)
     yield MlflowSource(uri).records()
 
     def no_bulk(*_: Any) -> None:
@@ -147,8 +152,10 @@ def test_a_run_of_unclear_origin_is_no_matter_until_it_is_asked_for(tmp_path: Pa
     client.set_terminated(unclear)
 
     assert [record.name for record in MlflowSource(uri).records()] == ["ours"]
-    with pytest.raises(SourceError, match=r"run 'unclear'.*eval/a/loss"):
-        MlflowSource(uri, wanted=Wanted(foreign=ForeignRuns(tokens_per_step=1))).records()
+    records = MlflowSource(uri, wanted=Wanted(foreign=ForeignRuns(tokens_per_step=1))).records()
+    (reason,) = next(record for record in records if record.name == "unclear").set_aside
+    assert "metric 'eval/a/loss' reads as Levanter's loss" in reason
+    assert [len(record.rows) for record in records if record.name == "ours"] == [3]
 
 
 def test_runs_of_other_tools_are_read_with_a_file_of_their_mixtures(uri: str) -> None:
@@ -255,22 +262,47 @@ def test_a_server_without_the_bulk_endpoint_is_read_page_by_page(server: str) ->
     assert any("metrics/get-history?" in path for path in asked)
 
 
-def test_a_database_of_another_form_is_read_by_mlflow_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"mlflow+sqlite:///{tmp_path}/m.db#x"
-    run(uri, "one", curve(5))
-    whole = MlflowSource(uri).records()
-    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as database:
-        database.execute("CREATE TABLE metrics (run TEXT, name TEXT, value REAL)")
+CONDITIONS = (
+    "",
+    "params.model = '122M'",
+    "params.model != '122M' and metrics.`bimix/tokens` >= 300",
+    "tags.team LIKE 'da%' AND attributes.run_name ILIKE 'T%'",
+    "attributes.status = 'FINISHED' and tags.team IS NULL",
+    "datasets.name = 'pile' and dataset.context = 'train'",
+    "run_id IN ('{first}', 'another')",
+    "attributes.start_time > 0",
+)
 
-    assert sql.read(f"sqlite:///{tmp_path}/other.db", ["r"], ["m"]) is None
-    assert sql.read(f"sqlite:///{tmp_path}/nowhere.db", ["r"], ["m"]) is None
-    (tmp_path / "text.db").write_text("no database", encoding="utf-8")
-    assert sql.read(f"sqlite:///{tmp_path}/text.db", ["r"], ["m"]) is None
-    assert sql.read("postgresql://nobody@127.0.0.1:1/nothing", ["r"], ["m"]) is None
-    assert sql.read("http://127.0.0.1:1", ["r"], ["m"]) is None
-    monkeypatch.setattr(sql, "_COLUMNS", {"run_uuid", "another"})
-    assert sql.read(f"sqlite:///{tmp_path}/m.db", ["r"], ["m"]) is None
-    assert [record.rows for record in MlflowSource(uri).records()] == [record.rows for record in whole]
+
+def test_runs_are_those_that_mlflow_itself_finds(store: str) -> None:
+    uri = f"{store}#found"
+    first = run(uri, "one", curve(6), team="data", **{"mlflow.note.content": "a\nb"})
+    client = client_of(uri)
+    client.log_param(first, "model", "122M")
+    used = mlflow.entities.DatasetInput(
+        mlflow.entities.Dataset("pile", "d", "local", "here"),
+        [mlflow.entities.InputTag("mlflow.data.context", "train")],
+    )
+    client.log_inputs(first, [used])
+    second = run(uri, "two", [*curve(3), Metric("x", math.nan, 1, 1), Metric("x", math.inf, 1, 2)], status="RUNNING")
+    client.log_param(second, "model", "1B")
+    client.delete_run(run(uri, "deleted", curve(3)))
+    ours, theirs = Store(uri).reader(), Server(lambda: client, "there", http=False)
+    experiment = ours.experiment("found")
+    assert experiment == theirs.experiment("found")
+
+    for condition in CONDITIONS:
+        asked = condition.format(first=first)
+        found, expected = (reader.runs(experiment, asked).runs for reader in (ours, theirs))
+        assert [repr(r.info) for r in found] == [repr(r.info) for r in expected], asked
+        for one, other in zip(found, expected, strict=True):
+            assert (one.data.tags, one.data.params) == (other.data.tags, other.data.params)
+            assert repr(sorted(one.data.metrics.items())) == repr(sorted(other.data.metrics.items()))
+    tagged = [[r.info.run_id for r in reader.tagged(experiment, "team", "data")] for reader in (ours, theirs)]
+    assert tagged == [[first], [first]]
+    deleted = run(uri, "gone", [])
+    client.delete_run(deleted)
+    assert [reader.run(number) for reader in (ours, theirs) for number in (deleted, "nobody")] == [None] * 4
 
 
 def test_reading_changes_nothing_and_no_name_is_sql(tmp_path: Path) -> None:
@@ -280,5 +312,7 @@ def test_reading_changes_nothing_and_no_name_is_sql(tmp_path: Path) -> None:
     before = hashlib.sha256(file.read_bytes()).hexdigest()
 
     assert len(MlflowSource(uri).records()[0].rows) == 5
-    assert sql.read(f"sqlite:///{file}", ["' OR '1'='1"], ["' OR '1'='1"]) == {}
+    reader = Store(uri).reader()
+    assert reader.histories(["' OR '1'='1"], ["' OR '1'='1"]) == {}
+    assert reader.run("' OR '1'='1") is None
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before

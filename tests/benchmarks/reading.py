@@ -94,7 +94,7 @@ def compare(label: str, uri: str, name: str) -> None:
         }
 
     apart, expected = timed(naive, 1)
-    runs, listed = timed(source._runs)
+    runs, listed = timed(lambda: source._runs(source._store.reader()).runs)
     whole, records = timed(source.records)
     read: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for record in records:

@@ -1,8 +1,9 @@
 """MLflow: runs written by id, read back whole, and the analysis beside them.
 
 URIs: `mlflow:EXPERIMENT` (tracking URI as MLflow finds it, by default SQLite in the working directory),
-`mlflow+sqlite:///FILE#EXPERIMENT`, `mlflow+postgresql://HOST/DATABASE#EXPERIMENT`, `mlflow+http://HOST:PORT#EXPERIMENT`.
-Without an experiment, MLflow's own choice.
+`mlflow+sqlite:///FILE#EXPERIMENT`, `mlflow+postgresql://HOST/DATABASE#EXPERIMENT`, `mlflow+http://HOST:PORT#EXPERIMENT`,
+`mlflow+file:mlruns#EXPERIMENT` (read only). Without an experiment, MLflow's own choice. Reading creates, upgrades and
+writes nothing: see `reading`.
 """
 
 from bimix_tracking.errors import MissingDependencyError

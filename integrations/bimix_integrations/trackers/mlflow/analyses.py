@@ -6,8 +6,9 @@ import time
 
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
-from bimix_integrations.trackers.mlflow.artifacts import read_text
+from bimix_integrations.trackers.mlflow.artifacts import read_text, refused
 from bimix_integrations.trackers.mlflow.store import MAX_TAG, TAG, Store, manifest_tags
 from bimix_tracking.errors import SourceError
 from bimix_tracking.tracking import WriteBack
@@ -26,6 +27,7 @@ def write(store: Store, analysis: WriteBack) -> str:
         SourceError: The store doesn't take it.
     """
     try:
+        store.reader().experiment(store.name)  # so that MLflow doesn't make what isn't there
         experiment = store.experiment_id(create=False)
         there = _find(store, experiment, analysis.key)
         run_id = _new(store, experiment, analysis) if there is None else there.info.run_id
@@ -39,15 +41,23 @@ def write(store: Store, analysis: WriteBack) -> str:
 
 
 def find(store: Store, key: str | None) -> str | None:
-    """Return the `mixture.yaml` of the analysis of a key, or of the recommended one; None where there is none."""
+    """Return the `mixture.yaml` of the analysis of a key, or of the recommended one; None where there is none.
+
+    Raises:
+        SourceError: The store, or the analysis's artifacts, cannot be read.
+    """
     try:
-        experiment = store.experiment_id(create=False)
+        reader = store.reader()
+        experiment = reader.experiment(store.name)
         if key is not None:
-            run = _find(store, experiment, key)
+            finished = (run for run in reader.tagged(experiment, KEY, key) if run.info.status == "FINISHED")
+            run = next(finished, None)
         else:
-            run_id = store.client.get_experiment(experiment).tags.get(RECOMMENDED)
-            run = None if run_id is None else store.client.get_run(run_id)
+            run_id = experiment.tags.get(RECOMMENDED)
+            run = None if run_id is None else reader.run(run_id)
         return None if run is None else read_text(store, run, "bimix/mixture.yaml")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{store.shown}: bimix/mixture.yaml of the analysis is no text: {error}") from error
     except MlflowException as error:
         raise SourceError(f"{store.shown}: MLflow says: {store.redacted(error)}") from None
 
@@ -67,11 +77,12 @@ def _new(store: Store, experiment: str, analysis: WriteBack) -> str:
     tags |= {f"{TAG}source_runs": str(len(analysis.source_runs)), KEY: analysis.key}
     tags["mlflow.note.content"] = analysis.note[:_MAX_NOTE]
     fitting = {name: value for name, value in tags.items() if len(value) <= MAX_TAG}
-    run_id = str(client.create_run(experiment, run_name=analysis.name, tags=fitting).info.run_id)
+    run = client.create_run(experiment, run_name=analysis.name, tags=fitting)
+    run_id = str(run.info.run_id)
     try:
         now = int(time.time() * 1000)
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in analysis.metrics.items()])
-        client.log_artifacts(run_id, str(analysis.directory), "bimix")
+        _put(client, run, analysis)
         for source in analysis.source_runs:
             marks = [RunTag(f"{TAG}analysis_run_id", run_id)]
             if analysis.nest and _PARENT not in client.get_run(source).data.tags:
@@ -82,6 +93,15 @@ def _new(store: Store, experiment: str, analysis: WriteBack) -> str:
         raise
     client.set_terminated(run_id, "FINISHED")
     return run_id
+
+
+def _put(client: MlflowClient, run: Run, analysis: WriteBack) -> None:
+    try:
+        client.log_artifacts(run.info.run_id, str(analysis.directory), "bimix")
+    except MlflowException:
+        raise
+    except Exception as error:  # each store of artifacts has a package of its own, and that its own errors
+        raise refused(run, "written", error) from error
 
 
 def _recommend(store: Store, experiment: str, run_id: str) -> None:

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.rest_utils import http_request
 
-from bimix_integrations.trackers.mlflow.sql import Histories
+from bimix_integrations.trackers.mlflow.reading import Histories
 from bimix_tracking.histories import Point, number
 
 _ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"

@@ -1,24 +1,27 @@
 """MLflow's runs, read back whole: the fastest way that there is, and every run checked against its latest values.
 
-From a database: one query. From a server: each run's `bimix/curves.json`, then the bulk endpoint for runs without,
-then page after page for whatever that may have cut off.
+From a database: one query. From files: as they are. From a server: each run's `bimix/curves.json`, then the bulk
+endpoint for runs without, then page after page for whatever that may have cut off. One broken run is one run: it is
+excluded with the reason, and the others are read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 from mlflow.entities import Run
-from mlflow.entities.view_type import ViewType
 from mlflow.exceptions import MlflowException
 
-from bimix_integrations.trackers.mlflow import analyses, bulk, sql
-from bimix_integrations.trackers.mlflow.artifacts import read_text
-from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store
+from bimix_integrations.trackers.mlflow import analyses
+from bimix_integrations.trackers.mlflow.artifacts import ArtifactError, read_text
+from bimix_integrations.trackers.mlflow.reading import Found, Histories, Reader
+from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store, UnreachableError
 from bimix_tracking import keys
 from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.foreign import ForeignRuns
@@ -28,10 +31,16 @@ from bimix_tracking.observations import Observations
 from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack, without_credentials
 
 _THREADS = 8
-_PAGE = 1000
 _EVALUATION = (keys.EVAL_LOSS, keys.EVAL_TOKENS)
 _QUANTITIES = (*_EVALUATION, keys.SHARE)
 _STATUS: Mapping[str, Literal["finished", "failed"]] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "failed"}
+_BROKEN = (BimixError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+"""What reading a run raises that isn't as it should be; a server that is down raises something else."""
+_UNREADABLE = "the run cannot be read: "
+_OF_ONE_RUN = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
+_FEW = 8
+_LONGEST = 400
+"""Letters of an error that may quote what a tracker holds."""
 
 
 class MlflowSource:
@@ -55,23 +64,32 @@ class MlflowSource:
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read every finished run of role `train`, and those of other tools whose names for losses are known."""
         with self._errors():
-            runs = [run for run in self._runs() if self._metrics(run)]
+            reader = self._store.reader()
+            found = self._runs(reader)
+            runs, excluded = self._with_metrics(found)
             read = [run for run in runs if run.info.status == "FINISHED" or self.wanted.unfinished]
-            if not read:
-                raise self._nothing(runs)
-            found = self._at_once(read)
-            records = []
+            if not read and not excluded:
+                raise self._nothing(reader, found)
+            at_once = self._at_once(reader, read)
+            records = list(excluded)
             with ThreadPoolExecutor(_THREADS) as pool:
-                for record in pool.map(lambda run: found.get(run.info.run_id) or self._paged(run), runs):
+                for record in pool.map(lambda run: at_once.get(run.info.run_id) or self._paged(reader, run), runs):
                     records.append(record)
                     if progress:
-                        progress("reading runs", len(records), len(runs))
+                        progress("reading runs", len(records), len(runs) + len(excluded))
+            if all(_broken(record) for record in records):
+                raise self._none_readable(records)
             return records
 
     def states(self) -> list[RunState]:
         """Say how far each training run is."""
         with self._errors():
-            return [_state(run) for run in self._runs() if _role(run) == "train" or self._metrics(run)]
+            found = self._runs(self._store.reader())
+            broken = {record.run_id for record in self._with_metrics(found)[1]}
+            training = [
+                run for run in found.runs if _role(run) == "train" or run.info.run_id in broken or self._metrics(run)
+            ]
+            return [_state(run) for run in training]
 
     def write_back(self, analysis: WriteBack) -> str:
         """Write a run of role `analysis` with the artifacts and the note; see `analyses`."""
@@ -88,116 +106,158 @@ class MlflowSource:
         except MlflowException as error:
             raise SourceError(f"{self._store.shown}: MLflow says: {self._store.redacted(error)}") from None
 
-    def _runs(self) -> list[Run]:
+    def _runs(self, reader: Reader) -> Found:
         """Return the experiment's runs that are no analyses, in the order they were started; deleted ones never are."""
-        experiment = self._store.experiment_id(create=False)
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
-            page = self._store.client.search_runs(
-                [experiment],
-                self.wanted.filter or "",
-                run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=_PAGE,
-                page_token=token,
-                order_by=["attributes.start_time"],
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return [run for run in runs if _role(run) in (None, "train")]
+        found = reader.runs(reader.experiment(self._store.name), self.wanted.filter)
+        return Found([run for run in found.runs if _role(run) in (None, "train")], found.broken)
+
+    def _with_metrics(self, found: Found) -> tuple[list[Run], list[RunRecord]]:
+        """Return the runs that have metrics to be read, and those of which that much cannot be told."""
+        runs, excluded = [], list(found.broken)
+        for run in found.runs:
+            try:
+                if self._metrics(run):
+                    runs.append(run)
+            except _BROKEN as error:
+                excluded.append(_excluded(run, error))
+        return runs, excluded
 
     def _metrics(self, run: Run) -> list[str]:
         """Return the metrics to be read of a run; of a parent that only holds others, none."""
         if _role(run) is None:
             try:
-                with _named(run):
-                    return self._foreign.wanted(run.data.metrics)
+                return self._foreign.wanted(run.data.metrics)
             except SourceError:  # ambiguous
                 if self.wanted.foreign is not None:
                     raise
                 return []  # nobody has asked for it
         return [m for m in run.data.metrics if m == keys.TOKENS or m.partition("/")[0] in _QUANTITIES] or [keys.TOKENS]
 
-    def _nothing(self, runs: Sequence[Run]) -> SourceError:
-        ours = sum(_role(run) is not None for run in runs)
-        everything = len(self._store.client.search_runs([self._store.experiment_id(create=False)], max_results=_PAGE))
+    def _nothing(self, reader: Reader, found: Found) -> SourceError:
+        ours = sum(_role(run) is not None for run in found.runs)
+        everything = reader.runs(reader.experiment(self._store.name)).runs
         chosen = f" that match {self.wanted.filter!r}" if self.wanted.filter else ""
+        seen = sorted({name for run in found.runs if _role(run) is None for name in run.data.metrics})
+        named = ", ".join(map(repr, seen[:_FEW])) + (f" and {len(seen) - _FEW} more" if len(seen) > _FEW else "")
+        pattern = (
+            f". Metrics seen: {named}; if losses of domains are among them, say which by `pattern` in --mixtures FILE"
+        )
         return SourceError(
-            f"experiment {self._store.experiment or 'Default'!r} at {self._store.shown} has no finished training run"
-            f"{chosen} ({ours} unfinished, {everything - ours} others). Train with DomainLossCallback or "
+            f"experiment {self._store.name!r} at {self._store.shown} has no finished training run"
+            f"{chosen} ({ours} unfinished, {len(everything) - ours} others). Train with DomainLossCallback or "
             "DomainLossRecorder first, read those that are going with --unfinished; of other tools' runs, losses whose "
-            "names `bimix_tracking.foreign_patterns` lists are read"
+            f"names `bimix_tracking.foreign_patterns` lists are read{pattern if seen else ''}"
         )
 
-    def _at_once(self, runs: Sequence[Run]) -> dict[str, RunRecord]:
+    def _none_readable(self, records: Sequence[RunRecord]) -> SourceError:
+        broken = [record for record in records if _broken(record)]
+        listed = "; ".join(f"run {r.name!r} ({r.run_id}): {', '.join(r.set_aside)}" for r in broken[:_FEW])
+        more = f"; and {len(broken) - _FEW} more" if len(broken) > _FEW else ""
+        return SourceError(f"experiment {self._store.name!r} at {self._store.shown} has no run to read: {listed}{more}")
+
+    def _at_once(self, reader: Reader, runs: Sequence[Run]) -> dict[str, RunRecord]:
         """Return the records of those runs that could be read with few requests, and whole."""
         found: dict[str, RunRecord] = {}
-        names = {name for run in runs for name in self._metrics(run)}
         # Of 300 runs (tests/benchmarks/reading.py) the query takes a fraction of what their files take.
-        histories = sql.read(self._store.tracking_uri, [run.info.run_id for run in runs], sorted(names))
-        certain = histories is not None
-        if histories is None:
+        if not reader.whole:
+            unreadable: set[str] = set()
             with ThreadPoolExecutor(_THREADS) as pool:
-                records = [record for record in pool.map(self._from_curves, runs) if record is not None]
-            found = {record.run_id: record for record in records}
+                kept = pool.map(lambda run: self._from_curves(run, unreadable), runs)
+                found = {record.run_id: record for record in kept if record is not None}
             runs = [run for run in runs if run.info.run_id not in found]
-            names = {name for run in runs for name in self._metrics(run)}
-            if runs and self._store.tracking_uri.startswith("http"):
-                with contextlib.suppress(bulk.NoBulkError):
-                    histories = bulk.read(self._store.client, [run.info.run_id for run in runs], sorted(names))
+        names = sorted({name for run in runs for name in self._metrics(run)})
+        histories: Histories = reader.histories([run.info.run_id for run in runs], names) if runs else {}
         for run in runs:
-            history = (histories or {}).get(run.info.run_id, {})
-            if certain or all(_ends(history.get(name, ()), run.data.metrics.get(name)) for name in self._metrics(run)):
-                found[run.info.run_id] = self._record(run, history)
+            history = histories.get(run.info.run_id, {})
+            latest = run.data.metrics
+            if reader.whole or all(_ends(history.get(name, ()), latest.get(name)) for name in self._metrics(run)):
+                found[run.info.run_id] = self._record(run, history, reader.mended(run.info.run_id))
         return found
 
-    def _paged(self, run: Run) -> RunRecord:
-        """Read a run's histories page by page: slow, and complete whatever the server."""
+    def _paged(self, reader: Reader, run: Run) -> RunRecord:
+        """Read a run's histories by themselves."""
         if run.info.status != "FINISHED" and not self.wanted.unfinished:
             reason = f"the run is not finished (it is {run.info.status})"
             return RunRecord.excluded(run.info.run_id, _name(run), reason)
-        client = self._store.client
-        history: dict[str, list[Point]] = {
-            name: [(p.step, p.timestamp, p.value) for p in client.get_metric_history(run.info.run_id, name)]
-            for name in self._metrics(run)
-        }
-        return self._record(run, history)
+        try:
+            history = reader.history(run.info.run_id, self._metrics(run))
+        except MlflowException as error:
+            if error.error_code not in _OF_ONE_RUN:
+                raise
+            return _excluded(run, self._store.redacted(error))
+        return self._record(run, history, reader.mended(run.info.run_id))
 
-    def _record(self, run: Run, history: Mapping[str, Sequence[Point]]) -> RunRecord:
-        with _named(run):
+    def _record(self, run: Run, history: Mapping[str, Sequence[Point]], unread: Mapping[str, int]) -> RunRecord:
+        """Return a run's record; one that is broken is excluded, and says why."""
+        try:
             if _role(run) is None:
-                told = dict(run.data.params) | dict(run.data.tags)
-                return self._foreign.record(run.info.run_id, _name(run), history, told)
-            wanted = {name: history[name] for name in self._metrics(run) if name in history}
-            rows, mended = rows_of(wanted)
+                told = dict(run.data.metrics) | dict(run.data.params) | dict(run.data.tags)
+                record = self._foreign.record(run.info.run_id, _name(run), history, told)
+                return _with(record, unread)
+            manifest, notes = self._manifest(run)
+            rows, mended = rows_of({name: history[name] for name in self._metrics(run) if name in history})
             rows = [row for row in rows if any(name.partition("/")[0] in _EVALUATION for name in row)]
-            return RunRecord(run.info.run_id, _name(run), self._manifest(run), rows, mended)
+            return RunRecord(run.info.run_id, _name(run), manifest, rows, {**mended, **unread}, notes)
+        except UnreachableError:
+            raise
+        except _BROKEN as error:
+            return _excluded(run, error)
 
-    def _from_curves(self, run: Run) -> RunRecord | None:
-        """Return what `bimix/curves.json` holds, if it is there and of the run's last state."""
-        if _role(run) is None or run.info.status != "FINISHED":
+    def _from_curves(self, run: Run, unreadable: set[str]) -> RunRecord | None:
+        """Return what `bimix/curves.json` holds, if it is there, and says what the run itself says.
+
+        Args:
+            run: The run.
+            unreadable: Stores of artifacts that cannot be read from here: to be added to, and not to be asked again.
+        """
+        place = (run.info.artifact_uri or "").partition("://")
+        root = place[0] + place[2].partition("/")[0]
+        if _role(run) is None or run.info.status != "FINISHED" or root in unreadable:
             return None
-        with _named(run):
+        try:
             text = read_text(self._store, run, CURVES)
             if text is None:
                 return None
             manifest, rows = parse_curves(text)
-            return RunRecord(run.info.run_id, _name(run), manifest, rows) if _agrees(rows, run.data.metrics) else None
+            tags = self._tags(run)
+            if {"domains", "mixture"} <= tags.keys() and manifest != _parsed(tags):
+                return None
+        except ArtifactError:
+            self._store.check()  # a store of artifacts may be missing; where the server is, nothing can be read
+            unreadable.add(root)
+            return None
+        except _BROKEN:  # the histories hold all of it
+            return None
+        return RunRecord(run.info.run_id, _name(run), manifest, rows) if _agrees(rows, run.data.metrics) else None
 
-    def _manifest(self, run: Run) -> RunManifest:
-        tags = {n.removeprefix(TAG): value for n, value in run.data.tags.items() if n.startswith(TAG)}
-        if "domains" not in tags or "mixture" not in tags:
-            text = read_text(self._store, run, MANIFEST)
+    def _manifest(self, run: Run) -> tuple[RunManifest, Mapping[str, int]]:
+        """Return a run's manifest, and what is to be said of it."""
+        tags = self._tags(run)
+        if not {"domains", "mixture"} <= tags.keys():
+            try:
+                text = read_text(self._store, run, MANIFEST)
+            except ArtifactError as error:
+                self._store.check()
+                if "domains" not in tags:
+                    raise
+                return _parsed(tags), {f"{MANIFEST} cannot be read, which may say its mixture: {error}": 1}
             if text is not None:
-                return RunManifest.from_dict(parse_json(text))
-        fields: dict[str, Any] = dict(tags)
-        for name in ("schema", "domains", "mixture", "schedule"):
-            if name in fields:
-                fields[name] = parse_json(fields[name])
-        if isinstance(fields.get("domains"), dict):
-            fields["domains"] = list(fields["domains"].values())
-        return RunManifest.from_dict(fields)
+                return RunManifest.from_dict(parse_json(text)), {}
+        return _parsed(tags), {}
+
+    @staticmethod
+    def _tags(run: Run) -> dict[str, str]:
+        return {n.removeprefix(TAG): value for n, value in run.data.tags.items() if n.startswith(TAG)}
+
+
+def _parsed(tags: Mapping[str, str]) -> RunManifest:
+    fields: dict[str, Any] = dict(tags)
+    for name in ("schema", "domains", "mixture", "schedule"):
+        if name in fields:
+            fields[name] = parse_json(fields[name])
+    if isinstance(fields.get("domains"), dict):
+        fields["domains"] = list(fields["domains"].values())
+    return RunManifest.from_dict(fields)
 
 
 def _role(run: Run) -> str | None:
@@ -209,13 +269,18 @@ def _name(run: Run) -> str:
     return str(run.info.run_name or run.info.run_id)
 
 
-@contextlib.contextmanager
-def _named(run: Run) -> Iterator[None]:
-    """Say which run it is that cannot be read."""
-    try:
-        yield
-    except (ValueError, BimixError) as error:
-        raise SourceError(f"run {_name(run)!r} ({run.info.run_id}) cannot be read: {error}") from error
+def _excluded(run: Run, error: object) -> RunRecord:
+    said = str(error)
+    cut = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    return RunRecord.excluded(run.info.run_id, _name(run), f"{_UNREADABLE}{cut}")
+
+
+def _broken(record: RunRecord) -> bool:
+    return any(reason.startswith(_UNREADABLE) for reason in record.set_aside)
+
+
+def _with(record: RunRecord, unread: Mapping[str, int]) -> RunRecord:
+    return replace(record, set_aside={**record.set_aside, **unread}) if unread else record
 
 
 def _state(run: Run) -> RunState:
@@ -237,9 +302,14 @@ def _same(one: float, other: float) -> bool:
     return one == other
 
 
-def _agrees(rows: Iterable[Mapping[str, float]], latest: Mapping[str, float]) -> bool:
-    """Return whether the last evaluation in the artifact is the last one of the run."""
+def _agrees(rows: Sequence[Mapping[str, float]], latest: Mapping[str, float]) -> bool:
+    """Return whether an artifact's rows end as the run itself does."""
     last: dict[str, float] = {}
     for row in rows:
-        last.update({m: v for m, v in row.items() if m.startswith(f"{keys.EVAL_LOSS}/")})
-    return last == {m: v for m, v in latest.items() if m.startswith(f"{keys.EVAL_LOSS}/")}
+        last.update({m: v for m, v in row.items() if m.partition("/")[0] in _EVALUATION})
+    steps = [row[keys.STEP] for row in rows]
+    return (
+        last == {m: v for m, v in latest.items() if m.partition("/")[0] in _EVALUATION}
+        and all(one < next_ for one, next_ in itertools.pairwise(steps))
+        and all(row.get(keys.TOKENS, 0.0) <= latest.get(keys.TOKENS, math.inf) for row in rows)
+    )
