@@ -5,7 +5,7 @@ Counted as repeats, copies say that there is no noise, and every interval is too
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def without_copies(
         notes: Added to, for each such run.
     """
     curves = _curves(losses)
-    copied = copies(mixtures, curves)
+    copied = copies(mixtures, curves, doubted={note.run for note in notes})
     for run, of in copied.items():
         text = said("its losses are those of run {original!r}, value for value: a copy tells nothing new", original=of)
         notes.append(Note(said("excluded"), text, 1, run=run))
@@ -52,15 +52,18 @@ def without_copies(
     return mixtures, losses
 
 
-def copies(mixtures: pd.DataFrame, curves: Mapping[str, Curve]) -> dict[str, str]:
+def copies(
+    mixtures: pd.DataFrame, curves: Mapping[str, Curve], *, doubted: Collection[str | None] = ()
+) -> dict[str, str]:
     """Return which runs have the mixture of another, and no loss that the other hasn't: copy → original.
 
-    Of a run and its copies the longest is the original, of equally long ones the first. Rounded losses that coincide
-    make no copy: see `telling`.
+    Of a run and its copies the longest is the original, of equally long ones one that nothing is noted of, then the
+    first. Rounded losses that coincide make no copy: see `telling`.
 
     Args:
         mixtures: Proportions, shape (runs, domains); index: run.
         curves: Run → its loss at each (tokens, domain).
+        doubted: Runs that something is noted of.
 
     >>> mixtures = pd.DataFrame({"a": [0.5, 0.5, 0.4]}, index=["one", "two", "other"])
     >>> copies(mixtures, dict.fromkeys(mixtures.index, {(1e6, "a"): 2.7182818}))
@@ -75,7 +78,7 @@ def copies(mixtures: pd.DataFrame, curves: Mapping[str, Curve]) -> dict[str, str
     found: dict[str, str] = {}
     for runs in alike.values():
         originals: list[str] = []
-        for run in sorted((run for run in runs if run in curves), key=lambda run: -len(curves[run])):
+        for run in sorted(filter(curves.__contains__, runs), key=lambda run: (-len(curves[run]), run in doubted)):
             of = next((one for one in originals if _within(curves[run], curves[one])), None)
             if of is not None and telling(curves[run].values()):
                 found[run] = of

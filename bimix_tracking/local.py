@@ -21,12 +21,13 @@ from bimix_tracking import keys, run_folder
 from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.observations import Observations
-from bimix_tracking.plain_files import printable
+from bimix_tracking.plain_files import printable, text_of
 from bimix_tracking.reading import read_each, reasons, why
 from bimix_tracking.run_folder import CURVES_FILE, FINISHED, MANIFEST, ROWS
 from bimix_tracking.tracking import Progress, Row, RunState, Wanted, WriteBack
 
 _ANALYSES, _RECOMMENDED, _MIXTURE = "analysis", "recommended", "mixture.yaml"
+_LARGEST_MARK, _LARGEST_MIXTURE = 2**12, 2**24
 _UNFINISHED = "the run is not finished: it is going, or died"
 
 
@@ -172,12 +173,12 @@ class JsonlSource:
         analyses = self.directory / _ANALYSES
         try:
             if key is None:
-                key = (analyses / _RECOMMENDED).read_text(encoding="utf-8").strip()
-            return (_inside(analyses, key) / _MIXTURE).read_text(encoding="utf-8")
+                key = text_of(analyses / _RECOMMENDED, _LARGEST_MARK).strip()
+            return text_of(_inside(analyses, key) / _MIXTURE, _LARGEST_MIXTURE)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{self.uri}: its analysis cannot be read: {error}") from error
+        except (OSError, ValueError, RunError) as error:
+            raise SourceError(f"{self.uri}: its analysis cannot be read: {why(error)}") from error
 
     def _folders(self) -> list[Path]:
         try:

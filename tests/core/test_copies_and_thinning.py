@@ -69,6 +69,17 @@ def test_folders_that_were_copied_are_one_run_and_so_are_links_to_them(tmp_path:
     assert set(excluded(obs)) == {"run-1-copy", "the-newest"}
 
 
+def test_of_copies_the_one_that_is_whole_counts(tmp_path: Path) -> None:
+    train(f"jsonl:{tmp_path}")
+    shutil.copytree(tmp_path / "run-0", tmp_path / "a-copy")
+    (tmp_path / "a-copy" / "curves.json").write_text("", encoding="utf-8")
+
+    obs = open_source(f"jsonl:{tmp_path}").observations()
+
+    assert obs.runs == ("run-0", "run-1", "run-2")
+    assert set(excluded(obs)) == {"a-copy"}
+
+
 def test_of_a_run_and_a_copy_that_was_cut_short_the_longer_one_counts(sweep: MakeSweep) -> None:
     table = copied(sweep(LAWS, noise=0.003), "run-2")
     short = table[(table["run"] != "run-2") | (table["tokens"] < 1e7)]

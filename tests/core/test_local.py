@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -223,6 +224,23 @@ def test_an_analysis_stays_in_its_folder_and_is_whole_or_not_there(tmp_path: Pat
         source.write_back(analysis(tmp_path, "aaaa", "first"))
     with pytest.raises(SourceError, match="its analysis cannot be read"):
         source.find_analysis()
+
+
+@pytest.mark.parametrize("file", ["recommended", "aaaa/mixture.yaml"])
+def test_an_analysis_that_is_no_plain_file_is_told_and_nothing_waits_for_it(file: str, tmp_path: Path) -> None:
+    source = open_source(f"jsonl:{tmp_path / 'runs'}")
+    source.write_back(analysis(tmp_path, "aaaa", "first"))
+    broken = tmp_path / "runs" / "analysis" / file
+    for make, why in (
+        (os.mkfifo, "is no plain file"),
+        (lambda path: path.symlink_to("/dev/full"), "is no plain file"),
+        (lambda path: path.write_bytes(b"\xff"), "is not UTF-8"),
+        (lambda path: path.write_bytes(b"x" * (2**24 + 1)), "more than the"),
+    ):
+        broken.unlink()
+        make(broken)
+        with pytest.raises(SourceError, match=f"its analysis cannot be read: .*{why}"):
+            source.find_analysis()
 
 
 def test_an_artifact_lands_in_its_run_and_nowhere_else(tmp_path: Path) -> None:
