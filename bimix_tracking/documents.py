@@ -6,6 +6,8 @@ these is ever a name here: what could be something else must stand in quotes.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -142,6 +144,9 @@ def load_yaml(text: str, *, names_as_written: bool = False) -> Any:
     if len(text) > LARGEST:
         raise ValueError(f"it has {len(text):,} characters; at most {LARGEST:,} are read")
     try:
+        if text.lstrip()[:1] in ("{", "["):  # JSON has tabs and pairs of surrogates, which YAML has not
+            with contextlib.suppress(json.JSONDecodeError):
+                return json.loads(text, object_pairs_hook=_json_entries)
         loader = _Loader(text, names_as_written=names_as_written)
         return loader.get_single_data()
     except RecursionError:
@@ -272,6 +277,15 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def _json_entries(pairs: list[tuple[str, Any]]) -> Entries:
+    made = Entries()
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"{shown(name)} stands twice")
+        made[name] = value
+    return made
 
 
 def _line(of: yaml.Event | yaml.Node) -> int:

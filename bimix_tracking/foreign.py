@@ -76,7 +76,7 @@ class ForeignRuns:
             *((f"tokens {run}".strip(), v) for run, v in volumes.items()),
             ("tokens_per_step", self.tokens_per_step),
         ):
-            if value is not None and not isinstance(value, str) and not 0 < value < math.inf:
+            if value is not None and not isinstance(value, str) and (value is True or not 0 < value < math.inf):
                 raise SourceError(f"{name} must be a number above 0, got {value!r}")
 
     @classmethod

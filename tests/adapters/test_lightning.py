@@ -382,7 +382,9 @@ def test_the_mixture_may_be_json_as_a_plans_script_has_it(monkeypatch: pytest.Mo
     monkeypatch.delenv("BIMIX_DOMAINS", raising=False)
     monkeypatch.setenv("BIMIX_MIXTURE", '{"code": 0.25, "web": 0.75}')
     assert from_environment()["mixture"] == Mixture({"code": 0.25, "web": 0.75})
-    for bad in ("{", '{"code": 0.5}', '{"code": "x", "web": 1}'):
+    monkeypatch.setenv("BIMIX_MIXTURE", json.dumps({"😀": 0.25, "no": 0.75}))
+    assert from_environment()["mixture"] == Mixture({"😀": 0.25, "no": 0.75})
+    for bad in ("{", '{"code": 0.5}', '{"code": "x", "web": 1}', '{"code": 1, "code": 1}', "{no: 1}", '{"a":' * 9999):
         monkeypatch.setenv("BIMIX_MIXTURE", bad)
         with pytest.raises(MixtureError):
             from_environment()

@@ -242,6 +242,22 @@ def test_without_libyaml_documents_are_read_alike() -> None:
     assert "in line 2" in f"{by_python[-1]}"  # how each parser says it is its own
 
 
+def test_json_is_read_as_json() -> None:
+    content = {'é/😀"\\': [1, 0.5, None, True, "no"], "b": {"c": -1e-300}}
+
+    for text in (json.dumps(content), json.dumps(content, indent="\t"), json.dumps(content, ensure_ascii=False)):
+        assert load_yaml(text) == content
+    assert load_yaml('{"a\\/b": 1}') == {"a/b": 1}
+    for text, said in (
+        ('{"b": {"a": 1, "a": 2}}', "'a' stands twice"),
+        ('{"a": ' * 9999, "nested"),
+        ('{"a": ' * 9999 + "1" + "}" * 9999, "nested"),
+        (f'{{"a": {"9" * 5000}}}', "digits"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load_yaml(text)
+
+
 def test_what_is_kept_of_how_values_were_written() -> None:
     found = load_yaml("a: 1_000\nb: {c: no, d: 'no'}\ne: [x, 0.5, ~]\n")
 

@@ -9,10 +9,10 @@ BIMIX_SWEEP=pilot-3          the sweep's name in the manifest
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
+from bimix_tracking.documents import load_yaml
 from bimix_tracking.errors import MixtureError, RecorderError
 from bimix_tracking.mixture import Mixture
 
@@ -42,8 +42,8 @@ def _mixture(named: str) -> Mixture:
     if not named.lstrip().startswith("{"):
         return Mixture.from_yaml(named)
     try:
-        return Mixture(json.loads(named))  # as `runs.sh` of a plan has it
-    except (ValueError, TypeError) as error:
+        return Mixture(load_yaml(named).numbers())  # as `runs.sh` of a plan has it
+    except ValueError as error:
         raise MixtureError(f"BIMIX_MIXTURE is neither a file nor a mixture as JSON: {error}") from error
 
 
