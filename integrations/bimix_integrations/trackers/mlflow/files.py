@@ -31,10 +31,10 @@ from bimix_integrations.trackers.mlflow.reading import (
     of_datasets,
     oldest_first,
 )
+from bimix_tracking.documents import load_yaml
 from bimix_tracking.errors import SourceError
 from bimix_tracking.histories import Point
 from bimix_tracking.manifest import RunRecord
-from bimix_tracking.mixture import load_yaml
 
 _META = "meta.yaml"
 _NO_RUNS = {"tags", "datasets", "traces", "models"}
