@@ -20,6 +20,17 @@ from bimix_tracking.errors import SourceError
 RAW = ("Qx/s3cret", "100%25xyz9", "&token=tok3n", "pä sswörd", "<q>u'o\"te\\d1")
 ENCODED = ("p@ss w0rd", "s3cr#t%ly")
 """SQLAlchemy ends a password at the first `@`."""
+_LOST = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+os.environ |= {{"BIMIX_FLUSH_SECONDS": "0.2"}}
+from bimix_tracking import delivery
+delivery.OPEN_SECONDS = 0.2
+from tests.adapters.test_credentials_left import MIXTURES, train
+train(sys.argv[1], "lost", MIXTURES[0], 0)
+sys.stderr.flush()
+os._exit(0)
+"""
 MIXTURES = ((0.2, 0.8), (0.5, 0.5), (0.7, 0.3))
 
 
@@ -69,14 +80,12 @@ def test_no_hostile_password_is_left_anywhere(
     (tmp_path / "tmp").mkdir()
     monkeypatch.chdir(tmp_path)  # where MLflow puts artifacts
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setenv("BIMIX_FLUSH_SECONDS", "0.2")
     user, _, place = postgres.removeprefix("postgresql://").partition("@")
     said: list[str] = []
     passwords = (*RAW, *ENCODED)
     for number, password in enumerate(passwords):
         told = password if password in RAW else quote(password, safe="")
         uri = f"mlflow+postgresql://{user}:{told}@{place}#left {number}"
-        nowhere = f"mlflow+postgresql://{user}:{told}@127.0.0.1:1/postgres#x"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             train(uri, "r0", MIXTURES[0], 0)
@@ -84,20 +93,21 @@ def test_no_hostile_password_is_left_anywhere(
                 train(f"mlflow+{postgres}#left {number}", f"r{run}", shares, run)
             with pytest.raises(SourceError) as refused:
                 open_source(uri + "-none").observations()
-            if number == 0:  # MLflow itself goes on trying for minutes, in a thread of its own
-                train(nowhere, "lost", MIXTURES[0], 0)
         out = tmp_path / f"out-{number}"
         found = analyze(uri, tokens=1e9, law="bimix", replicates=0, out=out, write_back=True)
         said += [*(str(warning.message) for warning in caught), str(refused.value), str(found.location)]
         assert found.observations.source == f"mlflow+postgresql://{place}#left {number}"
         assert isinstance(open_source(uri).find_analysis(), str)
         assert Mixture.from_yaml(out / "mixture.yaml") == found.recommendation.mixture
+    nowhere = f"mlflow+postgresql://{user}:{quote(RAW[0])}@127.0.0.1:1/postgres#x"
+    # In a process of its own: MLflow goes on trying for minutes, and lets nobody else open a database meanwhile.
+    lost = subprocess.run([sys.executable, "-c", _LOST, nowhere], capture_output=True, text=True, check=True)
     command = [sys.executable, "-c", "from bimix_tracking.cli import main; main()", "--debug", "analyze", f"{uri}-none"]
     done = subprocess.run([*command, "--tokens", "1e9"], capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert "Traceback" in done.stderr
 
-    places = [("printed", "\n".join((*said, *capfd.readouterr(), done.stdout, done.stderr)))]
+    places = [("printed", "\n".join((*said, *capfd.readouterr(), done.stdout, done.stderr, lost.stdout, lost.stderr)))]
     places += [*left(tmp_path), *stored(postgres)]
 
     assert sum("mixture.yaml" in name for name, _ in places) >= 2 * len(passwords)
