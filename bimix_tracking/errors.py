@@ -42,6 +42,10 @@ class SourceError(BimixError):
     """A tracker that cannot be reached, or that holds nothing to read."""
 
 
+class ReadOnlyError(SourceError):
+    """A source that can be read, and is not written to, whenever it is tried."""
+
+
 class RunError(BimixError):
     """One run that cannot be read: its source excludes it by name and reads the others."""
 

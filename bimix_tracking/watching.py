@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.errors import BimixError, ReadOnlyError, SourceError
 from bimix_tracking.manifest import RunRecord
 from bimix_tracking.tracking import RunSource, RunState, without_credentials
 from bimix_tracking.waiting import named, of_status
@@ -177,6 +177,8 @@ class Watch:
         self._say(sweep, Event("analysing", f"{_name(sweep)}: {len(_finished(states))} finished; analysing"), told)
         try:
             event = Event("analysed", f"{_name(sweep)}: {self.analyse(records)}")
+        except ReadOnlyError as error:
+            event = Event("failed", f"{_name(sweep)} can be analysed, and not written back: {error}")
         except _NOT_OURS as error:
             return error  # it isn't the sweep's fault: it is tried again
         except BimixError as error:

@@ -101,7 +101,7 @@ def test_a_broken_manifest_excludes_its_run_and_no_other(uri: str) -> None:
         ((reason, count),) = records[name].set_aside.items()
         assert reason.startswith("the run cannot be read: "), name
         assert len(reason) < 500
-        assert (count, records[name].rows) == (1, ())
+        assert (count, records[name].rows) == (1, [])
     assert len(open_source(uri).states()) == 1 + len(BAD_TAGS)
     obs = Observations.from_source(uri)
     assert obs.runs == ("good",)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import mlflow
 import sqlalchemy
 
-from bimix_tracking.errors import SourceError
+from bimix_tracking.errors import ReadOnlyError, SourceError
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -27,7 +27,7 @@ WAIT_SECONDS = 30.0
 _LOOK_SECONDS = 0.25
 
 
-class SchemaError(SourceError):
+class SchemaError(ReadOnlyError):
     """A database of another schema than the installed MLflow's: it is not written to."""
 
 

@@ -21,13 +21,14 @@ from mlflow.exceptions import MlflowException
 from bimix_integrations.trackers.mlflow import analyses
 from bimix_integrations.trackers.mlflow.artifacts import ArtifactError, read_text
 from bimix_integrations.trackers.mlflow.reading import Found, Histories, Reader
-from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store, UnreachableError
+from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store
 from bimix_tracking import keys
-from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.errors import BimixError, RunError, SourceError
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.histories import LARGEST, Point, rows_of
 from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
 from bimix_tracking.observations import Observations
+from bimix_tracking.reading import read_each, why
 from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack, without_credentials
 
 _THREADS = 8
@@ -39,8 +40,6 @@ _BROKEN = (BimixError, ValueError, TypeError, LookupError, ArithmeticError, Attr
 _UNREADABLE = "the run cannot be read: "
 _OF_ONE_RUN = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 _FEW = 8
-_LONGEST = 400
-"""Letters of an error that may quote what a tracker holds."""
 
 
 class MlflowSource:
@@ -70,26 +69,26 @@ class MlflowSource:
             read = [run for run in runs if run.info.status == "FINISHED" or self.wanted.unfinished]
             if not read and not excluded:
                 raise self._nothing(reader, found)
-            at_once = self._at_once(reader, read)
-            records = list(excluded)
-            with ThreadPoolExecutor(_THREADS) as pool:
-                for record in pool.map(lambda run: at_once.get(run.info.run_id) or self._paged(reader, run), runs):
-                    records.append(record)
-                    if progress:
-                        progress("reading runs", len(records), len(runs) + len(excluded))
-            if all(_broken(record) for record in records):
-                raise self._none_readable(records)
-            return records
+            kept, histories = self._at_once(reader, read)
+
+        def record(run: Run) -> RunRecord:
+            with self._errors():
+                return kept.get(run.info.run_id) or self._record(reader, run, histories.get(run.info.run_id))
+
+        records = [*excluded, *read_each(runs, record, _named, progress=progress, threads=_THREADS)]
+        if all(_broken(one) for one in records):
+            raise self._none_readable(records)
+        return records
 
     def states(self) -> list[RunState]:
         """Say how far each training run is."""
         with self._errors():
             found = self._runs(self._store.reader())
-            broken = {record.run_id for record in self._with_metrics(found)[1]}
+            broken = {record.run_id: record for record in self._with_metrics(found)[1]}
             training = [
                 run for run in found.runs if _role(run) == "train" or run.info.run_id in broken or self._metrics(run)
             ]
-            return [_state(run) for run in training]
+            return [_state(run, broken.get(run.info.run_id)) for run in training]
 
     def write_back(self, analysis: WriteBack) -> str:
         """Write a run of role `analysis` with the artifacts and the note; see `analyses`."""
@@ -155,53 +154,56 @@ class MlflowSource:
         more = f"; and {len(broken) - _FEW} more" if len(broken) > _FEW else ""
         return SourceError(f"experiment {self._store.name!r} at {self._store.shown} has no run to read: {listed}{more}")
 
-    def _at_once(self, reader: Reader, runs: Sequence[Run]) -> dict[str, RunRecord]:
-        """Return the records of those runs that could be read with few requests, and whole."""
-        found: dict[str, RunRecord] = {}
+    def _at_once(self, reader: Reader, runs: Sequence[Run]) -> tuple[dict[str, RunRecord], Histories]:
+        """Return the records, and the histories, of those runs that could be read with few requests, and whole."""
+        kept: dict[str, RunRecord] = {}
         # Of 300 runs (tests/benchmarks/reading.py) the query takes a fraction of what their files take.
         if not reader.whole:
             unreadable: set[str] = set()
             with ThreadPoolExecutor(_THREADS) as pool:
-                kept = pool.map(lambda run: self._from_curves(run, unreadable), runs)
-                found = {record.run_id: record for record in kept if record is not None}
-            runs = [run for run in runs if run.info.run_id not in found]
+                found = pool.map(lambda run: self._from_curves(run, unreadable), runs)
+                kept = {record.run_id: record for record in found if record is not None}
+            runs = [run for run in runs if run.info.run_id not in kept]
         names = sorted({name for run in runs for name in self._metrics(run)})
         histories: Histories = reader.histories([run.info.run_id for run in runs], names) if runs else {}
+        whole: Histories = {}
         for run in runs:
-            history = histories.get(run.info.run_id, {})
-            latest = run.data.metrics
+            history, latest = histories.get(run.info.run_id, {}), run.data.metrics
             if reader.whole or all(_ends(history.get(name, ()), latest.get(name)) for name in self._metrics(run)):
-                found[run.info.run_id] = self._record(run, history, reader.mended(run.info.run_id))
-        return found
+                whole[run.info.run_id] = history
+        return kept, whole
 
-    def _paged(self, reader: Reader, run: Run) -> RunRecord:
-        """Read a run's histories by themselves."""
+    def _record(self, reader: Reader, run: Run, history: Mapping[str, Sequence[Point]] | None) -> RunRecord:
+        """Return a run's record.
+
+        Args:
+            reader: Of the store.
+            run: The run.
+            history: Its metrics, where they were read with those of others; None: they are read by themselves.
+
+        Raises:
+            BimixError: The run cannot be read.
+        """
         if run.info.status != "FINISHED" and not self.wanted.unfinished:
-            reason = f"the run is not finished (it is {run.info.status})"
-            return RunRecord.excluded(run.info.run_id, _name(run), reason)
-        try:
-            history = reader.history(run.info.run_id, self._metrics(run))
-        except MlflowException as error:
-            if error.error_code not in _OF_ONE_RUN:
-                raise
-            return _excluded(run, self._store.redacted(error))
-        return self._record(run, history, reader.mended(run.info.run_id))
-
-    def _record(self, run: Run, history: Mapping[str, Sequence[Point]], unread: Mapping[str, int]) -> RunRecord:
-        """Return a run's record; one that is broken is excluded, and says why."""
-        try:
-            if _role(run) is None:
-                told = dict(run.data.metrics) | dict(run.data.params) | dict(run.data.tags)
-                record = self._foreign.record(run.info.run_id, _name(run), history, told)
-                return _with(record, unread)
-            manifest, notes = self._manifest(run)
-            rows, mended = rows_of({name: history[name] for name in self._metrics(run) if name in history})
-            rows = [row for row in rows if any(name.partition("/")[0] in _EVALUATION for name in row)]
-            return RunRecord(run.info.run_id, _name(run), manifest, rows, {**mended, **unread}, notes)
-        except UnreachableError:
-            raise
-        except _BROKEN as error:
-            return _excluded(run, error)
+            return RunRecord.excluded(*_named(run), f"the run is not finished (it is {run.info.status})")
+        if history is None:
+            try:
+                history = reader.history(run.info.run_id, self._metrics(run))
+            except MlflowException as error:
+                if error.error_code not in _OF_ONE_RUN:
+                    raise
+                raise RunError(self._store.redacted(error)) from None
+        unread = reader.mended(run.info.run_id)
+        if _role(run) is None:
+            told = dict(run.data.metrics) | dict(run.data.params) | dict(run.data.tags)
+            try:
+                return _with(self._foreign.record(*_named(run), history, told), unread)
+            except SourceError as error:
+                raise RunError(str(error)) from error
+        manifest, notes = self._manifest(run)
+        rows, mended = rows_of({name: history[name] for name in self._metrics(run) if name in history})
+        rows = [row for row in rows if any(name.partition("/")[0] in _EVALUATION for name in row)]
+        return RunRecord(*_named(run), manifest, rows, {**mended, **unread}, notes)
 
     def _from_curves(self, run: Run, unreadable: set[str]) -> RunRecord | None:
         """Return what `bimix/curves.json` holds, if it is there, and says what the run itself says.
@@ -228,7 +230,7 @@ class MlflowSource:
             return None
         except _BROKEN:  # the histories hold all of it
             return None
-        return RunRecord(run.info.run_id, _name(run), manifest, rows) if _agrees(rows, run.data.metrics) else None
+        return RunRecord(*_named(run), manifest, rows) if _agrees(rows, run.data.metrics) else None
 
     def _manifest(self, run: Run) -> tuple[RunManifest, Mapping[str, int]]:
         """Return a run's manifest, and what is to be said of it."""
@@ -239,7 +241,7 @@ class MlflowSource:
             except ArtifactError as error:
                 self._store.check()
                 if "domains" not in tags:
-                    raise
+                    raise RunError(str(error)) from error
                 return _parsed(tags), {f"{MANIFEST} cannot be read, which may say its mixture: {error}": 1}
             if text is not None:
                 return RunManifest.from_dict(parse_json(text)), {}
@@ -265,14 +267,12 @@ def _role(run: Run) -> str | None:
     return role
 
 
-def _name(run: Run) -> str:
-    return str(run.info.run_name or run.info.run_id)
+def _named(run: Run) -> tuple[str, str]:
+    return run.info.run_id, str(run.info.run_name or run.info.run_id)
 
 
-def _excluded(run: Run, error: object) -> RunRecord:
-    said = str(error)
-    cut = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
-    return RunRecord.excluded(run.info.run_id, _name(run), f"{_UNREADABLE}{cut}")
+def _excluded(run: Run, error: Exception) -> RunRecord:
+    return RunRecord.excluded(*_named(run), f"{_UNREADABLE}{why(error)}")
 
 
 def _broken(record: RunRecord) -> bool:
@@ -283,10 +283,11 @@ def _with(record: RunRecord, unread: Mapping[str, int]) -> RunRecord:
     return replace(record, set_aside={**record.set_aside, **unread}) if unread else record
 
 
-def _state(run: Run) -> RunState:
+def _state(run: Run, broken: RunRecord | None) -> RunState:
     ended = None if run.info.end_time is None else run.info.end_time / 1000
     status: Literal["running", "finished", "failed"] = _STATUS.get(run.info.status, "running")
-    return RunState(run.info.run_id, _name(run), run.data.tags.get(f"{TAG}sweep"), status, ended)
+    trouble = None if broken is None else "; ".join(broken.set_aside).removeprefix(_UNREADABLE)
+    return RunState(*_named(run), run.data.tags.get(f"{TAG}sweep"), status, ended, trouble)
 
 
 def _ends(points: Sequence[Point], latest: float | None) -> bool:

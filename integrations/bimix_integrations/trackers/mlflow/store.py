@@ -26,9 +26,9 @@ from bimix_integrations.trackers.mlflow.postgres import Postgres
 from bimix_integrations.trackers.mlflow.reading import Reader, deleted_experiment, no_experiment
 from bimix_integrations.trackers.mlflow.server import Server
 from bimix_tracking import keys
-from bimix_tracking.errors import SourceError
+from bimix_tracking.credentials import remember, without_credentials
+from bimix_tracking.errors import ReadOnlyError, SourceError
 from bimix_tracking.manifest import RunManifest
-from bimix_tracking.tracking import without_credentials
 
 TAG = "bimix."
 MANIFEST = "bimix/manifest.json"
@@ -72,6 +72,7 @@ class Store:
     def settle(self) -> None:
         """Stay with the store that MLflow has now."""
         self._found = self.tracking_uri
+        remember(self._found)
 
     @property
     def kind(self) -> str:
@@ -174,7 +175,7 @@ class Store:
         if self._refused is not None:
             raise self._refused
         if self.kind == "file" and _files_refused():
-            raise SourceError(
+            raise ReadOnlyError(
                 f"{self.shown} is a store of files, which MLflow {mlflow.__version__} doesn't write any more: name a "
                 "database or a server; an analysis can go into files (--out DIR)"
             )
@@ -215,7 +216,7 @@ class Store:
 
     def redacted(self, error: MlflowException) -> str:
         """Return what MLflow says, without the password that its texts may repeat."""
-        return str(error.message).replace(self.tracking_uri, self.shown)
+        return without_credentials(str(error.message))
 
     def experiment_id(self, *, create: bool) -> str:
         """Return the id of the experiment to write to, made if it may be."""
