@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bimix_tracking.law_fit import SAME_VOLUME, LawFit, Outcome
+from bimix_tracking.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.validation import Validation
 from bimix_tracking.wording import said
 

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.law_fit import DomainFit, LawFit, Outcome
+from bimix_tracking.law_fit import DomainFit, LawFit
 from bimix_tracking.laws import ENSEMBLE, Law
 from bimix_tracking.laws import law as find_law
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.least_squares import Prior
 from bimix_tracking.observations import Observations
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.points import ZERO_SHARE, Points, points_of
 from bimix_tracking.solver import BATCH, agreeing, best_of, by_run, prior_of, solve, told
 from bimix_tracking.warmup import find_warmup

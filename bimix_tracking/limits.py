@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
+from bimix_tracking.constraints import PINNED, Constraints
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws import ENSEMBLE
 from bimix_tracking.laws import law as find_law
+from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.optimum import AT_BOUND, Problem
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.wording import few, said
+
+_TRIED, _HELD = said("the proportions tried"), "held"
 
 
 def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weight: Mapping[str, float]) -> str:
@@ -109,6 +117,78 @@ def held(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[s
             )
             found[domain] = Hold(smallest, 1.0, why)
     return found
+
+
+def within(
+    fit: LawFit,
+    tokens: float,
+    weight: Mapping[str, float],
+    box: Constraints,
+    holds: Mapping[str, Hold],
+    doubts: list[str],
+) -> Problem:
+    """Return what to minimise, within what the law may be asked: BiMix holds the domains that it doesn't want."""
+    of_targets = {target: w for target, w in weight.items() if target in fit.targets}
+    if fit.law == "bimix":
+        free = Hold(0.0, 1.0, "")
+        lower, upper, _ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
+        named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())
+        unknown = {d: fit.targets[d].outcome.remedy for d, hold in holds.items() if hold.lower == hold.upper}
+        if unknown and len(fit.domains) - len(unknown) < 2:  # what is left is no choice
+            raise RecommendationError(undecided(unknown))
+        if len(holds) == len(fit.domains):
+            raise RecommendationError(
+                f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}"
+            )
+        if lower.sum() >= 1:
+            raise RecommendationError(
+                f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
+                f"Add runs with smaller proportions of them: {named}"
+            )
+        return Problem(fit, tokens, of_targets, box.narrowed(lower, upper, _HELD))
+    lower, upper = (np.array(side) for side in zip(*map(fit.tried, fit.domains), strict=True))
+    inside = box.narrowed(lower, upper, _TRIED)
+    if inside.lower.sum() > 1 or inside.upper.sum() < 1:
+        doubts.append(
+            said(
+                "no mixture meets the constraints within the proportions tried, so the law is used outside them, where "
+                "it wasn't fitted. Add runs that meet the constraints"
+            )
+        )
+        inside = box
+    return Problem(fit, tokens, of_targets, inside)
+
+
+def binding_at(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what holds a domain at a bound of the team's, with its price, and what at the edge of the tried."""
+    box = problem.box
+    binding, edges = {}, {}
+    for domain, share, low, high, price in zip(
+        box.domains, shares, box.lower, box.upper, 0.01 * problem.prices(shares), strict=True
+    ):
+        more = said("0.01 more would win {price:.2g}", price=abs(price))
+        if not price > 0:
+            more = said("0.01 less would win {price:.2g}", price=abs(price))
+        for side, edge, why, wins in (
+            ("least", low, box.lower_from, price < 0),
+            ("most", high, box.upper_from, price > 0),
+        ):
+            if abs(share - edge) > AT_BOUND or domain not in why:
+                continue
+            if why[domain] == _TRIED:
+                which = said("smallest") if side == "least" else said("largest")
+                edges[domain] = said(
+                    "is at the {which} proportion tried, {share:.4g}: the law would go further, the data don't say "
+                    "that it may. Add a run with a proportion beyond it",
+                    which=which,
+                    share=share,
+                )
+            elif why[domain] != _HELD and (wins or why[domain] == PINNED):
+                told = {"edge": edge, "why": why[domain], "more": more}
+                binding[domain] = said("at its most, {edge:.4g} ({why}): {more}", **told)
+                if side == "least":
+                    binding[domain] = said("at its least, {edge:.4g} ({why}): {more}", **told)
+    return binding, edges
 
 
 def outside(fit: LawFit, mixture: Mixture, tokens: float, weight: Mapping[str, float]) -> list[str]:

@@ -39,7 +39,8 @@ class WeightedLoss:
         theta: By law, θ of each version, shape (versions, targets, parameters), as in `Replicates`; None: the fit's.
         floor: Below what an own proportion counts as it; None: the fit's. The optimum is sought without one.
 
-    >>> from bimix_tracking.law_fit import DomainFit, Outcome
+    >>> from bimix_tracking.law_fit import DomainFit
+    >>> from bimix_tracking.outcome import Outcome
     >>> made = {"alpha": 0.5, "beta": 0.5, "B": 1e-9, "C": 1.0}
     >>> one = DomainFit(made, Outcome.CONVERGED, 9, 3, 0.0, 1.0, (3, 3), (0.1, 0.9))
     >>> fit = LawFit("bimix", ("a", "b"), {"a": one, "b": one}, (1e6, 1e8), 1e7, 0.01, 1e-3, "", "")

@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bimix_tracking.constraints import MAX_EPOCHS, PINNED, Bounds, Constraints, constrain, proportional_reference
+from bimix_tracking.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 from bimix_tracking.decision import NearOptimal, Uncertainty, ends, finite, near_optimal, uncertainty
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
 from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array
-from bimix_tracking.limits import Hold, counted, held, outside, undecided
+from bimix_tracking.limits import binding_at, counted, held, outside, within
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.optimum import AT_BOUND, Problem
+from bimix_tracking.optimum import Problem
 from bimix_tracking.resampling import Replicates
 from bimix_tracking.weights import checked_weights
 from bimix_tracking.wording import said
-
-_TRIED, _HELD = said("the proportions tried"), "held"
 
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
@@ -169,7 +167,8 @@ def recommend(
             negative weight, no token, or linearised replicates.
         ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
 
-    >>> from bimix_tracking.law_fit import DomainFit, Outcome
+    >>> from bimix_tracking.law_fit import DomainFit
+    >>> from bimix_tracking.outcome import Outcome
     >>> def domain(alpha, floor):
     ...     parameters = {"alpha": alpha, "beta": 0.5, "B": 1e-9, "C": floor}
     ...     return DomainFit(parameters, Outcome.CONVERGED, 9, 3, 0.0, 1.0, (3, 3), (0.1, 0.9))
@@ -206,7 +205,7 @@ def recommend(
         )
     box = _with_prior(box, fit, prior, prior_strength)
     holds = held(fit, asked, reference) if fit.law == "bimix" else {}
-    problem = _problem(fit, volume, weight, box, holds, doubts)
+    problem = within(fit, volume, weight, box, holds, doubts)
     problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])
     if agree[0] < agree[1]:
@@ -219,13 +218,13 @@ def recommend(
         )
     shares = found.shares[0]
     mixture = _mixture(fit, shares)
-    free_problem = _problem(fit, volume, weight, constrain(fit.domains), holds, [])
+    free_problem = within(fit, volume, weight, constrain(fit.domains), holds, [])
     free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
     predicted = fit.losses([mixture, reference, free], volume)
     ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
     # What nobody weighs may be unknown, and 0 · NaN is NaN.
     used = {d: w for d, w in weight.items() if w > 0}
-    binding, edges = _binding(problem, shares)
+    binding, edges = binding_at(problem, shares)
     return Recommendation(
         mixture=mixture,
         tokens=float(tokens),
@@ -253,78 +252,6 @@ def recommend(
         near_optimal=near_optimal(problem, shares, replicates, tolerance),
         volume=volume,
     )
-
-
-def _problem(
-    fit: LawFit,
-    tokens: float,
-    weight: Mapping[str, float],
-    box: Constraints,
-    holds: Mapping[str, Hold],
-    doubts: list[str],
-) -> Problem:
-    """Return what to minimise, within what the law may be asked: BiMix holds the domains that it doesn't want."""
-    of_targets = {target: w for target, w in weight.items() if target in fit.targets}
-    if fit.law == "bimix":
-        free = Hold(0.0, 1.0, "")
-        lower, upper, _ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
-        named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())
-        unknown = {d: fit.targets[d].outcome.remedy for d, hold in holds.items() if hold.lower == hold.upper}
-        if unknown and len(fit.domains) - len(unknown) < 2:  # what is left is no choice
-            raise RecommendationError(undecided(unknown))
-        if len(holds) == len(fit.domains):
-            raise RecommendationError(
-                f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}"
-            )
-        if lower.sum() >= 1:
-            raise RecommendationError(
-                f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
-                f"Add runs with smaller proportions of them: {named}"
-            )
-        return Problem(fit, tokens, of_targets, box.narrowed(lower, upper, _HELD))
-    lower, upper = (np.array(side) for side in zip(*map(fit.tried, fit.domains), strict=True))
-    inside = box.narrowed(lower, upper, _TRIED)
-    if inside.lower.sum() > 1 or inside.upper.sum() < 1:
-        doubts.append(
-            said(
-                "no mixture meets the constraints within the proportions tried, so the law is used outside them, where "
-                "it wasn't fitted. Add runs that meet the constraints"
-            )
-        )
-        inside = box
-    return Problem(fit, tokens, of_targets, inside)
-
-
-def _binding(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what holds a domain at a bound of the team's, with its price, and what at the edge of the tried."""
-    box = problem.box
-    binding, edges = {}, {}
-    for domain, share, low, high, price in zip(
-        box.domains, shares, box.lower, box.upper, 0.01 * problem.prices(shares), strict=True
-    ):
-        more = said("0.01 more would win {price:.2g}", price=abs(price))
-        if not price > 0:
-            more = said("0.01 less would win {price:.2g}", price=abs(price))
-        for side, edge, why, wins in (
-            ("least", low, box.lower_from, price < 0),
-            ("most", high, box.upper_from, price > 0),
-        ):
-            if abs(share - edge) > AT_BOUND or domain not in why:
-                continue
-            if why[domain] == _TRIED:
-                which = said("smallest") if side == "least" else said("largest")
-                edges[domain] = said(
-                    "is at the {which} proportion tried, {share:.4g}: the law would go further, the data don't say "
-                    "that it may. Add a run with a proportion beyond it",
-                    which=which,
-                    share=share,
-                )
-            elif why[domain] != _HELD and (wins or why[domain] == PINNED):
-                told = {"edge": edge, "why": why[domain], "more": more}
-                binding[domain] = said("at its most, {edge:.4g} ({why}): {more}", **told)
-                if side == "least":
-                    binding[domain] = said("at its least, {edge:.4g} ({why}): {more}", **told)
-    return binding, edges
 
 
 def _by_law(problem: Problem) -> dict[str, Mixture]:

@@ -23,11 +23,12 @@ from scipy.optimize import nnls
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting import fit_law, goodness
 from bimix_tracking.holdout import divide, held_out, smallest_training
-from bimix_tracking.law_fit import DomainFit, LawFit, Levels, Outcome
+from bimix_tracking.law_fit import DomainFit, LawFit, Levels
 from bimix_tracking.laws import BUILT_IN, ENSEMBLE
 from bimix_tracking.laws import law as find_law
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.observations import Observations
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.points import ZERO_SHARE, Points
 from bimix_tracking.warmup import find_warmup
 from bimix_tracking.wording import said

@@ -16,10 +16,9 @@ from scipy.stats import t as student
 from bimix_tracking.analysis import AUTO, analyze
 from bimix_tracking.analysis_result import FILES, Analysis, reported_later
 from bimix_tracking.decision import LEVEL
-from bimix_tracking.documents import load_yaml, read_text
-from bimix_tracking.errors import ObservationsError, SourceError
+from bimix_tracking.earlier_analysis import earlier as earlier_analysis
+from bimix_tracking.errors import ObservationsError
 from bimix_tracking.law_fit import SAME_VOLUME
-from bimix_tracking.manifest import parse_json
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
 from bimix_tracking.report.markdown import escape
@@ -196,7 +195,7 @@ def verify(
     sweep = [run for run in obs.runs if run not in named]
     law, warnings = options.pop("law", AUTO), []
     if analysis is not None:
-        earlier = _earlier(Path(analysis))
+        earlier = earlier_analysis(Path(analysis))
         ids = {obs.run_ids.get(run, run): run for run in sweep}
         sweep = [ids[run] for run in earlier["runs"] if run in ids]
         missing = [run for run in earlier["runs"] if run not in ids]
@@ -251,21 +250,6 @@ def _resolved(obs: Observations, runs: Sequence[str]) -> list[str]:
     if not named:
         raise ObservationsError("no run to verify: name at least one")
     return named
-
-
-def _earlier(folder: Path) -> dict[str, Any]:
-    try:
-        lineage = parse_json((folder / "lineage.json").read_text(encoding="utf-8"))
-        provenance = load_yaml(read_text(folder / "mixture.yaml"))["provenance"]
-        return {
-            "runs": [run["id"] for run in lineage["runs"]],
-            "data_hash": lineage["data_hash"],
-            "law": str(provenance["law"]),
-            "tokens": float(provenance["target_tokens"]),
-            "weights": {str(name): float(weight) for name, weight in provenance["weights"].items()},
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{folder} is no folder that `bimix analyze --out` left: {error!r}") from error
 
 
 def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[str]]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.law_fit import LawFit
 from bimix_tracking.laws import BUILT_IN
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.recommendation import Recommendation
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import printable, shorten

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bimix_tracking.diagnostics import Diagnostic
-from bimix_tracking.law_fit import LawFit, Outcome
+from bimix_tracking.law_fit import LawFit
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.report.numbers import MISSING, digits, printable, shorten
 from bimix_tracking.selection import Selection
 from bimix_tracking.validation import Validation

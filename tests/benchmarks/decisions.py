@@ -21,9 +21,10 @@ import pandas as pd
 from bimix_tracking import LawFit, Mixture, Observations, bootstrap, fit_law, recommend, select_law
 from bimix_tracking.constraints import constrain
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.law_fit import DomainFit, Outcome
+from bimix_tracking.law_fit import DomainFit
 from bimix_tracking.laws import BUILT_IN
 from bimix_tracking.optimum import Problem
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.simplex import onto_simplex
 
 Array = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ import pytest
 from bimix_tracking import Mixture, Observations, analyze, fit_law, select_law
 from bimix_tracking.diagnostics import Diagnostic, diagnose
 from bimix_tracking.errors import BimixError, CorpusError, MissingDependencyError, ObservationsError
-from bimix_tracking.law_fit import Outcome
 from bimix_tracking.manifest import RunManifest, RunRecord
+from bimix_tracking.outcome import Outcome
 
 MakeSweep = Callable[..., Observations]
 LAWS = {"code": (0.05, 0.3, 120.0, 1.1), "web": (0.1, 0.5, 900.0, 2.7), "c++": (0.25, 0.9, 1e5, 1.9)}

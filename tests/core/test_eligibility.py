@@ -11,7 +11,7 @@ import pytest
 
 from bimix_tracking import Observations, analyze, fit_law, recommend, select_law
 from bimix_tracking.errors import ObservationsError, RecommendationError
-from bimix_tracking.law_fit import Outcome
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.report import content, html, markdown
 
 DOMAINS = ("web", "code", "books")

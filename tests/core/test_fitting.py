@@ -15,9 +15,9 @@ from scipy.optimize import least_squares
 
 from bimix_tracking import LawFit, Mixture, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.law_fit import Outcome
 from bimix_tracking.laws import law
 from bimix_tracking.least_squares import huber
+from bimix_tracking.outcome import Outcome
 
 Law = tuple[float, float, float, float]
 MakeSweep = Callable[..., Observations]

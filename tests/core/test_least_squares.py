@@ -10,9 +10,9 @@ from scipy.optimize import least_squares
 from scipy.special import huber as scipy_huber
 
 from bimix_tracking import Mixture, Observations, fit_law
-from bimix_tracking.law_fit import Outcome
 from bimix_tracking.laws import Inputs, law
 from bimix_tracking.least_squares import huber, minimize
+from bimix_tracking.outcome import Outcome
 
 DELTA = 0.01
 LAWS = {"code": (0.02, 0.3, 120.0, 1.1), "web": (0.1, 0.5, 900.0, 2.7), "math": (0.5, 0.12, 9.0, 0.4)}

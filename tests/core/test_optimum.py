@@ -17,9 +17,10 @@ from bimix_tracking import LawFit, Mixture, Observations, Recommendation, bootst
 from bimix_tracking.constraints import constrain
 from bimix_tracking.decision import between, near_optimal, uncertainty
 from bimix_tracking.errors import ConstraintError, RecommendationError
-from bimix_tracking.law_fit import DomainFit, Outcome
+from bimix_tracking.law_fit import DomainFit
 from bimix_tracking.laws import BUILT_IN
 from bimix_tracking.optimum import Problem
+from bimix_tracking.outcome import Outcome
 
 Array = npt.NDArray[np.float64]
 cp: Any = cvxpy  # half-typed: it says it is typed, and names its functions at run time

@@ -10,7 +10,8 @@ import pytest
 
 from bimix_tracking import Mixture, Observations, fit_law, least_squares, recommend, solver
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.law_fit import DomainFit, Outcome
+from bimix_tracking.law_fit import DomainFit
+from bimix_tracking.outcome import Outcome
 
 SHARES = (0.1, 0.3, 0.6)
 TOKENS = tuple(1e6 * 2**k for k in range(6))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bimix_tracking import LawFit, Mixture, Observations, fit_law, recommend
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.law_fit import DomainFit, Outcome
+from bimix_tracking.law_fit import DomainFit
+from bimix_tracking.outcome import Outcome
 
 TOKENS = 1e8
 

@@ -19,9 +19,9 @@ from bimix_tracking.analysis import analyze
 from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.fitting import fit_law
-from bimix_tracking.law_fit import Outcome
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.observations import Observations
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, noise, svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import digits, listing, nats, percent, width

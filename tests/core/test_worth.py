@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from bimix_tracking import Costs, Mixture, Observations, analyze, bootstrap, fit_law, recommend
 from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.law_fit import Outcome
+from bimix_tracking.outcome import Outcome
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.decision import savings
 from bimix_tracking.worth import Worth, worth
