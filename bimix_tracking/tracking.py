@@ -3,6 +3,7 @@
     mlflow:EXPERIMENT                     tracking URI from the environment, as MLflow itself finds it
     mlflow+sqlite:///FILE#EXPERIMENT      an embedded store, no server
     mlflow+postgresql://HOST/DB#EXPERIMENT   a database, no server
+    mlflow+file:mlruns#EXPERIMENT         a folder of MLflow's (read)
     mlflow+http://HOST:PORT#EXPERIMENT    a tracking server
     wandb:ENTITY/PROJECT[/sweeps/ID]      Weights & Biases, as the environment says (online or offline)
     wandb-offline:DIR                     its offline files (read)

@@ -18,6 +18,7 @@ SOURCES = (
     "mlflow:EXPERIMENT",
     "mlflow+sqlite:///FILE#EXPERIMENT",
     "mlflow+postgresql://HOST/DB#EXPERIMENT",
+    "mlflow+file:mlruns#EXPERIMENT",
     "mlflow+http://HOST:PORT#EXPERIMENT",
     "wandb:ENTITY/PROJECT[/sweeps/ID]",
     "wandb-offline:DIR",
