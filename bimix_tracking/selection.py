@@ -93,8 +93,9 @@ class Selection:
 
     @property
     def plausible(self) -> dict[str, LawFit]:
-        """Single laws whose held-out error is at most twice the best one's: forms that the data leave possible."""
-        errors = {name: found.mean_error for name, found in self.validations.items() if not self.fits[name].members}
+        """Single laws that may answer, and whose held-out error is at most twice the best one's."""
+        singles = [name for name in self.validations if not self.fits[name].members and name not in self.ineligible]
+        errors = {name: self.validations[name].mean_error for name in singles}
         best = min(errors.values(), default=0.0)
         return {name: self.fits[name] for name, error in errors.items() if error <= _PLAUSIBLE * best}
 

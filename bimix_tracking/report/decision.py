@@ -146,8 +146,9 @@ def _headline(found: Worth) -> str:
 
 
 def _range(found: Worth) -> str:
-    laws = [value for value in found.by_law.values() if value is not None]
-    by_law = percents((min(laws), max(laws))) if len(laws) > 1 else ""
+    laws = list(found.by_law.values())
+    alone = laws == [found.fraction]
+    by_law = "" if alone or not laws else percents((min(laws), max(laws)))
     told = {"level": 100 * found.level, "laws": by_law}
     if found.interval is None:
         return said(" (by law: {laws})", **told) if by_law else ""
@@ -254,6 +255,8 @@ def probability(value: float) -> str:
 def percents(ends: tuple[float, float]) -> str:
     """Return a range of what is saved, in percent; an end that the search didn't reach is open."""
     low, high = ends
+    if low == high and math.isfinite(low):
+        return f"{100 * low:.1f} %".replace("-", "−")
     if math.isinf(low) and math.isinf(high):
         return said("not told") if low == high else said("without bounds")
     told = {"low": f"{100 * low:.1f}".replace("-", "−"), "high": f"{100 * high:.1f}".replace("-", "−")}
