@@ -110,6 +110,7 @@ def test_ctrl_c_while_folders_change_places_waits_until_they_have(
 ) -> None:
     save(tmp_path / "a", "old")
     exchange = staging._exchange
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
     def interrupted(one: Path, other: Path) -> bool:
         signal.raise_signal(signal.SIGINT)
@@ -117,8 +118,11 @@ def test_ctrl_c_while_folders_change_places_waits_until_they_have(
 
     monkeypatch.setattr(staging, "_exchange", interrupted)
 
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path / "a", "new")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path / "a", "new")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert held(tmp_path / "a") == dict.fromkeys(OWNED, "new")
     assert listed(tmp_path) == ["a"]

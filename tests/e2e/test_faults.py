@@ -184,9 +184,10 @@ def test_two_writers_of_one_sqlite_store(tmp_path: Path) -> None:
         writer.communicate("go\n")
     assert [writer.returncode for writer in writers] == [0, 0]
 
-    losses = Observations.from_source(uri).losses
-    counts = losses.groupby(["run", "domain"])["step"].agg(["size", "nunique"])
-    assert counts.to_numpy().tolist() == [[STEPS, STEPS]] * 4
+    # Pooled, one would be a copy of the other.
+    records = open_source(uri).records()
+    assert [[row["bimix/step"] for row in record.rows] for record in records] == [list(range(1, STEPS + 1))] * 2
+    assert all({"bimix_eval_loss/a", "bimix_eval_loss/b"} <= row.keys() for record in records for row in record.rows)
 
 
 def test_rows_of_a_dead_server_are_replayed_to_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
