@@ -105,7 +105,7 @@ def uncertainty(
     weight = np.array([problem.weights.get(target, 0.0) for target in fit.targets])
     counted = weight > 0
     three = np.stack([at, reference.array(fit.domains)])
-    losses = replicates.predict(three, problem.tokens)[told][..., counted] @ weight[counted]
+    losses = replicates.losses(three, problem.tokens)[told][..., counted] @ weight[counted]
     centre = fit.losses(three, problem.tokens).to_numpy(float)[:, counted] @ weight[counted]
     gain = float(centre[1] - centre[0])
     gains = gain + wider * (losses[:, 1] - losses[:, 0] - gain)

@@ -198,8 +198,8 @@ class _Problem:
         """Return the problem of a fit and its replicates."""
         at = [list(fit.targets).index(target) for target in weights]
         weight = np.array(list(weights.values()))
-        there = replicates.predict(decided, tokens)[..., at] * weight
-        runs = replicates.predict(pool, fit.tokens[1])[..., at]
+        there = replicates.losses(decided, tokens)[..., at] * weight
+        runs = replicates.losses(pool, fit.tokens[1])[..., at]
         told = np.isfinite(there).all((1, 2)) & np.isfinite(runs).all((1, 2))
         if told.sum() < _FEWEST:
             raise ObservationsError(

@@ -119,12 +119,13 @@ class LawFit:
         """
         shares, volume = self.rows(mixtures, tokens)
         values = self.losses(shares, volume).to_numpy(float)
-        for i, target in enumerate(self.targets):
-            only = self.only_volume(target)
-            if only is not None:
-                elsewhere = np.maximum(volume / only, only / volume) > SAME_VOLUME
-                values = np.where(elsewhere[:, None] & (np.arange(values.shape[1]) == i), np.nan, values)
-        return pd.DataFrame(values, columns=list(self.targets))
+        return pd.DataFrame(np.where(self.known_at(volume), values, np.nan), columns=list(self.targets))
+
+    def known_at(self, volume: Array) -> npt.NDArray[np.bool_]:
+        """Return which losses can be known, shape (n, targets): at a target's only volume, or anywhere if it has more."""
+        single = np.array([self.only_volume(target) or np.nan for target in self.targets])
+        far: npt.NDArray[np.bool_] = np.maximum(volume[:, None] / single, single / volume[:, None]) > SAME_VOLUME
+        return ~far
 
     def only_volume(self, target: str) -> float | None:
         """Return the one data volume that a target was observed at; None where there are several."""

@@ -73,8 +73,13 @@ class Replicates:
     def predict(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
         """Return the predicted losses, nats per token, shape (replicates, n, targets); arguments as `LawFit.predict`.
 
-        The members' weights of an ensemble are those of the fit.
+        The members' weights of an ensemble are those of the fit. NaN where `LawFit.predict` has it for a data volume.
         """
+        shares, volume = self.fit.rows(mixtures, tokens)
+        return np.where(self.fit.known_at(volume), self.losses(shares, volume), np.nan)
+
+    def losses(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
+        """Return the replicates' own losses, as `predict`, also at data volumes at which a target's can't be known."""
         shares, volume = self.fit.rows(mixtures, tokens)
         if not self.fit.members:
             return self._of_law(self.fit, shares, volume)

@@ -312,7 +312,7 @@ def _spreads(before: Analysis, mixture: Mixture, volume: float, counted: Mapping
     relative = {t: off[t].to_numpy(float) / centre[i] for i, t in enumerate(fit.targets)}
     relative[SUM] = off.to_numpy(float)[:, use] @ weight[use] / total
     found = {}
-    losses = None if drawn is None else drawn.predict(mixture, volume)[:, 0]
+    losses = None if drawn is None else drawn.losses(mixture, volume)[:, 0]
     for i, name in enumerate([*fit.targets, SUM]):
         noise = relative[name][np.isfinite(relative[name])]
         free = max(len(noise) - 2, 1)

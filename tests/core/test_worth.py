@@ -280,8 +280,14 @@ def test_costs_are_positive_numbers(name: str, bad: float) -> None:
 
 @pytest.mark.parametrize("law", ["bimix", "additive", "ensemble"])
 def test_with_one_volume_nothing_is_predicted_at_another(law: str) -> None:
-    fit = fit_law(two(volumes=(1e9,), noise=0.002), law)
+    obs = two(volumes=(1e9,), noise=0.002)
+    fit = fit_law(obs, law)
+    drawn = bootstrap(obs, fit, replicates=20)
 
+    assert np.isfinite(drawn.predict(REFERENCE, 1e9)).all()
+    assert np.isnan(drawn.predict(REFERENCE, 1e10)).all()
+    assert np.isfinite(drawn.interval(REFERENCE, 1e9)[0].to_numpy()).all()
+    assert np.isnan(drawn.interval(REFERENCE, 1e10)[0].to_numpy()).all()
     assert np.isfinite(fit.predict(REFERENCE, [0.99e9, 1e9, 1.01e9]).to_numpy()).all()
     assert np.isnan(fit.predict(REFERENCE, [1e8, 1.1e9, 1e10]).to_numpy()).all()
     assert {fitted.outcome for fitted in fit.targets.values()} == {Outcome.TOO_FEW_CHECKPOINTS}
