@@ -122,7 +122,7 @@ class LawFit:
         return pd.DataFrame(np.where(self.known_at(volume), values, np.nan), columns=list(self.targets))
 
     def known_at(self, volume: Array) -> npt.NDArray[np.bool_]:
-        """Return which losses can be known, shape (n, targets): at a target's only volume, or anywhere if it has more."""
+        """Return which losses can be known, shape (n, targets): a target of one volume only there."""
         single = np.array([self.only_volume(target) or np.nan for target in self.targets])
         far: npt.NDArray[np.bool_] = np.maximum(volume[:, None] / single, single / volume[:, None]) > SAME_VOLUME
         return ~far
