@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,7 +254,7 @@ class Analysis(Findings):
             low, high = rec.uncertainty.gain
             result |= {"bimix/gain_low": low, "bimix/gain_high": high}
             result |= {"bimix/probability_better": rec.uncertainty.probability}
-        if self.worth is not None and self.worth.fraction is not None and math.isfinite(self.worth.fraction):
+        if self.worth is not None and self.worth.fraction is not None and self.worth.demonstrated:
             result["bimix/tokens_saved_fraction"] = self.worth.fraction
         for domain in self.fit.domains:
             result[keys.key("bimix_recommended", domain)] = rec.mixture[domain]

@@ -62,6 +62,16 @@ def test_a_gain_that_one_run_of_each_could_not_show_is_inside_the_noise_too() ->
     assert expected in verdict(rec)
 
 
+def test_only_a_saving_that_is_demonstrated_has_a_column_in_the_tracker() -> None:
+    shown = analysis(reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
+    unsure = analysis(0.03, reference=shown.recommendation.mixture)
+
+    assert shown.worth is not None
+    assert shown.worth.demonstrated
+    assert shown.metrics()["bimix/tokens_saved_fraction"] == shown.worth.fraction
+    assert "bimix/tokens_saved_fraction" not in unsure.metrics()
+
+
 def test_a_gain_beyond_the_noise_is_answered_at_once() -> None:
     found = analysis(reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
 
