@@ -120,7 +120,7 @@ class JsonlSource:
         return Observations.from_records(self.records(progress), source=self.uri)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
-        """Read the training runs by name; those that aren't finished are set aside, unless asked for.
+        """Read the training runs by name; those that aren't finished are excluded, unless asked for.
 
         Raises:
             SourceError: There is no such folder, no finished run in it, or none that can be read.
