@@ -147,6 +147,30 @@ def test_what_is_no_training_run_or_not_finished(ours: Path) -> None:
     assert states["whole"].ended is not None
 
 
+def test_a_run_that_has_just_ended_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _log("tracker", tmp_path)
+    (path,) = tmp_path.rglob("run-*.wandb")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])  # what the sidecar hasn't written yet when `finish` returns
+    waits: list[float] = []
+
+    def sidecar(seconds: float) -> None:
+        waits.append(seconds)
+        path.write_bytes(whole)
+
+    monkeypatch.setattr("bimix_integrations.trackers.wandb.offline.time.sleep", sidecar)
+
+    (record,) = _source(tmp_path).records()
+
+    assert record.rows
+    assert len(waits) == 1
+    path.write_bytes(whole[:-4])
+    os.utime(path, (1e9, 1e9))  # long ago: it was killed
+    with pytest.raises(SourceError, match="not finished"):
+        _source(tmp_path).records()
+    assert len(waits) == 1
+
+
 def test_sources_are_pooled(ours: Path) -> None:
     seen: list[tuple[int, int]] = []
     obs = _source(ours).observations(lambda *progress: seen.append(progress[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ from bimix_tracking.reading import read_each, reasons, why
 from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
 
 _DEPTH = 4
+_SETTLES = 1.0
+"""Seconds after which a sidecar that lives has written what it has."""
 _CUT_OFF = "its file ends within a record, as a killed process leaves it: what comes before is used"
 
 
@@ -65,6 +68,8 @@ class WandbOfflineSource:
             files.append(read_file(path, is_ours))
             if progress:
                 progress("reading files", done, len(paths))
+        if not self.wanted.unfinished:
+            files = _settled(files)
         runs = _by_run(files)
         records = read_each(runs, self._record, lambda run: (run[-1].run_id, _name(run)))
         if not any(record.rows for record in records):
@@ -211,6 +216,20 @@ class WandbOfflineSource:
                 raise RunError(file.trouble if named else f"{file.path.name}: {file.trouble}")
         fields = merged(run).get(MANIFEST)
         return manifest_of(fields) if isinstance(fields, Mapping) else None
+
+
+def _settled(files: list[RunFile]) -> list[RunFile]:
+    """Return files, those again that were written a moment ago and don't say how their run ended.
+
+    W&B's `finish` may return before its sidecar has written that: under load in one of ten runs.
+    """
+    open_ended = [file for file in files if file.trouble is None and file.exit_code is None]
+    ages = [time.time() - file.path.stat().st_mtime for file in open_ended if file.path.exists()]
+    if not any(0 <= age < _SETTLES for age in ages):
+        return files
+    time.sleep(_SETTLES)
+    again = {file.path for file in open_ended}
+    return [read_file(file.path, is_ours) if file.path in again else file for file in files]
 
 
 def _by_run(files: list[RunFile]) -> list[list[RunFile]]:
