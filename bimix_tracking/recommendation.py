@@ -58,6 +58,7 @@ class Recommendation:
 
     mixture: Mixture
     tokens: float
+    volume: float
     weights: Mapping[str, float]
     predicted: Mapping[str, float]
     reference: Mixture
@@ -76,11 +77,6 @@ class Recommendation:
     prior_strength: float = 0.0
     uncertainty: Uncertainty | None = None
     near_optimal: NearOptimal | None = None
-    volume: float = float("nan")
-
-    def __post_init__(self) -> None:
-        if math.isnan(self.volume):
-            object.__setattr__(self, "volume", self.tokens)
 
     @property
     def interval(self) -> pd.DataFrame | None:
@@ -228,6 +224,7 @@ def recommend(
     return Recommendation(
         mixture=mixture,
         tokens=float(tokens),
+        volume=float(volume),
         weights=weight,
         predicted=ours,
         reference=reference,
@@ -250,7 +247,6 @@ def recommend(
         prior_strength=prior_strength,
         uncertainty=None if replicates is None else uncertainty(problem, replicates, mixture, reference),
         near_optimal=near_optimal(problem, shares, replicates, tolerance),
-        volume=volume,
     )
 
 

@@ -193,7 +193,7 @@ def _readable(path: Path, read: Callable[[Path], T]) -> T:
         raise RunError(f"there is no {path.name}") from None
     except OSError as error:
         raise RunError(f"{path.name}: {error.strerror}") from error
-    except Exception as error:
+    except Exception as error:  # whatever a stranger's file brings out is of this run
         raise RunError(f"{path.name}: {why(error)}") from error
 
 

@@ -134,11 +134,14 @@ def told(model: Law, points: Points, counted: npt.NDArray[np.bool_]) -> npt.NDAr
 
 def volume_codes(log_u: Array) -> Index:
     """Number data volumes so that those within `SAME_VOLUME` of the first of them have one number."""
-    codes, first, code = np.empty(len(log_u), np.intp), -np.inf, -1
-    for place in np.argsort(log_u):
-        if log_u[place] > first + np.log(SAME_VOLUME):
-            first, code = log_u[place], code + 1
-        codes[place] = code
+    order = np.argsort(log_u)
+    ordered = log_u[order]
+    firsts, place = [], 0
+    while place < len(ordered):  # a step a number, not a volume: runs may have thousands of their own
+        firsts.append(place)
+        place = int(np.searchsorted(ordered, ordered[place] + np.log(SAME_VOLUME), "right"))
+    codes = np.empty(len(log_u), np.intp)
+    codes[order] = np.searchsorted(firsts, np.arange(len(ordered)), "right") - 1
     return codes
 
 

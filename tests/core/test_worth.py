@@ -10,14 +10,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from bimix_tracking import Costs, Mixture, Observations, analyze, bootstrap, fit_law, recommend
 from bimix_tracking.analysis_result import Analysis
 from bimix_tracking.errors import RecommendationError
+from bimix_tracking.law_fit import SAME_VOLUME
 from bimix_tracking.outcome import Outcome
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.decision import savings
+from bimix_tracking.solver import volume_codes
 from bimix_tracking.worth import Worth, worth
 
 VOLUMES = (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7)
@@ -295,6 +299,17 @@ def test_with_one_volume_nothing_is_predicted_at_another(law: str) -> None:
 
 def whole(obs: Observations, tokens: float) -> Analysis:
     return analyze(obs, tokens, law="additive", replicates=40)
+
+
+@given(st.lists(st.floats(-3, 3), max_size=60))
+def test_volumes_are_numbered_by_the_first_that_is_too_far(log_volumes: list[float]) -> None:
+    codes = dict(zip(log_volumes, volume_codes(np.array(log_volumes, float)).tolist(), strict=True))
+
+    first, number = -math.inf, -1
+    for volume in sorted(codes):
+        if volume > first + math.log(SAME_VOLUME):
+            first, number = volume, number + 1
+        assert codes[volume] == number
 
 
 def test_with_one_volume_the_mixture_is_that_of_this_volume_and_this_is_said() -> None:

@@ -23,7 +23,7 @@ from bimix_integrations.trackers.mlflow.artifacts import ArtifactError, read_tex
 from bimix_integrations.trackers.mlflow.reading import Found, Histories, Reader
 from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store
 from bimix_tracking import keys
-from bimix_tracking.errors import BimixError, RunError, SourceError
+from bimix_tracking.errors import BimixError, RunError, SourceError, listed
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.histories import LARGEST, Point, rows_of
 from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
@@ -137,9 +137,9 @@ class MlflowSource:
         everything = reader.runs(reader.experiment(self._store.name)).runs
         chosen = f" that match {self.wanted.filter!r}" if self.wanted.filter else ""
         seen = sorted({name for run in found.runs if _role(run) is None for name in run.data.metrics})
-        named = ", ".join(map(repr, seen[:_FEW])) + (f" and {len(seen) - _FEW} more" if len(seen) > _FEW else "")
         pattern = (
-            f". Metrics seen: {named}; if losses of domains are among them, say which by `pattern` in --mixtures FILE"
+            f". Metrics seen: {listed(seen, _FEW)}; if losses of domains are among them, say which by `pattern` in "
+            "--mixtures FILE"
         )
         return SourceError(
             f"experiment {self._store.name!r} at {self._store.shown} has no finished training run"
@@ -150,9 +150,9 @@ class MlflowSource:
 
     def _none_readable(self, records: Sequence[RunRecord]) -> SourceError:
         broken = [record for record in records if _broken(record)]
-        listed = "; ".join(f"run {r.name!r} ({r.run_id}): {', '.join(r.set_aside)}" for r in broken[:_FEW])
+        told = "; ".join(f"run {r.name!r} ({r.run_id}): {', '.join(r.set_aside)}" for r in broken[:_FEW])
         more = f"; and {len(broken) - _FEW} more" if len(broken) > _FEW else ""
-        return SourceError(f"experiment {self._store.name!r} at {self._store.shown} has no run to read: {listed}{more}")
+        return SourceError(f"experiment {self._store.name!r} at {self._store.shown} has no run to read: {told}{more}")
 
     def _at_once(self, reader: Reader, runs: Sequence[Run]) -> tuple[dict[str, RunRecord], Histories]:
         """Return the records, and the histories, of those runs that could be read with few requests, and whole."""
