@@ -46,6 +46,10 @@ class ReadOnlyError(SourceError):
     """A source that can be read, and is not written to, whenever it is tried."""
 
 
+class RefusedError(SourceError):
+    """Something that a tracker never takes, however often it is sent: no outage, and what follows is sent."""
+
+
 class RunError(BimixError):
     """One run that cannot be read: its source excludes it by name and reads the others."""
 

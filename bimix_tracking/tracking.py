@@ -107,10 +107,11 @@ class WriteBack:
 
 
 class Tracker(Protocol):
-    """Where a training run's numbers go. One instance a run; only the main process writes to it.
+    """Where a training run's numbers go. One instance a training; only the main process writes to it.
 
     A remote tracker's methods, `adopt_active` and `resume` aside, are called from a thread of their own, may take
-    their time and may raise: rows are on disk before, and are sent again. The same rows may come twice.
+    their time and may raise: rows are on disk before, and are sent again. The same rows may come twice. What it will
+    never take is a `RefusedError`: that is left out and told, and what follows is sent.
     """
 
     remote: bool
@@ -119,19 +120,29 @@ class Tracker(Protocol):
     """Whether rows are safe when `log` returns; else a process that is killed may lose them, and they are replayed."""
     run_id: str | None
     """The run's id at the tracker, once there is one: what a resumed process goes on with."""
+    run_name: str | None
+    """What a run that is opened here is called, until `start`; without one, a name that no other run has."""
+    key: str | None
+    """Names this training, whoever sends its rows: a run opened under it is found by it though nobody noted its id."""
 
     @property
     def uri(self) -> str:
         """As `open_tracker` takes it, complete and without credentials: another process gets to the same place."""
 
+    def another(self) -> Tracker:
+        """Return a tracker of the same place, credentials and all, for another training's run."""
+
     def adopt_active(self) -> None:
-        """Note the run that the training thread has open at the tracker, if any. Waits for nothing."""
+        """Note the run that the training thread has open at the tracker, if this one may write there.
 
-    def resume(self, run_id: str, rows: int) -> Sequence[Mapping[str, float]]:
-        """Go on with that run, before `start`; a run that a host's own tracker has open wins over it.
+        That is where it was asked to write, and holds no other training. Waits for nothing.
+        """
 
-        What came after its first `rows` rows will be sent again. Returns those, as far as the tracker has them: of the
-        checkpoint's own step, an evaluation may be among them that no trainer repeats.
+    def resume(self, run_id: str | None, rows: int) -> Sequence[Mapping[str, float]]:
+        """Go on with that run, before `start`; without an id, with the one that was opened under `key`, if any was.
+
+        What came after its first `rows` rows will be sent again. Returns those, as far as the tracker has them, with
+        `bimix/time` if it knows: of the checkpoint's own step, an evaluation may be among them that no trainer repeats.
         """
 
     def start(self, manifest: RunManifest) -> None:
@@ -146,7 +157,8 @@ class Tracker(Protocol):
     def finish(self, *, ended: bool = True) -> None:
         """Deliver what is still buffered; end the run if it was opened here.
 
-        Where training hasn't `ended`, for its process was killed, the run isn't to look as if it had.
+        Where training hasn't `ended`, for it raised or its process was killed, the run is marked as failed. One that is
+        resumed goes on all the same.
         """
 
 
