@@ -314,14 +314,14 @@ class DomainLossRecorder:
         if judged.other:
             self._warn_once("other set", f"the evaluation at step {step} {self._held_out.told(judged.other)}")
         row = self._evaluation_row(step, judged.sums)
-        known = self._curves.get(step, {})
+        axes = (keys.STEP, keys.TOKENS, keys.OTHER_SET)
+        known = {name: value for name, value in self._curves.get(step, {}).items() if name not in axes}
         new = any(name.startswith(f"{keys.EVAL_LOSS}/") and name not in known for name in row)
         if judged.other:
             row[keys.OTHER_SET] = float(len(judged.other))
-        if new:
+        if new or (judged.other and self._open):  # an ended run isn't opened again to say what it hasn't got
             # The curves are what a law is fitted to: they say what the proportions really were, too.
             self._curves[step] = row | self._shares() | known
-        if new or (judged.other and self._open):
             self._open = True
             self._delivery.add({name: v for name, v in row.items() if name not in known}, step, self.manifest)
         return row
