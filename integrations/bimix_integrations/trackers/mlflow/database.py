@@ -158,7 +158,6 @@ class Database:
                 )
             active = chosen
         number_, name = active[0][0], str(active[0][3])
-        wanted.check(name, str(number_), self._shown)
         tags = {}
         if answers.columns("experiment_tags") >= {"key", "value", "experiment_id"}:
             tags = dict(answers.rows("SELECT key, value FROM experiment_tags WHERE experiment_id = ?", (number_,)))

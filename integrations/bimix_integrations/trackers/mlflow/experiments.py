@@ -24,7 +24,7 @@ class Choice:
 
     Args:
         name: Its name.
-        id: Its id; beside a name, both must be of one experiment.
+        id: Its id, where the name isn't known, or can't be given in a URI.
         told: Who says so, where it isn't the URI.
 
     >>> str(Choice("sweep")), str(Choice(id="3", told="MLFLOW_EXPERIMENT_ID")), Choice(id="3").fragment
@@ -46,18 +46,6 @@ class Choice:
             return f"{BY_ID}{self.id}"
         return self.name
 
-    def check(self, name: str, found: str, shown: str) -> None:
-        """Refuse a name and an id that are of two experiments, as MLflow does.
-
-        Raises:
-            SourceError: They are.
-        """
-        if self.id is not None and self.id != found:
-            raise SourceError(
-                f"MLFLOW_EXPERIMENT_NAME says {name!r}, which has the id {found} at {shown}, and MLFLOW_EXPERIMENT_ID "
-                f"says {self.id}: unset one of them"
-            )
-
 
 def chosen(asked: str, *, mlflows_store: bool, shown: str) -> Choice:
     """Return the experiment that is meant now; asks no server, and makes nothing.
@@ -77,10 +65,11 @@ def chosen(asked: str, *, mlflows_store: bool, shown: str) -> Choice:
     active = getattr(fluent, "_active_experiment_id", None)  # MLflow tells it nowhere else
     if mlflows_store and active:
         return Choice(id=str(active), told="mlflow.set_experiment")
-    name, number = MLFLOW_EXPERIMENT_NAME.get(), MLFLOW_EXPERIMENT_ID.get() if mlflows_store else None
+    name, number = MLFLOW_EXPERIMENT_NAME.get(), MLFLOW_EXPERIMENT_ID.get()
     if name:
-        return Choice(name, number or None, told="MLFLOW_EXPERIMENT_NAME")
-    if number:
+        # MLflow refuses an id of another experiment beside it; but `set_experiment` leaves one to all processes below.
+        return Choice(name, told="MLFLOW_EXPERIMENT_NAME")
+    if mlflows_store and number:
         return Choice(id=number, told="MLFLOW_EXPERIMENT_ID")
     found = registry.get_experiment_id() if mlflows_store else DEFAULT_EXPERIMENT_ID
     if found is None:

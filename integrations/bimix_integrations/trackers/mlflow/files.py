@@ -75,7 +75,6 @@ class Files:
             if not _is(wanted, folder, named):
                 names.append(named)
             elif _text(fields, "lifecycle_stage") in (ACTIVE, None):
-                wanted.check(named, folder.name, str(self._root))
                 return Experiment(folder.name, named, dict(_values(folder / "tags")))
         trash = self._root / ".trash"
         for folder in _folders(trash) if trash.is_dir() else ():

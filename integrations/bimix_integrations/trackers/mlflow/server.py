@@ -43,7 +43,6 @@ class Server:
             raise no_experiment(wanted, self._shown, names_at(client))
         if found.lifecycle_stage != LifecycleStage.ACTIVE:
             raise deleted_experiment(wanted, self._shown)
-        wanted.check(found.name, str(found.experiment_id), self._shown)
         return Experiment(str(found.experiment_id), found.name, dict(found.tags))
 
     def runs(self, experiment: Experiment, condition: str | None = None) -> Found:

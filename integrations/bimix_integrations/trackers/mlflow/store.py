@@ -274,7 +274,6 @@ class Store:
             raise RefusedError(str(no_experiment(wanted, self.shown, names_at(client))))
         if found.lifecycle_stage != LifecycleStage.ACTIVE:
             raise RefusedError(str(deleted_experiment(wanted, self.shown)))
-        wanted.check(found.name, str(found.experiment_id), self.shown)
         self.stay_in(str(found.experiment_id), found.name)
         return str(found.experiment_id)
 

@@ -209,8 +209,8 @@ class MlflowTracker:
         run_id = str(run.info.run_id)
         names = [name for name in run.data.metrics if name == keys.TOKENS or name.partition("/")[0] in _EVALUATION]
         server = Server(lambda: self._client, self._store.shown, http=self._store.http)
-        histories = dict(server.histories([run_id], names).get(run_id, {}))
-        histories.update(server.history(run_id, [name for name in names if not histories.get(name)]))
+        quickly = server.histories([run_id], names).get(run_id, {})
+        histories = quickly | dict(server.history(run_id, [name for name in names if not quickly.get(name)]))
         found_: dict[float, dict[str, float]] = {}
         for name, points in histories.items():
             for step, time, value in sorted(points):  # of a step, the newest comes last
