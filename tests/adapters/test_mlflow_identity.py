@@ -293,6 +293,12 @@ def test_a_generated_name_never_repeats_whatever_trainers_seed(experiment: str) 
     assert all(name.startswith("run-") for name in runs(experiment))
 
 
+def test_a_name_longer_than_any_that_mlflow_takes_is_cut_off(experiment: str) -> None:
+    opened(f"mlflow:{experiment}", run_name="<b>ä/" * 100)
+
+    assert list(runs(experiment)) == ["<b>ä/" * 50]
+
+
 def test_another_is_a_tracker_of_the_same_place(experiment: str) -> None:
     tracker = train("mlflow:", name="p")
     mlflow.set_experiment(next(_names))
