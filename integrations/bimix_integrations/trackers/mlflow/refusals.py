@@ -80,7 +80,18 @@ def refusals(store: Store, what: str) -> Iterator[None]:
         whole = error.error_code in _ALL_OF_IT or _GONE.search(str(error.message)) is not None
         said = " ".join(store.redacted(error).split())
         raise RefusedForGoodError(f"{what} is refused by MLflow at {store.shown}: {said}", whole=whole) from None
-    except (TypeError, ValueError, OverflowError) as error:  # of a value that is no number of any kind, or too large
+
+
+@contextlib.contextmanager
+def values(what: str) -> Iterator[None]:
+    """Raise as a refusal that a value is no number of any kind, or too large for any: it never gets to MLflow.
+
+    Raises:
+        RefusedForGoodError: That is so.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
         raise RefusedForGoodError(f"{what} is nothing that MLflow can hold: {type(error).__name__}: {error}") from None
 
 

@@ -13,7 +13,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from bimix_integrations.trackers.mlflow.adopting import ADOPTED, Training, found, of_key
 from bimix_integrations.trackers.mlflow.artifacts import write_text
-from bimix_integrations.trackers.mlflow.refusals import RefusedForGoodError, refusals
+from bimix_integrations.trackers.mlflow.refusals import RefusedForGoodError, refusals, values
 from bimix_integrations.trackers.mlflow.server import Server
 from bimix_integrations.trackers.mlflow.store import Store
 from bimix_integrations.trackers.mlflow.tags import KEY, of_manifest, requests
@@ -118,7 +118,8 @@ class MlflowTracker:
 
     def log(self, rows: Sequence[Row]) -> None:
         """Write rows as one batch, each value with the time it was made: sent twice, it is one point."""
-        with refusals(self._store, f"a row of run {self.run_id}"):
+        what = f"a row of run {self.run_id}"
+        with refusals(self._store, what), values(what):
             points = [
                 Metric(name, value, int(row.time * 1000), row.step)
                 for row in rows
@@ -167,6 +168,8 @@ class MlflowTracker:
     def _open(self) -> None:
         self.key = self.key or uuid.uuid4().hex
         before = self._to_go_on_with() if self._may_be_there else None
+        if before is None and self._resumed is not None:  # `resume` couldn't ask
+            _logger.warning("run %s is not there any more: training goes on in a run of its own", self._resumed)
         resumed = None if before is None else str(before.info.run_id)
         offered = [run_id for run_id in (self._adopted, self._active) if run_id is not None]
         parent: str | None = None
