@@ -293,10 +293,11 @@ def test_a_generated_name_never_repeats_whatever_trainers_seed(experiment: str) 
     assert all(name.startswith("run-") for name in runs(experiment))
 
 
-def test_a_name_longer_than_any_that_mlflow_takes_is_cut_off(experiment: str) -> None:
-    opened(f"mlflow:{experiment}", run_name="<b>ä/" * 100)
+def test_of_a_name_what_mlflow_can_t_take_is_left_out(experiment: str) -> None:
+    opened(f"mlflow:{experiment}", run_name="\0\udcff" + "<b>ä/" * 100)
+    opened(f"mlflow:{experiment}", "other", run_name="\0")
 
-    assert list(runs(experiment)) == ["<b>ä/" * 50]
+    assert set(runs(experiment)) == {"<b>ä/" * 50, "run-other"}
 
 
 def test_another_is_a_tracker_of_the_same_place(experiment: str) -> None:

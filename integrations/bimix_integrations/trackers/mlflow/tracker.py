@@ -184,7 +184,8 @@ class MlflowTracker:
             return
         experiment = self._store.experiment_id(create=True)
         tags = resolve_tags({KEY: self.key} | ({} if parent is None else {_PARENT: parent}))
-        name = (self.run_name or f"run-{self.key[:8]}")[:_LONGEST_NAME]
+        name = "".join(filter(str.isprintable, self.run_name or ""))  # PostgreSQL takes no zero, UTF-8 no surrogate
+        name = name[:_LONGEST_NAME] or f"run-{self.key[:8]}"
         self._may_be_there = True  # from here on, whether or not an answer comes
         self.run_id = str(self._client.create_run(experiment, run_name=name, tags=tags).info.run_id)
         self.owned = True
