@@ -105,7 +105,7 @@ class Host:
 
     def update(self, loss: Tensor) -> None:
         """Go backward and step."""
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
