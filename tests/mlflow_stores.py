@@ -42,7 +42,8 @@ def copied() -> Iterator[None]:
             _initialize(engine)
             return
         with closing(sqlite3.connect(made())) as source, engine.connect() as target:
-            source.backup(target.connection.dbapi_connection)
+            file: Any = target.connection.dbapi_connection
+            source.backup(file)
 
     _utils._initialize_tables = initialize
     yield
