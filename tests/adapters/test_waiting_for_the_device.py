@@ -55,7 +55,7 @@ def test_the_callback_waits_for_nothing(batch: dict[str, torch.Tensor], loss: st
     with torch.device("meta"):
         model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=1))
     if loss == "another":
-        model.loss_function = lambda logits, **_: logits.float().mean()
+        model.loss_function = lambda logits, *_, **__: logits.float().mean()
     callback = DomainLossCallback(list(_DOMAINS), _DOMAINS, None)
     args = SimpleNamespace(n_gpu=1, parallelism_config=None, run_name=None, output_dir="")
     state = SimpleNamespace(global_step=0, stateful_callbacks={})
