@@ -10,7 +10,15 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient, fluent
 
+from tests import mlflow_stores
 from tests.adapters.services import MlflowServer, Postgres, free_port
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stores_are_copied() -> Iterator[None]:
+    """Migrate one new store, not hundreds."""
+    with mlflow_stores.copied():
+        yield
 
 
 @pytest.fixture(autouse=True)
