@@ -41,17 +41,15 @@ class GuestRows:
     def pass_on(self, run: wandb.Run) -> None:
         """Write what can be written without moving the owner's numbers."""
         while self._waiting:
-            row = self._waiting[0]
             if _has_steps(run):
-                step = row[keys.STEP]
+                step = self._waiting[0][keys.STEP]
                 if self._open is not None and self._open[0] != step and run.step <= self._open[1]:
                     break
-                self._write(run, row, False)  # a positional of `Write`
+                self._write_first(run, closes=False)
                 # Asked afterwards: where the owner has logged meanwhile, it is later than ours, which is safe.
                 self._open = (step, run.step)
             else:
-                self._write(run, row, True)
-            self._waiting.popleft()
+                self._write_first(run, closes=True)
         if len(self._waiting) > LONGEST:
             self.close(run)
 
@@ -59,8 +57,17 @@ class GuestRows:
         """Write all that waits, a row each: an owner that logs later finds its numbers moved by as many."""
         self._close_open(run)
         while self._waiting:
-            self._write(run, self._waiting[0], True)
-            self._waiting.popleft()
+            self._write_first(run, closes=True)
+
+    def _write_first(self, run: wandb.Run, *, closes: bool) -> None:
+        row = self._waiting.popleft()
+        try:
+            self._write(run, row, closes)
+        except (ValueError, TypeError):  # it is refused: those behind it aren't
+            raise
+        except Exception:
+            self._waiting.appendleft(row)
+            raise
 
     def _close_open(self, run: wandb.Run) -> None:
         if self._open is not None and _has_steps(run) and run.step <= self._open[1]:
