@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bimix_integrations.trackers.wandb import WandbOfflineSource, WandbSource, W
 from bimix_tracking import keys
 from bimix_tracking.errors import RefusedError, SourceError
 from bimix_tracking.manifest import CURVES
-from bimix_tracking.tracking import Row
+from bimix_tracking.tracking import Row, WriteBack
 from tests.adapters.test_wandb import MANIFEST, numbers, rows, written
 from tests.adapters.wandb_server import WandbServer, look_again, serving
 
@@ -221,6 +222,41 @@ def test_a_training_that_fails_is_no_finished_run(server: WandbServer, *, shares
     ended(again)
     assert [state.status for state in source.states()] == ["finished"]
     assert server.only(project).values(keys.STEP) == [1, 2]
+
+
+def test_an_analysis_is_no_run_of_the_host_s(server: WandbServer, said: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said.setenv("WANDB_RUN_ID", "job12345")
+    said.setenv("WANDB_SWEEP_ID", "s1")
+    look_again()
+    trained = ended(begun("wandb:analysed-there"))
+    (tmp_path / "mixture.yaml").write_text("mixture: {}")
+    analysis = WriteBack(tmp_path, replace(MANIFEST, role="analysis"), {}, "note", [str(trained.run_id)], "k", "one")
+    location = WandbSource("wandb:analysed-there").write_back(analysis)
+    assert not location.endswith("job12345")
+    assert [(run.job_type, run.sweep) for run in server.of("analysed-there")] == [
+        (None, None),
+        ("bimix-analysis", None),
+    ]
+
+
+@pytest.mark.parametrize(("error", "kept"), [(ValueError, [1, 3]), (TimeoutError, [1, 2, 3])])
+def test_of_a_guest_s_rows_one_that_is_refused_holds_no_others(error: type[Exception], kept: list[int]) -> None:
+    host = wandb.init(mode="disabled")
+    wrote, errors = list[float](), [error()]
+
+    def write(run: wandb.Run, row: Mapping[str, float], closes: bool) -> None:
+        assert (run, closes) == (host, True)
+        if row[keys.STEP] == 2 and errors:
+            raise errors.pop()
+        wrote.append(row[keys.STEP])
+
+    waiting = guest.GuestRows(write)
+    for step in (1, 2, 3):
+        waiting.put({keys.STEP: step})
+    with pytest.raises(error):
+        waiting.pass_on(host)
+    waiting.close(host)
+    assert wrote == kept
 
 
 SURROUNDINGS = {

@@ -113,7 +113,7 @@ class WandbTracker:
         Raises:
             RefusedError: The run has been deleted, or may not be seen: another one is opened.
         """
-        wanted = self._resumed = run_id or self.key
+        wanted, self._resumed = run_id or self.key, run_id
         if wanted is None or mode() != "online":
             return []
         if not self._project.named and wandb.run is not None:
@@ -122,9 +122,9 @@ class WandbTracker:
         with told(f"run {wanted}"):
             run = self._found(f"{entity}/{self._project.name}/{wanted}")
             found = [] if run is None else histories.scanned(run, is_ours)
-        if run is None and run_id is None:
-            self._resumed = None  # it was never opened
-        elif run is None and self._project.settled:
+        if run is not None:
+            self._resumed = wanted
+        elif run_id is not None and self._project.settled:
             self._gone = True
             raise RefusedError(f"{self.uri} has no run {wanted} any more: training goes on in a run of its own")
         self._known = {_identity(row) for row in found}
@@ -240,10 +240,9 @@ class WandbTracker:
         if online:
             probe()
         self._host = host = self._host or Host.of_environment()
-        # A run that isn't ours alone keeps its name: one in which ours were guests.
-        said = host.settings(run_id) if run_id == self._own_key() else {}
-        if self.run_name is not None and run_id == self.key:
-            said["name"] = self.run_name
+        said = {}
+        if self._resumed is None and run_id == self._own_key():  # one that is opened again keeps its name
+            said = host.settings(run_id) | ({} if self.run_name is None else {"name": self.run_name})
         if host.fields() and host.run_id != run_id:
             self._manifest[HOST] = host.fields()
         chosen: Any = said_mode()  # whatever the environment says is the SDK's to judge
@@ -262,6 +261,7 @@ class WandbTracker:
                     # Without a limit, a process whose server is dead never ends.
                     finish_timeout=FLUSH_SECONDS,
                     finish_timeout_raises=True,
+                    x_disable_stats=host.going,  # the host's run has the machine's
                     # A job of a sweep's agent that opens no run itself has ours.
                     sweep_id=None if host.going or self._project.named else host.sweep,
                 ),
