@@ -115,6 +115,24 @@ def test_a_host_that_opens_its_run_after_ours_gets_its_own(server: WandbServer) 
     assert server.only("first").values(keys.STEP) == [1]
 
 
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_run_beside_one_that_is_offline_is_offline_too(server: WandbServer, tmp_path: Path, mode: Any) -> None:
+    """Its code says so, and the environment doesn't; so it is with the folder."""
+    host = wandb.init(project="in-code", mode=mode, dir=tmp_path)
+    tracker = begun()
+    tracker.log(rows(1, 2))
+    ended(tracker)
+    again = WandbTracker()
+    assert again.resume(tracker.run_id, 1) == []
+    host.finish()
+    assert not server.of("in-code")
+    files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == (2 if mode == "offline" else 0)
+    if files:
+        written(next(file for file in files if str(tracker.run_id) in file.name), 2)
+        assert [record.run_id for record in WandbOfflineSource(f"wandb-offline:{tmp_path}").records()] == [tracker.key]
+
+
 def test_in_a_loggers_run_rows_are_guests_that_move_none(server: WandbServer) -> None:
     host = wandb.init(project="guest")
     tracker = begun(shares=True)

@@ -37,6 +37,8 @@ class Host:
         name: What people call it.
         group: W&B's group.
         going: Whether it is in progress here.
+        mode: W&B's mode that it was opened in.
+        folder: Where W&B has the folder with its files.
     """
 
     run_id: str | None
@@ -45,6 +47,8 @@ class Host:
     name: str | None = None
     group: str | None = None
     going: bool = False
+    mode: str | None = None
+    folder: str | None = None
 
     @classmethod
     def here(cls) -> Host:
@@ -55,7 +59,18 @@ class Host:
     def of(cls, run: wandb.Run) -> Host:
         """Return what there is to say of a run."""
         path = "/".join(filter(None, (run.entity, run.project)))
-        return cls(run.id, path, run.sweep_id, run.name or None, run.group or None, going=True)
+        settings = run.settings
+        return cls(
+            run.id,
+            path,
+            run.sweep_id,
+            run.name or None,
+            run.group or None,
+            going=True,
+            # Several processes may write into the host's run, not into ours.
+            mode="online" if settings.mode == "shared" else settings.mode,
+            folder=settings.root_dir,
+        )
 
     @classmethod
     def of_environment(cls) -> Host:
@@ -97,7 +112,7 @@ def open_beside(host: Host, **given: Any) -> wandb.Run:
     Standard output stays the host's, and `wandb.run` too; a `wandb.init()` of its own neither returns ours nor ends it.
     """
     with _surroundings_without(host):
-        run = wandb.init(reinit="create_new", **given)
+        run = wandb.init(reinit="create_new", dir=host.folder, **given)
         wandb.setup().remove_active_run(run)
         return run
 

@@ -124,9 +124,9 @@ def said_mode() -> str | None:
     return os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
 
 
-def mode() -> str:
-    """Return W&B's mode: online, offline or disabled."""
-    said = said_mode() or "online"
+def mode(said: str | None = None) -> str:
+    """Return W&B's mode, as it is said or as the environment says: online, offline or disabled."""
+    said = said or said_mode() or "online"
     return {"dryrun": "offline", "run": "online", "shared": "online"}.get(said, said)
 
 

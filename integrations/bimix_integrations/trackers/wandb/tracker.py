@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ class WandbTracker:
         self._host = Host.of(active)
         here = (active.entity or self._project.entity, active.project)
         if self._project.named and here != (self._project.entity or here[0], self._project.name):
+            self._host = replace(self._host, mode=None, folder=None)  # another place, and the environment's way there
             return
         self._settle(active)
         # One that is resumed is never opened a second time beside its owner.
@@ -114,7 +116,7 @@ class WandbTracker:
             RefusedError: The run has been deleted, or may not be seen: another one is opened.
         """
         wanted, self._resumed = run_id or self.key, run_id
-        if wanted is None or mode() != "online":
+        if wanted is None or mode(Host.here().mode) != "online":
             return []
         if not self._project.named and wandb.run is not None:
             self._settle(wandb.run)  # where it was opened, as long as nobody says anything else
@@ -236,16 +238,16 @@ class WandbTracker:
         self._settle(run)
 
     def _opened(self, run_id: str) -> wandb.Run:
-        online = mode() == "online"
+        self._host = host = self._host or Host.of_environment()
+        online = mode(host.mode) == "online"
         if online:
             probe()
-        self._host = host = self._host or Host.of_environment()
         said = {}
         if self._resumed is None and run_id == self._own_key():  # one that is opened again keeps its name
             said = host.settings(run_id) | ({} if self.run_name is None else {"name": self.run_name})
         if host.fields() and host.run_id != run_id:
             self._manifest[HOST] = host.fields()
-        chosen: Any = said_mode()  # whatever the environment says is the SDK's to judge
+        chosen: Any = host.mode or said_mode()  # whatever the environment says is the SDK's to judge
         with told(self.uri):
             return open_beside(
                 host,
