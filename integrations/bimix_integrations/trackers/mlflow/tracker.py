@@ -100,8 +100,8 @@ class MlflowTracker:
                     return []
                 self._resumed = None
                 raise RefusedForGoodError(
-                    f"run {run_id} is not in {self._store.wanted} at {self._store.shown} (any more), and what follows "
-                    "goes into a run of its own",
+                    f"run {run_id} is not in {self._store.wanted} at {self._store.shown} (any more): it was deleted, "
+                    "or is elsewhere",
                     whole=True,
                 )
             self._resumed = str(run.info.run_id)
