@@ -26,7 +26,7 @@ IDS = "domain_ids"
 Align = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a batch's labels and ids to the targets of the losses and their ids."""
 _HELD = 2**22
-"""Tokens of passes without a graph that wait for their step's end, some 80 MB."""
+"""Tokens of passes that wait for their step's end, some 80 MB: a loop of somebody's own may have no end."""
 
 
 @dataclass
@@ -46,6 +46,8 @@ class Pass:
     """The pass before it in the same step. A list's length, each call of a compiled model would have to compare."""
     held: int = 0
     """Tokens of all passes before it."""
+    cut: bool = False
+    """Whether there were more before it than are held."""
 
     def hand_to(self, meter: DomainLossMeter, split: str, rows: int | None = None) -> None:
         """Add its first `rows` rows to a meter, or all of them."""
@@ -211,15 +213,20 @@ class _Hooks:
             )
 
     def _keep(self, seen: Pass) -> None:
-        if torch.is_grad_enabled():
-            # A backward pass that computes the activations again sees no new tokens. A compiled one has no such calls.
-            if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:  # noqa: SLF001  # no other name
-                seen.before, self._with_graph = self._with_graph, seen
+        graph = torch.is_grad_enabled()
+        # A backward pass that computes the activations again sees no new tokens. What is compiled can't ask for it.
+        if graph and not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:  # noqa: SLF001  # no other name
             return
-        before = self._without
-        if before is not None and before.held < _HELD:  # else it is somebody's own loop, over batches without end
-            seen.before, seen.held = before, before.held + seen.labels.numel()
-        self._without = seen
+        before = self._with_graph if graph else self._without
+        if before is not None:
+            if before.held < _HELD:
+                seen.before, seen.held = before, before.held + seen.labels.numel()
+            else:
+                seen.cut = True
+        if graph:
+            self._with_graph = seen
+        else:
+            self._without = seen
 
 
 def passes_of(outputs: Any, batch: Any) -> list[Pass]:

@@ -22,6 +22,8 @@ from bimix_tracking.recorder import DomainLossRecorder
 from bimix_tracking.tracking import Tracker, open_tracker
 
 _logger = logging.getLogger(__name__)
+_LOCK = threading.Lock()
+"""`fail` may come from another thread. Not the session's own: a callback can be copied."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,6 @@ class Session:
         self.watch = ForwardWatch()
         self._name = getattr(opened, "run_name", None)
         self._named = self._name is not None  # by the user, whom no logger overrules
-        self._lock = threading.Lock()  # `fail` may come from another thread
         self._ended: threading.Event | None = None
         self._begun = self._training = self._finished = False
         self._anew()
@@ -119,7 +120,7 @@ class Session:
                 has no event: a training that is no longer in it, and hasn't finished, has failed.
         """
         goes_on = self._begun and state is None and 0 < step == self._last
-        with self._lock:
+        with _LOCK:
             self._let_go()
             if self._begun and not goes_on:
                 self.meter.restart()
@@ -177,6 +178,8 @@ class Session:
         passes = self.watch.taken(training=True) or passes_of(outputs, batch)
         if passes:
             self._passes = len(passes)
+            if passes[0].cut:
+                self._warn_once(f"step {step} had more forward passes than can be held: the first ones aren't counted")
             self._held += counted(passes, None)
             if not hold:
                 self.end_step(step)
@@ -241,9 +244,8 @@ class Session:
         self._evaluation = EvaluationBatches()
         self.watch.clear()
         self.meter.discard("eval")
-        if why and why not in self._told:
-            self._told.add(why)
-            warnings.warn(why, stacklevel=3)
+        if why:
+            self._warn_once(why)
 
     def log_evaluation(self, step: int) -> bool:
         """Emit the evaluation that was done, of however many sets, as one row; return whether there was one.
@@ -267,7 +269,7 @@ class Session:
         self._let_go()
         self.log_evaluation(step)
         self.meter.finish(step)
-        with self._lock:
+        with _LOCK:
             self._training, self._finished = False, True
         self._last = step
         if self._skipped and self._passes is None:
@@ -275,11 +277,16 @@ class Session:
 
     def fail(self) -> None:
         """Mark the run of a training that hasn't finished as failed. Not collective: other processes may be gone."""
-        with self._lock:
+        with _LOCK:
             if self._training:
                 self._training = False
                 self._let_go()
                 self.recorder.fail()
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            warnings.warn(message, stacklevel=4)
 
     def _let_go(self) -> None:
         if self._ended is not None:
