@@ -97,6 +97,12 @@ class Delivery:
         self._before = outbox.rows
         self._outbox = self._sender = None
 
+    def fail(self, manifest: RunManifest) -> None:
+        """End the run as failed."""
+        if self._outbox is not None and self.tracker is not None:
+            self._outbox = self._sender = None
+            self.tracker.finish(ended=False)
+
     def state_dict(self) -> dict[str, Any]:
         """Return which run this is, how many rows it has made, and where its journal is, as JSON types."""
         outbox = self._outbox

@@ -16,6 +16,8 @@ _MATERIAL = 0.01
 """Relative difference below which a proportion is right for a law's purposes, however sure the difference is."""
 _LEAST_DRAWS = 10
 """A domain that was to be drawn less often than this has no normal distribution yet."""
+_GROSS = 0.5
+"""Relative difference that is told before there are windows enough to measure the noise."""
 
 
 class Drift:
@@ -40,15 +42,22 @@ class Drift:
     """
 
     def __init__(self, domains: int) -> None:
-        self.windows = 0
+        self.windows = self.steps = 0
         self._tokens, self._sum, self._squares, self._binomial, self._asked = (np.zeros(domains) for _ in range(5))
 
-    def add(self, tokens: npt.NDArray[Any], nominal: npt.NDArray[np.float64]) -> None:
-        """Add one window: its tokens and the proportions in force, both of shape (domains,)."""
+    def add(self, tokens: npt.NDArray[Any], nominal: npt.NDArray[np.float64], *, steps: int = 1) -> None:
+        """Add one window.
+
+        Args:
+            tokens: Its tokens, shape (domains,).
+            nominal: The proportions in force, likewise.
+            steps: Its optimizer steps.
+        """
         total = tokens.sum()
         if total:
             off = tokens - nominal * total
             self.windows += 1
+            self.steps += steps
             self._tokens += tokens
             self._sum += off
             self._squares += off**2
@@ -65,11 +74,15 @@ class Drift:
         """The proportions of the tokens so far, shape (domains,)."""
         return np.asarray(self._tokens / max(self._tokens.sum(), 1.0))
 
-    def beyond_noise(self) -> list[int]:
-        """Return the domains whose proportion is off by more than sampling explains and than 1 %."""
+    def beyond_noise(self, *, ended: bool = False) -> list[int]:
+        """Return the domains whose proportion is off by more than sampling explains and than 1 %.
+
+        Args:
+            ended: Whether there will be no more windows: then no difference has to be gross to be looked at.
+        """
         n = self.windows
         if n < _LEAST_WINDOWS:
-            return []
+            return self._early(0.0 if ended else _GROSS)
         spread = np.maximum(self._squares - self._sum**2 / n, 0.0)  # Σ (d − mean d)²
         draw = spread.sum() / max(self._binomial.sum(), 1e-300)
         variance = n / (n - 1) * np.maximum(spread, draw * self._binomial)
@@ -81,22 +94,34 @@ class Drift:
         never = (self._asked == 0) & (self._tokens > 0)
         return [int(i) for i in np.nonzero((sure & known & material) | never)[0]]
 
+    def _early(self, least: float) -> list[int]:
+        if not self._tokens.any():
+            return []
+        share, asked = self.realised, self.asked
+        with np.errstate(divide="ignore", invalid="ignore"):
+            divergence = np.where(share > 0, share * np.log(share / asked), 0.0)
+            divergence += np.where(share < 1, (1 - share) * np.log((1 - share) / (1 - asked)), 0.0)
+        looks = 2 * _LEAST_WINDOWS * len(share)
+        sure = self.steps * divergence > np.log(looks / _ALARM)
+        large = np.abs(share - asked) > np.maximum(least, _MATERIAL) * asked
+        never = (asked == 0) & (share > 0)
+        return [int(i) for i in np.nonzero((sure & large) | never)[0]]
+
     def to_lists(self) -> dict[str, Any]:
         """Return the sums as JSON types."""
-        arrays = {name: values.tolist() for name, values in vars(self).items() if name != "windows"}
-        return {"windows": self.windows, **arrays}
+        return {name: v if isinstance(v, int) else v.tolist() for name, v in vars(self).items()}
 
     @classmethod
     def from_lists(cls, lists: Mapping[str, Any]) -> Drift:
         """Read what `to_lists` wrote."""
         drift = cls(len(lists["_sum"]))
         for name, values in lists.items():
-            setattr(drift, name, int(values) if name == "windows" else np.array(values, float))
+            setattr(drift, name, np.array(values, float) if isinstance(values, list) else int(values))
         return drift
 
-    def told(self, domains: Sequence[str]) -> str | None:
+    def told(self, domains: Sequence[str], *, ended: bool = False) -> str | None:
         """Return a sentence on the domain that is off by most, or None where all are within the noise."""
-        off = self.beyond_noise()
+        off = self.beyond_noise(ended=ended)
         if not off:
             return None
         worst = max(off, key=lambda i: abs(self.realised[i] - self.asked[i]))

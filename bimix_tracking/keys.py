@@ -22,6 +22,9 @@ TOKENS = "bimix/tokens"
 TIME = "bimix/time"
 """When a row was made, seconds since 1970: of two values of a step, the later one counts."""
 
+OTHER_SET = "bimix/other_set"
+"""How many domains were evaluated at a step on other tokens than the held-out set's: their losses aren't logged."""
+
 TRAIN_LOSS = "bimix_train_loss"
 """Token-weighted training loss of a domain since the last record, nats per token."""
 EVAL_LOSS = "bimix_eval_loss"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bimix_tracking.errors import BimixError, MixtureError, listed, shown
@@ -85,6 +85,29 @@ class RunManifest:
                 weight = steps / (to - after)
                 total = [t + weight * mixture.get(name, 0.0) for t, name in zip(total, self.domains, strict=True)]
         return total
+
+    def in_force(self, step: int) -> Mixture | None:
+        """Return the mixture of the step after `step`."""
+        return next((mixture for start, mixture in reversed(self.schedule) if start <= step), self.mixture)
+
+    def continued(self, other: RunManifest, step: int) -> RunManifest:
+        """Return this manifest as a process with another goes on from `step`: what was before stays as it was.
+
+        The same mixture at the beginning is the same script, and what this schedule has become by `set_mixture` stays.
+
+        >>> before = RunManifest(("a", "b"), Mixture({"a": 1, "b": 0}))
+        >>> before.continued(RunManifest(("a", "b"), Mixture({"a": 0, "b": 1})), 10).schedule
+        ((10, Mixture({'a': 0, 'b': 1})),)
+        """
+        if other.mixture is None or (other.mixture == self.mixture and not other.schedule):
+            return self
+        now, ahead = other.in_force(step), tuple(change for change in other.schedule if change[0] > step)
+        if self.mixture is None or not step or now is None:
+            return replace(self, mixture=now, schedule=ahead)
+        past = tuple(change for change in self.schedule if change[0] < step)
+        until = past[-1][1] if past else self.mixture
+        changed = ((step, now),) if now != until else ()
+        return replace(self, schedule=(*past, *changed, *ahead))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as JSON types; what isn't known is left out."""

@@ -7,11 +7,11 @@ the token mean whatever the batch size, padding or gradient accumulation were.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,12 @@ from bimix_tracking import keys
 from bimix_tracking.delivery import Delivery
 from bimix_tracking.drift import Drift
 from bimix_tracking.errors import RecorderError
+from bimix_tracking.evaluation_set import EvaluationSet
 from bimix_tracking.manifest import SCHEMA, RunManifest
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.sums import DomainSums, check_ids
-from bimix_tracking.tracking import Tracker
+from bimix_tracking.numbers_given import metrics, step_number
+from bimix_tracking.sums import DomainSums, check_ids, check_total
+from bimix_tracking.tracking import Tracker, open_tracker
 
 
 class DomainLossRecorder:
@@ -31,7 +33,11 @@ class DomainLossRecorder:
 
     For domain i: loss_i = Σ nll / Σ tokens over the tokens since the last record; tokens_i is cumulative over
     training; share_i = tokens_i / Σ_j tokens_j. A domain without tokens emits nothing. If the realised shares leave
-    the nominal mixture by more than sampling noise, a warning says so, once.
+    the nominal mixture by more than sampling noise, a warning says so: when that is first sure, and at the end.
+
+    One recorder is one training at a time: `restart` begins another, in a run of its own. The first evaluation fixes
+    the held-out set, by domain; losses on other tokens are told and counted, and stay out of the curve. As a context
+    manager it ends the run, as failed where an exception leaves the block.
 
     Args:
         domains: Names, in the order of the domain ids.
@@ -62,17 +68,39 @@ class DomainLossRecorder:
     ) -> None:
         changes = tuple((step, _mixture(changed)) for step, changed in sorted((schedule or {}).items()))
         nominal = None if mixture is None else _mixture(mixture)
-        self.manifest = RunManifest(domains=tuple(domains), mixture=nominal, schedule=changes, **manifest)
+        self._given = RunManifest(domains=tuple(domains), mixture=nominal, schedule=changes, **manifest)
+        self._slugs = list(keys.slugs(self._given.domains))
         self._delivery = Delivery(tracker)
-        self._slugs = list(keys.slugs(self.manifest.domains))
-        self._train = DomainSums.zeros(len(domains))
-        self._eval = DomainSums.zeros(len(domains))
-        self._tokens = np.zeros(len(domains), np.int64)
-        self._drift = Drift(len(domains))
+        self._trainings = 1
+        self._run_name: str | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Be at the beginning of a training."""
+        size = len(self._given.domains)
+        self.manifest = self._given
+        self._train = DomainSums.zeros(size)
+        self._pending = DomainSums.zeros(size)
+        self._sets: dict[str, DomainSums] = {}
+        self._held_out = EvaluationSet(self._given.domains)
+        self._tokens = np.zeros(size, np.int64)
+        self._drift = Drift(size)
         self._curves: dict[int, dict[str, float]] = {}
         self._step = 0
         self._later: list[Mapping[str, float]] = []
         self._warned: set[str] = set()
+        self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.fail()
+        elif self._open:
+            self.finish()
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -92,7 +120,7 @@ class DomainLossRecorder:
     @property
     def evaluated(self) -> bool:
         """Whether there are evaluation losses that no row holds yet."""
-        return bool(self._eval)
+        return bool(self._pending or self._sets)
 
     def mute(self) -> None:
         """Write nothing from here on: of several processes with the same sums, one other writes."""
@@ -100,7 +128,46 @@ class DomainLossRecorder:
 
     def start(self) -> None:
         """Open the run at the tracker now, rather than at the first row."""
+        self._open = True
         self._delivery.start(self.manifest)
+
+    def restart(self) -> None:
+        """Begin another training: everything from zero, in a run of its own, at the same tracker.
+
+        A training that hasn't been finished ends as failed: an attempt that ran out of memory, say. Without one, this
+        does nothing.
+
+        Raises:
+            BimixError: The tracker's URI cannot be opened again.
+        """
+        tracker, begun = self.tracker, self._open or self._step or self._curves or self._tokens.any()
+        if not begun:
+            self._begin()
+            return
+        self.fail()
+        self._trainings += 1
+        if tracker is not None:
+            if self._run_name is None:
+                self._run_name = getattr(tracker, "run_name", None)
+            # A tracker of somebody else's may not know how to make another.
+            another = tracker.another() if hasattr(tracker, "another") else open_tracker(tracker.uri)
+            another.run_name = None if self._run_name is None else f"{self._run_name}-{self._trainings}"
+            self._delivery = Delivery(another)
+        self._begin()
+
+    def complete(self, *, tokenizer: str | None = None, model_size: int | None = None) -> None:
+        """Fill in what the manifest doesn't say yet.
+
+        Raises:
+            RecorderError: The checkpoint that this run goes on from has another tokenizer: losses per token of two
+                are no curve.
+        """
+        known = self.manifest
+        if tokenizer is not None and self._given.tokenizer is None and known.tokenizer not in (None, tokenizer):
+            raise RecorderError(_other_tokenizer(known.tokenizer, tokenizer))
+        self.manifest = dataclasses.replace(
+            known, tokenizer=known.tokenizer or tokenizer, model_size=known.model_size or model_size
+        )
 
     def set_mixture(self, mixture: Mapping[str, float], step: int) -> None:
         """Say that training goes on with another mixture after `step` steps: logged, and told to the analyzer.
@@ -108,7 +175,7 @@ class DomainLossRecorder:
         Raises:
             MixtureError: A mixture over other domains, or a step before an earlier change.
         """
-        change = (step, _mixture(mixture))
+        change = (step_number(step), _mixture(mixture))
         self.manifest = dataclasses.replace(self.manifest, schedule=(*self.manifest.schedule, change))
         self.start()
 
@@ -146,6 +213,7 @@ class DomainLossRecorder:
         bad = ~np.isfinite(losses) & (counts > 0)
         good = np.where(bad, 0, counts)
         sums = DomainSums.zeros(len(self.domains))
+        check_total(sums.tokens, np.bincount(ids, counts.astype(float), len(self.domains)), self.domains)
         np.add.at(sums.loss, ids, np.where(good > 0, losses, 0.0))
         np.add.at(sums.tokens, ids, good)
         np.add.at(sums.nonfinite, ids, np.where(bad, counts, 0))
@@ -153,26 +221,52 @@ class DomainLossRecorder:
         self.add_sums(sums, split=split)
 
     def add_sums(self, sums: DomainSums, *, split: str = "train") -> None:
-        """Add sums that were made elsewhere, such as on an accelerator."""
+        """Add sums that were made elsewhere, such as on an accelerator.
+
+        Raises:
+            RecorderError: Another split, or more tokens than can be counted.
+        """
         if split == "train":
+            check_total(self._tokens, sums.tokens + sums.unmeasured, self.domains)
             self._train += sums
             self._tokens = self._tokens + sums.tokens + sums.unmeasured
         elif split == "eval":
-            self._eval += sums
+            check_total(self._pending.tokens, sums.tokens, self.domains)
+            self._pending += sums
         else:
             raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
 
+    def end_evaluation(self, name: str = "") -> None:
+        """Say that the evaluation losses added since are those of one set: of two of a name in a row, the first counts.
+
+        Args:
+            name: What the trainer calls it, always the same.
+        """
+        if self._pending:
+            self._sets.setdefault(name, self._pending)
+            self._pending = DomainSums.zeros(len(self.domains))
+
     def forget_evaluation(self) -> None:
         """Forget the evaluation losses that no row holds yet."""
-        self._eval = DomainSums.zeros(len(self.domains))
+        self._pending = DomainSums.zeros(len(self.domains))
+        self._sets = {}
 
     def log_train(self, step: int, more: Mapping[str, float] | None = None) -> dict[str, float]:
         """Emit the training losses since the last such row, tokens and shares so far, and forget the window.
 
         Args:
             step: Optimizer steps taken.
-            more: Metrics to go into the same row.
+            more: Metrics to go into the same row: numbers, of Python, NumPy or torch.
+
+        Raises:
+            RecorderError: A step that is none, or before the last one; or something in `more` that is no number.
         """
+        step = step_number(step)
+        if step < self._step:
+            raise RecorderError(
+                f"step {step} comes after step {self._step}: a run is one training. Call restart() to begin another, "
+                "or load_state_dict() to go on from a checkpoint"
+            )
         row = self._row(step, keys.TRAIN_LOSS, self._train)
         nominal = self.manifest.nominal(self._step, step)
         row |= self._shares()
@@ -181,38 +275,65 @@ class DomainLossRecorder:
             row |= {f"{keys.DOMAIN_TOKENS}/{short}": float(tokens) for short, tokens in seen}
         if nominal is not None:
             row |= {f"{keys.NOMINAL}/{short}": share for short, share in zip(self._slugs, nominal, strict=True)}
-            self._drift.add(self._train.tokens + self._train.unmeasured, np.array(nominal))
+        row |= metrics(more, row)
+        if nominal is not None:
+            trained = self._train.tokens + self._train.unmeasured
+            self._drift.add(trained, np.array(nominal), steps=step - self._step)
             told = None if "drift" in self._warned else self._drift.told(self.domains)
             if told:
                 self._warn_once("drift", f"at step {step}, {told}")
-        row |= more or {}
         self._train = DomainSums.zeros(len(self.domains))
-        self._step = step
+        self._step, self._open = step, True
         self._delivery.add(row, step, self.manifest)
         return row
 
     def log_eval(self, step: int) -> dict[str, float]:
         """Emit the evaluation losses of all domains as one row, and forget them.
 
+        A domain's loss is in the row if it is of the held-out set, the one that the first evaluation was of. At a step
+        whose loss is there already, the first counts: what is evaluated again may be other weights.
+
         Returns:
             The row; empty where nothing was evaluated.
+
+        Raises:
+            RecorderError: A step that is none.
         """
-        if not self._eval:
+        step = step_number(step)
+        self.end_evaluation()
+        if not self._sets:
             return {}
-        if self.manifest.eval_set is None:
-            self.manifest = dataclasses.replace(self.manifest, eval_set=self._fingerprint())
-            self._delivery.start(self.manifest)  # the manifest has grown
-        row = self._row(step, keys.EVAL_LOSS, self._eval)
-        columns = (self._slugs, self._eval.loss.tolist(), self._eval.tokens.tolist(), self._eval.bytes.tolist())
+        judged = self._held_out.judge(self._sets, trained=bool(self._tokens.any()))
+        self._sets = {}
+        if judged.replaced:
+            self._curves.clear()
+            self._warn_once("baseline", "the evaluation before training was of another set: the curve begins after it")
+        if judged.anew and self._given.eval_set is None:
+            self.manifest = dataclasses.replace(self.manifest, eval_set=self._held_out.fingerprint)
+            self.start()  # the manifest has grown
+        if judged.other:
+            self._warn_once("other set", f"the evaluation at step {step} {self._held_out.told(judged.other)}")
+        row = self._evaluation_row(step, judged.sums)
+        known = self._curves.get(step, {})
+        new = any(name.startswith(f"{keys.EVAL_LOSS}/") and name not in known for name in row)
+        if judged.other:
+            row[keys.OTHER_SET] = float(len(judged.other))
+        if new:
+            # The curves are what a law is fitted to: they say what the proportions really were, too.
+            self._curves[step] = row | self._shares() | known
+        if new or (judged.other and self._open):
+            self._open = True
+            self._delivery.add({name: v for name, v in row.items() if name not in known}, step, self.manifest)
+        return row
+
+    def _evaluation_row(self, step: int, sums: DomainSums) -> dict[str, float]:
+        row = self._row(step, keys.EVAL_LOSS, sums)
+        columns = (self._slugs, sums.loss.tolist(), sums.tokens.tolist(), sums.bytes.tolist())
         for short, loss, tokens, of_text in zip(*columns, strict=True):
             if tokens:
                 row[f"{keys.EVAL_TOKENS}/{short}"] = float(tokens)
             if tokens and of_text:
                 row[f"{keys.EVAL_BPB}/{short}"] = loss / math.log(2) / of_text
-        self._eval = DomainSums.zeros(len(self.domains))
-        # The curves are what a law is fitted to: they say what the proportions really were, too.
-        self._curves.setdefault(step, {}).update(row | self._shares())
-        self._delivery.add(row, step, self.manifest)
         return row
 
     def finish(self, step: int | None = None) -> None:
@@ -225,7 +346,20 @@ class DomainLossRecorder:
             self.log_eval(step)
             if self._train:
                 self.log_train(step)
+        told = self._drift.told(self.domains, ended=True)
+        if told:
+            self._warn_once("drift at the end", f"at the end of training, {told}")
         self._delivery.finish(self.manifest, self.curves())
+        self._open = False
+
+    def fail(self) -> None:
+        """End the run as failed: training has raised, or begins again. What was logged stays; nothing is averaged now.
+
+        Called on one process, whatever the others do: it isn't collective.
+        """
+        if self._open:
+            self._open = False
+            self._delivery.fail(self.manifest)
 
     def curves(self) -> dict[str, Any]:
         """Return the run's manifest and every row with an evaluation: the content of `bimix/curves.json`."""
@@ -237,7 +371,9 @@ class DomainLossRecorder:
         return {
             "manifest": self.manifest.to_dict(),
             "train": self._train.to_lists(),
-            "eval": self._eval.to_lists(),
+            "eval": self._pending.to_lists(),
+            "sets": {name: sums.to_lists() for name, sums in self._sets.items()},
+            "held_out": self._held_out.to_lists(),
             "tokens": self._tokens.tolist(),
             "drift": self._drift.to_lists(),
             "step": self._step,
@@ -249,22 +385,40 @@ class DomainLossRecorder:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict` of a recorder over the same domains, in the same run at the tracker.
 
+        Where this recorder was made with another mixture than the checkpoint's, that is a change from here on.
+
         Raises:
-            RecorderError: The state is of other domains.
+            RecorderError: The state is of other domains, or of another tokenizer.
         """
-        manifest = RunManifest.from_dict(state["manifest"])
+        manifest, mine = RunManifest.from_dict(state["manifest"]), self._given
         if manifest.domains != self.domains:
             raise RecorderError(f"the checkpoint has domains {manifest.domains}, this run {self.domains}")
-        known = {name: getattr(manifest, name) for name in ("eval_set", "schedule")}
+        if None not in (manifest.tokenizer, mine.tokenizer) and manifest.tokenizer != mine.tokenizer:
+            raise RecorderError(_other_tokenizer(manifest.tokenizer, mine.tokenizer))
+        self._begin()
+        self._step = int(state["step"])
+        continued = manifest.continued(mine, self._step)
+        if (continued.mixture, continued.schedule) != (manifest.mixture, manifest.schedule):
+            self._warn_once(
+                "mixture",
+                f"the checkpoint of step {self._step} has another mixture than this run was begun with now: that "
+                "counts as a change of the mixture from here on, and only evaluations before it go into the law",
+            )
+        known = {name: getattr(manifest, name) for name in ("eval_set", "tokenizer", "model_size")}
         self.manifest = dataclasses.replace(
-            self.manifest, **{n: v or getattr(self.manifest, n) for n, v in known.items()}
+            mine,
+            mixture=continued.mixture,
+            schedule=continued.schedule,
+            **{name: value or getattr(mine, name) for name, value in known.items()},
         )
         self._train = DomainSums.from_lists(state["train"])
-        self._eval = DomainSums.from_lists(state["eval"])
+        self._pending = DomainSums.from_lists(state["eval"])
+        self._sets = {name: DomainSums.from_lists(sums) for name, sums in state.get("sets", {}).items()}
+        if "held_out" in state:  # not in checkpoints of earlier versions
+            self._held_out = EvaluationSet.from_lists(self.domains, state["held_out"])
         self._tokens = np.array(state["tokens"], np.int64)
         self._drift = Drift.from_lists(state["drift"])
-        self._step = int(state["step"])
-        self._warned = set(state["warned"])
+        self._warned |= set(state["warned"])
         self._curves = {int(step): dict(row) for step, row in state["curves"]}
         self._later = self._delivery.load_state_dict(state["delivery"])
 
@@ -281,8 +435,13 @@ class DomainLossRecorder:
         row: dict[str, float] = {}
         for found in (found for found in later if found[keys.STEP] == step):
             row |= {name: v for name, v in found.items() if name in wanted or name.partition("/")[0] in wanted}
-        if any(name.startswith(f"{keys.EVAL_LOSS}/") for name in row) and not self._eval and step not in self._curves:
+        if (
+            any(name.startswith(f"{keys.EVAL_LOSS}/") for name in row)
+            and not self.evaluated
+            and step not in self._curves
+        ):
             self._curves[step] = row | self._shares()
+            self._open = True
             self._delivery.add(row, step, self.manifest)
 
     def _shares(self) -> dict[str, float]:
@@ -305,16 +464,6 @@ class DomainLossRecorder:
                 )
         return row
 
-    def _fingerprint(self) -> str:
-        """Name the evaluation data by its tokens: any other set has another name, bar a coincidence.
-
-        By the domains' names: runs that have them in another order evaluate the same set.
-        """
-        evaluated = self._eval.tokens + self._eval.nonfinite  # a loss that was no number is of the same tokens
-        by_name = sorted(zip(self.domains, evaluated.tolist(), self._eval.labels.tolist(), strict=True))
-        content = repr([tuple(column) for column in zip(*by_name, strict=True)])
-        return "sums:" + hashlib.sha256(content.encode()).hexdigest()[:12]
-
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:
             self._warned.add(topic)
@@ -325,13 +474,26 @@ def _mixture(mixture: Mapping[str, float]) -> Mixture:
     return mixture if isinstance(mixture, Mixture) else Mixture(mixture)
 
 
+def _other_tokenizer(before: str | None, now: str | None) -> str:
+    return (
+        f"the checkpoint's tokenizer is {before!r}, this run's {now!r}: losses per token of two tokenizers are no "
+        "curve. Begin a run of its own, without the checkpoint's bimix state"
+    )
+
+
 def _counts(what: str, counts: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Return one whole number a loss."""
-    given = np.asarray(counts, np.float64)
-    whole = np.isfinite(given) & (given >= 0) & (given == np.floor(given))
+    exact = np.asarray(counts)
+    try:
+        given = exact.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise RecorderError(f"{what} must be whole numbers from 0 on: {error}") from None
+    whole = (given >= 0) & (given < 2.0**63) & (given == np.floor(given))
     if not whole.all():
-        raise RecorderError(f"{what} must be whole numbers from 0 on, got {given[~whole].ravel()[0]:g}")
-    return _from_left(what, given, shape).astype(np.int64)
+        bad = given[~whole].ravel()[0]
+        below = ", below 2**63" if bad >= 2.0**63 else ""
+        raise RecorderError(f"{what} must be whole numbers from 0 on{below}, got {bad:g}")
+    return _from_left(what, exact, shape).astype(np.int64)
 
 
 def _from_left(what: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:

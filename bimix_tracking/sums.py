@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,35 @@ class DomainSums:
 
 COUNTS = ("tokens", "nonfinite", "labels", "bytes", "unmeasured")
 """The sums of integers, in the order of the fields."""
+
+
+MOST_TOKENS = 2**63 - 1
+"""As many tokens as an int64 counts: a hundred thousand times what anybody trains on."""
+
+
+def check_total(counted: npt.NDArray[np.int64], more: npt.NDArray[Any], domains: Sequence[str]) -> None:
+    """Raise if a domain's tokens would no longer fit into an int64: they would become negative.
+
+    Args:
+        counted: Tokens so far, shape (domains,).
+        more: Those to be added, likewise, of any kind of number.
+        domains: Names, in the order of the ids.
+
+    Raises:
+        RecorderError: Names the domain and both numbers.
+
+    >>> check_total(np.array([2**62]), np.array([2.0**62]), ["code"])
+    Traceback (most recent call last):
+    bimix_tracking.errors.RecorderError: domain 'code' would have 4.61e+18 + 4.61e+18 tokens, more than an int64 counts
+    (2**63 - 1): are these numbers of tokens?
+    """
+    # In float64, which doesn't overflow: at this size its rounding is what a tracker would store anyway.
+    total = counted.astype(np.float64) + more.astype(np.float64)
+    for id_ in np.flatnonzero(~(total < MOST_TOKENS))[:1].tolist():
+        raise RecorderError(
+            f"domain {domains[id_]!r} would have {float(counted[id_]):.3g} + {float(more[id_]):.3g} tokens, more than "
+            "an int64 counts (2**63 - 1): are these numbers of tokens?"
+        )
 
 
 def check_ids(lowest: int, highest: int, domains: Sequence[str], *, where: str = "") -> None:

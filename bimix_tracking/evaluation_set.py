@@ -1,0 +1,145 @@
+"""Which tokens a run's curve is evaluated on: fixed by the first evaluation, held against each later one.
+
+A curve is of one held-out set. A test set after training, another loader, or a set that changed in mid-run has other
+tokens, and its losses are no points of that curve, however plausible they look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bimix_tracking.errors import listed
+from bimix_tracking.sums import DomainSums
+
+
+class _Print(NamedTuple):
+    """What tells the tokens of a domain in one set from others: how many they are, and the sum of their ids."""
+
+    tokens: int
+    labels: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an evaluation has to do with the curve.
+
+    Args:
+        sums: Of the held-out set: what the curve gets.
+        other: What was evaluated on other tokens: domain → (tokens evaluated, tokens of the held-out set).
+        anew: Whether the set was fixed by this evaluation, or has grown by it.
+        replaced: Whether an earlier one, from before training, no longer counts.
+    """
+
+    sums: DomainSums
+    other: Mapping[int, tuple[int, int]]
+    anew: bool
+    replaced: bool
+
+
+class EvaluationSet:
+    """The held-out set of a run, by the name of the set and by domain.
+
+    An evaluation may be of several sets (`eval_dataset={"news": …, "wiki": …}`), a domain may be in more than one, and
+    domains may join later. Before training it is fixed for the time being only: a baseline on a test set is no reason
+    to leave the curve out.
+
+    Args:
+        domains: Names, in the order of the domain ids.
+
+    >>> held_out, first, longer = EvaluationSet(["code"]), DomainSums.zeros(1), DomainSums.zeros(1)
+    >>> first.tokens[0], longer.tokens[0] = 1000, 5000
+    >>> held_out.judge({"": first}, trained=True).other, held_out.judge({"": longer}, trained=True).other
+    ({}, {0: (5000, 1000)})
+    """
+
+    def __init__(self, domains: Sequence[str]) -> None:
+        self.domains = tuple(domains)
+        self._parts: dict[tuple[str, int], _Print] = {}
+        self._trained = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the set by its tokens: any other one has another name, bar a coincidence.
+
+        By the domains' names: runs that have them in another order evaluate the same set.
+        """
+        found = [(name, *self._of(id_)) for id_, name in enumerate(self.domains)]
+        columns = [tuple(column) for column in zip(*sorted(found), strict=True)]
+        return "sums:" + hashlib.sha256(repr(columns).encode()).hexdigest()[:12]
+
+    def judge(self, sets: Mapping[str, DomainSums], *, trained: bool) -> Judged:
+        """Return which sums of an evaluation are of the held-out set.
+
+        Args:
+            sets: Sums by the name of the set; a trainer with one set calls it as it likes.
+            trained: Whether the model has been trained on any token.
+        """
+        prints = {(name, id_): found for name, sums in sets.items() for id_, found in _prints(sums)}
+        replaced = False
+        if trained and not self._trained:
+            replaced = any(prints.get(part) != found for part, found in self._parts.items())
+            self._parts, self._trained = {}, True
+        known = {id_ for _, id_ in self._parts}
+        new = {part: found for part, found in prints.items() if part[1] not in known}
+        self._parts |= new
+        held, other = DomainSums.zeros(len(self.domains)), dict[int, tuple[int, int]]()
+        for id_ in sorted({id_ for _, id_ in prints}):
+            names = [name for name, of in self._parts if of == id_]
+            stray = [found.tokens for (name, of), found in prints.items() if of == id_ and name not in names]
+            if all(prints.get((name, id_)) == self._parts[name, id_] for name in names):
+                held += _only(id_, (sets[name] for name in names), len(self.domains))
+            else:
+                stray += [found.tokens for (name, of), found in prints.items() if of == id_ and name in names]
+            if stray:
+                other[id_] = sum(stray), self._of(id_).tokens
+        return Judged(held, other, anew=bool(new), replaced=replaced)
+
+    def told(self, other: Mapping[int, tuple[int, int]]) -> str:
+        """Return a sentence on tokens that are none of the held-out set's."""
+        id_, (tokens, expected) = next(iter(other.items()))
+        what = f"has {tokens:,} tokens where the held-out set has {expected:,}"
+        if tokens == expected:
+            what = f"has other text, of as many tokens ({tokens:,})"
+        more = f" (so do {listed([self.domains[each] for each in other][1:])})" if len(other) > 1 else ""
+        return (
+            f"is not of the held-out set that this run's curve began with: domain {self.domains[id_]!r} {what}{more}. "
+            "It stays out of the curve, as will all others like it. A curve needs one set, whole, in every evaluation"
+        )
+
+    def to_lists(self) -> dict[str, Any]:
+        """Return the set as JSON types."""
+        return {"trained": self._trained, "parts": [[*part, *found] for part, found in self._parts.items()]}
+
+    @classmethod
+    def from_lists(cls, domains: Sequence[str], lists: Mapping[str, Any]) -> EvaluationSet:
+        """Read what `to_lists` wrote."""
+        held_out = cls(domains)
+        held_out._trained = bool(lists["trained"])
+        held_out._parts = {
+            (str(name), int(id_)): _Print(int(tokens), int(labels)) for name, id_, tokens, labels in lists["parts"]
+        }
+        return held_out
+
+    def _of(self, id_: int) -> _Print:
+        found = [part for (_, of), part in self._parts.items() if of == id_]
+        return _Print(sum(part.tokens for part in found), sum(part.labels for part in found))
+
+
+def _prints(sums: DomainSums) -> Iterable[tuple[int, _Print]]:
+    evaluated = sums.tokens + sums.nonfinite  # a loss that was no number is of the same tokens
+    for id_ in np.flatnonzero(evaluated).tolist():
+        yield id_, _Print(int(evaluated[id_]), int(sums.labels[id_]))
+
+
+def _only(id_: int, parts: Iterable[DomainSums], domains: int) -> DomainSums:
+    """Return the sums of one domain."""
+    result = DomainSums.zeros(domains)
+    for part in parts:
+        for name, values in vars(part).items():
+            getattr(result, name)[id_] += values[id_]
+    return result

@@ -1,0 +1,64 @@
+"""Numbers as training loops have them: Python's, NumPy's and torch's are numbers at the door; text and None are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bimix_tracking.errors import RecorderError, shown
+
+
+def number(name: str, value: Any) -> float:
+    """Return a value as a float; of a tensor that waits on a device, this waits for the device.
+
+    Raises:
+        RecorderError: It is no single number; the text has its name.
+
+    >>> import numpy as np
+    >>> number("lr", np.float32(0.5)), number("n", 3)
+    (0.5, 3.0)
+    >>> number("optimizer", "adam")
+    Traceback (most recent call last):
+    bimix_tracking.errors.RecorderError: 'optimizer' must be a number, got 'adam'
+    """
+    if not isinstance(value, str | bytes | bytearray | complex) and getattr(value, "ndim", 0) == 0:
+        try:
+            return float(value.detach() if hasattr(value, "detach") else value)  # torch warns of a graph
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass
+    raise RecorderError(f"{name!r} must be a number, got {shown(value)}")
+
+
+def step_number(value: Any) -> int:
+    """Return a number of optimizer steps as an int.
+
+    Raises:
+        RecorderError: It is no whole number from 0 on.
+
+    >>> step_number(3.0)
+    3
+    """
+    given = number("step", value)
+    if not (given >= 0 and given.is_integer()):
+        raise RecorderError(f"'step' must be a whole number of optimizer steps from 0 on, got {shown(value)}")
+    return int(given)
+
+
+def metrics(more: Mapping[str, Any] | None, taken: Mapping[str, float]) -> dict[str, float]:
+    """Return further metrics of a row as floats.
+
+    Args:
+        more: Name → number.
+        taken: The row that they go into: its names are not to be had.
+
+    Raises:
+        RecorderError: A name that is no text or is the row's own, or a value that is no number; the text has the name.
+    """
+    found: dict[str, float] = {}
+    for name, value in (more or {}).items():
+        if not isinstance(name, str) or not name.strip():
+            raise RecorderError(f"a metric's name must be a text, got {shown(name)}")
+        if name in taken:
+            raise RecorderError(f"the row has a metric {name!r} of its own: give yours another name")
+        found[name] = number(name, value)
+    return found
