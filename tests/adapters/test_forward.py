@@ -544,20 +544,14 @@ def test_a_loop_without_end_between_two_steps_holds_little(monkeypatch: pytest.M
     monkeypatch.setattr(forward, "_HELD", 3 * BATCH * TIME)
     net, watch = model(), ForwardWatch()
     watch.attach(net)
-    with torch.no_grad():
-        found = []
-        for count in range(1, 8):
-            net(**_batch(count))
-            found.append(sum(1 for _ in _waiting(watch)))
-    assert max(found) == 4
-    assert len(watch.taken(training=False)) in (3, 4)
-
-
-def _waiting(watch: ForwardWatch) -> Iterator[forward.Pass]:
-    last = watch._hooks._without
-    while last is not None:
-        yield last
-        last = last.before
+    for training in (True, False):
+        for passes, held in ((4, 4), (5, 1), (7, 3)):
+            with torch.set_grad_enabled(training):
+                for number in range(passes):
+                    net(**_batch(number))
+            found = watch.taken(training=training)
+            assert len(found) == held
+            assert found[0].cut == (held < passes)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -685,8 +679,9 @@ def test_two_trainers_one_after_another_watch_one_model(tmp_path: Path) -> None:
     assert len(one) == len(other)
     assert by_step(one)[STEPS]["bimix/tokens"] == by_step(other)[STEPS]["bimix/tokens"]
     assert by_step(one)[2]["bimix_train_loss/web"] > by_step(other)[2]["bimix_train_loss/web"]  # it goes on learning
-    first.evaluate()
-    assert one[-1]["bimix_eval_loss/web"] == pytest.approx(by_step(other)[STEPS]["bimix_eval_loss/web"], rel=1e-6)
+    before = list(one), list(other)
+    first.evaluate()  # of the weights that the other one has made: no point of the first one's curve
+    assert (list(one), list(other)) == before
 
 
 def test_two_callbacks_of_one_trainer_are_one_too_many(tmp_path: Path) -> None:

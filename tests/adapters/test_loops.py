@@ -359,8 +359,8 @@ class Composed:
         if standalone:
             self.event("eval_standalone_start")
         with torch.no_grad():
-            for features in sets:
-                self.state.dataloader = loader(features, 7)
+            for number, features in enumerate(sets):
+                self.state.dataloader, self.state.dataloader_label = loader(features, 7), f"set {number}"
                 self.event("eval_start")
                 for batch in self.state.dataloader:
                     self._forward(batch, "eval_after_forward")

@@ -6,6 +6,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ class Session:
 
     def _anew(self) -> None:
         self._told: set[str] = set()
-        self._evaluated, self._sets = False, set[str]()
+        self._evaluated = False
         self._evaluation = EvaluationBatches()
         self._held: list[Counted] = []
         self._last = 0  # step
@@ -232,10 +233,6 @@ class Session:
     def evaluated(self, name: str = "") -> None:
         """Note that an evaluation set is done; its row waits for the others of the same step. Collective."""
         self._add(self._evaluation.end(self._passes), "eval", "evaluation")
-        if not self._begun and name in self._sets:  # before training, one evaluation is enough
-            self.meter.discard("eval")
-            return
-        self._sets.add(name)
         self._evaluated = True
         self.meter.end_evaluation(name)
 
@@ -258,11 +255,13 @@ class Session:
             self._forget_evaluation()
             return False
         done, self._evaluated = self._evaluated or self.recorder.evaluated, False
-        if done and not self.recorder.log_eval(step):
+        if not done:
+            return False
+        with self.recorder if self._finished else nullcontext():  # which ends the run again, if the curves have grown
+            row = self.recorder.log_eval(step)
+        if not row:
             warnings.warn(f"the evaluation at step {step} had no domain ids. {FIXES}", stacklevel=3)
-        if done and self._finished:
-            self.recorder.finish()  # the curves have grown
-        return done
+        return True
 
     def finish(self, step: int) -> None:
         """Emit what is left, write the curves and end the run if it is ours. Collective."""
