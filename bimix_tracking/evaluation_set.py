@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bimix_tracking.errors import listed
-from bimix_tracking.sums import DomainSums
+from bimix_tracking.sums import DomainSums, check_total
 
 
 class _Print(NamedTuple):
@@ -128,6 +128,62 @@ class EvaluationSet:
     def _of(self, id_: int) -> _Print:
         found = [part for (_, of), part in self._parts.items() if of == id_]
         return _Print(sum(part.tokens for part in found), sum(part.labels for part in found))
+
+
+class Evaluations:
+    """Sums of the evaluation at hand, set by set, until it is logged; and the held-out set that it is judged by."""
+
+    def __init__(self, domains: Sequence[str]) -> None:
+        self.held_out = EvaluationSet(domains)
+        self._pending = DomainSums.zeros(len(domains))
+        self._sets: dict[str, DomainSums] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether there are losses that no row holds yet."""
+        return bool(self._pending or self._sets)
+
+    def add(self, sums: DomainSums) -> None:
+        """Add sums of the set that is being evaluated.
+
+        Raises:
+            RecorderError: More tokens than can be counted.
+        """
+        check_total(self._pending.tokens, sums.tokens, self.held_out.domains)
+        self._pending += sums
+
+    def end(self, name: str) -> None:
+        """Say that what was added since is of one set: of two of a name in a row, the first counts."""
+        if self._pending:
+            self._sets.setdefault(name, self._pending)
+            self._pending = DomainSums.zeros(len(self.held_out.domains))
+
+    def forget(self) -> None:
+        """Forget what no row holds yet."""
+        self._pending, self._sets = DomainSums.zeros(len(self.held_out.domains)), {}
+
+    def judged(self, *, trained: bool) -> Judged | None:
+        """End the evaluation, and return what of it is of the held-out set; None where nothing was evaluated."""
+        self.end("")
+        sets, self._sets = self._sets, {}
+        return self.held_out.judge(sets, trained=trained) if sets else None
+
+    def to_lists(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
+        return {
+            "eval": self._pending.to_lists(),
+            "sets": {name: sums.to_lists() for name, sums in self._sets.items()},
+            "held_out": self.held_out.to_lists(),
+        }
+
+    @classmethod
+    def from_lists(cls, domains: Sequence[str], lists: Mapping[str, Any]) -> Evaluations:
+        """Read what `to_lists` wrote, or a checkpoint of an earlier version, which has the sums alone."""
+        found = cls(domains)
+        found._pending = DomainSums.from_lists(lists["eval"])
+        found._sets = {name: DomainSums.from_lists(sums) for name, sums in lists.get("sets", {}).items()}
+        if "held_out" in lists:
+            found.held_out = EvaluationSet.from_lists(domains, lists["held_out"])
+        return found
 
 
 def _prints(sums: DomainSums) -> Iterable[tuple[int, _Print]]:

@@ -11,7 +11,7 @@ from bimix_tracking.errors import BimixError
 from bimix_tracking.keys import slug
 from bimix_tracking.observations import Observations
 from bimix_tracking.pooling import grouped
-from bimix_tracking.tracking import Progress, RunSource, Wanted, open_source
+from bimix_tracking.tracking import Progress, RunSource, Wanted, open_source, wanted_of
 
 
 def analyze_groups(
@@ -46,7 +46,7 @@ def analyze_groups(
     results: dict[str, Analysis | BimixError] = {}
     for group, records in grouped(opened.records(progress), by).items():
         try:
-            obs = Observations.from_records(records, source=opened.uri)
+            obs = Observations.from_records(records, source=opened.uri, shares=wanted_of(opened).shares)
             folder = None if out is None else Path(out) / slug(group)
             results[group] = analyze(
                 obs, tokens, out=folder, write_back=opened if write_back else False, progress=progress, **options

@@ -117,7 +117,7 @@ class JsonlSource:
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Pool the training runs, by name."""
-        return Observations.from_records(self.records(progress), source=self.uri)
+        return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read the training runs by name; those that aren't finished are excluded, unless asked for.

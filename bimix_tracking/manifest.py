@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bimix_tracking.errors import BimixError, MixtureError, listed, shown
+from bimix_tracking.errors import BimixError, MixtureError, RecorderError, listed, shown
 from bimix_tracking.keys import STEP
 from bimix_tracking.mixture import Mixture, check_domains
 
@@ -91,23 +91,36 @@ class RunManifest:
         return next((mixture for start, mixture in reversed(self.schedule) if start <= step), self.mixture)
 
     def continued(self, other: RunManifest, step: int) -> RunManifest:
-        """Return this manifest as a process with another goes on from `step`: what was before stays as it was.
+        """Return what a process with another manifest goes on with from a checkpoint of this one.
 
-        The same mixture at the beginning is the same script, and what this schedule has become by `set_mixture` stays.
+        What was before stays as it was: another mixture is a change at that step. The same mixture at the beginning is
+        the same script, and what this schedule has become by `set_mixture` stays.
+
+        Raises:
+            RecorderError: Other domains, or another tokenizer: that is no continuation.
 
         >>> before = RunManifest(("a", "b"), Mixture({"a": 1, "b": 0}))
         >>> before.continued(RunManifest(("a", "b"), Mixture({"a": 0, "b": 1})), 10).schedule
         ((10, Mixture({'a': 0, 'b': 1})),)
         """
+        if self.domains != other.domains:
+            raise RecorderError(f"the checkpoint has domains {listed(self.domains)}, this run {listed(other.domains)}")
+        if None not in (self.tokenizer, other.tokenizer) and self.tokenizer != other.tokenizer:
+            raise RecorderError(other_tokenizer(self.tokenizer, other.tokenizer))
+        mixture, schedule = self._mixtures_from(other, step)
+        known = {name: getattr(self, name) for name in ("eval_set", "tokenizer", "model_size")}
+        kept = {name: value for name, value in known.items() if value is not None}
+        return replace(other, mixture=mixture, schedule=schedule, **kept)
+
+    def _mixtures_from(self, other: RunManifest, step: int) -> tuple[Mixture | None, tuple[tuple[int, Mixture], ...]]:
         if other.mixture is None or (other.mixture == self.mixture and not other.schedule):
-            return self
+            return self.mixture, self.schedule
         now, ahead = other.in_force(step), tuple(change for change in other.schedule if change[0] > step)
         if self.mixture is None or not step or now is None:
-            return replace(self, mixture=now, schedule=ahead)
+            return now, ahead
         past = tuple(change for change in self.schedule if change[0] < step)
         until = past[-1][1] if past else self.mixture
-        changed = ((step, now),) if now != until else ()
-        return replace(self, schedule=(*past, *changed, *ahead))
+        return self.mixture, (*past, *(((step, now),) if now != until else ()), *ahead)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as JSON types; what isn't known is left out."""
@@ -162,6 +175,14 @@ class RunManifest:
             model_size=_whole("model_size", fields),
             batch_tokens=_whole("batch_tokens", fields),
         )
+
+
+def other_tokenizer(before: str | None, now: str | None) -> str:
+    """Return what is said to a run that goes on with another tokenizer."""
+    return (
+        f"the checkpoint's tokenizer is {before!r}, this run's {now!r}: losses per token of two tokenizers are no "
+        "curve. Begin a run of its own, without the checkpoint's bimix state"
+    )
 
 
 def _text(name: str, fields: Mapping[str, Any]) -> str | None:

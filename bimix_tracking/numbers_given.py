@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from bimix_tracking.errors import RecorderError, shown
 
 
@@ -62,3 +65,25 @@ def metrics(more: Mapping[str, Any] | None, taken: Mapping[str, float]) -> dict[
             raise RecorderError(f"the row has a metric {name!r} of its own: give yours another name")
         found[name] = number(name, value)
     return found
+
+
+def counts(what: str, given: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return one whole number a loss."""
+    exact = np.asarray(given)
+    try:
+        as_floats = exact.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise RecorderError(f"{what} must be whole numbers from 0 on: {error}") from None
+    whole = (as_floats >= 0) & (as_floats < 2.0**63) & (as_floats == np.floor(as_floats))
+    if not whole.all():
+        bad = as_floats[~whole].ravel()[0]
+        below = ", below 2**63" if bad >= 2.0**63 else ""
+        raise RecorderError(f"{what} must be whole numbers from 0 on{below}, got {bad:g}")
+    return from_left(what, exact, shape).astype(np.int64)
+
+
+def from_left(what: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return one value a loss: values of shape (batch,) go with losses of shape (batch, time)."""
+    if values.shape != shape[: values.ndim]:
+        raise RecorderError(f"{what} of shape {values.shape} don't fit losses of shape {shape}")
+    return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape).ravel()

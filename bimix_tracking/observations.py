@@ -20,6 +20,7 @@ from bimix_tracking.manifest import RunRecord
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
 from bimix_tracking.number_tables import read_numbers
 from bimix_tracking.pooling import LOSS_COLUMNS, Note, pool, summary, without_other_units
+from bimix_tracking.run_curve import Shares
 from bimix_tracking.spreadsheet import restored, table_csv
 from bimix_tracking.thinning import thinned_table
 from bimix_tracking.tracking import Progress, RunSource, open_source
@@ -207,9 +208,15 @@ class Observations:
         return opened.observations(progress)
 
     @classmethod
-    def from_records(cls, records: Sequence[RunRecord], *, source: str) -> Observations:
-        """Pool the runs that a source has read; see `from_source`. A domain a mixture doesn't name has share 0."""
-        notes, mixtures, rows, run_ids, shared = pool(records)
+    def from_records(cls, records: Sequence[RunRecord], *, source: str, shares: Shares = "nominal") -> Observations:
+        """Pool the runs that a source has read; see `from_source`. A domain a mixture doesn't name has share 0.
+
+        Args:
+            records: The runs.
+            source: Where they came from.
+            shares: See `Wanted`.
+        """
+        notes, mixtures, rows, run_ids, shared = pool(records, shares)
         if not mixtures:
             raise ObservationsError(f"none of the {len(records)} runs of {source} can be used: " + summary(notes))
         known = dict.fromkeys(d for record in records for d in record.manifest.domains)

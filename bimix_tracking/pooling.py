@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import pandas as pd
 
-from bimix_tracking import keys
 from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import ObservationsError, shown
 from bimix_tracking.manifest import UNREAD, RunRecord
+from bimix_tracking.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
 from bimix_tracking.wording import said
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
-DRIFT = 0.05
-"""Relative difference between realised and nominal proportion above which the page says so."""
 GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens")
 """Fields of the manifest in which pooled runs must agree: each makes the loss at a volume another one."""
 LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
@@ -60,9 +56,13 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
 
 
 def pool(
-    records: Sequence[RunRecord],
+    records: Sequence[RunRecord], shares: Shares = "nominal"
 ) -> tuple[list[Note], dict[str, dict[str, float]], list[tuple[object, ...]], dict[str, str], dict[str, str]]:
     """Return notes, mixtures by run, rows of `LOSS_COLUMNS`, ids by run, and what the manifests have in common.
+
+    Args:
+        records: The runs.
+        shares: Which proportions they are put down to, see `Wanted`.
 
     Raises:
         ObservationsError: The runs differ in one of `GROUPS`; the text says which.
@@ -72,9 +72,10 @@ def pool(
     used: dict[str, RunRecord] = {}
     mixtures: dict[str, dict[str, float]] = {}
     for label, whole in zip(_labels(records), records, strict=True):
-        record, later = _before_change(whole)
+        record, later = before_change(whole)
+        record, strangers = of_one_set(record)
         notes += [Note(said("set aside"), reason, count, run=label) for reason, count in record.set_aside.items()]
-        of_run = _loss_rows(label, record)
+        of_run = loss_rows(label, record)
         if record.set_aside and not record.rows:
             continue
         if record.manifest.mixture is None:
@@ -84,9 +85,12 @@ def pool(
         else:
             notes += [Note(said("used, but"), reason, count, run=label) for reason, count in record.notes.items()]
             used[label] = record
-            mixtures[label] = dict(record.manifest.mixture)
+            mixtures[label], told = proportions_of(record, shares)
             rows += of_run
-            notes += _drifted(label, record)
+            notes += [Note(action, why, count, label, domain) for action, why, count, domain in told]
+            if strangers:
+                reason = said("evaluated on other tokens than the run's held-out set")
+                notes.append(Note(said("set aside"), reason, strangers, run=label))
             if later:
                 reason = said(
                     "evaluated after the mixture changed at step {step}: a law has one a run",
@@ -94,6 +98,8 @@ def pool(
                 )
                 notes.append(Note(said("set aside"), reason, later, run=label))
     shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
+    if shares != "nominal":
+        shared["shares"] = shares
     run_ids = {label: record.run_id for label, record in used.items()}
     return notes, mixtures, rows, run_ids, {name: value for name, value in shared.items() if value is not None}
 
@@ -156,73 +162,6 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
 def _first(runs: Iterable[str], most: int = 5) -> str:
     names = list(runs)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _before_change(record: RunRecord) -> tuple[RunRecord, int]:
-    """Return the run up to where its mixture first changes, and how many rows come after that."""
-    if not record.manifest.schedule:
-        return record, 0
-    change = record.manifest.schedule[0][0]
-    rows = [row for row in record.rows if row[keys.STEP] <= change]
-    return dataclasses.replace(record, rows=rows), len(record.rows) - len(rows)
-
-
-def _drifted(label: str, record: RunRecord) -> list[Note]:
-    """Return a note for each domain whose tokens were in the end another part of all than the mixture says."""
-    short_to_name = keys.slugs(record.manifest.domains)
-    shares: dict[str, float] = {}
-    for row in record.rows:
-        found = {keys.parse(metric, short_to_name): value for metric, value in row.items()}
-        shares |= {key[1]: value for key, value in found.items() if key and key[0] == keys.SHARE}
-    nominal: Mapping[str, float] = record.manifest.mixture or {}
-    off = {d: v for d, v in shares.items() if _differ(v, nominal.get(d, 0.0))}
-    if len(off) == 2:
-        one, other = off
-        if not _differ(off[one], nominal.get(other, 0.0)) and not _differ(off[other], nominal.get(one, 0.0)):
-            text = said(
-                "its shares of {one!r} and {other!r} are each other's ({share:.4g} and {nominal:.4g}): are their ids "
-                "swapped, or their proportions?",
-                one=one,
-                other=other,
-                share=off[one],
-                nominal=off[other],
-            )
-            return [Note(said("used as told"), text, 1, label)]
-    return [
-        Note(
-            said("used as told"),
-            said(
-                "its share of the tokens was {share:.4g}, the mixture says {nominal:.4g}",
-                share=share,
-                nominal=nominal.get(d, 0.0),
-            ),
-            1,
-            label,
-            d,
-        )
-        for d, share in off.items()
-    ]
-
-
-def _differ(share: float, nominal: float) -> bool:
-    return abs(share - nominal) > max(DRIFT * nominal, 0.001)
-
-
-def _loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
-    short_to_name = keys.slugs(record.manifest.domains)
-    rows: list[tuple[object, ...]] = []
-    for row in record.rows:
-        values: dict[tuple[str, str], float] = {}
-        for metric, value in row.items():
-            found = keys.parse(metric, short_to_name)
-            if found:
-                values[found] = value
-        for domain in record.manifest.domains:  # whatever order the tracker has them in
-            loss = values.get((keys.EVAL_LOSS, domain))
-            if loss is not None:
-                counted = values.get((keys.EVAL_TOKENS, domain), math.nan)
-                rows.append((label, row[keys.STEP], row.get(keys.TOKENS, math.nan), domain, loss, counted))
-    return rows
 
 
 def without_other_units(

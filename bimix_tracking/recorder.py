@@ -7,7 +7,6 @@ the token mean whatever the batch size, padding or gradient accumulation were.
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -18,12 +17,13 @@ import numpy.typing as npt
 
 from bimix_tracking import keys
 from bimix_tracking.delivery import Delivery
+from bimix_tracking.domain_rows import evaluated, evaluation_of, losses, shares
 from bimix_tracking.drift import Drift
 from bimix_tracking.errors import RecorderError
-from bimix_tracking.evaluation_set import EvaluationSet
-from bimix_tracking.manifest import SCHEMA, RunManifest
+from bimix_tracking.evaluation_set import Evaluations
+from bimix_tracking.manifest import SCHEMA, RunManifest, other_tokenizer
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.numbers_given import metrics, step_number
+from bimix_tracking.numbers_given import counts, from_left, metrics, step_number
 from bimix_tracking.sums import DomainSums, check_ids, check_total
 from bimix_tracking.tracking import Tracker, open_tracker
 
@@ -80,9 +80,7 @@ class DomainLossRecorder:
         size = len(self._given.domains)
         self.manifest = self._given
         self._train = DomainSums.zeros(size)
-        self._pending = DomainSums.zeros(size)
-        self._sets: dict[str, DomainSums] = {}
-        self._held_out = EvaluationSet(self._given.domains)
+        self._evaluations = Evaluations(self._given.domains)
         self._tokens = np.zeros(size, np.int64)
         self._drift = Drift(size)
         self._curves: dict[int, dict[str, float]] = {}
@@ -120,7 +118,7 @@ class DomainLossRecorder:
     @property
     def evaluated(self) -> bool:
         """Whether there are evaluation losses that no row holds yet."""
-        return bool(self._pending or self._sets)
+        return bool(self._evaluations)
 
     def mute(self) -> None:
         """Write nothing from here on: of several processes with the same sums, one other writes."""
@@ -164,7 +162,7 @@ class DomainLossRecorder:
         """
         known = self.manifest
         if tokenizer is not None and self._given.tokenizer is None and known.tokenizer not in (None, tokenizer):
-            raise RecorderError(_other_tokenizer(known.tokenizer, tokenizer))
+            raise RecorderError(other_tokenizer(known.tokenizer, tokenizer))
         self.manifest = dataclasses.replace(
             known, tokenizer=known.tokenizer or tokenizer, model_size=known.model_size or model_size
         )
@@ -201,22 +199,22 @@ class DomainLossRecorder:
         Raises:
             RecorderError: An id that is no integer or outside the list, a count below 0, or shapes that don't fit.
         """
-        losses = np.asarray(loss_sums, np.float64)
+        nats = np.asarray(loss_sums, np.float64)
         ids = np.asarray(domain_ids)
         if ids.size and not np.issubdtype(ids.dtype, np.integer):
             raise RecorderError(f"domain ids must be integers, got {ids.dtype}; names go to `domains`")
-        counts = _counts("token counts", token_counts, losses.shape)
-        of_text = _counts("byte counts", byte_counts, losses.shape)
-        ids = _from_left("domain ids", ids, losses.shape)
+        of_tokens = counts("token counts", token_counts, nats.shape)
+        of_text = counts("byte counts", byte_counts, nats.shape)
+        ids = from_left("domain ids", ids, nats.shape)
         check_ids(ids.min(initial=0), ids.max(initial=0), self.domains)
-        losses = losses.ravel()
-        bad = ~np.isfinite(losses) & (counts > 0)
-        good = np.where(bad, 0, counts)
+        nats = nats.ravel()
+        bad = ~np.isfinite(nats) & (of_tokens > 0)
+        good = np.where(bad, 0, of_tokens)
         sums = DomainSums.zeros(len(self.domains))
-        check_total(sums.tokens, np.bincount(ids, counts.astype(float), len(self.domains)), self.domains)
-        np.add.at(sums.loss, ids, np.where(good > 0, losses, 0.0))
+        check_total(sums.tokens, np.bincount(ids, of_tokens.astype(float), len(self.domains)), self.domains)
+        np.add.at(sums.loss, ids, np.where(good > 0, nats, 0.0))
         np.add.at(sums.tokens, ids, good)
-        np.add.at(sums.nonfinite, ids, np.where(bad, counts, 0))
+        np.add.at(sums.nonfinite, ids, np.where(bad, of_tokens, 0))
         np.add.at(sums.bytes, ids, np.where(bad, 0, of_text))
         self.add_sums(sums, split=split)
 
@@ -231,8 +229,7 @@ class DomainLossRecorder:
             self._train += sums
             self._tokens = self._tokens + sums.tokens + sums.unmeasured
         elif split == "eval":
-            check_total(self._pending.tokens, sums.tokens, self.domains)
-            self._pending += sums
+            self._evaluations.add(sums)
         else:
             raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
 
@@ -242,14 +239,11 @@ class DomainLossRecorder:
         Args:
             name: What the trainer calls it, always the same.
         """
-        if self._pending:
-            self._sets.setdefault(name, self._pending)
-            self._pending = DomainSums.zeros(len(self.domains))
+        self._evaluations.end(name)
 
     def forget_evaluation(self) -> None:
         """Forget the evaluation losses that no row holds yet."""
-        self._pending = DomainSums.zeros(len(self.domains))
-        self._sets = {}
+        self._evaluations.forget()
 
     def log_train(self, step: int, more: Mapping[str, float] | None = None) -> dict[str, float]:
         """Emit the training losses since the last such row, tokens and shares so far, and forget the window.
@@ -300,40 +294,29 @@ class DomainLossRecorder:
             RecorderError: A step that is none.
         """
         step = step_number(step)
-        self.end_evaluation()
-        if not self._sets:
+        judged = self._evaluations.judged(trained=bool(self._tokens.any()))
+        if judged is None:
             return {}
-        judged = self._held_out.judge(self._sets, trained=bool(self._tokens.any()))
-        self._sets = {}
+        held_out = self._evaluations.held_out
         if judged.replaced:
             self._curves.clear()
             self._warn_once("baseline", "the evaluation before training was of another set: the curve begins after it")
         if judged.anew and self._given.eval_set is None:
-            self.manifest = dataclasses.replace(self.manifest, eval_set=self._held_out.fingerprint)
+            self.manifest = dataclasses.replace(self.manifest, eval_set=held_out.fingerprint)
             self.start()  # the manifest has grown
         if judged.other:
-            self._warn_once("other set", f"the evaluation at step {step} {self._held_out.told(judged.other)}")
-        row = self._evaluation_row(step, judged.sums)
-        known = self._curves.get(step, {})
+            self._warn_once("other set", f"the evaluation at step {step} {held_out.told(judged.other)}")
+        row = self._row(step, keys.EVAL_LOSS, judged.sums) | evaluated(self._slugs, judged.sums)
+        axes = (keys.STEP, keys.TOKENS, keys.OTHER_SET)
+        known = {name: value for name, value in self._curves.get(step, {}).items() if name not in axes}
         new = any(name.startswith(f"{keys.EVAL_LOSS}/") and name not in known for name in row)
         if judged.other:
             row[keys.OTHER_SET] = float(len(judged.other))
-        if new:
+        if new or (judged.other and self._open):  # an ended run isn't opened again to say what it hasn't got
             # The curves are what a law is fitted to: they say what the proportions really were, too.
             self._curves[step] = row | self._shares() | known
-        if new or (judged.other and self._open):
             self._open = True
             self._delivery.add({name: v for name, v in row.items() if name not in known}, step, self.manifest)
-        return row
-
-    def _evaluation_row(self, step: int, sums: DomainSums) -> dict[str, float]:
-        row = self._row(step, keys.EVAL_LOSS, sums)
-        columns = (self._slugs, sums.loss.tolist(), sums.tokens.tolist(), sums.bytes.tolist())
-        for short, loss, tokens, of_text in zip(*columns, strict=True):
-            if tokens:
-                row[f"{keys.EVAL_TOKENS}/{short}"] = float(tokens)
-            if tokens and of_text:
-                row[f"{keys.EVAL_BPB}/{short}"] = loss / math.log(2) / of_text
         return row
 
     def finish(self, step: int | None = None) -> None:
@@ -371,9 +354,7 @@ class DomainLossRecorder:
         return {
             "manifest": self.manifest.to_dict(),
             "train": self._train.to_lists(),
-            "eval": self._pending.to_lists(),
-            "sets": {name: sums.to_lists() for name, sums in self._sets.items()},
-            "held_out": self._held_out.to_lists(),
+            **self._evaluations.to_lists(),
             "tokens": self._tokens.tolist(),
             "drift": self._drift.to_lists(),
             "step": self._step,
@@ -390,32 +371,18 @@ class DomainLossRecorder:
         Raises:
             RecorderError: The state is of other domains, or of another tokenizer.
         """
-        manifest, mine = RunManifest.from_dict(state["manifest"]), self._given
-        if manifest.domains != self.domains:
-            raise RecorderError(f"the checkpoint has domains {manifest.domains}, this run {self.domains}")
-        if None not in (manifest.tokenizer, mine.tokenizer) and manifest.tokenizer != mine.tokenizer:
-            raise RecorderError(_other_tokenizer(manifest.tokenizer, mine.tokenizer))
+        before, step = RunManifest.from_dict(state["manifest"]), int(state["step"])
+        continued = before.continued(self._given, step)
         self._begin()
-        self._step = int(state["step"])
-        continued = manifest.continued(mine, self._step)
-        if (continued.mixture, continued.schedule) != (manifest.mixture, manifest.schedule):
+        self._step, self.manifest = step, continued
+        if (continued.mixture, continued.schedule) != (before.mixture, before.schedule):
             self._warn_once(
                 "mixture",
-                f"the checkpoint of step {self._step} has another mixture than this run was begun with now: that "
-                "counts as a change of the mixture from here on, and only evaluations before it go into the law",
+                f"the checkpoint of step {step} has another mixture than this run was begun with now: that counts as "
+                "a change of the mixture from here on, and only evaluations before it go into the law",
             )
-        known = {name: getattr(manifest, name) for name in ("eval_set", "tokenizer", "model_size")}
-        self.manifest = dataclasses.replace(
-            mine,
-            mixture=continued.mixture,
-            schedule=continued.schedule,
-            **{name: value or getattr(mine, name) for name, value in known.items()},
-        )
         self._train = DomainSums.from_lists(state["train"])
-        self._pending = DomainSums.from_lists(state["eval"])
-        self._sets = {name: DomainSums.from_lists(sums) for name, sums in state.get("sets", {}).items()}
-        if "held_out" in state:  # not in checkpoints of earlier versions
-            self._held_out = EvaluationSet.from_lists(self.domains, state["held_out"])
+        self._evaluations = Evaluations.from_lists(self.domains, state)
         self._tokens = np.array(state["tokens"], np.int64)
         self._drift = Drift.from_lists(state["drift"])
         self._warned |= set(state["warned"])
@@ -431,38 +398,24 @@ class DomainLossRecorder:
             step: The step that training goes on from.
         """
         later, self._later = self._later, []
-        wanted = (keys.STEP, keys.TOKENS, keys.EVAL_LOSS, keys.EVAL_TOKENS, keys.EVAL_BPB)
-        row: dict[str, float] = {}
-        for found in (found for found in later if found[keys.STEP] == step):
-            row |= {name: v for name, v in found.items() if name in wanted or name.partition("/")[0] in wanted}
-        if (
-            any(name.startswith(f"{keys.EVAL_LOSS}/") for name in row)
-            and not self.evaluated
-            and step not in self._curves
-        ):
+        row = evaluation_of(later, step)
+        if row and not self.evaluated and step not in self._curves:
             self._curves[step] = row | self._shares()
             self._open = True
             self._delivery.add(row, step, self.manifest)
 
     def _shares(self) -> dict[str, float]:
-        total = float(self._tokens.sum())
-        shares = zip(self._slugs, self._tokens.tolist(), strict=True)
-        return {f"{keys.SHARE}/{short}": tokens / total for short, tokens in shares} if total else {}
+        return shares(self._slugs, self._tokens)
 
     def _row(self, step: int, quantity: str, sums: DomainSums) -> dict[str, float]:
-        row = {keys.STEP: float(step), keys.TOKENS: float(self._tokens.sum())}
-        columns = (self._slugs, self.domains, sums.loss.tolist(), sums.tokens.tolist(), sums.nonfinite.tolist())
-        for short, name, loss, tokens, nonfinite in zip(*columns, strict=True):
-            if tokens:
-                row[f"{quantity}/{short}"] = loss / tokens
+        for short, name, nonfinite in zip(self._slugs, self.domains, sums.nonfinite.tolist(), strict=True):
             if nonfinite:
-                row[f"{keys.NONFINITE}/{short}"] = float(nonfinite)
                 self._warn_once(
                     f"nonfinite {short}",
                     f"{nonfinite} losses of domain {name!r} up to step {step} were NaN or infinite; they are left out "
                     f"and counted in {keys.NONFINITE}/{short}",
                 )
-        return row
+        return {keys.STEP: float(step), keys.TOKENS: float(self._tokens.sum()), **losses(self._slugs, quantity, sums)}
 
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:
@@ -472,32 +425,3 @@ class DomainLossRecorder:
 
 def _mixture(mixture: Mapping[str, float]) -> Mixture:
     return mixture if isinstance(mixture, Mixture) else Mixture(mixture)
-
-
-def _other_tokenizer(before: str | None, now: str | None) -> str:
-    return (
-        f"the checkpoint's tokenizer is {before!r}, this run's {now!r}: losses per token of two tokenizers are no "
-        "curve. Begin a run of its own, without the checkpoint's bimix state"
-    )
-
-
-def _counts(what: str, counts: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Return one whole number a loss."""
-    exact = np.asarray(counts)
-    try:
-        given = exact.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise RecorderError(f"{what} must be whole numbers from 0 on: {error}") from None
-    whole = (given >= 0) & (given < 2.0**63) & (given == np.floor(given))
-    if not whole.all():
-        bad = given[~whole].ravel()[0]
-        below = ", below 2**63" if bad >= 2.0**63 else ""
-        raise RecorderError(f"{what} must be whole numbers from 0 on{below}, got {bad:g}")
-    return _from_left(what, exact, shape).astype(np.int64)
-
-
-def _from_left(what: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return one value a loss: values of shape (batch,) go with losses of shape (batch, time)."""
-    if values.shape != shape[: values.ndim]:
-        raise RecorderError(f"{what} of shape {values.shape} don't fit losses of shape {shape}")
-    return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape).ravel()

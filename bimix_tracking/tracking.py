@@ -28,6 +28,7 @@ from bimix_tracking.errors import SourceError
 from bimix_tracking.manifest import RunManifest, RunRecord
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.plugins import named
+from bimix_tracking.run_curve import Shares
 
 if TYPE_CHECKING:
     from bimix_tracking.foreign import ForeignRuns
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, how many are done, how many there are)."""
+
+
+SHARES: tuple[Shares, ...] = ("nominal", "realised")
 
 
 class Row(NamedTuple):
@@ -53,11 +57,19 @@ class Wanted:
         filter: A condition in the tracker's own language (MLflow's search expressions; for W&B, a JSON filter).
         unfinished: Whether runs that are going, or died, count too.
         foreign: How to read runs that were logged without this package.
+        shares: Which proportions a run's losses are put down to: what its sampler was asked for (`nominal`), or what
+            its tokens were (`realised`).
     """
 
     filter: str | None = None
     unfinished: bool = False
     foreign: ForeignRuns | None = None
+    shares: Shares = "nominal"
+
+    def __post_init__(self) -> None:
+        """Refuse other words: a misspelt one would quietly mean the default."""
+        if self.shares not in SHARES:
+            raise SourceError(f"shares must be one of {', '.join(SHARES)}, got {self.shares!r}")
 
 
 @dataclass(frozen=True)
@@ -228,6 +240,12 @@ def open_source(uri: str, **options: Any) -> RunSource:
     """
     source: RunSource = _open("source", uri, options)
     return source
+
+
+def wanted_of(source: RunSource) -> Wanted:
+    """Return which runs an open source reads; one of somebody else's may not say, and reads all."""
+    found = getattr(source, "wanted", None)
+    return found if isinstance(found, Wanted) else Wanted()
 
 
 def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> Mixture:

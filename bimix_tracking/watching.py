@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from bimix_tracking.errors import BimixError, ReadOnlyError, SourceError
 from bimix_tracking.manifest import RunRecord
-from bimix_tracking.tracking import RunSource, RunState, without_credentials
+from bimix_tracking.tracking import RunSource, RunState, wanted_of, without_credentials
 from bimix_tracking.waiting import named, of_status
 
 LONGEST_PAUSE = 600.0
@@ -218,7 +218,7 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
     from bimix_tracking.observations import Observations  # noqa: PLC0415
 
     def analyse(records: Sequence[RunRecord]) -> str:
-        obs = Observations.from_records(records, source=source.uri)
+        obs = Observations.from_records(records, source=source.uri, shares=wanted_of(source).shares)
         key = analysis_key(obs, tokens, **options)
         if source.find_analysis(key) is not None:
             return f"its analysis is there (key {key})"

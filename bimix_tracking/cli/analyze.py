@@ -18,7 +18,7 @@ from bimix_tracking.cli.console import (
     talk,
 )
 from bimix_tracking.cli.question import asks, question
-from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, Source, Unfinished, opened
+from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, Unfinished, opened
 from bimix_tracking.cli.teaching import OUTPUT, READING, among
 from bimix_tracking.errors import BimixError, SourceError
 
@@ -64,6 +64,7 @@ def analyze(
     filter_: Filter = None,
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
+    shares: RunShares = "nominal",
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -100,7 +101,7 @@ def analyze(
     if timeout is not None and wait is None:
         raise typer.BadParameter("it is how long --wait waits", param_hint="--timeout")
     with progress_shown() as progress:
-        reading = opened(source, filter_, unfinished, mixtures)
+        reading = opened(source, filter_, unfinished, mixtures, shares)
         if wait is not None:
             from bimix_tracking.waiting import wait_for  # noqa: PLC0415  # only then
 
@@ -138,6 +139,7 @@ def pull(
     filter_: Filter = None,
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
+    shares: RunShares = "nominal",
 ) -> None:
     r"""Pull every finished training run of a source into one table.
 
@@ -149,7 +151,7 @@ def pull(
     from bimix_tracking.observations import Observations  # noqa: PLC0415  # --help must not wait for pandas
 
     with progress_shown() as progress:
-        obs = Observations.from_source(opened(source, filter_, unfinished, mixtures), progress=progress)
+        obs = Observations.from_source(opened(source, filter_, unfinished, mixtures, shares), progress=progress)
     try:
         obs.to_csv(output)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bimix_tracking.cli.teaching import READING, SOURCES, sources
+from bimix_tracking.cli.teaching import READING, SOURCES, among, sources
 
 if TYPE_CHECKING:
     from bimix_tracking.tracking import RunSource
@@ -43,10 +43,25 @@ Mixtures = Annotated[
 ]
 
 
-def opened(source: str, filter_: str | None, unfinished: bool, mixtures: Path | None) -> RunSource:
+RunShares = Annotated[
+    str,
+    typer.Option(
+        "--shares",
+        help="Fit the law to what the mixtures asked for (nominal), or to the runs' shares of tokens (realised).",
+        autocompletion=among("nominal", "realised"),
+        rich_help_panel=READING,
+    ),
+]
+
+
+def opened(
+    source: str, filter_: str | None, unfinished: bool, mixtures: Path | None, shares: str = "nominal"
+) -> RunSource:
     """Return the source, set to read those runs."""
     from bimix_tracking.foreign import ForeignRuns  # noqa: PLC0415  # --help must not wait for PyYAML
-    from bimix_tracking.tracking import Wanted, open_source  # noqa: PLC0415  # nor for NumPy
+    from bimix_tracking.tracking import SHARES, Wanted, open_source  # noqa: PLC0415  # nor for NumPy
 
+    if shares not in SHARES:
+        raise typer.BadParameter(f"{shares!r} is neither nominal nor realised", param_hint="--shares")
     foreign = None if mixtures is None else ForeignRuns.from_file(mixtures)
-    return open_source(source, wanted=Wanted(filter_, unfinished, foreign))
+    return open_source(source, wanted=Wanted(filter_, unfinished, foreign, shares))

@@ -12,7 +12,7 @@ import typer
 
 from bimix_tracking.cli.console import answer, manner, number
 from bimix_tracking.cli.question import asks, question
-from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, Source, opened
+from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, opened
 from bimix_tracking.errors import ObservationsError, SourceError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once and exit: for cron.")] = False,
     filter_: Filter = None,
     mixtures: Mixtures = None,
+    shares: RunShares = "nominal",
 ) -> None:
     r"""Analyse each sweep when it is complete, and write that back.
 
@@ -53,7 +54,7 @@ def watch(
     from bimix_tracking.watching import Watch, analysis_of  # noqa: PLC0415  # --help must not wait for it
 
     target = number(tokens, "--tokens")
-    reading = opened(source, filter_, unfinished=False, mixtures=mixtures)
+    reading = opened(source, filter_, unfinished=False, mixtures=mixtures, shares=shares)
     looking = Watch(reading, analysis_of(reading, target, **question(**asked)), _tell, runs=runs, settle=settle)
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _stop)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bimix_tracking import Analysis, Observations, analyze, open_source
 from bimix_tracking.errors import BimixError
-from bimix_tracking.tracking import without_credentials
+from bimix_tracking.tracking import wanted_of, without_credentials
 
 OnError = Literal["warn", "raise"]
 
@@ -71,5 +71,5 @@ class Once:
         if self.sweep is None:
             return analyze(opened, self.tokens, write_back=into, **self.options)
         records = [record for record in opened.records() if record.manifest.sweep == self.sweep]
-        obs = Observations.from_records(records, source=opened.uri)
+        obs = Observations.from_records(records, source=opened.uri, shares=wanted_of(opened).shares)
         return analyze(obs, self.tokens, write_back=into, **self.options)
