@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,21 +202,20 @@ def test_a_training_inside_another_one_fails_alone(monkeypatch: pytest.MonkeyPat
     assert leaving.when_left(__name__, "train", outer.fail) is None
 
 
-def test_a_callback_that_is_gone_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_that_is_gone_has_failed_and_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving, "_EVERY", 0.02)
-
-    class Run:
-        def fail(self) -> None:
-            raise AssertionError
+    rows, kept = Rows(), []
 
     def train() -> None:
-        before = set(threading.enumerate())
-        run = Run()
-        assert leaving.when_left(__name__, "train", run.fail) is not None
-        del run
-        wait_for(lambda: set(threading.enumerate()) <= before)
+        trainer = make_trainer(tmp_path, callback(rows), callbacks=[Boom()])
+        kept.append(weakref.ref(trainer.model))
+        trainer.train()
 
-    train()
+    with contextlib.suppress(RuntimeError):
+        train()
+    gc.collect()
+    assert kept[0]() is None
+    wait_for(lambda: rows.finished is False)
 
 
 # --- The Trainer of transformers: evaluations ------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class Rows(list[dict[str, float]]):
     def adopt_active(self) -> None:
         pass
 
-    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
+    def resume(self, run_id: str | None, rows: int) -> list[dict[str, float]]:
         raise AssertionError(run_id)
 
     def start(self, manifest: Any) -> None:

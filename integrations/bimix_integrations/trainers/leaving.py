@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
 from collections.abc import Callable
 from types import CodeType, FrameType
 
@@ -13,15 +12,15 @@ _EVERY = 0.5
 
 
 def when_left(module: str, function: str, call: Callable[[], None]) -> threading.Event | None:
-    """Call a method once this thread has left a function that it is in now, unless the returned event is set before.
+    """Call something once this thread has left a function that it is in now, unless the returned event is set before.
 
     A look at the thread's stack twice a second needs nothing of the trainer: to wrap its method would stay in what is
-    pickled, and what lives as long as the frame lives on in the traceback of a notebook. Nothing is kept alive.
+    pickled, and what lives as long as the frame lives on in the traceback of a notebook. No frame is kept alive.
 
     Args:
         module: Where the function is, as in `transformers.trainer`.
         function: Its name; the outermost such call counts.
-        call: A bound method, called from a thread of its own.
+        call: Called from a thread of its own, which keeps it until then: it had better hold no model.
 
     Returns:
         The event to set when the function ends well; None where this thread isn't in such a function.
@@ -50,19 +49,15 @@ def when_left(module: str, function: str, call: Callable[[], None]) -> threading
         return None
     ended, thread = threading.Event(), threading.get_ident()
     depth = _depth(thread, code)  # a training inside another one's callback is left before that
-    watch = (thread, code, depth, ended, weakref.WeakMethod(call))
+    watch = (thread, code, depth, ended, call)
     threading.Thread(target=_watch, args=watch, name="bimix-watch", daemon=True).start()
     return ended
 
 
-def _watch(
-    thread: int, code: CodeType, depth: int, ended: threading.Event, call: weakref.WeakMethod[Callable[[], None]]
-) -> None:
-    while not ended.wait(_EVERY) and call() is not None:
+def _watch(thread: int, code: CodeType, depth: int, ended: threading.Event, call: Callable[[], None]) -> None:
+    while not ended.wait(_EVERY):
         if _depth(thread, code) < depth:
-            found = call()
-            if found is not None:
-                found()
+            call()
             return
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +143,7 @@ class Session:
             self.recorder.keep_evaluation(step)
         self._last = step
         self.log_evaluation(step)  # of the weights that training begins with
-        self._ended = None if inside is None else when_left(*inside, self.fail)
+        self._ended = None if inside is None else when_left(*inside, self._failing())
 
     def _heed(self, host: Host) -> None:
         tracker = self.recorder.tracker  # not the one that a training before has had
@@ -286,6 +287,15 @@ class Session:
         if message not in self._told:
             self._told.add(message)
             warnings.warn(message, stacklevel=4)
+
+    def _failing(self) -> Callable[[], None]:
+        """Return `fail` for a thread that must not keep models alive: a trainer may be gone before its run has ended."""
+        session, recorder = weakref.ref(self), self.recorder
+
+        def fail() -> None:
+            (session() or recorder).fail()
+
+        return fail
 
     def _let_go(self) -> None:
         if self._ended is not None:
