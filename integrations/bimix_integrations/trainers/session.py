@@ -289,7 +289,7 @@ class Session:
             warnings.warn(message, stacklevel=4)
 
     def _failing(self) -> Callable[[], None]:
-        """Return `fail` for a thread that must not keep models alive: a trainer may be gone before its run has ended."""
+        """Return `fail`, for a thread that must not keep models: the trainer may be gone before that."""
         session, recorder = weakref.ref(self), self.recorder
 
         def fail() -> None:
