@@ -1,10 +1,12 @@
 # `make demo`: the main job on real text.  `make test`: everything CI runs.  `make bench`: tests/benchmarks/README.md.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Not compiled while it is installed: pip does that on one processor, with nothing beside it, and a demo needs a tenth of it.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 HUGGING_FACE_TESTS := $(addprefix tests/adapters/test_,transformers.py forward.py collate.py trl.py)
-# A file at a time on each of two processes: trainings of one thread each don't slow one another down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# A file at a time on each of three processes, in the order of tests/conftest.py: trainings of one thread each don't slow
+# one another down, and a fifth of the time is spent waiting, for servers, browsers and processes that are to be killed.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test lint docs bench
@@ -13,7 +15,7 @@ demo: .venv/installed-demo
 	rm -rf demo-results
 	$(BIN)/python examples/pilot --out demo-results
 
-test: lint .venv/installed-transformers-4 .venv/installed-mlflow-2.13
+test: lint .venv/installed-transformers-4 .venv/installed-mlflow-2.13 .venv/compiled
 	$(PYTEST)
 	PYTHONPATH=.venv/transformers-4 $(PYTEST) $(HUGGING_FACE_TESTS)
 
@@ -51,6 +53,11 @@ bench: .venv/installed-dev .venv/installed-bench
 	$(PYTHON) -m venv .venv
 	@echo "Installing the development environment into .venv: a minute or two"
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+# Before the tests, to which a warning of the compiler would be an error; templates among the packages are no Python.
+.venv/compiled: .venv/installed-dev
+	-$(BIN)/python -m compileall -q .venv/lib > /dev/null
 	touch $@
 
 # The last 4.x and what it pins, in a folder of its own that goes before the environment's 5.x.

@@ -19,6 +19,32 @@ def _spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIMIX_SPOOL", str(tmp_path / "bimix-spool"))
 
 
+SLOW = (
+    "e2e/test_faults.py",
+    "e2e/test_docs.py",
+    "adapters/test_mlflow.py",
+    "e2e/test_examples.py",
+    "e2e/test_distributed.py",
+    "adapters/test_mlflow_broken_runs.py",
+    "adapters/test_mlflow_source.py",
+    "e2e/test_ray_entropy.py",
+    "adapters/test_forward.py",
+    "adapters/test_mlflow_older.py",
+    "e2e/test_report_page.py",
+    "e2e/test_cli_manners.py",
+    "e2e/test_pilot.py",
+    "adapters/test_transformers.py",
+)
+"""Files of more than half a minute, the slowest first; a place too early or too late costs seconds, no test."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each of several processes begin with a slow file, so that none is left when the others have ended."""
+    if hasattr(config, "workerinput"):
+        ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(SLOW)}
+        items.sort(key=lambda item: ranks.get(item.path, len(SLOW)))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session if BIMIX_REQUIRE_ALL is set and something was skipped: CI must not pass for want of a tool."""

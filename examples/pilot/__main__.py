@@ -65,6 +65,7 @@ class Pilot:
         self.out = out
         self.tracker = f"mlflow+sqlite:///{(out / 'mlflow.db').resolve()}#{EXPERIMENT}"
         self.steps, self.evaluations = (16, 4) if short else (288, 8)
+        self.batch, self.eval_sequences = (8, 16) if short else (32, 128)
         self.corpus = text.load()
         self.console = Console(width=None if sys.stdout.isatty() else 120)
         self.last: dict[tuple[str, int], dict[str, float]] = {}
@@ -78,7 +79,7 @@ class Pilot:
             self._train(name, Mixture.normalized(parts), sweep="pilot", seed=0)
         # One mixture again with another seed: what differs now is chance.
         self._train(EQUAL, Mixture.uniform(sizes), sweep="pilot", seed=CHECK_SEEDS[0])
-        tokens = self.steps * 32 * (text.CONTEXT - 1)
+        tokens = self.steps * self.batch * (text.CONTEXT - 1)
         self._analyze(tokens)
         fit = LawFit.from_dict(json.loads((self.out / "analysis" / "fit.json").read_text(encoding="utf-8")))
         checks = {
@@ -101,6 +102,7 @@ class Pilot:
         recorder = train(
             self.corpus, mixture, name=f"{name.replace(' ', '-')}-seed-{seed}", tracker=self.tracker, sweep=sweep,
             steps=self.steps, evaluations=self.evaluations, seed=seed,
+            batch=self.batch, eval_sequences=self.eval_sequences,
         )  # fmt: skip
         last = recorder.curves()["rows"][-1]
         self.last[name, seed] = {domain: last[key(EVAL_LOSS, domain)] for domain in recorder.domains}

@@ -23,8 +23,6 @@ from transformers import (
 
 from bimix_tracking import DomainLossRecorder, open_tracker
 
-BATCH = 32
-
 
 def train(
     corpus: Mapping[str, npt.NDArray[np.uint8]],
@@ -36,7 +34,8 @@ def train(
     steps: int,
     evaluations: int,
     seed: int,
-    eval_sequences: int = 128,
+    batch: int,
+    eval_sequences: int,
 ) -> DomainLossRecorder:
     """Train one run, log it to the tracker, and return its recorder."""
     set_seed(seed)
@@ -54,7 +53,7 @@ def train(
         tracker=open_tracker(tracker, run_name=name),
         sweep=sweep,
         tokenizer="bytes",
-        batch_tokens=BATCH * (CONTEXT - 1),
+        batch_tokens=batch * (CONTEXT - 1),
     )
     with TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -63,7 +62,7 @@ def train(
                 output_dir=str(Path(folder)),
                 remove_unused_columns=False,  # keeps `domain`
                 max_steps=steps,
-                per_device_train_batch_size=BATCH,
+                per_device_train_batch_size=batch,
                 per_device_eval_batch_size=64,
                 learning_rate=4e-3,
                 adam_beta2=0.95,
@@ -82,7 +81,7 @@ def train(
                 log_level="error",
             ),
             data_collator=DomainCollator(_collate, domains),
-            train_dataset=training_set(corpus, mixture, steps * BATCH, seed),
+            train_dataset=training_set(corpus, mixture, steps * batch, seed),
             eval_dataset=evaluation_set(corpus, eval_sequences),
             callbacks=[callback],
         )

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient, fluent
 
+from tests import mlflow_stores
 from tests.adapters.services import MlflowServer, Postgres, free_port
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stores_are_copied() -> Iterator[None]:
+    """Migrate one new store, not hundreds."""
+    with mlflow_stores.copied():
+        yield
 
 
 @pytest.fixture(autouse=True)
 def _no_store_of_the_last_test() -> Iterator[None]:
-    """Forget the tracking URI that Lightning's logger sets for the whole process."""
+    """Forget the store that Lightning's logger, and the experiment that others, set for the whole process."""
     yield
     mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # what its own code takes
+    fluent._active_experiment_id = None
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 @pytest.fixture(name="closed_port")

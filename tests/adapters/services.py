@@ -15,6 +15,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests import mlflow_stores
+
 
 def free_port() -> int:
     """Return a loopback port that nobody listens on."""
@@ -34,6 +36,8 @@ class MlflowServer:
     def __init__(self, folder: Path, store: str | None = None) -> None:
         self.folder = folder
         self.store = store or f"sqlite:///{folder}/mlflow.db"
+        if store is None and not (folder / "mlflow.db").exists():
+            shutil.copy(mlflow_stores.made(), folder / "mlflow.db")
         self._port = free_port()
         self.address = f"http://127.0.0.1:{self._port}"
         self.start()
@@ -46,14 +50,14 @@ class MlflowServer:
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        for _ in range(480):
+        for _ in range(1200):
             if self._process.poll() is not None:
                 break
             try:
                 with urllib.request.urlopen(f"{self.address}/health", timeout=5):
                     return
             except OSError:
-                time.sleep(0.25)
+                time.sleep(0.1)
         raise RuntimeError(f"mlflow server didn't start:\n{(self.folder / 'server.log').read_text()}")
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 import pytest
 from bimix_integrations.trackers.mlflow import MlflowSource, bulk
+from bimix_integrations.trackers.mlflow.experiments import Choice
 from bimix_integrations.trackers.mlflow.server import Server
 from bimix_integrations.trackers.mlflow.store import Store
 from mlflow.entities import Metric
@@ -291,8 +292,9 @@ def test_runs_are_those_that_mlflow_itself_finds(store: str) -> None:
     client.log_param(second, "model", "1B")
     client.delete_run(run(uri, "deleted", curve(3)))
     ours, theirs = Store(uri).reader(), Server(lambda: client, "there", http=False)
-    experiment = ours.experiment("found")
-    assert experiment == theirs.experiment("found")
+    experiment = ours.experiment(Choice("found"))
+    assert experiment == theirs.experiment(Choice("found")) == theirs.experiment(Choice(id=experiment.id))
+    assert experiment == ours.experiment(Choice(id=experiment.id))
 
     for condition in CONDITIONS:
         asked = condition.format(first=first)

@@ -46,7 +46,7 @@ TESTED = {
     "15 bulk endpoints truncate": "adapters/test_mlflow_source.py::test_what_the_bulk_endpoint_cuts_off_is_read_all_the_same",
     "16 W&B's runs are lazy": "adapters/test_traps.py::test_wandb_reads_runs_one_request_each_unless_told",
     "17 a W&B row needs all keys": "adapters/test_wandb.py::test_a_run_comes_back_whole_whatever_its_domains_and_values",
-    "18 step= in W&B drops rows": "adapters/test_wandb.py::test_the_run_in_progress_is_adopted_and_left_to_its_owner",
+    "18 step= in W&B drops rows": "adapters/test_wandb_host.py::test_beside_a_host_that_logs_by_step_ours_is_a_run_of_its_own",
     "19 MLflow has no file store any more": "adapters/test_traps.py::test_the_file_store_is_refused_and_ours_is_a_database",
     "20 log_table appends": "adapters/test_traps.py::test_an_artifact_written_twice_is_there_once",
     "21 asynchronous failures are silent": "core/test_delivery.py::test_a_tracker_that_fails_neither_stops_training_nor_loses_a_row",

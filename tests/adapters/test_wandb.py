@@ -98,56 +98,6 @@ def test_a_run_comes_back_whole_whatever_its_domains_and_values(server: WandbSer
     assert all(name in defined for name in numbers(1))
 
 
-def test_the_run_in_progress_is_adopted_and_left_to_its_owner(server: WandbServer) -> None:
-    host = wandb.init(project="adopted")
-    tracker = WandbTracker()
-    tracker.adopt_active()
-    assert tracker.uri == "wandb:local/adopted"
-    host.log({"train/loss": 1.0}, step=7)
-    with ThreadPoolExecutor(1) as thread:  # as the delivery's
-        thread.submit(tracker.start, MANIFEST).result()
-        for row in rows(1, 3):
-            thread.submit(tracker.log, [row]).result()
-            host.log({"train/loss": 0.5}, step=50 + row.step)  # with steps of its own, and between ours
-        thread.submit(tracker.write_artifact, CURVES, "{}").result()
-        thread.submit(tracker.finish).result()
-    assert (tracker.run_id, tracker.owned) == (host.id, False)
-    assert wandb.run is host
-    host.log({"train/loss": 0.25}, step=60)
-    host.finish()
-
-    run = server.only("adopted")
-    assert run.values("train/loss") == [1.0, 0.5, 0.5, 0.5, 0.25]
-    assert run.values(keys.STEP) == [1, 2, 3]
-    assert [row[keys.STEP] for row in read("adopted")] == [1, 2, 3]
-
-
-def test_a_run_that_its_owner_has_ended_is_opened_once_more(server: WandbServer) -> None:
-    host = wandb.init(project="ended")
-    tracker = WandbTracker()
-    tracker.adopt_active()
-    tracker.start(MANIFEST)
-    tracker.log(rows(1, 2))
-    host.finish()
-    tracker.log(rows(3, 4))
-    tracker.finish()
-
-    run = server.only("ended")
-    assert (run.state, run.values(keys.STEP), wandb.run) == ("finished", [1, 2, 3, 4], None)
-
-
-def test_a_run_of_another_project_than_the_one_named_is_left_alone(server: WandbServer) -> None:
-    host = wandb.init(project="of-the-host")
-    tracker = WandbTracker("wandb:ours")
-    tracker.adopt_active()
-    tracker.start(MANIFEST)
-    tracker.log(rows(1, 1))
-    tracker.finish()
-
-    assert wandb.run is host
-    assert server.only("ours").values(keys.STEP) == [1]
-
-
 def test_of_a_resumed_run_the_newest_rows_count_once(server: WandbServer) -> None:
     first = started("resumed")
     first.log(rows(1, 4))
@@ -309,21 +259,6 @@ def test_disabled_nothing_is_written_and_nothing_fails(server: WandbServer, monk
     tracker.write_artifact(CURVES, "{}")
     tracker.finish()
     assert not server.of("disabled")
-
-
-def test_curves_of_a_part_of_a_run_are_not_written(server: WandbServer) -> None:
-    host = wandb.init(project="part")
-    for part in (1, 2):  # two trainings, one after the other, in the host's run
-        tracker = WandbTracker()
-        tracker.adopt_active()
-        tracker.start(MANIFEST)
-        tracker.log(rows(part, part))
-        tracker.write_artifact(CURVES, json.dumps({"part": part}))
-        tracker.finish()
-    host.finish()
-
-    assert len(server.artifacts.versions("part", f"bimix-run-{host.id}")) == 1
-    assert server.only("part").values(keys.STEP) == [1, 2]
 
 
 def test_the_api_key_is_in_nothing_that_was_sent(server: WandbServer) -> None:

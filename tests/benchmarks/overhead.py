@@ -1,35 +1,38 @@
 """What logging by domain costs a training step: time, memory, and how both depend on the number of domains.
 
-python tests/benchmarks/overhead.py
+    python tests/benchmarks/overhead.py                                   # on the CPU, or on a GPU if there is one
+    PYTHONPATH=.:integrations python tests/benchmarks/overhead.py         # where the package isn't installed
+    python tests/benchmarks/overhead.py --device cpu --small --seconds 9  # a trial of the GPU's table, with a toy
+
+On a GPU it needs torch and transformers beside the core's packages, and takes less than four minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import tempfile
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 from typing import Any
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of each start and stop
+
+import overhead_gpu
 import torch
 from bimix_integrations.trainers import forward
 from bimix_integrations.trainers.torch import IGNORE, DomainLossMeter, align, token_losses
 from bimix_integrations.trainers.transformers import DomainLossCallback
+from overhead_parts import BLOCK, Recipe, meter_of, names_of, peak, ratio, temporary
 from torch import Tensor
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
-from bimix_tracking import DomainLossRecorder, open_tracker
-
 VOCABULARY, BATCH, TIME = 32_768, 8, 128
-BLOCK = 10
-"""Steps between two records: a block is as many, and has one."""
 DOMAINS = 7
 Batch = dict[str, Tensor]
 
@@ -69,22 +72,6 @@ class Inside:
         return timed
 
 
-class Recipe:
-    """The recipe that goes round: mask the token losses by domain, and `.item()` each."""
-
-    def __init__(self, domains: int) -> None:
-        self.sums, self.tokens = [0.0] * domains, [0] * domains
-
-    def add(self, losses: Tensor, targets: Tensor, ids: Tensor) -> None:
-        """Add a batch, a domain at a time."""
-        of_token = ids.unsqueeze(-1).expand_as(targets)
-        for domain in range(len(self.sums)):
-            mask = (of_token == domain) & (targets != IGNORE)
-            if mask.any():
-                self.sums[domain] += losses[mask].sum().item()
-                self.tokens[domain] += int(mask.sum().item())
-
-
 class PlainLoop:
     """One model and optimizer, stepped with this or that logging."""
 
@@ -113,13 +100,6 @@ class PlainLoop:
         if isinstance(meter, DomainLossMeter):
             meter.log_train(self.step_number)
         return perf_counter() - start
-
-
-def meter_of(domains: int, folder: Path) -> DomainLossMeter:
-    """Return a meter that writes JSON lines."""
-    names = [f"domain-{i}" for i in range(domains)]
-    tracker = open_tracker(f"jsonl:{folder}", run_name=f"{domains}-{perf_counter()}")
-    return DomainLossMeter(DomainLossRecorder(names, dict.fromkeys(names, 1 / domains), tracker))
 
 
 class RecipeTrainer(Trainer):
@@ -171,7 +151,7 @@ def trainer_blocks(kind: str, folder: Path, blocks: int, hooks: Inside) -> tuple
     """Return the seconds of blocks of a trainer, without, with the callback or the recipe, and the part inside ours."""
     clock = Clock()
     net = model()
-    names = [f"domain-{i}" for i in range(DOMAINS)]
+    names = names_of(DOMAINS)
     watcher = DomainLossCallback(names, dict.fromkeys(names, 1 / DOMAINS), f"jsonl:{folder}")
     events = Inside((watcher, "on_step_begin"), (watcher, "on_step_end"))
     before = hooks.seconds
@@ -189,32 +169,6 @@ def trainer_blocks(kind: str, folder: Path, blocks: int, hooks: Inside) -> tuple
         start = perf_counter()
         host.train()
     return clock.blocks, (events.seconds + hooks.seconds - before) / (perf_counter() - start)
-
-
-def ratio(ours: list[float], base: list[float]) -> str:
-    """Return the median of paired ratios with its quartiles."""
-    paired = [a / b for a, b in zip(ours, base, strict=True)]
-    low, _, high = quantiles(paired, n=4)
-    return f"{median(paired):.4f} ({low:.4f} to {high:.4f})"
-
-
-def peak(step: Callable[[], object]) -> int:
-    """Return the most bytes that were allocated at once during a step, beyond those before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    events = profiler.profiler.kineto_results.events()
-    now = most = 0
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
-
-
-@contextmanager
-def temporary() -> Iterator[Path]:
-    """Yield a folder for the rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 def plain(blocks: int) -> None:
@@ -307,7 +261,7 @@ def trainer_memory() -> None:
     for kind in ("without", "callback", "recipe"):
         net = model()
         with temporary() as folder:
-            names = [f"domain-{i}" for i in range(DOMAINS)]
+            names = names_of(DOMAINS)
             watcher = DomainLossCallback(names, dict.fromkeys(names, 1 / DOMAINS), f"jsonl:{folder}")
             arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True, log_level="error")
             host = (RecipeTrainer if kind == "recipe" else Trainer)(
@@ -321,11 +275,8 @@ def trainer_memory() -> None:
         print(f"| HF Trainer | {kind} | {bytes_ / 2**20:.1f} | {(bytes_ - found['without']) / unit:.2f} |")
 
 
-def main() -> None:
-    """Print all tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=12, help="blocks of ten steps of each kind")
-    blocks = parser.parse_args().blocks
+def tables(blocks: int) -> None:
+    """Print all tables of the CPU."""
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; {BATCH} × {TIME} tokens, {VOCABULARY} words\n"
     )
@@ -337,6 +288,21 @@ def main() -> None:
     print("\n| host | kind | peak, MiB | beyond, in [batch, time] float tensors |\n|---|---|---|---|")
     memory()
     trainer_memory()
+
+
+def main() -> None:
+    """Print the tables of the device."""
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=12, help="blocks of ten steps of each kind")
+    parser.add_argument("--device", default=found, help="cpu or cuda; without it, what there is")
+    parser.add_argument("--small", action="store_true", help="the GPU's table with a toy, on any device")
+    parser.add_argument("--seconds", type=float, default=170, help="of the GPU's table, for all its rows")
+    asked = parser.parse_args()
+    if asked.small or torch.device(asked.device).type != "cpu":
+        overhead_gpu.table(torch.device(asked.device), small=asked.small, seconds=asked.seconds, blocks=asked.blocks)
+    else:
+        tables(asked.blocks)
 
 
 if __name__ == "__main__":

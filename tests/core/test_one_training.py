@@ -1,4 +1,4 @@
-"""A run is one training, and its curve is one held-out set's: restarts, failures, resumes, and evaluations of others."""
+"""A run is one training, and its curve one held-out set's: restarts, failures, resumes, and evaluations of others."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def losses(row: Mapping[str, float]) -> set[str]:
 
 
 @pytest.mark.parametrize("explicit", [{}, {"eval_set": "mine"}])
-def test_a_set_that_changes_in_mid_run_is_used_up_to_there_and_counted(
-    explicit: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_set_that_changes_in_mid_run_counts_up_to_there(explicit: dict[str, str], tmp_path: Path) -> None:
     of = recorder(f"jsonl:{tmp_path}", **explicit)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -66,11 +64,11 @@ def test_a_set_that_changes_in_mid_run_is_used_up_to_there_and_counted(
             evaluate(of, step, tokens)
         of.finish()
 
-    assert [str(each.message) for each in said] == [
+    (text,) = [str(each.message) for each in said]
+    assert text.startswith(
         "the evaluation at step 3 is not of the held-out set that this run's curve began with: domain 'code' has 500 "
-        "tokens where the held-out set has 100. It stays out of the curve, as will all others like it. A curve needs one "
-        "set, whole, in every evaluation"
-    ]
+        "tokens where the held-out set has 100. It stays out of the curve"
+    )
     obs = Observations.from_source(f"jsonl:{tmp_path}")
     steps = {domain: rows["step"].tolist() for domain, rows in obs.losses.groupby("domain")}
     assert steps == {"code": [1, 2], "web": [1, 2, 3, 4]}
@@ -165,7 +163,7 @@ def test_the_order_of_sets_tells_nothing_and_a_repeat_counts_once(order: list[st
         assert row["bimix_eval_tokens/code"] == 13
 
 
-def test_the_set_is_held_to_across_a_resume(tmp_path: Path) -> None:
+def test_the_set_is_held_to_across_a_resume() -> None:
     first = recorder()
     train(first, 1)
     evaluate(first, 1)
@@ -228,9 +226,10 @@ def test_a_step_that_goes_back_is_another_training() -> None:
 
 
 def test_an_exception_fails_the_run_and_an_end_finishes_it(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), recorder(f"jsonl:{tmp_path}/a") as of:
-        train(of, 1)
-        raise ZeroDivisionError
+    failing = recorder(f"jsonl:{tmp_path}/a")
+    train(failing, 1)
+    with pytest.raises(RecorderError), failing:
+        failing.log_train(-1)
     with recorder(f"jsonl:{tmp_path}/b") as of:
         train(of, 1)
     assert [state.status for where in "ab" for state in open_source(f"jsonl:{tmp_path}/{where}").states()] == [
@@ -251,8 +250,7 @@ def test_a_resume_with_another_mixture_is_a_change_from_there() -> None:
     assert resumed.manifest.schedule == ((10, Mixture({"code": 0.8, "web": 0.2})),)
 
     again = DomainLossRecorder(DOMAINS, {"code": 0.8, "web": 0.2})
-    with pytest.warns(UserWarning, match="checkpoint of step 10"):
-        again.load_state_dict(resumed.state_dict())
+    again.load_state_dict(resumed.state_dict())  # the change is known by now
     assert again.manifest.schedule == resumed.manifest.schedule
 
 
@@ -332,14 +330,14 @@ def test_token_counts_beyond_an_int64_are_refused_and_large_ones_exact() -> None
     for counts in ([2**63], [2.0**63], np.array([2**63], np.uint64), [10**30], [float("inf")]):
         with pytest.raises(RecorderError, match=r"token counts must be whole numbers from 0 on"):
             of.add([0], [1.0], counts)
-    with pytest.raises(RecorderError, match="domain 'code' would have .* tokens, more than an int64 counts"):
+    with pytest.raises(RecorderError, match=r"domain 'code' would have .* tokens, more than an int64 counts"):
         of.add([0, 0], [1.0, 1.0], [2**62, 2**62])
     of.add([0], [1.0], [2**53 + 1])
     assert of.state_dict()["tokens"] == [2**53 + 1, 0]
     for split in ("train", "eval"):
+        of.add([0], [1.0], [2**62], split=split)
         with pytest.raises(RecorderError, match="domain 'code' would have"):
-            for _ in range(2):
-                of.add([0], [1.0], [2**62 + 2**61], split=split)
+            of.add([0], [1.0], [2**62], split=split)
     assert of.state_dict()["tokens"][0] > 0
 
 
@@ -358,14 +356,14 @@ def told(of: DomainLossRecorder, steps: Iterable[int], tokens: Sequence[int]) ->
 def test_a_gross_mismatch_is_told_with_the_first_records_and_at_the_end() -> None:
     said = told(DomainLossRecorder(DOMAINS, {"code": 0.1, "web": 0.9}), range(50, 201, 50), (700, 300))
     assert [text.partition(" has ")[0] for text in said] == [
-        "at step 50, domain 'code'",
-        "at the end of training, domain 'code'",
+        "at step 50, domain 'web'",
+        "at the end of training, domain 'web'",
     ]
 
 
 def test_a_mismatch_that_is_not_gross_is_told_at_the_end_of_a_run_with_few_records() -> None:
     (said,) = told(DomainLossRecorder(DOMAINS, {"code": 0.2, "web": 0.8}), range(500, 3001, 500), (240, 760))
-    assert said.startswith("at the end of training, domain 'code' has 0.24 of the tokens")
+    assert said.startswith("at the end of training, domain 'web' has 0.76 of the tokens")
 
 
 def test_few_draws_tell_nothing() -> None:

@@ -9,12 +9,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bimix_integrations.trackers.mlflow.artifacts import read_text, refused
-from bimix_integrations.trackers.mlflow.store import MAX_TAG, TAG, Store, manifest_tags
+from bimix_integrations.trackers.mlflow.store import Store
+from bimix_integrations.trackers.mlflow.tags import PREFIX, of_manifest, requests
 from bimix_tracking.errors import SourceError
 from bimix_tracking.tracking import WriteBack
 
-KEY = f"{TAG}analysis_key"
-RECOMMENDED = f"{TAG}recommended"
+KEY = f"{PREFIX}analysis_key"
+RECOMMENDED = f"{PREFIX}recommended"
 """Tag of the experiment (the run's id) and of that run (`true`): the mixture to train on."""
 _PARENT = "mlflow.parentRunId"
 _MAX_NOTE = 8000
@@ -27,7 +28,7 @@ def write(store: Store, analysis: WriteBack) -> str:
         SourceError: The store doesn't take it.
     """
     try:
-        store.reader().experiment(store.name)  # so that MLflow doesn't make what isn't there
+        store.experiment(store.reader())  # so that MLflow doesn't make what isn't there
         experiment = store.experiment_id(create=False)
         there = _find(store, experiment, analysis.key)
         run_id = _new(store, experiment, analysis) if there is None else there.info.run_id
@@ -48,7 +49,7 @@ def find(store: Store, key: str | None) -> str | None:
     """
     try:
         reader = store.reader()
-        experiment = reader.experiment(store.name)
+        experiment = store.experiment(reader)
         if key is not None:
             finished = (run for run in reader.tagged(experiment, KEY, key) if run.info.status == "FINISHED")
             run = next(finished, None)
@@ -73,18 +74,18 @@ def _find(store: Store, experiment: str, key: str) -> Run | None:
 
 def _new(store: Store, experiment: str, analysis: WriteBack) -> str:
     client = store.client
-    tags = manifest_tags(analysis.manifest)
-    tags |= {f"{TAG}source_runs": str(len(analysis.source_runs)), KEY: analysis.key}
+    tags = {f"{PREFIX}source_runs": str(len(analysis.source_runs)), KEY: analysis.key}
     tags["mlflow.note.content"] = analysis.note[:_MAX_NOTE]
-    fitting = {name: value for name, value in tags.items() if len(value) <= MAX_TAG}
-    run = client.create_run(experiment, run_name=analysis.name, tags=fitting)
+    run = client.create_run(experiment, run_name=analysis.name, tags=tags)
     run_id = str(run.info.run_id)
     try:
+        for some in requests(of_manifest(analysis.manifest)):
+            client.log_batch(run_id, tags=some)
         now = int(time.time() * 1000)
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in analysis.metrics.items()])
         _put(client, run, analysis)
         for source in analysis.source_runs:
-            marks = [RunTag(f"{TAG}analysis_run_id", run_id)]
+            marks = [RunTag(f"{PREFIX}analysis_run_id", run_id)]
             if analysis.nest and _PARENT not in client.get_run(source).data.tags:
                 marks.append(RunTag(_PARENT, run_id))
             client.log_batch(source, tags=marks)

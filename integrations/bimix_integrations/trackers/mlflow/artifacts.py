@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import mimetypes
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow.entities import Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.utils.file_utils import get_local_path_or_none
+from mlflow.utils.rest_utils import http_request
 
+from bimix_integrations.trackers.mlflow.refusals import RefusedForGoodError, artifact_is_refused
 from bimix_integrations.trackers.mlflow.store import Store
 from bimix_tracking.errors import SourceError
 from bimix_tracking.tracking import without_credentials
@@ -67,6 +71,40 @@ def read_text(store: Store, run: Run, path: str) -> str | None:
     except Exception as error:  # each store of artifacts has a package of its own, and that its own errors
         raise refused(run, "read", error) from error
     return content.decode("utf-8")
+
+
+def write_text(store: Store, run: Run, path: str, text: str) -> None:
+    """Write a text artifact of a run, over an earlier one of that path.
+
+    Raises:
+        RefusedForGoodError: The run's artifacts cannot be written from here.
+        ArtifactError: They couldn't be written just now.
+    """
+    root = str(run.info.artifact_uri)
+    try:
+        repository = get_artifact_repository(root, tracking_uri=store.tracking_uri)
+        if isinstance(repository, HttpArtifactRepository):
+            # MLflow's own way tries for minutes, also what its server answers for good.
+            answer = http_request(
+                repository._host_creds,  # noqa: SLF001
+                f"/{path}",
+                "PUT",
+                data=text.encode(),
+                extra_headers={"Content-Type": mimetypes.guess_type(path)[0] or "text/plain"},
+                max_retries=0,
+                raise_on_status=False,
+            )
+            answer.raise_for_status()
+            return
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / path.rpartition("/")[2]
+            file.write_text(text, encoding="utf-8")
+            repository.log_artifact(str(file), path.rpartition("/")[0] or None)
+    except Exception as error:  # each store of artifacts has a package of its own, and that its own errors
+        told = refused(run, "written", error)
+        if artifact_is_refused(error):
+            raise RefusedForGoodError(str(told)) from error
+        raise told from error
 
 
 def _from_file(run: Run, root: Path, path: str) -> str | None:

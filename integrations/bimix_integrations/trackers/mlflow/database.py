@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from mlflow.entities import DatasetInput, Metric, Run
 
 from bimix_integrations.trackers.mlflow import schema
+from bimix_integrations.trackers.mlflow.experiments import Choice, deleted_experiment, no_experiment
 from bimix_integrations.trackers.mlflow.reading import (
     ACTIVE,
     Experiment,
@@ -23,10 +24,8 @@ from bimix_integrations.trackers.mlflow.reading import (
     RunFields,
     add_input_tag,
     dataset_input,
-    deleted_experiment,
     matching,
     newest_first,
-    no_experiment,
     of_datasets,
     oldest_first,
 )
@@ -81,9 +80,9 @@ class Database:
         self._shown = shown
         self._checked = False
 
-    def experiment(self, name: str) -> Experiment:
-        """Return the experiment of a name."""
-        return self._ask(lambda answers: self._experiment(answers, name))
+    def experiment(self, wanted: Choice) -> Experiment:
+        """Return the experiment that is meant."""
+        return self._ask(lambda answers: self._experiment(answers, wanted))
 
     def runs(self, experiment: Experiment, condition: str | None = None) -> Found:
         """Return the runs that are not deleted, and that meet a condition."""
@@ -136,30 +135,33 @@ class Database:
                     f"{schema.described(schema.of(answers))}. {schema.SERVER}"
                 )
 
-    def _experiment(self, answers: Answers, name: str) -> Experiment:
+    def _experiment(self, answers: Answers, wanted: Choice) -> Experiment:
         columns = answers.columns("experiments")
         stage = "lifecycle_stage" if "lifecycle_stage" in columns else f"'{ACTIVE}'"
         workspace = "workspace" if "workspace" in columns else "NULL"
-        found = answers.rows(f"SELECT experiment_id, {stage}, {workspace} FROM experiments WHERE name = ?", (name,))
+        by, value = ("name", wanted.name) if wanted.name is not None else ("experiment_id", _number(wanted.id))
+        found = answers.rows(
+            f"SELECT experiment_id, {stage}, {workspace}, name FROM experiments WHERE {by} = ?", (value,)
+        )
         if not found:
-            raise no_experiment(name, self._shown, self._names(answers, stage))
+            raise no_experiment(wanted, self._shown, self._names(answers, stage))
         active = [row for row in found if row[1] in (ACTIVE, None)]
         if not active:
-            raise deleted_experiment(name, self._shown)
+            raise deleted_experiment(wanted, self._shown)
         if len(active) > 1:
             here = os.environ.get("MLFLOW_WORKSPACE") or "default"
             chosen = [row for row in active if row[2] == here]
             if len(chosen) != 1:
                 there = ", ".join(repr(row[2]) for row in active)
                 raise SourceError(
-                    f"experiment {name!r} at {self._shown} is in the workspaces {there}: say which by MLFLOW_WORKSPACE"
+                    f"{wanted} at {self._shown} is in the workspaces {there}: say which by MLFLOW_WORKSPACE"
                 )
             active = chosen
-        number_ = active[0][0]
+        number_, name = active[0][0], str(active[0][3])
         tags = {}
         if answers.columns("experiment_tags") >= {"key", "value", "experiment_id"}:
             tags = dict(answers.rows("SELECT key, value FROM experiment_tags WHERE experiment_id = ?", (number_,)))
-        return Experiment(str(number_), tags)
+        return Experiment(str(number_), name, tags)
 
     @staticmethod
     def _names(answers: Answers, stage: str) -> list[str]:
@@ -227,6 +229,11 @@ def _point(columns: set[str], of: str = "") -> tuple[str, str, str, str]:
     step = f"{of}step" if "step" in columns else "0"
     time = f"{of}timestamp" if "timestamp" in columns else "0"
     return step, time, f"{of}value", f"{of}is_nan" if "is_nan" in columns else "(1 = 0)"
+
+
+def _number(experiment: str | None) -> int:
+    """Return an experiment's id as databases have it; of one that is no number, one that none has."""
+    return int(experiment) if experiment is not None and experiment.isdecimal() and len(experiment) < 19 else -1
 
 
 def _text(value: object) -> str | None:

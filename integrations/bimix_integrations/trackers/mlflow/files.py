@@ -18,16 +18,15 @@ from mlflow.entities import Metric, Run
 from mlflow.entities.run_status import RunStatus
 from mlflow.utils.file_utils import local_file_uri_to_path
 
+from bimix_integrations.trackers.mlflow.experiments import Choice, deleted_experiment, no_experiment
 from bimix_integrations.trackers.mlflow.reading import (
     ACTIVE,
     Experiment,
     Found,
     Histories,
     RunFields,
-    deleted_experiment,
     matching,
     newest_first,
-    no_experiment,
     of_datasets,
     oldest_first,
 )
@@ -67,25 +66,25 @@ class Files:
         self._points: Histories = {}
         self._unread: dict[str, dict[str, int]] = {}
 
-    def experiment(self, name: str) -> Experiment:
-        """Return the experiment of a name."""
+    def experiment(self, wanted: Choice) -> Experiment:
+        """Return the experiment that is meant."""
         broken: list[str] = []
         names: list[str] = []
         for folder, fields in self._experiments(broken):
             named = _text(fields, "name") or folder.name
-            if named != name:
+            if not _is(wanted, folder, named):
                 names.append(named)
             elif _text(fields, "lifecycle_stage") in (ACTIVE, None):
-                return Experiment(folder.name, dict(_values(folder / "tags")))
+                return Experiment(folder.name, named, dict(_values(folder / "tags")))
         trash = self._root / ".trash"
         for folder in _folders(trash) if trash.is_dir() else ():
-            if _name_of(folder) == name:
-                raise deleted_experiment(name, str(self._root))
+            if _is(wanted, folder, _name_of(folder)):
+                raise deleted_experiment(wanted, str(self._root))
         if broken:
             raise SourceError(
-                f"there is no experiment {name!r} in {self._root} that can be read; broken are {'; '.join(broken[:3])}"
+                f"there is no {wanted} in {self._root} that can be read; broken are {'; '.join(broken[:3])}"
             )
-        raise no_experiment(name, str(self._root), names)
+        raise no_experiment(wanted, str(self._root), names)
 
     def runs(self, experiment: Experiment, condition: str | None = None) -> Found:
         """Return the runs that are not deleted, and that meet a condition."""
@@ -114,7 +113,7 @@ class Files:
         """Return the run of an id."""
         for folder, _ in self._experiments([]):
             if run_id in {run.name for run in _folders(folder)} - _NO_RUNS:
-                return self._run(folder / run_id, Experiment(folder.name, {}))
+                return self._run(folder / run_id, Experiment(folder.name, folder.name, {}))
         return None
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> Histories:
@@ -260,3 +259,7 @@ def _read_points(path: Path) -> tuple[list[Point], int]:
         points.pop()  # the last step was written half: 10 of 100
         bad += 1
     return points, bad
+
+
+def _is(wanted: Choice, folder: Path, named: str | None) -> bool:
+    return folder.name == wanted.id if wanted.name is None else named == wanted.name

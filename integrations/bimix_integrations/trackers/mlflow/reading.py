@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunData, RunInfo, RunInputs, RunTag
 from mlflow.utils.search_utils import SearchUtils
 
-from bimix_tracking.errors import SourceError
+from bimix_integrations.trackers.mlflow.experiments import Choice
 from bimix_tracking.histories import Point
 from bimix_tracking.manifest import RunRecord
 
@@ -27,6 +27,7 @@ class Experiment(NamedTuple):
     """An experiment that is not deleted."""
 
     id: str
+    name: str
     tags: Mapping[str, str]
 
 
@@ -45,8 +46,8 @@ class Reader(Protocol):
 
     Where they are, they come faster than files of the runs would."""
 
-    def experiment(self, name: str) -> Experiment:
-        """Return the experiment of a name.
+    def experiment(self, wanted: Choice) -> Experiment:
+        """Return the experiment that is meant.
 
         Raises:
             SourceError: There is none, or it is deleted; or there is no such store.
@@ -145,14 +146,3 @@ def newest_first(runs: Iterable[Run]) -> list[Run]:
 def oldest_first(runs: Iterable[Run]) -> list[Run]:
     """Return runs in the order they were started."""
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
-
-
-def no_experiment(name: str, shown: str, known: Sequence[str]) -> SourceError:
-    """Return the error that there is no experiment of a name; it tells those that there are."""
-    some = ", ".join(map(repr, known[:20])) or "none"
-    return SourceError(f"there is no experiment {name!r} at {shown}; there are {some}")
-
-
-def deleted_experiment(name: str, shown: str) -> SourceError:
-    """Return the error that an experiment is deleted."""
-    return SourceError(f"experiment {name!r} at {shown} is deleted: restore it, or use another name")

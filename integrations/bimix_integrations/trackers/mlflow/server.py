@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from mlflow.entities import Experiment as MlflowExperiment
 from mlflow.entities import Run
 from mlflow.entities.lifecycle_stage import LifecycleStage
 from mlflow.entities.view_type import ViewType
@@ -11,13 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bimix_integrations.trackers.mlflow import bulk
-from bimix_integrations.trackers.mlflow.reading import (
-    Experiment,
-    Found,
-    Histories,
-    deleted_experiment,
-    no_experiment,
-)
+from bimix_integrations.trackers.mlflow.experiments import Choice, deleted_experiment, no_experiment
+from bimix_integrations.trackers.mlflow.reading import Experiment, Found, Histories
 from bimix_tracking.histories import Point
 
 _PAGE = 1000
@@ -39,16 +35,15 @@ class Server:
         self._shown = shown
         self._http = http
 
-    def experiment(self, name: str) -> Experiment:
-        """Return the experiment of a name."""
+    def experiment(self, wanted: Choice) -> Experiment:
+        """Return the experiment that is meant."""
         client = self._client()
-        found = client.get_experiment_by_name(name)
+        found = found_by(client, wanted)
         if found is None:
-            known = [experiment.name for experiment in client.search_experiments(max_results=20)]
-            raise no_experiment(name, self._shown, known)
+            raise no_experiment(wanted, self._shown, names_at(client))
         if found.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise deleted_experiment(name, self._shown)
-        return Experiment(str(found.experiment_id), dict(found.tags))
+            raise deleted_experiment(wanted, self._shown)
+        return Experiment(str(found.experiment_id), found.name, dict(found.tags))
 
     def runs(self, experiment: Experiment, condition: str | None = None) -> Found:
         """Return the runs that are not deleted, and that meet a condition."""
@@ -106,3 +101,20 @@ class Server:
             token = page.token
             if not token:
                 return runs
+
+
+def found_by(client: MlflowClient, wanted: Choice) -> MlflowExperiment | None:
+    """Return an experiment as MLflow has it, deleted ones too; None where there is none."""
+    if wanted.name is not None:
+        return client.get_experiment_by_name(wanted.name)
+    try:
+        return client.get_experiment(str(wanted.id))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no id at all
+            return None
+        raise
+
+
+def names_at(client: MlflowClient) -> list[str]:
+    """Return the names of some experiments, for an error's text."""
+    return [experiment.name for experiment in client.search_experiments(max_results=20)]

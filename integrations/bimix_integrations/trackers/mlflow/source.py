@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -21,7 +21,8 @@ from mlflow.exceptions import MlflowException
 from bimix_integrations.trackers.mlflow import analyses
 from bimix_integrations.trackers.mlflow.artifacts import ArtifactError, read_text
 from bimix_integrations.trackers.mlflow.reading import Found, Histories, Reader
-from bimix_integrations.trackers.mlflow.store import MANIFEST, TAG, Store
+from bimix_integrations.trackers.mlflow.store import Store
+from bimix_integrations.trackers.mlflow.tags import ARTIFACT, PREFIX, fields_of, is_complete
 from bimix_tracking import keys
 from bimix_tracking.errors import BimixError, RunError, SourceError, listed
 from bimix_tracking.foreign import ForeignRuns
@@ -107,7 +108,7 @@ class MlflowSource:
 
     def _runs(self, reader: Reader) -> Found:
         """Return the experiment's runs that are no analyses, in the order they were started; deleted ones never are."""
-        found = reader.runs(reader.experiment(self._store.name), self.wanted.filter)
+        found = reader.runs(self._store.experiment(reader), self.wanted.filter)
         return Found([run for run in found.runs if _role(run) in (None, "train")], found.broken)
 
     def _with_metrics(self, found: Found) -> tuple[list[Run], list[RunRecord]]:
@@ -134,7 +135,7 @@ class MlflowSource:
 
     def _nothing(self, reader: Reader, found: Found) -> SourceError:
         ours = sum(_role(run) is not None for run in found.runs)
-        everything = reader.runs(reader.experiment(self._store.name)).runs
+        everything = reader.runs(self._store.experiment(reader)).runs
         chosen = f" that match {self.wanted.filter!r}" if self.wanted.filter else ""
         seen = sorted({name for run in found.runs if _role(run) is None for name in run.data.metrics})
         pattern = (
@@ -142,7 +143,7 @@ class MlflowSource:
             "--mixtures FILE"
         )
         return SourceError(
-            f"experiment {self._store.name!r} at {self._store.shown} has no finished training run"
+            f"{self._store.wanted} at {self._store.shown} has no finished training run"
             f"{chosen} ({ours} unfinished, {len(everything) - ours} others). Train with DomainLossCallback or "
             "DomainLossRecorder first, read those that are going with --unfinished; of other tools' runs, losses whose "
             f"names `bimix_tracking.foreign_patterns` lists are read{pattern if seen else ''}"
@@ -152,7 +153,7 @@ class MlflowSource:
         broken = [record for record in records if _broken(record)]
         told = "; ".join(f"run {r.name!r} ({r.run_id}): {', '.join(r.set_aside)}" for r in broken[:_FEW])
         more = f"; and {len(broken) - _FEW} more" if len(broken) > _FEW else ""
-        return SourceError(f"experiment {self._store.name!r} at {self._store.shown} has no run to read: {told}{more}")
+        return SourceError(f"{self._store.wanted} at {self._store.shown} has no run to read: {told}{more}")
 
     def _at_once(self, reader: Reader, runs: Sequence[Run]) -> tuple[dict[str, RunRecord], Histories]:
         """Return the records, and the histories, of those runs that could be read with few requests, and whole."""
@@ -221,8 +222,7 @@ class MlflowSource:
             if text is None:
                 return None
             manifest, rows = parse_curves(text)
-            tags = self._tags(run)
-            if {"domains", "mixture"} <= tags.keys() and manifest != _parsed(tags):
+            if is_complete(run.data.tags) and manifest != _manifest_of(run):
                 return None
         except ArtifactError:
             self._store.check()  # a store of artifacts may be missing; where the server is, nothing can be read
@@ -234,36 +234,25 @@ class MlflowSource:
 
     def _manifest(self, run: Run) -> tuple[RunManifest, Mapping[str, int]]:
         """Return a run's manifest, and what is to be said of it."""
-        tags = self._tags(run)
-        if not {"domains", "mixture"} <= tags.keys():
+        if not is_complete(run.data.tags):  # an earlier version's, which puts what is long into an artifact
             try:
-                text = read_text(self._store, run, MANIFEST)
+                text = read_text(self._store, run, ARTIFACT)
             except ArtifactError as error:
                 self._store.check()
-                if "domains" not in tags:
+                if f"{PREFIX}domains" not in run.data.tags:
                     raise RunError(str(error)) from error
-                return _parsed(tags), {f"{MANIFEST} cannot be read, which may say its mixture: {error}": 1}
+                return _manifest_of(run), {f"{ARTIFACT} cannot be read, which may say its mixture: {error}": 1}
             if text is not None:
                 return RunManifest.from_dict(parse_json(text)), {}
-        return _parsed(tags), {}
-
-    @staticmethod
-    def _tags(run: Run) -> dict[str, str]:
-        return {n.removeprefix(TAG): value for n, value in run.data.tags.items() if n.startswith(TAG)}
+        return _manifest_of(run), {}
 
 
-def _parsed(tags: Mapping[str, str]) -> RunManifest:
-    fields: dict[str, Any] = dict(tags)
-    for name in ("schema", "domains", "mixture", "schedule"):
-        if name in fields:
-            fields[name] = parse_json(fields[name])
-    if isinstance(fields.get("domains"), dict):
-        fields["domains"] = list(fields["domains"].values())
-    return RunManifest.from_dict(fields)
+def _manifest_of(run: Run) -> RunManifest:
+    return RunManifest.from_dict(fields_of(run.data.tags))
 
 
 def _role(run: Run) -> str | None:
-    role: str | None = run.data.tags.get(f"{TAG}role")
+    role: str | None = run.data.tags.get(f"{PREFIX}role")
     return role
 
 
@@ -287,7 +276,7 @@ def _state(run: Run, broken: RunRecord | None) -> RunState:
     ended = None if run.info.end_time is None else run.info.end_time / 1000
     status: Literal["running", "finished", "failed"] = _STATUS.get(run.info.status, "running")
     trouble = None if broken is None else "; ".join(broken.set_aside).removeprefix(_UNREADABLE)
-    return RunState(*_named(run), run.data.tags.get(f"{TAG}sweep"), status, ended, trouble)
+    return RunState(*_named(run), run.data.tags.get(f"{PREFIX}sweep"), status, ended, trouble)
 
 
 def _ends(points: Sequence[Point], latest: float | None) -> bool:

@@ -6,7 +6,6 @@ for a server, and for writing; what is read of a database or of files is read by
 
 from __future__ import annotations
 
-import json
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,18 +20,14 @@ from sqlalchemy.exc import ArgumentError
 
 from bimix_integrations.trackers.mlflow import schema, sqlite
 from bimix_integrations.trackers.mlflow.database import Database
+from bimix_integrations.trackers.mlflow.experiments import BY_ID, Choice, chosen, deleted_experiment, no_experiment
 from bimix_integrations.trackers.mlflow.files import Files, folder_of
 from bimix_integrations.trackers.mlflow.postgres import Postgres
-from bimix_integrations.trackers.mlflow.reading import Reader, deleted_experiment, no_experiment
-from bimix_integrations.trackers.mlflow.server import Server
-from bimix_tracking import keys
+from bimix_integrations.trackers.mlflow.reading import Experiment, Reader
+from bimix_integrations.trackers.mlflow.server import Server, found_by, names_at
 from bimix_tracking.credentials import remember, without_credentials
-from bimix_tracking.errors import ReadOnlyError, SourceError
-from bimix_tracking.manifest import RunManifest
+from bimix_tracking.errors import ReadOnlyError, RefusedError, SourceError
 
-TAG = "bimix."
-MANIFEST = "bimix/manifest.json"
-MAX_TAG = 8000
 _PROBE_SECONDS = 5
 _HTTP = ("http", "https")
 _READ_BY_NOBODY = ("mysql", "mssql")
@@ -53,26 +48,54 @@ class Store:
         scheme, _, rest = uri.partition(":")
         flavour = scheme.partition("+")[2]
         location, hash_, experiment = rest.partition("#")
+        self._uri = uri
         self.explicit = bool(flavour)
-        self.experiment = experiment if flavour or hash_ else location
+        self._asked_for = experiment if flavour or hash_ else location
         self._found = sqlite.at_home(f"{flavour}:{location}") if flavour else None
+        self._choice: Choice | None = None
         self._client: MlflowClient | None = None
         self._refused: SourceError | None = None
 
+    def again(self) -> Store:
+        """Return the same place, as far as it is settled, for another run."""
+        other = Store(self._uri)
+        other._found, other._choice = self._found, self._choice
+        return other
+
     @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return self.experiment or "Default"
+    def named(self) -> bool:
+        """Whether the URI names an experiment."""
+        return bool(self._asked_for)
+
+    @property
+    def wanted(self) -> Choice:
+        """The experiment that is meant; without one in our URI, MLflow's own choice, and from then on the same."""
+        return self._choice or chosen(
+            self._asked_for,
+            mlflows_store=not self.explicit or self.is_at(str(mlflow.get_tracking_uri())),
+            shown=self.shown,
+        )
+
+    def stay_in(self, experiment_id: str, name: str | None = None) -> None:
+        """Mean that experiment from here on: by its id, until its name is known."""
+        told = "" if self._choice is None else self._choice.told
+        in_a_uri = name is not None and not name.startswith(BY_ID)
+        self._choice = Choice(name, None if in_a_uri else experiment_id, told)
 
     @property
     def tracking_uri(self) -> str:
         """Where the store is; without one in our URI, where MLflow's is when it is first used, and from then on."""
         return self._found or str(mlflow.get_tracking_uri())
 
+    def is_at(self, tracking_uri: str) -> bool:
+        """Return whether a tracking URI is of this store, however it is written."""
+        return _place(tracking_uri) == _place(self.tracking_uri)
+
     def settle(self) -> None:
-        """Stay with the store that MLflow has now."""
+        """Stay with the store and the experiment that MLflow has now."""
         self._found = self.tracking_uri
         remember(self._found)
+        self._choice = self.wanted
 
     @property
     def kind(self) -> str:
@@ -212,29 +235,55 @@ class Store:
         shown = self.shown
         if self.database is not None:
             shown = sqlite.uri_of(self.database.resolve())
-        return f"mlflow+{shown}#{self.experiment}"
+        return f"mlflow+{shown}#{self.wanted.fragment}"
 
     def redacted(self, error: MlflowException) -> str:
         """Return what MLflow says, without the password that its texts may repeat."""
         return without_credentials(str(error.message))
 
+    def experiment(self, reader: Reader) -> Experiment:
+        """Return the experiment that is meant, by what reads the store.
+
+        Raises:
+            SourceError: There is none, or it is deleted.
+        """
+        found = reader.experiment(self.wanted)
+        self.stay_in(found.id, found.name)
+        return found
+
     def experiment_id(self, *, create: bool) -> str:
-        """Return the id of the experiment to write to, made if it may be."""
-        found = self.client.get_experiment_by_name(self.name)
-        if found is None and create:
+        """Return the id of the experiment to write to, made if it may be, as MLflow would.
+
+        Raises:
+            RefusedError: There is none, or it is deleted.
+            MlflowException: It cannot be made.
+        """
+        client, wanted = self.client, self.wanted
+        found = found_by(client, wanted)
+        if found is None and create and wanted.name is not None:
             # An embedded store would put artifacts into whatever folder the process runs in.
             beside = self.database if self.explicit else None
             where = None if beside is None else (beside.resolve().parent / "mlartifacts").as_uri()
             try:
-                return str(self.client.create_experiment(self.name, artifact_location=where))
-            except MlflowException:  # another run of the sweep made it between the two calls
-                found = self.client.get_experiment_by_name(self.name)
+                client.create_experiment(wanted.name, artifact_location=where)
+            except MlflowException:
+                if found_by(client, wanted) is None:  # else another run of the sweep made it between the two calls
+                    raise
+            found = found_by(client, wanted)
         if found is None:
-            known = [experiment.name for experiment in self.client.search_experiments(max_results=20)]
-            raise no_experiment(self.name, self.shown, known)
+            raise RefusedError(str(no_experiment(wanted, self.shown, names_at(client))))
         if found.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise deleted_experiment(self.name, self.shown)
+            raise RefusedError(str(deleted_experiment(wanted, self.shown)))
+        self.stay_in(str(found.experiment_id), found.name)
         return str(found.experiment_id)
+
+    def holds(self, experiment_id: str) -> bool:
+        """Return whether a run of that experiment is where we were asked to write; makes nothing."""
+        if not self.named:
+            self.stay_in(experiment_id)
+            return True
+        found = found_by(self.client, self.wanted)
+        return found is not None and str(found.experiment_id) == experiment_id
 
 
 def _files_refused() -> bool:
@@ -242,10 +291,10 @@ def _files_refused() -> bool:
     return allowed is not None and not allowed.get()
 
 
-def manifest_tags(manifest: RunManifest) -> dict[str, str]:
-    """Return a manifest as MLflow tags; `domains` becomes the map slug → name, readable beside the metric's names."""
-    fields = manifest.to_dict() | {"domains": keys.slugs(manifest.domains)}
-    return {
-        f"{TAG}{name}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in fields.items()
-    }
+def _place(tracking_uri: str) -> str:
+    """Return a tracking URI so that two of one place are equal: an SQLite file's path, an address without users."""
+    try:
+        path = sqlite.path_of(tracking_uri) if tracking_uri.startswith("sqlite") else None
+    except (ArgumentError, ValueError):
+        path = None
+    return str(path.resolve()) if path is not None else without_credentials(tracking_uri).rstrip("/")

@@ -14,6 +14,7 @@ import wandb
 from wandb.errors import CommError
 
 from bimix_integrations.trackers.wandb import artifacts
+from bimix_integrations.trackers.wandb.host import Host, open_beside
 from bimix_integrations.trackers.wandb.project import Project, mode, redacted, told
 from bimix_tracking.tracking import WriteBack
 
@@ -89,7 +90,8 @@ def _new(project: Project, analysis: WriteBack) -> str:
         "source_runs": len(analysis.source_runs),
         "runs_without_artifact": unlinked[:_NAMED],
     }
-    with wandb.init(
+    with open_beside(
+        Host.here(),
         entity=project.entity,
         project=project.name,
         job_type=JOB_TYPE,
@@ -97,7 +99,6 @@ def _new(project: Project, analysis: WriteBack) -> str:
         notes=analysis.note,
         config={"bimix": fields},
         mode="online",
-        reinit="create_new",
         settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
     ) as run:
         with ThreadPoolExecutor(_THREADS) as pool:

@@ -10,9 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from bimix_integrations.trackers.wandb.rows import STEP, TIME, histories, is_ours, manifest_of, own_rows
+from bimix_integrations.trackers.wandb.rows import (
+    MANIFEST,
+    STEP,
+    TIME,
+    has_failed,
+    histories,
+    is_ours,
+    manifest_of,
+    own_rows,
+)
 from bimix_integrations.trackers.wandb.run_file import RunFile, merged, none, read_file, summary_of, unreadable
-from bimix_integrations.trackers.wandb.tracker import MANIFEST
 from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.foreign_patterns import unrecognised
@@ -162,7 +170,8 @@ class WandbOfflineSource:
         flaws = {f"its file {f.path.name} has {f.damage}: what comes after is not read": 1 for f in run if f.damage}
         status = _status(run)
         if status != "finished" and not self.wanted.unfinished and not flaws:
-            why = f"it ended with code {run[-1].exit_code}" if status == "failed" else "it is going, or was killed"
+            failed = f"it ended with code {run[-1].exit_code}" if run[-1].exit_code else "its training failed"
+            why = failed if status == "failed" else "it is going, or was killed"
             return RunRecord.excluded(run_id, name, f"the run is not finished: {why}", manifest)
         if manifest is None:
             record = self._foreign(run, metrics)
@@ -241,6 +250,8 @@ def _by_run(files: list[RunFile]) -> list[list[RunFile]]:
 
 def _status(run: list[RunFile]) -> Literal["running", "finished", "failed"]:
     code = run[-1].exit_code
+    if code == 0 and has_failed(merged(run).get(MANIFEST)):
+        return "failed"
     return "running" if code is None else "failed" if code else "finished"
 
 

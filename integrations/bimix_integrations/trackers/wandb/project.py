@@ -12,11 +12,11 @@ from urllib.parse import unquote, urlsplit
 
 import wandb
 from wandb.apis.public import Api
-from wandb.errors import CommError, UsageError
+from wandb.errors import CommError
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
-from bimix_tracking.errors import SourceError
+from bimix_tracking.errors import RefusedError, SourceError
 from bimix_tracking.tracking import without_credentials
 
 _PROBE_SECONDS = 5.0
@@ -24,6 +24,13 @@ _REQUEST_SECONDS = 60
 _PART = re.compile(r"[^/:?#\s][^/:?#]*")
 _THEIRS = (wandb.Error, WandbApiFailedError, ServerResponseError, ValueError, TypeError, OSError)
 """What the SDK raises; a time that has run out is an `OSError`."""
+_REFUSAL = re.compile(
+    r"(?:error|status|code)\W{0,3}(?:400|403|404|409|410|413|422)\b|permission[ _](?:denied|error)|\bforbidden\b"
+    r"|not found during|previously created and deleted|invalid (?:project|entity|artifact|run)"
+    r"|cannot (?:contain|exceed)",
+    re.IGNORECASE,
+)
+"""In an answer that stays the same however often it is asked for: no right, no such entity, a name that is none."""
 _KEY = re.compile(r"\b[0-9a-f]{40}\b|\bwandb_v1_\w+|\blocal-[0-9a-f]{40}\b")
 
 
@@ -50,7 +57,7 @@ class Project:
         if len(parts) > 2 or not all(map(_PART.fullmatch, parts)):
             raise SourceError(f"{uri!r} names no W&B project: write wandb:ENTITY/PROJECT[/sweeps/ID][/groups/NAME]")
         self.sweep, self.group = limits["sweeps"] or None, limits["groups"] or None
-        self.named = bool(parts)
+        self.named = self.settled = bool(parts)
         self._entity = parts[0] if len(parts) == 2 else None
         self._name = parts[-1] if parts else None
         self._api: Api | None = None
@@ -96,7 +103,7 @@ class Project:
 
     def settle(self, entity: str | None, name: str) -> None:
         """Stay with this project, whatever the environment says later."""
-        self._entity, self._name = entity or self._entity, name
+        self._entity, self._name, self.settled = entity or self._entity, name, True
 
     def settle_entity(self) -> str:
         """Return the entity, asked for where neither URI nor environment name it."""
@@ -117,9 +124,9 @@ def said_mode() -> str | None:
     return os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
 
 
-def mode() -> str:
-    """Return W&B's mode: online, offline or disabled."""
-    said = said_mode() or "online"
+def mode(said: str | None = None) -> str:
+    """Return W&B's mode, as it is said or as the environment says: online, offline or disabled."""
+    said = said or said_mode() or "online"
     return {"dryrun": "offline", "run": "online", "shared": "online"}.get(said, said)
 
 
@@ -149,16 +156,29 @@ def probe() -> None:
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Turn what W&B raises into a `SourceError` that says what to do, and holds no key."""
+    """Turn what W&B raises into a `SourceError` that says what to do, and holds no key; a `RefusedError` for good."""
     try:
         yield
     except _THEIRS as error:
-        raise SourceError(f"{what}: {_advice(error)}") from None
+        kind = RefusedError if refuses(error) else SourceError
+        raise kind(f"{what}: {_advice(error)}") from None
+
+
+def refuses(error: Exception) -> bool:
+    """Return whether W&B will never take what it has just refused; a key that is missing or wrong can be mended.
+
+    >>> refuses(wandb.Error("returned error 403: permission denied")), refuses(wandb.Error("returned error 502"))
+    (True, False)
+    """
+    if isinstance(error, wandb.Error):
+        return _REFUSAL.search(str(error)) is not None
+    return isinstance(error, ValueError | TypeError) and not isinstance(error, OSError)
 
 
 def is_absent(error: CommError) -> bool:
     """Return whether W&B means that there is no such thing: it has no error of its own for that."""
-    return isinstance(error.exc, ValueError) and "not found" in str(error)
+    said = str(error)
+    return (isinstance(error.exc, ValueError) and "not found" in said) or "Could not find run" in said
 
 
 def redacted(text: str) -> str:
@@ -175,7 +195,7 @@ def redacted(text: str) -> str:
 def _advice(error: Exception) -> str:
     said = redacted(str(error) or type(error).__name__)
     low = said.lower()
-    if isinstance(error, UsageError) or "api key" in low or "api_key" in low or "401" in low or "unauthorized" in low:
+    if "api key" in low or "api_key" in low or "401" in low or "unauthorized" in low:
         return f"W&B has no valid API key for {server()}: run `wandb login`, or set WANDB_API_KEY. It says: {said}"
     if "429" in low or "rate limit" in low:
         return f"W&B's rate limit was not lifted in time; try again in some minutes. It says: {said}"

@@ -16,6 +16,10 @@ from bimix_tracking.mixture import Mixture
 
 STEP, TIME = "_step", "_timestamp"
 """W&B's own step, which counts calls and not optimizer steps, and when a row was made, seconds since 1970."""
+MANIFEST = "bimix"
+"""Key of a run's config that holds its manifest, the map slug → name, and what follows."""
+KEY, HOST, FAILED = "key", "host", "failed"
+"""In there: the training's key, the host's run beside which it is, and whether it failed in a run of the host's."""
 _PREFIX = "bimix"
 _DEEPEST, _MOST = 10, 10_000
 _AGGREGATES = frozenset({"min", "max", "mean", "best", "last", "first"})
@@ -85,6 +89,15 @@ def manifest_of(fields: Mapping[str, Any]) -> RunManifest:
     mixture = manifest.mixture
     ordered = Mixture({domain: mixture[domain] for domain in manifest.domains if domain in mixture})
     return dataclasses.replace(manifest, mixture=ordered)
+
+
+def has_failed(fields: object) -> bool:
+    """Return whether a run's config says that its training failed, however its owner has ended the run.
+
+    >>> has_failed({"domains": ["web"], "failed": True}), has_failed({"domains": ["web"]}), has_failed(None)
+    (True, False, False)
+    """
+    return isinstance(fields, Mapping) and fields.get(FAILED) is True
 
 
 def own_rows(rows: Iterable[Mapping[str, float]]) -> tuple[list[dict[str, float]], dict[str, int]]:

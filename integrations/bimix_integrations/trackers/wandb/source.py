@@ -12,9 +12,18 @@ from wandb.apis.public.runs import Run
 
 from bimix_integrations.trackers.wandb import analyses, artifacts, cache, histories
 from bimix_integrations.trackers.wandb.project import Project, server, told
-from bimix_integrations.trackers.wandb.rows import STEP, TIME, is_ours, manifest_of, own_rows, summary_values
+from bimix_integrations.trackers.wandb.rows import (
+    HOST,
+    MANIFEST,
+    STEP,
+    TIME,
+    has_failed,
+    is_ours,
+    manifest_of,
+    own_rows,
+    summary_values,
+)
 from bimix_integrations.trackers.wandb.rows import histories as points_of
-from bimix_integrations.trackers.wandb.tracker import MANIFEST
 from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.foreign_patterns import unrecognised
@@ -96,7 +105,9 @@ class WandbSource:
                 )
             conditions.append(asked)
         if self._project.sweep is not None:
-            conditions.append({"sweep": self._project.sweep})
+            # Ours beside a sweep's run isn't the sweep's. W&B's language has had both paths into a config.
+            beside = (f"config.{MANIFEST}.{HOST}.sweep", f"config.{MANIFEST}.value.{HOST}.sweep")
+            conditions.append({"$or": [{path: self._project.sweep} for path in ("sweep", *beside)]})
         if self._project.group is not None:
             conditions.append({"group": self._project.group})
         return conditions[0] if len(conditions) == 1 else {"$and": conditions} if conditions else {}
@@ -144,8 +155,9 @@ class WandbSource:
         metrics = self._foreign_metrics(run) if manifest is None else []
         if not metrics if manifest is None else manifest.role != "train":
             return None
-        if run.state != "finished" and not self.wanted.unfinished:
-            return RunRecord.excluded(run_id, name, f"the run is not finished (it is {run.state})", manifest)
+        if _state(run) != "finished" and not self.wanted.unfinished:
+            state = "failed" if run.state == "finished" else run.state
+            return RunRecord.excluded(run_id, name, f"the run is not finished (it is {state})", manifest)
         if manifest is not None:
             return self._own(run, manifest)
         if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
@@ -266,7 +278,9 @@ def _kept(content: Any) -> tuple[list[dict[str, float]], dict[str, int]]:
 
 
 def _state(run: Run) -> Literal["running", "finished", "failed"]:
-    return "running" if run.state in _GOING else "finished" if run.state == "finished" else "failed"
+    if run.state in _GOING:
+        return "running"
+    return "failed" if run.state != "finished" or has_failed(_config(run).get(MANIFEST)) else "finished"
 
 
 def _seconds(run: Run) -> float | None:
