@@ -9,9 +9,9 @@ import pytest
 import torch
 from bimix_integrations.trainers.batches import EvaluationBatches, counted
 from bimix_integrations.trainers.collate import DomainCollator
-from bimix_integrations.trainers.forward import Pass, align, passes_of
+from bimix_integrations.trainers.forward import Pass, passes_of
 from bimix_integrations.trainers.lightning import DomainLossCallback as OfLightning
-from bimix_integrations.trainers.torch import token_losses
+from bimix_integrations.trainers.torch import align, token_losses
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.filterwarnings(
 class Halves(InOrder):
     """A trainer that runs the two halves of a batch one after the other, to weigh their losses."""
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *args: Any, **kwargs: Any) -> Any:
         middle = len(inputs["labels"]) // 2
         parts = [
             {name: values[rows] for name, values in inputs.items()} for rows in (slice(middle), slice(middle, None))
