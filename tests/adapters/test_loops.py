@@ -359,8 +359,8 @@ class Composed:
         if standalone:
             self.event("eval_standalone_start")
         with torch.no_grad():
-            for features in sets:
-                self.state.dataloader = loader(features, 7)
+            for number, features in enumerate(sets):
+                self.state.dataloader, self.state.dataloader_label = loader(features, 7), f"set {number}"
                 self.event("eval_start")
                 for batch in self.state.dataloader:
                     self._forward(batch, "eval_after_forward")
@@ -368,7 +368,14 @@ class Composed:
         self.event("eval_standalone_end" if standalone else "eval_after_all")
 
     def fit(
-        self, sets: list[Features], until: int = STEPS, *, save_at: int = 0, at_end: bool = False, dies: bool = False
+        self,
+        sets: list[Features],
+        until: int = STEPS,
+        *,
+        save_at: int = 0,
+        at_end: bool = False,
+        dies: bool = False,
+        out_of_memory_at: int = 0,
     ) -> None:
         self.event("fit_start")
         done = self.state.timestamp.batch.value
@@ -376,6 +383,10 @@ class Composed:
             self.net.train()
             step = self.state.timestamp.batch.value + 1
             self.event("batch_start")
+            if step == out_of_memory_at:  # in the second micro-batch; then all are done again, smaller ones
+                self.event("before_train_batch")
+                self._forward({name: values[:3] for name, values in batch.items()}, "after_forward")
+            self.event("before_train_batch")
             for rows in (slice(0, 2), slice(2, None)):  # micro-batches
                 part = {name: values[rows] for name, values in batch.items()}
                 (self._forward(part, "after_forward") / labels_of(step)).backward()
@@ -410,6 +421,39 @@ def test_a_loop_in_composer_s_order_logs_the_plain_loop_s_numbers(composer: Modu
     assert rows.manifest.model_size == sum(p.numel() for p in model().parameters())
     loop.evaluate(two_sets(), standalone=True)
     assert rows[-1] == next(row for row in rows if row["bimix/step"] == 6 and "bimix_eval_loss/web" in row)
+
+
+def test_micro_batches_of_a_try_that_ran_out_of_memory_count_once(composer: ModuleType) -> None:
+    rows, usual = Rows(), Rows()
+    for found, step in ((rows, 3), (usual, 0)):
+        loop = Composed(composer.DomainLossCallback(DOMAINS, MIXTURE, found, every=2))
+        loop.fit(two_sets(), out_of_memory_at=step)
+
+    assert rows == usual
+
+
+def test_a_composer_trainer_closed_before_its_end_has_failed(composer: ModuleType) -> None:
+    died, ended = Rows(), Rows()
+    for rows, dies in ((died, True), (ended, False)):
+        loop = Composed(composer.DomainLossCallback(DOMAINS, MIXTURE, rows))
+        loop.fit(two_sets(), until=3, dies=dies)
+        loop.event("close")
+
+    assert (died.finished, ended.finished) == (False, True)
+
+
+def test_a_composer_fit_that_goes_on_is_the_same_run_and_one_from_zero_is_not(composer: ModuleType) -> None:
+    rows, whole = Rows(), Rows()
+    Composed(composer.DomainLossCallback(DOMAINS, MIXTURE, whole, every=2)).fit(two_sets())
+    loop = Composed(composer.DomainLossCallback(DOMAINS, MIXTURE, rows, every=2))
+    loop.fit(two_sets(), until=4)
+    loop.fit(two_sets())
+    assert by_step(rows) == by_step(whole)
+    again = Composed(loop.callback)
+    again.fit(two_sets())
+
+    assert by_step(rows.later[0]) == by_step(whole)
+    assert by_step(rows) == by_step(whole)
 
 
 def test_an_evaluation_after_the_end_of_fit_is_in_the_curves(composer: ModuleType) -> None:
@@ -454,7 +498,8 @@ def test_examples_that_composer_s_sampler_repeats_count_once(composer: ModuleTyp
         with torch.no_grad():
             for batch in loop.state.dataloader:
                 loop._forward(batch, "eval_after_forward")
-        loop.event("eval_after_all")
+        loop.event("eval_end")
+        loop.event("fit_start")  # the evaluation is of a training, if there is one
         counted.append(sum(value for name, value in rows[0].items() if name.startswith("bimix_eval_tokens")))
 
     assert sum(counted) == sum(label != IGNORE for example in features for label in example["labels"][1:])

@@ -127,12 +127,11 @@ def test_evaluations_before_and_after_training_are_recorded(tmp_path: Path) -> N
     )  # fmt: skip
     trainer.evaluate()
     trainer.train()
-    after = len(rows)
     trainer.evaluate()
 
     steps = [row["bimix/step"] for row in watcher.recorder.curves()["rows"]]
     assert steps == [0, 3, 6]
-    assert rows[after]["bimix_eval_loss/web"] == pytest.approx(by_step(rows)[6]["bimix_eval_loss/web"], rel=1e-6)
+    assert [row["bimix/step"] for row in rows if "bimix_eval_loss/web" in row] == steps  # the last one, once
 
 
 def test_a_prediction_is_no_evaluation(tmp_path: Path) -> None:
@@ -291,7 +290,7 @@ def test_strategies_by_epoch_log_evaluate_and_save_by_epoch(tmp_path: Path) -> N
         state = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text(encoding="utf-8"))
         saved = state["stateful_callbacks"]["bimix"]
         assert sum(saved["tokens"]) == (number + 1) * every
-        assert sum(saved["eval"]["tokens"]) > 0  # the evaluation of this very step, whose row comes after
+        assert sum(saved["sets"]["eval"]["tokens"]) > 0  # the evaluation of this very step, whose row comes after
 
 
 def test_without_logging_steps_there_is_one_row_at_the_end(tmp_path: Path) -> None:
@@ -316,7 +315,7 @@ def test_an_evaluation_on_start_is_step_0(tmp_path: Path) -> None:
 def test_the_best_checkpoint_holds_its_evaluation(tmp_path: Path) -> None:
     rows = Rows()
     best = {"save_strategy": "best", "metric_for_best_model": "loss", "load_best_model_at_end": True, "eval_steps": 1}
-    trainer = run_trainer(tmp_path, callback(rows), arguments=best)
+    run_trainer(tmp_path, callback(rows), arguments=best)
 
     step, where = max((int(path.name.partition("-")[2]), path) for path in tmp_path.glob("checkpoint-*"))
     saved = json.loads((where / "trainer_state.json").read_text(encoding="utf-8"))["stateful_callbacks"]["bimix"]
@@ -324,9 +323,6 @@ def test_the_best_checkpoint_holds_its_evaluation(tmp_path: Path) -> None:
     again.load_state_dict(saved)
     row = again.log_eval(step)
     assert row["bimix_eval_loss/web"] == by_step(rows)[step]["bimix_eval_loss/web"]
-    trainer.evaluate()
-    if trainer.state.best_model_checkpoint:  # transformers 4.57 forgets it, with this strategy
-        assert rows[-1]["bimix_eval_loss/web"] == pytest.approx(row["bimix_eval_loss/web"], rel=1e-6)
 
 
 def test_metrics_of_the_trainer_change_nothing(tmp_path: Path) -> None:

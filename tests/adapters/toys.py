@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,31 +65,51 @@ def arguments(folder: Path, **changes: Any) -> TrainingArguments:
 
 
 def run_trainer(folder: Path, callback: DomainLossCallback | None, **options: Any) -> Trainer:
-    changes = options.pop("arguments", {})
-    trainer = InOrder(
-        model=options.pop("model", None) or model(),
-        args=arguments(folder, **changes),
-        data_collator=options.pop("data_collator", DomainCollator(collate, DOMAINS)),
-        train_dataset=options.pop("train_dataset", examples(100, 1)),
-        eval_dataset=options.pop("eval_dataset", examples(23, 2)),
-        callbacks=[callback] if callback else [],
-    )
+    trainer = make_trainer(folder, callback, **options)
     trainer.train()
     return trainer
 
 
+def make_trainer(folder: Path, callback: DomainLossCallback | None, **options: Any) -> Trainer:
+    changes = options.pop("arguments", {})
+    more = options.pop("callbacks", [])
+    kind: type[Trainer] = options.pop("kind", InOrder)
+    return kind(
+        model=options.pop("model", None) or (None if "model_init" in options else model()),
+        args=arguments(folder, **changes),
+        data_collator=options.pop("data_collator", DomainCollator(collate, DOMAINS)),
+        train_dataset=options.pop("train_dataset", examples(100, 1)),
+        eval_dataset=options.pop("eval_dataset", examples(23, 2)),
+        callbacks=[*([callback] if callback else []), *more],
+        **options,
+    )
+
+
 class Rows(list[dict[str, float]]):
-    """A tracker that keeps the rows it was given."""
+    """A tracker that keeps the rows it was given, and those of later trainings in `later`."""
 
     uri = "memory:"
     certain = True
     remote = False
     run_id: str | None = None
+    run_name: str | None = None
+    key: str | None = None
+    finished: bool | None = None
+
+    def __init__(self, rows: Iterable[dict[str, float]] = ()) -> None:
+        super().__init__(rows)
+        self.later: list[Rows] = []
+
+    def another(self) -> Rows:
+        made = Rows()
+        made.run_name, made.later = self.run_name, self.later
+        self.later.append(made)
+        return made
 
     def adopt_active(self) -> None:
         pass
 
-    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
+    def resume(self, run_id: str | None, rows: int) -> list[dict[str, float]]:
         raise AssertionError(run_id)
 
     def start(self, manifest: Any) -> None:
@@ -102,7 +122,7 @@ class Rows(list[dict[str, float]]):
         self.artifact = (path, text)
 
     def finish(self, *, ended: bool = True) -> None:
-        self.finished = True
+        self.finished = ended
 
 
 def callback(rows: Tracker | None = None, **manifest: Any) -> DomainLossCallback:

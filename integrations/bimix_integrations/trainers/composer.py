@@ -4,7 +4,7 @@
 
 The model's `forward` returns `{"token_losses": …}` or `logits`, as `eval_forward` does. Composer shows callbacks each
 micro-batch with its outputs, so nothing is hooked. With `device_train_microbatch_size="auto"`, the micro-batches before
-one that runs out of memory are done again, and count again.
+one that runs out of memory are done again, and count once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from bimix_integrations.trainers.distributed import real_rows_of_sampler
-from bimix_integrations.trainers.session import Session
+from bimix_integrations.trainers.session import Host, Session
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.tracking import Tracker
 
@@ -54,16 +54,26 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
 
     def fit_start(self, state: Any, logger: Any) -> None:
         """Go on from the checkpoint, if there is one, and open the run."""
-        self._session.resume(self._loaded, _step(state))
-        self._loaded = None
-        self._session.begin(state.model, step=_step(state))
+        loaded, self._loaded = self._loaded, None
+        self._session.begin(
+            state.model,
+            step=_step(state),
+            state=loaded,
+            host=Host(getattr(state, "run_name", None)),
+            inside=("composer.trainer.trainer", "fit"),
+        )
+
+    def before_train_batch(self, state: Any, logger: Any) -> None:
+        """Forget the micro-batches of a try that ran out of memory."""
+        self._session.begin_step()
 
     def after_forward(self, state: Any, logger: Any) -> None:
-        """Add a micro-batch."""
-        self._session.train_batch(_step(state), state.outputs, state.batch)
+        """Note a micro-batch; it counts when its batch is done."""
+        self._session.train_batch(_step(state), state.outputs, state.batch, hold=True)
 
     def batch_end(self, state: Any, logger: Any) -> None:
-        """Emit training losses every so many batches."""
+        """Add the batch, and emit training losses every so many."""
+        self._session.end_step(_step(state))
         if _step(state) % self._every == 0:
             self._session.meter.log_train(_step(state))
 
@@ -83,9 +93,12 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
         sampler = getattr(state.dataloader, "sampler", None)
         self._session.eval_batch(state.outputs, state.batch, partial(real_rows_of_sampler, sampler, self._first))
 
+    def eval_end(self, state: Any, logger: Any) -> None:
+        """Note that an evaluator is done."""
+        self._session.evaluated(getattr(state, "dataloader_label", None) or "")
+
     def eval_after_all(self, state: Any, logger: Any) -> None:
         """Emit all evaluators as one row. The last such event comes after `fit_end`, unless `eval_interval` fits."""
-        self._session.evaluated()
         self._session.log_evaluation(_step(state))
 
     def eval_standalone_end(self, state: Any, logger: Any) -> None:
@@ -95,6 +108,10 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
     def fit_end(self, state: Any, logger: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""
         self._session.finish(_step(state))
+
+    def close(self, state: Any, logger: Any) -> None:
+        """Mark the run of a training that hasn't come to its end as failed."""
+        self._session.fail()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, for the checkpoint."""

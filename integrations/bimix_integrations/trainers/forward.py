@@ -25,6 +25,8 @@ IDS = "domain_ids"
 """Entry of a batch that holds the domain of each example or token."""
 Align = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a batch's labels and ids to the targets of the losses and their ids."""
+_HELD = 2**22
+"""Tokens of passes that wait for their step's end, some 80 MB: a loop of somebody's own may have no end."""
 
 
 @dataclass
@@ -40,14 +42,20 @@ class Pass:
     labels: Tensor
     domain_ids: Tensor
     align: Align
+    before: Pass | None = None
+    """The pass before it in the same step. A list's length, each call of a compiled model would have to compare."""
+    held: int = 0
+    """Tokens of all passes before it."""
+    cut: bool = False
+    """Whether there were more before it than are held."""
 
-    def hand_to(self, meter: DomainLossMeter, split: str, rows: Callable[[int], int] | None = None) -> None:
-        """Add it to a meter; `rows` tells from the batch's rows how many count."""
+    def hand_to(self, meter: DomainLossMeter, split: str, rows: int | None = None) -> None:
+        """Add its first `rows` rows to a meter, or all of them."""
         targets, ids = self.align(self.labels, self.domain_ids)
         if self.losses is not None:
             time = self.losses.shape[-1]  # TRL leaves out the last position, which predicts nothing
             targets, ids = targets[:, :time], ids[:, :time] if ids.ndim == 2 else ids
-            meter.add(self.losses, targets, ids, split=split, rows=rows(len(targets)) if rows else None)
+            meter.add(self.losses, targets, ids, split=split, rows=rows)
         elif self.loss_sum is not None:
             meter.add_sum(self.loss_sum, targets, ids, split=split)
 
@@ -73,14 +81,18 @@ class ForwardWatch:
         else:  # of another trainer's callback, or copied with the model
             self._hooks = found
 
-    def taken(self, *, training: bool = True) -> Pass | None:
-        """Return the last pass with labels and domain ids, once.
+    def taken(self, *, training: bool = True) -> list[Pass]:
+        """Return the passes with labels and domain ids since the last such call, in their order, once.
 
         Args:
-            training: Whether one with a graph for the backward pass goes before one without, or the other way round:
-                somebody's own calls of the model come between the trainer's.
+            training: Whether those with a graph for the backward pass count, and others only where there are none, or
+                the other way round: somebody's own calls of the model come between the trainer's.
         """
         return self._hooks.taken(training=training)
+
+    def clear(self) -> None:
+        """Forget the passes so far: what comes next is a step of its own."""
+        self._hooks.taken(training=True)
 
 
 class _Hooks:
@@ -112,11 +124,15 @@ class _Hooks:
             self._loss_function = function
             base.loss_function = self._loss
 
-    def taken(self, *, training: bool) -> Pass | None:
-        """Return the last pass; see `ForwardWatch.taken`."""
+    def taken(self, *, training: bool) -> list[Pass]:
+        """Return the passes; see `ForwardWatch.taken`."""
         graph, plain = self._with_graph, self._without
         self._with_graph = self._without = None
-        return (graph or plain) if training else (plain or graph)
+        found, last = [], (graph or plain) if training else (plain or graph)
+        while last is not None:
+            found.append(last)
+            last.before, last = None, last.before
+        return found[::-1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:
         copied = _Hooks()
@@ -138,7 +154,6 @@ class _Hooks:
             self._labels, self._ids, self._shifted = labels, ids, shifted is not None
             self._items = kwargs.get("num_items_in_batch")
             self._virtual = _virtual_tokens(model)
-            self._keep(None)  # the last one is done with: its memory is this one's
             if not model.training and "skip_logits" in kwargs:  # Liger's, set by the trainer: a mixed batch needs them
                 kwargs["skip_logits"] = False
         return args, kwargs
@@ -197,27 +212,53 @@ class _Hooks:
                 Pass("the model's own loss function", _after_virtual(losses, self._virtual), None, labels, ids, how)
             )
 
-    def _keep(self, seen: Pass | None) -> None:
-        if torch.is_grad_enabled():
+    def _keep(self, seen: Pass) -> None:
+        graph = torch.is_grad_enabled()
+        # A backward pass that computes the activations again sees no new tokens. What is compiled can't ask for it.
+        if graph and not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:  # noqa: SLF001  # no other name
+            return
+        before = self._with_graph if graph else self._without
+        if before is not None:
+            if before.held < _HELD:
+                seen.before, seen.held = before, before.held + seen.labels.numel()
+            else:
+                seen.cut = True
+        if graph:
             self._with_graph = seen
         else:
             self._without = seen
 
 
-def pass_of(outputs: Any, batch: Any) -> Pass | None:
+def passes_of(outputs: Any, batch: Any) -> list[Pass]:
     """Return what a training step returned, if that has `token_losses` or `logits` and the batch has labels and ids.
 
     Args:
         outputs: A mapping or object with `token_losses` (batch, time or time − 1), or with what models return.
-        batch: A mapping with `labels` (batch, time), unshifted, and `domain_ids`.
+        batch: A mapping with `labels` (batch, time), unshifted, and `domain_ids`; or a mapping or sequence of such
+            batches, as of several data loaders. Then `token_losses` or `logits` are alike: {name: tensor}, or a list.
     """
+    if outputs is None:
+        return []
     labels, ids = _of(batch, "labels"), _of(batch, IDS)
-    if labels is None or ids is None or outputs is None:
-        return None
+    if labels is None or ids is None:
+        return [
+            one
+            for name in ("token_losses", "logits")
+            for part, found in _matched(batch, outputs.get(name) if isinstance(outputs, Mapping) else None)
+            for one in passes_of({name: found}, part)
+        ]
     losses = _of(outputs, "token_losses")
     if losses is not None:
-        return Pass("the training step's token_losses", losses.detach(), None, labels, ids, align)
-    return _read(outputs, labels, ids, align)
+        return [Pass("the training step's token_losses", losses.detach(), None, labels, ids, align)]
+    return [_read(outputs, labels, ids, align)]
+
+
+def _matched(batch: Any, found: Any) -> list[tuple[Any, Any]]:
+    """Return the batches of several data loaders, each with its own part of what a step returned."""
+    if isinstance(batch, Mapping) and isinstance(found, Mapping):
+        return [(batch[name], found[name]) for name in found if name in batch]
+    both_lists = all(isinstance(each, list | tuple) for each in (batch, found))
+    return list(zip(batch, found, strict=True)) if both_lists and len(batch) == len(found) else []
 
 
 def _read(outputs: Any, labels: Tensor, ids: Tensor, how: Align, items: Any = None, virtual: int = 0) -> Pass:

@@ -16,7 +16,7 @@ from typing import Any
 from torch.utils._pytree import tree_leaves
 
 from bimix_integrations.trainers.distributed import real_rows_of_sampler
-from bimix_integrations.trainers.session import Session
+from bimix_integrations.trainers.session import Host, Session
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.tracking import Tracker
 
@@ -51,10 +51,7 @@ class DomainLossCallback(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Hook the first transformers model of the module, if it has one; write into the run of an MLFlowLogger."""
-        for logger in trainer.loggers:  # it keeps its run to itself: there is no active one
-            if hasattr(logger, "_tracking_uri"):
-                self._session.adopt(logger.run_id, logger._tracking_uri)  # noqa: SLF001  # it tells it nowhere else
+        """Hook the first transformers model of the module, if it has one."""
         found = (module for module in pl_module.modules() if hasattr(module, "loss_function"))
         model = next(found, None)
         if model is not None:
@@ -63,13 +60,23 @@ class DomainLossCallback(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Go on from the checkpoint, if there is one, and open the run."""
         self._logged = trainer.global_step
-        self._session.resume(self._loaded, trainer.global_step)
-        self._loaded = None
-        self._session.begin(pl_module, step=trainer.global_step)
+        state, self._loaded = self._loaded, None
+        self._session.begin(pl_module, step=trainer.global_step, state=state, host=_host(trainer.loggers))
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Mark the run as failed."""
+        self._session.fail()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Forget somebody's own passes of the model before this batch."""
+        self._session.watch.clear()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add a micro-batch, and emit training losses at the trainer's logging steps."""
-        self._session.train_batch(trainer.global_step, outputs, batch)
+        if not outputs and pl_module.automatic_optimization:  # None: the module's way to skip a batch
+            self._session.skip_batch()
+        else:
+            self._session.train_batch(trainer.global_step, outputs or None, batch, optional=not outputs)
         every = trainer.log_every_n_steps  # 0 is never
         if trainer.global_step != self._logged and every and trainer.global_step % every == 0:
             self._logged = trainer.global_step
@@ -78,7 +85,8 @@ class DomainLossCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Count the examples of a data loader."""
+        """Count the examples of a data loader, and forget somebody's own passes of the model before them."""
+        self._session.watch.clear()
         ids = batch.get("domain_ids") if isinstance(batch, Mapping) else None
         self._first = self._first + self._rows if batch_idx else 0
         self._rows = 0 if ids is None else len(ids)
@@ -94,10 +102,15 @@ class DomainLossCallback(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Emit the validation of all data loaders as one row; the sanity check before training is none."""
-        self._session.evaluated()
         if trainer.sanity_checking:
-            self._session.forget_evaluation()
+            self._session.drop_evaluation()
+        elif trainer.state.fn == "validate" and trainer.ckpt_path is not None:
+            self._session.drop_evaluation(
+                f"a validation of {trainer.ckpt_path} is none of the weights at step {trainer.global_step}, and stays "
+                "out of the curve"
+            )
         else:
+            self._session.evaluated()
             self._session.log_evaluation(trainer.global_step)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -111,3 +124,25 @@ class DomainLossCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's state until training goes on from it."""
         self._loaded = state_dict
+
+
+def _host(loggers: Sequence[Any]) -> Host:
+    """Return what loggers do, of whom the first that names a run, or has one, is heard. They tell it nowhere else."""
+    names = (name for name in map(_run_name, loggers) if name)
+    # MLflow's keeps its run to itself: there is no active one.
+    open_ = ((logger.run_id, logger._tracking_uri) for logger in loggers if hasattr(logger, "_tracking_uri"))  # noqa: SLF001
+    runs = ((run_id, uri) for run_id, uri in open_ if run_id is not None)
+    return Host(next(names, None), any(hasattr(each, "_wandb_init") for each in loggers), next(runs, None))
+
+
+def _run_name(logger: Any) -> str | None:
+    """Return what the user called a logger's run: each kind of logger has its own place for it."""
+    if hasattr(logger, "_run_name"):  # MLflow
+        found = logger._run_name  # noqa: SLF001  # as above
+        return found if isinstance(found, str) else None
+    if hasattr(logger, "_wandb_init"):
+        return logger._wandb_init.get("name")  # type: ignore[no-any-return]  # noqa: SLF001  # as above
+    # Of folders, the name is that of many runs, unless somebody has named one.
+    version, name = getattr(logger, "_version", None), getattr(logger, "_name", None)
+    given = version if isinstance(version, str) else name if name != "lightning_logs" else None
+    return given if isinstance(given, str) else None

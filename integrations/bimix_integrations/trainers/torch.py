@@ -109,15 +109,27 @@ class DomainLossMeter:
     ) -> None:
         self.recorder = recorder
         self.group = group
-        self.sample = StreamSample(recorder.domains, entropy_every) if entropy_every else None
+        self._entropy_every = entropy_every
+        self.sample = self._new_sample()
         self._token_bytes = None if token_bytes is None else torch.tensor(list(token_bytes), dtype=torch.int64)
         self._held: tuple[Tensor, Tensor] | None = None  # the sums, and the lowest and highest id met
         self._mute_others()
+
+    def _new_sample(self) -> StreamSample | None:
+        return StreamSample(self.recorder.domains, self._entropy_every) if self._entropy_every else None
 
     def start(self) -> None:
         """Open the run at the tracker, if this is the process that writes."""
         self._mute_others()
         self.recorder.start()
+
+    def restart(self) -> None:
+        """Begin another training from zero, in a run of its own; see `DomainLossRecorder.restart`."""
+        self._mute_others()
+        self.recorder.restart()
+        for split in _SPLITS:
+            self.discard(split)
+        self.sample = self._new_sample()
 
     @torch.no_grad()
     def update(
@@ -251,6 +263,15 @@ class DomainLossMeter:
         """Forget the sums of a split that are still on the device."""
         if self._held is not None:
             self._held[0][_SPLITS.index(split)].zero_()
+
+    def end_evaluation(self, name: str = "") -> None:
+        """Say that the evaluation batches since the last such call are those of one set. Collective.
+
+        Args:
+            name: The set's; several of one evaluation have names that differ.
+        """
+        self.flush()
+        self.recorder.end_evaluation(name)
 
     def log_train(self, step: int) -> dict[str, float]:
         """Emit the training losses since the last such row; see `DomainLossRecorder.log_train`. Collective."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from bimix_integrations.trainers.collate import DomainCollator
 from bimix_integrations.trainers.distributed import check_parallel, real_rows_of_accelerate
-from bimix_integrations.trainers.session import Session
+from bimix_integrations.trainers.session import Host, Session
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.tracking import Tracker
 
@@ -57,12 +57,19 @@ class DomainLossCallback(transformers.TrainerCallback):
         check_parallel(args, self._session.meter.group)
         self._session.watch.attach(kwargs["model"])
         self._training = True
-        self._session.resume(state.stateful_callbacks.get(_STATE), state.global_step)
-        self._session.begin(kwargs["model"], kwargs.get("processing_class"), step=state.global_step)
+        self._session.begin(
+            kwargs["model"],
+            kwargs.get("processing_class"),
+            step=state.global_step,
+            state=state.stateful_callbacks.get(_STATE),
+            host=_host(args, state),
+            inside=("transformers.trainer", "train"),
+        )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Emit the evaluation that ended: there is no event after the last of its sets."""
         self._session.log_evaluation(state.global_step)
+        self._session.watch.clear()
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add a micro-batch."""
@@ -82,11 +89,21 @@ class DomainLossCallback(transformers.TrainerCallback):
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add an evaluation batch, less what Accelerate has filled it up with."""
-        self._session.eval_batch(rows=real_rows_of_accelerate)
+        self._session.unannounced_eval_batch(real_rows_of_accelerate)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note that an evaluation set is done; outside training, emit at once."""
-        self._session.evaluated()
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """Note that an evaluation set is done; outside training, emit at once. What is of no curve is dropped."""
+        name = _set_of(metrics or {})
+        if not name.startswith("eval"):
+            self._session.drop_evaluation(f"{name!r} is no evaluation of the held-out set: it stays out of the curve")
+            return
+        if not self._training and _loaded_another(args, state):
+            self._session.drop_evaluation(
+                f"step {state.best_global_step}'s weights are loaded, as load_best_model_at_end has it: an evaluation "
+                f"of them is none of step {state.global_step}, and stays out of the curve"
+            )
+            return
+        self._session.evaluated(name)
         if self._training:
             self._save(state)  # a checkpoint of this step comes next, and must hold this evaluation
         else:
@@ -102,7 +119,7 @@ class DomainLossCallback(transformers.TrainerCallback):
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         """Forget what a prediction added: it is no evaluation, and must not get into the next one."""
-        self._session.meter.discard("eval")
+        self._session.drop_evaluation()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""
@@ -112,6 +129,24 @@ class DomainLossCallback(transformers.TrainerCallback):
     def _save(self, state: Any) -> None:
         state.stateful_callbacks[_STATE] = self._session.meter.state_dict()  # an ExportableState is made anew, unhooked
         self._saved = state.global_step
+
+
+def _host(args: Any, state: Any) -> Host:
+    """Return what the trainer's own logging does; transformers 4 calls a run by its folder where nobody did."""
+    given = None if args.run_name == args.output_dir else args.run_name
+    return Host(state.trial_name or given, wandb="wandb" in (args.report_to or ()))
+
+
+def _set_of(metrics: Mapping[str, Any]) -> str:
+    """Return the name of an evaluation set: what the trainer puts before its own metrics."""
+    found = (key.removesuffix(end) for end in ("_runtime", "_loss") for key in metrics if key.endswith(end))
+    return next(found, "eval")
+
+
+def _loaded_another(args: Any, state: Any) -> bool:
+    """Return whether the weights after training are those of an earlier step."""
+    loaded = args.load_best_model_at_end and state.best_model_checkpoint is not None
+    return bool(loaded and state.best_global_step != state.global_step)
 
 
 def enable_report_to() -> None:

@@ -60,8 +60,7 @@ def sharded_model(folder: Path, shard: Callable[[Any], nn.Module]) -> None:
                 (output.loss * _WORLD).backward()
                 optimizer.step()
                 optimizer.zero_grad()
-            seen = watch.taken()
-            assert seen is not None
+            (seen,) = watch.taken()
             seen.hand_to(meter, split)
         meter.log_train(step)
         meter.log_eval(step)
