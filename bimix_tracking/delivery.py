@@ -262,7 +262,7 @@ class Delivery:
                 self._troubles.failed(error)
                 if run.outbox.journal is None:
                     self._spool(run.outbox, manifest)
-        self._tell_trouble()
+        self._tell_trouble(run)
 
     def _end(self, put: Callable[[Outbox], None], manifest: RunManifest) -> None:
         run, self._run = self._run, None
@@ -289,11 +289,8 @@ class Delivery:
             _say_what_is_left(run)
         self._before = outbox.rows
 
-    def _tell_trouble(self, ended: OpenRun | None = None) -> None:
+    def _tell_trouble(self, run: OpenRun) -> None:
         """Tell what the thread that sends has met, on the thread that trains."""
-        run = ended or self._run
-        if run is None:
-            return
         while run.sender is not None and run.sender.troubles:
             self._troubles.failed(run.sender.troubles.popleft())
         while run.outbox.news:

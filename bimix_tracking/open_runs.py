@@ -39,9 +39,7 @@ class OpenRun:
         self._writer = writer
         self._owner = ref(owner)
         self._process = os.getpid()
-        self.sender = (
-            Sender(outbox, opened=_watch_the_end, done=self.release) if outbox.tracker.remote else None
-        )
+        self.sender = Sender(outbox, opened=_watch_the_end, done=self.release) if outbox.tracker.remote else None
         _OPEN[identity] = self
         _watch_the_end()
 

@@ -242,7 +242,8 @@ def feed_until_trouble(recorder: DomainLossRecorder, steps: range) -> None:
     deadline = time.monotonic() + 20
     while sender is not None and not sender.trouble and time.monotonic() < deadline:
         time.sleep(0.01)
-    recorder._delivery._tell_trouble()
+    assert run is not None
+    recorder._delivery._tell_trouble(run)
 
 
 def test_rows_after_a_checkpoint_come_back_from_the_journal() -> None:
