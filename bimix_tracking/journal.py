@@ -282,7 +282,7 @@ class Journal:
 
     def _read(self, dropped: int) -> None:
         """Find the rows: each by its own number, or where an earlier version wrote it, by its place."""
-        skipped, last = 0, dropped - 1
+        skipped, last, place = 0, -1, dropped
         with (self.directory / _ROWS).open("rb") as lines:
             for line in lines:
                 if not line.endswith(b"\n"):  # cut off with the process, or by a full disk: never acknowledged
@@ -296,9 +296,9 @@ class Journal:
                     skipped += 1
                     continue
                 own = int(number) if number == number // 1 and number > last else -1
-                if own < 0 or (self._numbers and own > last + 1 + skipped):
-                    own = last + 1 + skipped
-                last, skipped = own, 0
+                if own < 0 or (self._numbers and own > place + skipped):
+                    own = place + skipped
+                last, place, skipped = own, own + 1, 0
                 self._take(own, len(line))
         self.dropped = self._numbers[0] if self._numbers else dropped
 

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def row(step: int) -> Row:
 
 def journal(folder: Path, said: Callable[[str], None]) -> None:
     """Append, deliver, drop, go on from a checkpoint and end."""
-    one = Journal(folder, tracker="memory:", largest=1100)
+    one = Journal(folder, tracker="memory:", largest=1250)
     one.begin({"domains": ["a"]})
     for step in range(10):
         one.append(row(step))
@@ -98,10 +99,14 @@ def killed_at(step: int, kind: str, folder: Path, cut: int) -> tuple[int, list[s
 
     durable.write = write
     sys.addaudithook(count)
-    (journal if kind == "journal" else resumed)(
-        folder / "j" if kind == "journal" else folder, lambda text: told(writer, text)
-    )
-    os._exit(0)
+    try:
+        if kind == "journal":
+            journal(folder / "j", partial(told, writer))
+        else:
+            resumed(folder, partial(told, writer))
+        os._exit(0)
+    finally:  # never on in the parent's place
+        os._exit(1)
 
 
 def told(writer: int, text: str) -> None:
@@ -116,8 +121,8 @@ def main() -> None:
         prepared(folder, kind)
         status, said = killed_at(step, kind, folder, rng.randrange(100))
         sys.stdout.write(json.dumps({"folder": str(folder), "killed": status != 0, "said": said}) + "\n")
-        if status == 0:
-            return
+        if not os.WIFSIGNALED(status):
+            sys.exit(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":
