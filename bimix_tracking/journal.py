@@ -28,25 +28,23 @@ from typing import Any
 from bimix_tracking import durable, keys, single_writer
 from bimix_tracking.errors import SourceError
 from bimix_tracking.manifest import parse_json, parse_row
+from bimix_tracking.spools import DELIVERY as _DELIVERY
+from bimix_tracking.spools import FOLDER, made, spool
+from bimix_tracking.spools import journals as journals  # noqa: PLC0414  # beside what they hold
 from bimix_tracking.tracking import Row
 
 LARGEST = 2**30
 """Bytes of rows that a journal holds at most."""
-_FOLDER, _FILE = 0o700, 0o600
-"""Their rights."""
+_FILE = 0o600
+"""Rights of its files."""
 _NUMBER = "bimix/row"
 """A row's number in its run: the rows say themselves which they are, whatever the marks say after a kill."""
-_MANIFEST, _ROWS, _DELIVERY, _CURVES, _LOCK = "manifest.json", "rows.jsonl", "delivery.json", "curves.json", "lock"
+_MANIFEST, _ROWS, _CURVES, _LOCK = "manifest.json", "rows.jsonl", "curves.json", "lock"
 _FAILED, _REFUSED, _BROKEN = "FAILED", "refused.jsonl", "broken.jsonl"
 
 
-def spool() -> Path:
-    """Return the folder of the journals: `BIMIX_SPOOL`, or `bimix-spool` in the working directory."""
-    return Path(os.environ.get("BIMIX_SPOOL") or "bimix-spool").absolute()
-
-
 class Journal:
-    """One run's journal; one thread appends, another may read and mark.
+    """One run's journal: one thread appends, another may read and mark.
 
     Args:
         directory: Its folder; a new one in the spool otherwise.
@@ -60,7 +58,6 @@ class Journal:
         delivered: How many of the journal's rows it has.
         dropped: How many of those the journal holds no more.
         at_tracker: How many rows it was said to have in all, when the journal was opened.
-        broken: Lines that are no rows.
         closed: Whether it is another's now: writing to it is an `OSError`.
 
     Raises:
@@ -89,17 +86,17 @@ class Journal:
         self._broken: list[bytes] = []
         self._size = 0
         self._guard, self._marking = RLock(), RLock()
-        _made(self.directory.parent)
-        _made(self.directory)
+        made(self.directory.parent)
+        made(self.directory)
         with contextlib.suppress(OSError):  # another's
-            self.directory.chmod(_FOLDER)
+            self.directory.chmod(FOLDER)
         found = single_writer.lock(self.directory / _LOCK, mode=_FILE)
         if found is None:
             raise single_writer.BeingWrittenError(f"{self.directory} is being written by a process that still runs")
         self._lock = found
         self._file = self._opened()
-        for other in (_MANIFEST, _DELIVERY, _CURVES, _LOCK):  # of an earlier version
-            with contextlib.suppress(OSError):
+        for other in (_MANIFEST, _DELIVERY, _CURVES, _LOCK):
+            with contextlib.suppress(OSError):  # of an earlier version
                 (self.directory / other).chmod(_FILE)
 
     @classmethod
@@ -116,10 +113,7 @@ class Journal:
             counts = [max(int(state[field]), 0) for field in ("before", "dropped", "delivered")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise SourceError(f"{directory} is no journal that could be read: {error}") from None
-        try:
-            journal = cls(directory, tracker=str(tracker), key=_text(key), name=_text(name))
-        except OSError as error:
-            raise SourceError(f"{directory} is no journal that could be read: {error}") from None
+        journal = cls(directory, tracker=str(tracker), key=_text(key), name=_text(name))
         journal.run_id = _text(run_id)
         journal.before, dropped, delivered = counts
         journal.at_tracker = journal.before + delivered
@@ -346,22 +340,6 @@ class Journal:
         return file
 
 
-def journals(directory: Path) -> list[Path]:
-    """Return the folders of the journals in a spool, or that of one journal, oldest first.
-
-    Raises:
-        SourceError: There is none.
-    """
-    found = (
-        [directory]
-        if (directory / _DELIVERY).exists()
-        else sorted((path.parent for path in directory.glob(f"*/{_DELIVERY}")), key=lambda path: path.stat().st_mtime)
-    )
-    if not found:
-        raise SourceError(f"{directory} holds no journal (a folder with {_DELIVERY}); is it the right folder?")
-    return found
-
-
 def _row(content: dict[str, float]) -> Row:
     content.pop(_NUMBER, None)
     return Row(int(content[keys.STEP]), float(content.pop(keys.TIME)), content)
@@ -369,9 +347,3 @@ def _row(content: dict[str, float]) -> Row:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
-
-
-def _made(folder: Path) -> None:
-    """Make a folder that is its owner's alone; a spool that is there may be shared, and stays so."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(_FOLDER, exist_ok=True)

@@ -12,7 +12,6 @@ DIR/analysis/recommended   the key of the newest one
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from pathlib import Path
@@ -22,7 +21,7 @@ from bimix_tracking import run_folder
 from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.jsonl_tracker import JsonlTracker as JsonlTracker  # noqa: PLC0414  # the entry point is here
 from bimix_tracking.jsonl_tracker import inside, path_of
-from bimix_tracking.manifest import RunManifest, RunRecord
+from bimix_tracking.manifest import RunRecord
 from bimix_tracking.observations import Observations
 from bimix_tracking.plain_files import printable, text_of
 from bimix_tracking.reading import read_each, reasons, why

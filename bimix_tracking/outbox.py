@@ -267,8 +267,10 @@ class Outbox:
                 self.news.append(
                     (
                         f"value {why}",
-                        f"the tracker refuses {listed(dict.fromkeys(names))} ({len(names)} values so far): {why}. "
-                        f"That is left out{kept}; all else is sent",
+                        (
+                            f"the tracker refuses {listed(dict.fromkeys(names))} ({len(names)} values so far): {why}. "
+                            f"That is left out{kept}; all else is sent"
+                        ),
                     )
                 )
         self._left_out = []

@@ -67,7 +67,7 @@ def replay(directory: str | Path, *, tracker: str | None = None) -> Iterator[Rep
         open_runs.release_ended(folder)
         try:
             journal = Journal.open(folder)
-        except SourceError as error:  # still being written, or broken
+        except (SourceError, OSError) as error:  # still being written, or broken, or another's
             yield Replayed(folder, 0, None, False, str(error))
             continue
         sent = _sent(journal, tracker or journal.tracker, asked=tracker is not None)

@@ -1,4 +1,4 @@
-"""A run's name ↔ its folder: any text is a name, and each has one safe folder, inside the others' and not in one of them.
+"""A run's name ↔ its folder: any text is a name, and each has one safe folder beside the others.
 
 A plain name is its folder's. Of any other, what can be kept is kept and a hash is added after `~`, which is in no plain
 name: so two names never get one folder. Where a file system takes two names for one (`Proxy` and `proxy`), the name in
@@ -49,7 +49,7 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def told_name(value: object, folder: str) -> str:
-    """Return the name that a manifest says, if it is that of this folder; else the folder's, which was copied or renamed.
+    """Return the name that a manifest says, if it is this folder's; else the folder's, which was copied or renamed.
 
     >>> told_name("lr/0.1", "lr_0.1~ae12c3b04a"), told_name("lr/0.1", "copy"), told_name(None, "proxy-1")
     ('lr/0.1', 'copy', 'proxy-1')

@@ -41,8 +41,8 @@ class Troubles:
         self._types[name] = self._types.get(name, 0) + 1
         self.tell(
             kind,
-            f"the tracker failed ({name}: {text}). Training goes on; what the tracker hasn't got is kept, and sent when "
-            "it can be",
+            f"the tracker failed ({name}: {text}). Training goes on; what the tracker hasn't got is kept, and sent "
+            "when it can be",
             stacklevel=7,
         )
 

@@ -319,8 +319,7 @@ def test_a_journal_has_a_size_and_gives_up_what_was_delivered_first(tmp_path: Pa
     assert (tmp_path / "j" / "rows.jsonl").stat().st_size <= 520
     assert (journal.dropped, journal.written, journal.rows(4, 99)) == (4, 10, rows[4:10])
     with pytest.raises(OSError, match="has reached"):
-        for row in rows[10:14]:
-            journal.append(row)
+        list(map(journal.append, rows[10:14]))
     journal.close()
     assert Journal.open(tmp_path / "j").rows(4, 2) == rows[4:6]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bimix_tracking import delivery as module
 from bimix_tracking import replay, replaying
 from bimix_tracking.delivery import Delivery
 from bimix_tracking.histories import rows_of
@@ -91,7 +92,7 @@ def test_a_run_that_is_refused_keeps_all_its_rows_for_another_tracker(
     when: int, remote: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deleted(Tracker):
-        def log(self, rows: list[Row]) -> None:  # type: ignore[override]  # a list is what it gets
+        def log(self, rows: Sequence[Row]) -> None:
             if rows[-1].step >= when:
                 self.refused = ("start", "log")
             super().log(rows)
@@ -199,7 +200,7 @@ def test_each_kind_of_trouble_is_told_and_one_that_comes_and_goes_is_no_flood() 
 
 def test_the_times_of_rows_rise_whatever_the_clock_does_and_across_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 100.0, 50.0, *[10.0] * 20])
-    monkeypatch.setattr(module.time, "time", lambda: next(clock))
+    monkeypatch.setattr("bimix_tracking.delivery.time.time", lambda: next(clock))
     tracker, again = Tracker(), Tracker()
     first, second = Delivery(tracker), Delivery(again)
     for step in (1, 2, 3):
@@ -208,7 +209,7 @@ def test_the_times_of_rows_rise_whatever_the_clock_does_and_across_a_resume(monk
     second.add({"s": 2.0}, 3, MANIFEST)
 
     times = tracker.times_of + again.times_of
-    assert all(int(later * 1000) > int(one * 1000) for one, later in zip(times, times[1:], strict=False))
+    assert all(int(later * 1000) > int(one * 1000) for one, later in itertools.pairwise(times))
     points = [(3, tracker.times_of[-1], 1.0), (3, again.times_of[-1], 2.0)]
     assert rows_of({"s": points})[0] == [{"bimix/step": 3.0, "s": 2.0}]
 

@@ -1,4 +1,4 @@
-"""Nothing is rewritten in place: whenever a process is killed or a disk is full, what was acknowledged is there, once."""
+"""Nothing is rewritten in place: killed or without room, what was acknowledged is there, once."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_a_resume_that_the_disk_has_no_room_for_loses_nothing_and_is_made_up_for
     del first
     whole = durable.write
 
-    def full(file: int, data: bytes) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     second = recorder()

@@ -88,7 +88,7 @@ def test_a_folder_without_runs_is_told(tmp_path: Path) -> None:
 def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
     tracker = open_tracker(f"jsonl:{tmp_path / 'runs'}", run_name=name)
     tracker.start(RunManifest(("a",)))
-    assert [path.parent for path in tmp_path.rglob("manifest.json")][0].parent == tmp_path / "runs"
+    assert next(path.parent for path in tmp_path.rglob("manifest.json")).parent == tmp_path / "runs"
     with pytest.raises(SourceError, match="is no name of a file inside"):
         tracker.write_artifact(name, "text")
 
