@@ -121,7 +121,7 @@ class Delivery:
             "run_id": getattr(self.tracker, "run_id", None),
             "rows": self._before if outbox is None else outbox.rows,
             "journal": None if journal is None else str(journal.directory),
-            "key": self.key,
+            "key": None if self.tracker is None else self.key,
             "time": self._last,
         }
 
@@ -133,6 +133,8 @@ class Delivery:
         key = state.get("key")
         self._last = max(self._last, float(state.get("time") or 0.0))
         self._leave()
+        if key is None and run_id is None and folder is None:
+            return []  # made without a tracker: there is no run to go on with
         # A checkpoint of an earlier version has no key: its run is named by where it is.
         identity = key or f"{self.tracker.uri} {run_id or folder}"
         open_runs.take_over(identity)
