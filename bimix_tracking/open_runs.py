@@ -112,4 +112,4 @@ def _watch_the_end() -> None:
 def _fail_all() -> None:
     deadline = time.monotonic() + _EXIT_SECONDS
     for found in list(_OPEN.values()):
-        found.fail_at_exit(max(deadline - time.monotonic(), 0.1))
+        found.fail_at_exit(max(deadline - time.monotonic(), 0.0))
