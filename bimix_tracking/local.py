@@ -1,8 +1,10 @@
 """Trackers and sources that need no service: a folder of JSON lines, and a CSV table.
 
-DIR/<run>/manifest.json    what the run says of itself
+DIR/<run>/manifest.json    what the run says of itself, and its name and key
 DIR/<run>/rows.jsonl       one row of metrics a line, appended as it comes
 DIR/<run>/FINISHED         left by `finish`; a run without it is still going, or died
+DIR/<run>/FAILED           in its place, left by `finish(ended=False)`: training raised or was killed
+DIR/<run>/lock             held by who writes
 DIR/<run>/curves.json      and other artifacts, their leading `bimix/` dropped
 DIR/analysis/<key>/        the artifacts of an analysis, and its note
 DIR/analysis/recommended   the key of the newest one
@@ -10,93 +12,26 @@ DIR/analysis/recommended   the key of the newest one
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from bimix_tracking import keys, run_folder
+from bimix_tracking import run_folder
 from bimix_tracking.errors import RunError, SourceError
-from bimix_tracking.manifest import RunManifest, RunRecord
+from bimix_tracking.jsonl_tracker import JsonlTracker as JsonlTracker  # noqa: PLC0414  # the entry point is here
+from bimix_tracking.jsonl_tracker import inside, path_of
+from bimix_tracking.manifest import RunRecord
 from bimix_tracking.observations import Observations
 from bimix_tracking.plain_files import printable, text_of
 from bimix_tracking.reading import read_each, reasons, why
-from bimix_tracking.run_folder import CURVES_FILE, FINISHED, MANIFEST, ROWS
-from bimix_tracking.tracking import Progress, Row, RunState, Wanted, WriteBack
+from bimix_tracking.run_folder import FINISHED, ROWS
+from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
 
 _ANALYSES, _RECOMMENDED, _MIXTURE = "analysis", "recommended", "mixture.yaml"
 _LARGEST_MARK, _LARGEST_MIXTURE = 2**12, 2**24
 _UNFINISHED = "the run is not finished: it is going, or died"
-
-
-class JsonlTracker:
-    """Write a run as plain files.
-
-    Args:
-        uri: `jsonl:DIR`.
-        run_name: The run's folder; a random one otherwise.
-    """
-
-    remote = False
-    certain = True
-    owned = True
-
-    def __init__(self, uri: str, *, run_name: str | None = None) -> None:
-        self.uri = uri
-        self.run_id: str | None = run_name or uuid.uuid4().hex[:12]
-        self._root = _path(uri)
-        self.directory = _inside(self._root, self.run_id)
-        self._open = False
-
-    def adopt_active(self) -> None:
-        """Do nothing: no other code has a run open here."""
-
-    def resume(self, run_id: str, rows: int) -> list[dict[str, float]]:
-        """Go on in that folder, after its first `rows` rows; return those that it drops."""
-        directory = _inside(self._root, run_id)
-        if not directory.is_dir():
-            return []
-        self.run_id, self.directory, self._open = run_id, directory, True
-        for mark in (FINISHED, CURVES_FILE):  # either says that the run has ended
-            (directory / mark).unlink(missing_ok=True)
-        if not (directory / ROWS).exists():
-            return []
-        dropped = [row for row in run_folder.rows_of(directory / ROWS) if row is not None][rows:]
-        kept = (directory / ROWS).read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
-        (directory / ROWS).write_text("".join(kept), encoding="utf-8")
-        return dropped
-
-    def start(self, manifest: RunManifest) -> None:
-        """Make the folder and write the manifest; rows of an earlier run of that name are put aside."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if not self._open:
-            self._open = True
-            for name in (ROWS, CURVES_FILE, FINISHED):
-                old = self.directory / name
-                if old.exists():
-                    old.rename(self.directory / f"{name}.{old.stat().st_mtime_ns}.old")
-        self.write_artifact(MANIFEST, json.dumps(manifest.to_dict(), indent=1))
-
-    def log(self, rows: Sequence[Row]) -> None:
-        """Append a line each."""
-        lines = [json.dumps({keys.STEP: row.step, **row.metrics}) + "\n" for row in rows]
-        with (self.directory / ROWS).open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
-
-    def write_artifact(self, path: str, text: str) -> None:
-        """Write a file of the run, never outside its folder."""
-        target = _inside(self.directory, path.removeprefix("bimix/"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")  # whoever reads meanwhile finds it whole, or as it was
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-
-    def finish(self, *, ended: bool = True) -> None:
-        """Mark the run as finished."""
-        if ended:
-            (self.directory / FINISHED).touch()
+_FAILED = "the run failed"
 
 
 class JsonlSource:
@@ -113,7 +48,7 @@ class JsonlSource:
     def __init__(self, uri: str, *, wanted: Wanted | None = None) -> None:
         self.uri = uri
         self.wanted = _unfiltered(uri, wanted)
-        self.directory = _path(uri)
+        self.directory = path_of(uri)
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Pool the training runs, by name."""
@@ -130,7 +65,7 @@ class JsonlSource:
         records = [record for record in records if record.manifest.role == "train"]
         if any(record.rows or not record.set_aside for record in records):
             return records
-        if all(_UNFINISHED in record.set_aside for record in records):
+        if all({_UNFINISHED, _FAILED} & record.set_aside.keys() for record in records):
             raise SourceError(
                 f"{self.uri}: no finished run in it (a run is a folder with {ROWS} and {FINISHED}), "
                 f"{len(records)} unfinished"
@@ -145,7 +80,7 @@ class JsonlSource:
     def write_back(self, analysis: WriteBack) -> str:
         """Copy the artifacts to `DIR/analysis/<key>/`, where they then stay, and name that one in `recommended`."""
         analyses = self.directory / _ANALYSES
-        target = _inside(analyses, analysis.key)
+        target = inside(analyses, analysis.key)
         staging = analyses / f".{analysis.key}.{uuid.uuid4().hex[:8]}"
         try:
             if not target.is_dir():
@@ -174,7 +109,7 @@ class JsonlSource:
         try:
             if key is None:
                 key = text_of(analyses / _RECOMMENDED, _LARGEST_MARK).strip()
-            return text_of(_inside(analyses, key) / _MIXTURE, _LARGEST_MIXTURE)
+            return text_of(inside(analyses, key) / _MIXTURE, _LARGEST_MIXTURE)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RunError) as error:
@@ -189,13 +124,14 @@ class JsonlSource:
             raise SourceError(f"{self.uri}: {self.directory} cannot be read: {error.strerror}") from error
 
     def _record(self, folder: Path) -> RunRecord:
-        if run_folder.ended(folder) is not None or self.wanted.unfinished:
+        ended = run_folder.finished(folder)
+        if ended or self.wanted.unfinished:
             return run_folder.record_of(folder)
         try:
             manifest = run_folder.manifest_of(folder)
         except RunError:
             manifest = None  # it is being written
-        return RunRecord.excluded(*_named(folder), _UNFINISHED, manifest)
+        return RunRecord.excluded(*_named(folder), _FAILED if run_folder.failed(folder) else _UNFINISHED, manifest)
 
     def _state(self, folder: Path) -> RunState | None:
         """Return a training run's state; of one that ended and cannot be read, that it failed, and why."""
@@ -210,7 +146,9 @@ class JsonlSource:
             return RunState(*_named(folder), None, "failed", ended, trouble=why(error))
         if manifest.role != "train":
             return None
-        status: Literal["running", "finished"] = "running" if ended is None else "finished"
+        status: Literal["running", "finished", "failed"] = "running" if ended is None else "finished"
+        if ended is not None and run_folder.failed(folder):
+            status = "failed"
         return RunState(*_named(folder), manifest.sweep, status, ended)
 
 
@@ -228,7 +166,7 @@ class CsvSource:
     def __init__(self, uri: str, *, wanted: Wanted | None = None) -> None:
         self.uri = uri
         self.wanted = _unfiltered(uri, wanted)
-        self.path = _path(uri)
+        self.path = path_of(uri)
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Read the table."""
@@ -268,17 +206,4 @@ def _unfiltered(uri: str, wanted: Wanted | None) -> Wanted:
 
 
 def _named(folder: Path) -> tuple[str, str]:
-    name = printable(folder.name)
-    return name, name
-
-
-def _path(uri: str) -> Path:
-    return Path(uri.partition(":")[2] or ".").expanduser()
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """Return `folder / name`, or say that it would lie elsewhere."""
-    target = folder / name
-    if not target.resolve().is_relative_to(folder.resolve()) or target.resolve() == folder.resolve():
-        raise SourceError(f"{name!r} is no name of a file inside {folder}")
-    return target
+    return printable(folder.name), run_folder.name_of(folder)

@@ -6,6 +6,7 @@ has more; where each has something that the other one lacks, the histories, for 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ from bimix_tracking.errors import RunError
 from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json, parse_row
 from bimix_tracking.plain_files import lines_of, printable, text_of
 from bimix_tracking.reading import why
+from bimix_tracking.run_names import told_name
 from bimix_tracking.thinning import Thinner, kind_and_tokens, note_of
 
-MANIFEST, ROWS, FINISHED = "manifest.json", "rows.jsonl", "FINISHED"
+MANIFEST, ROWS, FINISHED, FAILED = "manifest.json", "rows.jsonl", "FINISHED", "FAILED"
 CURVES_FILE = Path(CURVES).name
 LARGEST_MANIFEST = 2**24
 LARGEST_CURVES = 2**26
@@ -48,16 +50,42 @@ def is_run(folder: Path) -> bool:
 
 
 def ended(folder: Path) -> float | None:
-    """Return when a run was finished, in seconds since 1970; None while it isn't.
+    """Return when a run was finished or failed, in seconds since 1970; None while it goes on, or is dead.
 
     Raises:
         OSError: The folder may not be looked into.
     """
-    for name in (FINISHED, CURVES_FILE):
+    for name in (FINISHED, CURVES_FILE, FAILED):
         try:
             return (folder / name).stat().st_mtime
         except (FileNotFoundError, NotADirectoryError):
             continue
+    return None
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a run's training has ended as it should.
+
+    Raises:
+        OSError: The folder may not be looked into.
+    """
+    return ended(folder) is not None and not failed(folder)
+
+
+def failed(folder: Path) -> bool:
+    """Return whether a run failed."""
+    return (folder / FAILED).exists() and not (folder / FINISHED).exists() and not (folder / CURVES_FILE).exists()
+
+
+def name_of(folder: Path) -> str:
+    """Return what people call a run: the name in its manifest, or the folder's where it says none."""
+    return told_name(said_name(folder), folder.name)
+
+
+def said_name(folder: Path) -> object:
+    """Return what a run's manifest says that it is called; None where it says nothing."""
+    with contextlib.suppress(Exception):  # whatever a stranger's file brings out, the folder has a name
+        return parse_json(text_of(folder / MANIFEST, LARGEST_MANIFEST)).get("name")
     return None
 
 
@@ -85,7 +113,7 @@ def record_of(folder: Path) -> RunRecord:
     Raises:
         OSError: The folder may not be looked into.
     """
-    name = printable(folder.name)
+    run_id, name = printable(folder.name), name_of(folder)
     found: list[_Found] = []
     notes: list[str] = []
     for read in (_from_histories, _from_curves):
@@ -101,14 +129,14 @@ def record_of(folder: Path) -> RunRecord:
         except RunError:
             manifest = None
         because = "; ".join(dict.fromkeys(notes)) or f"it has neither {MANIFEST} nor {CURVES_FILE}"
-        return RunRecord.excluded(name, name, f"the run cannot be read: {because}", manifest)
+        return RunRecord.excluded(run_id, name, f"the run cannot be read: {because}", manifest)
     chosen = found[0]
     if len(found) > 1:
         chosen, *more = _better(*found)
         notes += more
     used = {f"{note}; {chosen.file} is read instead": 1 for note in notes}
     left_out = {_BROKEN: chosen.broken} if chosen.broken else {}
-    return RunRecord(name, name, chosen.manifest, chosen.rows, left_out, {**chosen.notes, **used})
+    return RunRecord(run_id, name, chosen.manifest, chosen.rows, left_out, {**chosen.notes, **used})
 
 
 def _better(histories: _Found, curves: _Found) -> tuple[_Found, *tuple[str, ...]]:

@@ -16,7 +16,7 @@ from bimix_tracking.errors import ObservationsError, SourceError
 from bimix_tracking.foreign import ForeignRuns
 from bimix_tracking.local import JsonlTracker
 from bimix_tracking.manifest import RunManifest
-from bimix_tracking.tracking import Wanted, WriteBack
+from bimix_tracking.tracking import Row, Wanted, WriteBack
 from tests.core.proxies import begin
 
 DOMAINS = ("c++", "web/en", "ä")
@@ -291,14 +291,33 @@ def test_a_resumed_run_drops_the_rows_that_will_come_again(tmp_path: Path) -> No
     assert (tmp_path / "cut" / "curves.json").read_text() == (tmp_path / "whole" / "curves.json").read_text()
 
 
-def test_a_second_run_of_a_name_puts_the_first_one_aside(tmp_path: Path) -> None:
-    train(tmp_path, "one", 0.2)
+def test_a_second_run_of_a_name_that_is_finished_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    first = train(tmp_path, "one", 0.2)
+    with pytest.warns(UserWarning, match="run 'one' is there and finished; this one is 'one-2', in"):
+        again = train(tmp_path, "one", 0.4)
+
+    assert rows_in(tmp_path / "one") == first
+    assert rows_in(tmp_path / "one-2") == again
+    assert Observations.from_source(f"jsonl:{tmp_path}").runs == ("one", "one-2")
+
+
+@pytest.mark.parametrize("end", ["killed", "failed"])
+def test_a_run_of_a_name_that_died_is_put_aside(end: str, tmp_path: Path) -> None:
+    dead = JsonlTracker(f"jsonl:{tmp_path}", run_name="one")
+    dead.start(RunManifest(("a",)))
+    dead.log([Row(1, 1.0, {"x": 1.0})])
+    if end == "failed":
+        dead.finish(ended=False)
+    del dead  # and its lock with it
     again = train(tmp_path, "one", 0.4)
 
-    rows = [json.loads(line) for line in (tmp_path / "one" / "rows.jsonl").read_text().splitlines()]
-    assert rows == again
+    assert rows_in(tmp_path / "one") == again
     assert len(list((tmp_path / "one").glob("rows.jsonl.*.old"))) == 1
-    assert len(Observations.from_source(f"jsonl:{tmp_path}").mixtures) == 1
+    assert Observations.from_source(f"jsonl:{tmp_path}").runs == ("one",)
+
+
+def rows_in(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
 def test_after_a_change_of_the_mixture_a_run_is_no_run_of_one_mixture(tmp_path: Path) -> None:
