@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +18,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from bimix_tracking import DomainLossRecorder
 
 _DOMAINS = {"code": 0.5, "web": 0.5}
+
+
+@pytest.fixture(name="benchmark")
+def _benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the module of the GPU's table."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    return importlib.import_module("overhead_gpu")
 
 
 @pytest.fixture(name="batch")
@@ -51,24 +57,23 @@ def test_the_meter_waits_for_nothing(batch: dict[str, torch.Tensor], ids: str) -
 
 
 @pytest.mark.parametrize("loss", ["its own", "another"])
-def test_the_callback_waits_for_nothing(batch: dict[str, torch.Tensor], loss: str) -> None:
+def test_the_callback_waits_for_nothing(batch: dict[str, torch.Tensor], loss: str, benchmark: Any) -> None:
     with torch.device("meta"):
         model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=1))
     if loss == "another":
         model.loss_function = lambda logits, *_, **__: logits.float().mean()
     callback = DomainLossCallback(list(_DOMAINS), _DOMAINS, None)
-    args = SimpleNamespace(n_gpu=1, parallelism_config=None, run_name=None, output_dir="")
-    state = SimpleNamespace(global_step=0, stateful_callbacks={})
-    control = SimpleNamespace(should_log=False, should_save=False)
+    args, state, control = benchmark.told_by_trainer()
     callback.on_init_end(args, state, control, model=model)
     callback.on_train_begin(args, state, control, model=model)
 
     for training in (True, False, True):
         model.train(training)
+        if training:
+            callback.on_step_begin(args, state, control)
         with torch.set_grad_enabled(training):
             found = model(**batch).loss
         if training:
-            callback.on_step_begin(args, state, control)
             found.backward()
             state.global_step += 1
             callback.on_step_end(args, state, control)
@@ -77,16 +82,14 @@ def test_the_callback_waits_for_nothing(batch: dict[str, torch.Tensor], loss: st
 
 
 def test_the_gpus_table_counts_what_the_recipe_reads_and_ours_does_not(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    benchmark: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    table: Any = importlib.import_module("overhead_gpu")
-    rows = [row for row in table.ROWS if row.domains == 10]
+    rows = [row for row in benchmark.ROWS if row.domains == 10]
 
-    table.table(torch.device("cpu"), small=True, seconds=0, blocks=0, rows=rows)
+    benchmark.table(torch.device("cpu"), small=True, seconds=0, blocks=0, rows=rows)
 
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     reads = {cells[0]: [float(number) for number in cells[6].split(" → ")] for cells in lines[1:]}
-    assert set(reads) == {*table.PATHS, "recipe"}
+    assert set(reads) == {*benchmark.PATHS, "recipe"}
     for path, (without, ours) in reads.items():
         assert (ours > without) == (path == "recipe"), path

@@ -25,7 +25,7 @@ from bimix_integrations.trainers.transformers import DomainLossCallback
 from overhead_parts import BLOCK, Recipe, events_of, meter_of, names_of, peak, ratio, temporary, tracker_in
 from torch import Tensor
 from torch.profiler import ProfilerActivity
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, TrainerControl, TrainerState
 
 PATHS = ("callback, loss function", "callback, logits", "meter")
 DOMAINS = (2, 10, 100, 1000)
@@ -110,11 +110,17 @@ class Host:
         self.optimizer.zero_grad()
 
 
+def told_by_trainer() -> tuple[Any, TrainerState, TrainerControl]:
+    """Return what Trainer tells its callbacks; its `TrainingArguments` would need Accelerate."""
+    args = SimpleNamespace(
+        n_gpu=1, parallelism_config=None, run_name=None, output_dir="", report_to=(), load_best_model_at_end=False
+    )
+    return args, TrainerState(), TrainerControl()
+
+
 def model_step(host: Host, callback: DomainLossCallback | None) -> Step:
     """Return steps in which the model computes its loss, as in Trainer."""
-    args = SimpleNamespace(n_gpu=1, parallelism_config=None, run_name=None, output_dir="")
-    state = SimpleNamespace(global_step=0, stateful_callbacks={})
-    control = SimpleNamespace(should_log=False, should_save=False)
+    args, state, control = told_by_trainer()
 
     def tell(event: str, **more: Any) -> None:
         if callback is not None:
