@@ -160,12 +160,14 @@ class CsvSource:
         wanted: A table has what was wanted when it was pulled; see `JsonlSource`.
 
     Raises:
-        SourceError: A filter or a mixtures file is asked for.
+        SourceError: A filter, a mixtures file or realised shares are asked for.
     """
 
     def __init__(self, uri: str, *, wanted: Wanted | None = None) -> None:
         self.uri = uri
         self.wanted = _unfiltered(uri, wanted)
+        if self.wanted.shares != "nominal":
+            raise SourceError(f"{uri}: a table has one proportion a run and domain; pull it with --shares realised")
         self.path = path_of(uri)
 
     def observations(self, progress: Progress | None = None) -> Observations:

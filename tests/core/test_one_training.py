@@ -130,7 +130,7 @@ def test_sets_of_a_step_are_judged_apart_by_their_names() -> None:
         return of.log_eval(step)
 
     row = sets(1, news=(10, 20), wiki=(30, 40))
-    assert row["bimix_eval_tokens/code"], row["bimix_eval_tokens/web"] == (40, 60)
+    assert (row["bimix_eval_tokens/code"], row["bimix_eval_tokens/web"]) == (40, 60)
     with pytest.warns(UserWarning, match="not of the held-out set"):
         row = sets(2, news=(10, 20), extra=(5, 5), wiki=(30, 40))
     assert (row["bimix_eval_tokens/code"], row["bimix_eval_tokens/web"]) == (40, 60)
@@ -403,6 +403,8 @@ def test_the_law_can_be_fitted_to_what_was_realised(tmp_path: Path) -> None:
     assert realised.notes == ()
     with pytest.raises(SourceError, match="shares must be one of nominal, realised, got 'told'"):
         Wanted(shares="told")  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match="pull it with --shares realised"):
+        open_source(f"csv:{tmp_path}/sweep.csv", wanted=Wanted(shares="realised"))
 
 
 def test_runs_without_realised_shares_keep_their_mixture_and_that_is_said() -> None:
