@@ -160,7 +160,7 @@ def grouped(options: Options) -> None:
     for step in range(1, 4):
         for part in range(parts) if world == 1 else [data]:
             meter.update(*_given(10 * step + part))
-            meter.update(*_given(100 * step + part), split="eval")
+            meter.update(*_given(part), split="eval")
         rows += [meter.log_train(step), meter.log_eval(step)]
     meter.finish(3)
     write(folder / "returned" / f"{rank}.json", rows)
