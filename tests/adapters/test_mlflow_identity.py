@@ -344,6 +344,17 @@ def test_without_a_name_the_environment_s_counts_for_writing_and_reading(
     assert opened("mlflow:").uri.endswith(f"#{new}")
 
 
+def test_an_environment_that_contradicts_itself_works_for_the_host_too(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = next(_names)
+    chosen_by({"MLFLOW_EXPERIMENT_ID": runs_experiment(experiment), "MLFLOW_EXPERIMENT_NAME": new}, monkeypatch)
+    train("mlflow:", name="ours")
+    with mlflow.start_run(run_name="theirs"):
+        pass
+    assert sorted(runs(new)) == ["ours", "theirs"]
+
+
 @pytest.mark.usefixtures("experiment")
 def test_without_anybody_s_choice_it_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen_by({}, monkeypatch)

@@ -53,7 +53,11 @@ def _started(script: str, options: dict[str, Any], processes: int) -> Iterator[s
     """Start it; nothing of it is left afterwards."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(torchrun if processes > 1 else []), str(_SCRIPTS / script), json.dumps(options)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{_ROOT}", "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{_ROOT}:{_ROOT}/integrations",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

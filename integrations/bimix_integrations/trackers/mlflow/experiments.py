@@ -17,6 +17,9 @@ from bimix_tracking.errors import SourceError
 BY_ID = "#"
 """What an experiment begins with, in a URI, that is named by its id: a name of that kind can't be given there."""
 
+BY_NAME = "MLFLOW_EXPERIMENT_NAME"
+"""What a choice was told by, where a name in the environment was it."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -68,7 +71,7 @@ def chosen(asked: str, *, mlflows_store: bool, shown: str) -> Choice:
     name, number = MLFLOW_EXPERIMENT_NAME.get(), MLFLOW_EXPERIMENT_ID.get()
     if name:
         # MLflow refuses an id of another experiment beside it; but `set_experiment` leaves one to all processes below.
-        return Choice(name, told="MLFLOW_EXPERIMENT_NAME")
+        return Choice(name, told=BY_NAME)
     if mlflows_store and number:
         return Choice(id=number, told="MLFLOW_EXPERIMENT_ID")
     found = registry.get_experiment_id() if mlflows_store else DEFAULT_EXPERIMENT_ID

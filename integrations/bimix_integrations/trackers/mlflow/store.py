@@ -20,7 +20,14 @@ from sqlalchemy.exc import ArgumentError
 
 from bimix_integrations.trackers.mlflow import schema, sqlite
 from bimix_integrations.trackers.mlflow.database import Database
-from bimix_integrations.trackers.mlflow.experiments import BY_ID, Choice, chosen, deleted_experiment, no_experiment
+from bimix_integrations.trackers.mlflow.experiments import (
+    BY_ID,
+    BY_NAME,
+    Choice,
+    chosen,
+    deleted_experiment,
+    no_experiment,
+)
 from bimix_integrations.trackers.mlflow.files import Files, folder_of
 from bimix_integrations.trackers.mlflow.postgres import Postgres
 from bimix_integrations.trackers.mlflow.reading import Experiment, Reader
@@ -270,12 +277,23 @@ class Store:
                 if found_by(client, wanted) is None:  # else another run of the sweep made it between the two calls
                     raise
             found = found_by(client, wanted)
+            self._settle_host(wanted, found)
         if found is None:
             raise RefusedError(str(no_experiment(wanted, self.shown, names_at(client))))
         if found.lifecycle_stage != LifecycleStage.ACTIVE:
             raise RefusedError(str(deleted_experiment(wanted, self.shown)))
         self.stay_in(str(found.experiment_id), found.name)
         return str(found.experiment_id)
+
+    def _settle_host(self, wanted: Choice, made: mlflow.entities.Experiment | None) -> None:
+        """Keep the host's own `start_run` working where its environment contradicts itself.
+
+        With a name and the id of another experiment, MLflow makes the named one as long as it isn't there, and from
+        then on refuses to begin a run. Made by us, it would be there before the host's first.
+        """
+        number = mlflow.environment_variables.MLFLOW_EXPERIMENT_ID.get()
+        if made is not None and wanted.told == BY_NAME and number and number != made.experiment_id:
+            mlflow.set_experiment(experiment_id=made.experiment_id)
 
     def holds(self, experiment_id: str) -> bool:
         """Return whether a run of that experiment is where we were asked to write; makes nothing."""
