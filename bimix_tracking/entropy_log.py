@@ -20,7 +20,7 @@ def log_entropies(found: CorpusEntropies, tracker: str, *, sweep: str | None = N
 
     Args:
         found: What was measured.
-        tracker: URI of a tracker, as `open_tracker` takes it. A run that is open there is adopted.
+        tracker: URI of a tracker, as `open_tracker` takes it. A run that is open there stays as it is.
         sweep: The sweep that the run belongs to.
         how: As in `CorpusEntropies.mixture`: what metrics and files are of. The mixture by conditional entropy is the
             run's.
