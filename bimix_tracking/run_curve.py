@@ -34,7 +34,7 @@ def of_one_set(record: RunRecord) -> tuple[RunRecord, int]:
     The recorder leaves such losses out and says how many they were. Runs of earlier versions have them: there, a
     domain's number of tokens changes. Evaluations before training fix nothing; a loss that was no number has no tokens.
     """
-    counted, first = 0, dict[str, float]()
+    counted, known = 0, dict[str, tuple[float, float]]()
     rows: list[Mapping[str, float]] = []
     for row in record.rows:
         counted += int(row.get(keys.OTHER_SET, 0.0))
@@ -43,8 +43,12 @@ def of_one_set(record: RunRecord) -> tuple[RunRecord, int]:
             quantity, _, short = metric.partition("/")
             if quantity != keys.EVAL_TOKENS or not row.get(keys.TOKENS, math.nan) > 0:
                 continue
-            whole = tokens + row.get(f"{keys.NONFINITE}/{short}", 0.0)
-            if not tokens <= first.setdefault(short, whole) <= whole:
+            # Trackers that merge the rows of a step don't say whether it was the training that wasn't finite.
+            least, most = tokens, tokens + row.get(f"{keys.NONFINITE}/{short}", 0.0)
+            low, high = known.get(short, (least, most))
+            if least <= high and low <= most:
+                known[short] = max(least, low), min(most, high)
+            else:
                 other.append(short)
         counted += len(other)
         gone = {f"{quantity}/{short}" for short in other for quantity in (keys.EVAL_LOSS, keys.EVAL_TOKENS)}

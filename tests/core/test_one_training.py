@@ -179,7 +179,8 @@ def test_a_set_that_changed_in_runs_of_earlier_versions_is_found_in_what_they_lo
         return {"bimix/step": step, "bimix/tokens": 1000.0 * step, "bimix_eval_loss/code": 3.0 - step / 10,
                 "bimix_eval_tokens/code": tokens, **more}  # fmt: skip
 
-    rows = [row(0, 7), row(1, 100), row(2, 98, **{"bimix_nonfinite/code": 2.0}), row(3, 160), row(4, 100)]
+    not_finite = {"bimix_nonfinite/code": 2.0}  # of the training, or of the evaluation: rows of a step are merged
+    rows = [row(0, 7), row(1, 100, **not_finite), row(2, 98, **not_finite), row(3, 160), row(4, 100), row(5, 99)]
     manifest = RunManifest(DOMAINS, Mixture(MIXTURE), eval_set="mine")
     obs = Observations.from_records([RunRecord("r", "r", manifest, rows)], source="here")
     assert obs.losses["step"].tolist() == [1, 2, 4]
