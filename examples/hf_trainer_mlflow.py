@@ -64,7 +64,7 @@ def train(text: Text, mixture: Mixture, tracker: Tracker, chosen: Namespace, see
             logging_steps=every,
             prediction_loss_only=True,
             save_strategy="no",
-            report_to="none",  # the callback logs; "mlflow" may stand here beside it: one run holds both, if it is of the experiment that the URI names
+            report_to="none",  # the callback logs; "mlflow" beside it shares its run, if that is of the same experiment
             use_cpu=True,
             disable_tqdm=True,
             log_level="error",
