@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 HUGGING_FACE_TESTS := $(addprefix tests/adapters/test_,transformers.py forward.py collate.py trl.py)
 # A file at a time on each of three processes, in the order of tests/conftest.py: trainings of one thread each don't slow
 # one another down, and a fifth of the time is spent waiting, for servers, browsers and processes that are to be killed.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 30
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test lint docs bench

@@ -72,12 +72,24 @@ class EvaluationSet:
         columns = [tuple(column) for column in zip(*sorted(found), strict=True)]
         return "sums:" + hashlib.sha256(repr(columns).encode()).hexdigest()[:12]
 
-    def judge(self, sets: Mapping[str, DomainSums], *, trained: bool) -> Judged:
+    def pick(self, name: str, found: Sequence[DomainSums], *, trained: bool) -> DomainSums:
+        """Return which of several evaluations of one name and step is the held-out set's: of equal ones, the first.
+
+        Before it is known it is the last: a callback of the user's evaluates before the trainer does.
+        """
+        known = {id_: part for (of, id_), part in self._parts.items() if of == name}
+        if not known or trained > self._trained:
+            last = dict(_prints(found[-1]))
+            return next(each for each in found if dict(_prints(each)) == last)
+        return max(found, key=lambda each: sum(known.get(id_) == part for id_, part in _prints(each)))
+
+    def judge(self, sets: Mapping[str, DomainSums], *, trained: bool, others: Iterable[DomainSums] = ()) -> Judged:
         """Return which sums of an evaluation are of the held-out set.
 
         Args:
             sets: Sums by the name of the set; a trainer with one set calls it as it likes.
             trained: Whether the model has been trained on any token.
+            others: Sums of sets that have a name of these, and aren't it.
         """
         prints = {(name, id_): found for name, sums in sets.items() for id_, found in _prints(sums)}
         replaced = False
@@ -97,6 +109,8 @@ class EvaluationSet:
                 stray += [found.tokens for (name, of), found in prints.items() if of == id_ and name in names]
             if stray:
                 other[id_] = sum(stray), self._of(id_).tokens
+        for sums in others:
+            other |= {id_: (found.tokens, self._of(id_).tokens) for id_, found in _prints(sums)}
         return Judged(held, other, anew=bool(new), replaced=replaced)
 
     def told(self, other: Mapping[int, tuple[int, int]]) -> str:
@@ -136,7 +150,7 @@ class Evaluations:
     def __init__(self, domains: Sequence[str]) -> None:
         self.held_out = EvaluationSet(domains)
         self._pending = DomainSums.zeros(len(domains))
-        self._sets: dict[str, DomainSums] = {}
+        self._sets: dict[str, list[DomainSums]] = {}
 
     def __bool__(self) -> bool:
         """Return whether there are losses that no row holds yet."""
@@ -152,9 +166,9 @@ class Evaluations:
         self._pending += sums
 
     def end(self, name: str) -> None:
-        """Say that what was added since is of one set: of two of a name in a row, the first counts."""
+        """Say that what was added since is of one set."""
         if self._pending:
-            self._sets.setdefault(name, self._pending)
+            self._sets.setdefault(name, []).append(self._pending)
             self._pending = DomainSums.zeros(len(self.held_out.domains))
 
     def forget(self) -> None:
@@ -164,14 +178,24 @@ class Evaluations:
     def judged(self, *, trained: bool) -> Judged | None:
         """End the evaluation, and return what of it is of the held-out set; None where nothing was evaluated."""
         self.end("")
-        sets, self._sets = self._sets, {}
-        return self.held_out.judge(sets, trained=trained) if sets else None
+        found, self._sets = self._sets, {}
+        if not found:
+            return None
+        sets = {name: self.held_out.pick(name, each, trained=trained) for name, each in found.items()}
+        tokens = {name: (sums.tokens + sums.nonfinite, sums.labels) for name, sums in sets.items()}
+        others = [
+            sums
+            for name, each in found.items()
+            for sums in each
+            if not np.array_equal((sums.tokens + sums.nonfinite, sums.labels), tokens[name])
+        ]
+        return self.held_out.judge(sets, trained=trained, others=others)
 
     def to_lists(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
         return {
             "eval": self._pending.to_lists(),
-            "sets": {name: sums.to_lists() for name, sums in self._sets.items()},
+            "sets": {name: [sums.to_lists() for sums in each] for name, each in self._sets.items()},
             "held_out": self.held_out.to_lists(),
         }
 
@@ -180,7 +204,7 @@ class Evaluations:
         """Read what `to_lists` wrote, or a checkpoint of an earlier version, which has the sums alone."""
         found = cls(domains)
         found._pending = DomainSums.from_lists(lists["eval"])
-        found._sets = {name: DomainSums.from_lists(sums) for name, sums in lists.get("sets", {}).items()}
+        found._sets = {name: list(map(DomainSums.from_lists, each)) for name, each in lists.get("sets", {}).items()}
         if "held_out" in lists:
             found.held_out = EvaluationSet.from_lists(domains, lists["held_out"])
         return found

@@ -234,7 +234,7 @@ class DomainLossRecorder:
             raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
 
     def end_evaluation(self, name: str = "") -> None:
-        """Say that the evaluation losses added since are those of one set: of two of a name in a row, the first counts.
+        """Say that the evaluation losses added since are those of one set; of two of a name, the held-out one counts.
 
         Args:
             name: What the trainer calls it, always the same.

@@ -290,7 +290,7 @@ def test_strategies_by_epoch_log_evaluate_and_save_by_epoch(tmp_path: Path) -> N
         state = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text(encoding="utf-8"))
         saved = state["stateful_callbacks"]["bimix"]
         assert sum(saved["tokens"]) == (number + 1) * every
-        assert sum(saved["sets"]["eval"]["tokens"]) > 0  # the evaluation of this very step, whose row comes after
+        assert sum(saved["sets"]["eval"][0]["tokens"]) > 0  # the evaluation of this very step, whose row comes after
 
 
 def test_without_logging_steps_there_is_one_row_at_the_end(tmp_path: Path) -> None:

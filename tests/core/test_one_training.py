@@ -140,6 +140,22 @@ def test_sets_of_a_step_are_judged_apart_by_their_names() -> None:
     assert "bimix/other_set" not in again
 
 
+def test_of_two_sets_of_one_name_and_step_the_held_out_one_counts() -> None:
+    of = recorder()
+    row: dict[str, float] = {}
+    for step, sizes in ((1, (7, 100)), (2, (100, 7)), (3, (7, 100, 100)), (4, (100,))):
+        train(of, step)
+        for size in sizes:
+            of.add_sums(sums((size, size)), split="eval")
+            of.end_evaluation("eval")
+        if step == 1:
+            of.load_state_dict(of.state_dict())
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            row = of.log_eval(step)
+        assert (row["bimix_eval_tokens/code"], row.get("bimix/other_set", 0)) == (100, 2 * (step < 4))
+
+
 def test_a_domain_that_is_evaluated_later_has_a_curve_from_there() -> None:
     of = recorder()
     train(of, 1)
