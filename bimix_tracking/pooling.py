@@ -90,7 +90,7 @@ def pool(
             notes += [Note(action, why, count, label, domain) for action, why, count, domain in told]
             if strangers:
                 reason = said("evaluated on other tokens than the run's held-out set")
-                notes.append(Note(said("set aside"), reason, strangers, run=label))
+                notes.append(Note(said("excluded"), reason, strangers, run=label))
             if later:
                 reason = said(
                     "evaluated after the mixture changed at step {step}: a law has one a run",

@@ -68,7 +68,7 @@ def proportions_of(record: RunRecord, shares: Shares) -> tuple[dict[str, float],
         return nominal, list(_drifted(nominal, realised))
     total = sum(realised.values())
     if not total > 0:
-        return nominal, [(said("used as told"), said("it has logged no realised shares"), 1, None)]
+        return nominal, [(said("kept; nominal share used"), said("it has logged no realised shares"), 1, None)]
     return {domain: share / total for domain, share in realised.items()}, []
 
 
@@ -116,7 +116,7 @@ def _drifted(nominal: Mapping[str, float], realised: Mapping[str, float]) -> Ite
                 share=off[one],
                 nominal=off[other],
             )
-            yield said("used as told"), text, 1, None
+            yield said("kept; nominal share used"), text, 1, None
             return
     for domain, share in off.items():
         text = said(
@@ -124,7 +124,7 @@ def _drifted(nominal: Mapping[str, float], realised: Mapping[str, float]) -> Ite
             share=share,
             nominal=nominal.get(domain, 0.0),
         )
-        yield said("used as told"), text, 1, domain
+        yield said("kept; nominal share used"), text, 1, domain
 
 
 def _differ(share: float, nominal: float) -> bool:

@@ -366,7 +366,7 @@ def test_realised_shares_off_the_mixture_are_in_the_notes(tmp_path: Path) -> Non
 
     notes = Observations.from_source(f"jsonl:{tmp_path}").notes
 
-    assert {(note.run, note.domain) for note in notes if note.action == "used as told"} == {
+    assert {(note.run, note.domain) for note in notes if note.action == "kept; nominal share used"} == {
         ("other", domain) for domain in DOMAINS
     }
     assert any(note.reason == "its share of the tokens was 0.4, the mixture says 0.1" for note in notes)

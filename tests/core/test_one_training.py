@@ -414,7 +414,7 @@ def test_the_law_can_be_fitted_to_what_was_realised(tmp_path: Path) -> None:
     nominal = Observations.from_source(uri)
     realised = Observations.from_source(open_source(uri, wanted=Wanted(shares="realised")))
     assert nominal.mixtures["code"].tolist() == [0.2, 0.5]
-    assert "used as told" in {note.action for note in nominal.notes}
+    assert "kept; nominal share used" in {note.action for note in nominal.notes}
     assert realised.mixtures["code"].tolist() == pytest.approx([0.1, 100 / 1001])
     assert realised.shared["shares"] == "realised"
     assert realised.notes == ()
@@ -429,4 +429,6 @@ def test_runs_without_realised_shares_keep_their_mixture_and_that_is_said() -> N
     record = RunRecord("r", "r", RunManifest(DOMAINS, Mixture(MIXTURE)), rows)
     obs = Observations.from_records([record], source="here", shares="realised")
     assert obs.mixture("r") == Mixture(MIXTURE)
-    assert [str(note) for note in obs.notes] == ["used as told: it has logged no realised shares (run 'r'; 1×)"]
+    assert [str(note) for note in obs.notes] == [
+        "kept; nominal share used: it has logged no realised shares (run 'r'; 1×)"
+    ]
