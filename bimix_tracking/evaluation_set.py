@@ -53,7 +53,7 @@ class EvaluationSet:
 
     >>> held_out, first, longer = EvaluationSet(["code"]), DomainSums.zeros(1), DomainSums.zeros(1)
     >>> first.tokens[0], longer.tokens[0] = 1000, 5000
-    >>> held_out.judge({"": first}, trained=True).other, held_out.judge({"": longer}, trained=True).other
+    >>> held_out.judge({"": [first]}, trained=True).other, held_out.judge({"": [longer]}, trained=True).other
     ({}, {0: (5000, 1000)})
     """
 
@@ -72,46 +72,46 @@ class EvaluationSet:
         columns = [tuple(column) for column in zip(*sorted(found), strict=True)]
         return "sums:" + hashlib.sha256(repr(columns).encode()).hexdigest()[:12]
 
-    def pick(self, name: str, found: Sequence[DomainSums], *, trained: bool) -> DomainSums:
+    def judge(self, sets: Mapping[str, Sequence[DomainSums]], *, trained: bool) -> Judged:
+        """Return which sums of an evaluation are of the held-out set.
+
+        Args:
+            sets: By the name of the set, the sums of each time it was evaluated: a name may stand for two sets.
+            trained: Whether the model has been trained on any token.
+        """
+        found = {name: [dict(_prints(sums)) for sums in each] for name, each in sets.items()}
+        before, fixes = dict(self._parts), trained and not self._trained
+        if fixes:
+            self._parts, self._trained = {}, True
+        picked = {name: self._pick(name, each) for name, each in found.items()}
+        prints = {(name, id_): part for name, at in picked.items() for id_, part in found[name][at].items()}
+        known = {id_ for _, id_ in self._parts}
+        new = {part: value for part, value in prints.items() if part[1] not in known}
+        self._parts |= new
+        held, other = DomainSums.zeros(len(self.domains)), dict[int, tuple[int, int]]()
+        for id_ in sorted({id_ for _, id_ in prints}):
+            names = [name for name, of in self._parts if of == id_]
+            whole = all(prints.get((name, id_)) == self._parts[name, id_] for name in names)
+            if whole:
+                held += _only(id_, (sets[name][picked[name]] for name in names), len(self.domains))
+            strays = [part for (name, of), part in prints.items() if of == id_ and not (whole and name in names)]
+            if strays:
+                other[id_] = sum(part.tokens for part in strays), self._of(id_).tokens
+        for name, each in found.items():
+            for stray in (one for one in each if one != each[picked[name]]):
+                other |= {id_: (part.tokens, self._of(id_).tokens) for id_, part in stray.items()}
+        replaced = fixes and any(prints.get(part) != value for part, value in before.items())
+        return Judged(held, other, anew=bool(new), replaced=replaced)
+
+    def _pick(self, name: str, found: Sequence[Mapping[int, _Print]]) -> int:
         """Return which of several evaluations of one name and step is the held-out set's: of equal ones, the first.
 
         Before it is known it is the last: a callback of the user's evaluates before the trainer does.
         """
         known = {id_: part for (of, id_), part in self._parts.items() if of == name}
-        if not known or trained > self._trained:
-            last = dict(_prints(found[-1]))
-            return next(each for each in found if dict(_prints(each)) == last)
-        return max(found, key=lambda each: sum(known.get(id_) == part for id_, part in _prints(each)))
-
-    def judge(self, sets: Mapping[str, DomainSums], *, trained: bool, others: Iterable[DomainSums] = ()) -> Judged:
-        """Return which sums of an evaluation are of the held-out set.
-
-        Args:
-            sets: Sums by the name of the set; a trainer with one set calls it as it likes.
-            trained: Whether the model has been trained on any token.
-            others: Sums of sets that have a name of these, and aren't it.
-        """
-        prints = {(name, id_): found for name, sums in sets.items() for id_, found in _prints(sums)}
-        replaced = False
-        if trained and not self._trained:
-            replaced = any(prints.get(part) != found for part, found in self._parts.items())
-            self._parts, self._trained = {}, True
-        known = {id_ for _, id_ in self._parts}
-        new = {part: found for part, found in prints.items() if part[1] not in known}
-        self._parts |= new
-        held, other = DomainSums.zeros(len(self.domains)), dict[int, tuple[int, int]]()
-        for id_ in sorted({id_ for _, id_ in prints}):
-            names = [name for name, of in self._parts if of == id_]
-            stray = [found.tokens for (name, of), found in prints.items() if of == id_ and name not in names]
-            if all(prints.get((name, id_)) == self._parts[name, id_] for name in names):
-                held += _only(id_, (sets[name] for name in names), len(self.domains))
-            else:
-                stray += [found.tokens for (name, of), found in prints.items() if of == id_ and name in names]
-            if stray:
-                other[id_] = sum(stray), self._of(id_).tokens
-        for sums in others:
-            other |= {id_: (found.tokens, self._of(id_).tokens) for id_, found in _prints(sums)}
-        return Judged(held, other, anew=bool(new), replaced=replaced)
+        if not known:
+            return found.index(found[-1])
+        return max(range(len(found)), key=lambda at: sum(known.get(id_) == part for id_, part in found[at].items()))
 
     def told(self, other: Mapping[int, tuple[int, int]]) -> str:
         """Return a sentence on tokens that are none of the held-out set's."""
@@ -178,18 +178,8 @@ class Evaluations:
     def judged(self, *, trained: bool) -> Judged | None:
         """End the evaluation, and return what of it is of the held-out set; None where nothing was evaluated."""
         self.end("")
-        found, self._sets = self._sets, {}
-        if not found:
-            return None
-        sets = {name: self.held_out.pick(name, each, trained=trained) for name, each in found.items()}
-        tokens = {name: (sums.tokens + sums.nonfinite, sums.labels) for name, sums in sets.items()}
-        others = [
-            sums
-            for name, each in found.items()
-            for sums in each
-            if not np.array_equal((sums.tokens + sums.nonfinite, sums.labels), tokens[name])
-        ]
-        return self.held_out.judge(sets, trained=trained, others=others)
+        sets, self._sets = self._sets, {}
+        return self.held_out.judge(sets, trained=trained) if sets else None
 
     def to_lists(self) -> dict[str, Any]:
         """Return all of it as JSON types."""

@@ -80,7 +80,7 @@ class JsonlTracker:
         self.run_id, self._directory = directory.name if run_id is None else run_id, directory
         self._name = run_folder.name_of(directory)
         self._resuming = rows
-        return self._go_on()
+        return self._go_on(rows)
 
     def start(self, manifest: RunManifest) -> None:
         """Have a folder and write the manifest."""
@@ -92,7 +92,7 @@ class JsonlTracker:
             if self._lock is None:
                 raise BeingWrittenError(f"{self._directory} is being written by a process that still runs")
         if self._resuming is not None:
-            self._go_on()
+            self._go_on(self._resuming)
         named = {"name": self._name, "key": self.key}
         fields = manifest.to_dict() | {field: value for field, value in named.items() if value is not None}
         self.write_artifact(MANIFEST, json.dumps(fields, indent=1))
@@ -165,19 +165,18 @@ class JsonlTracker:
         self._lock = held
         return ""
 
-    def _go_on(self) -> list[dict[str, float]]:
+    def _go_on(self, kept: int) -> list[dict[str, float]]:
         """Cut the rows down to those of the checkpoint; until that is done, nothing is written after them."""
-        assert self._resuming is not None and self._directory is not None  # noqa: S101, PT018  # for the type checker
-        directory = self._directory
+        directory = self.directory
         for mark in (FINISHED, FAILED, CURVES_FILE):  # each says that the run has ended
             (directory / mark).unlink(missing_ok=True)
         dropped = list[dict[str, float]]()
         if (directory / ROWS).exists():
             lines = (directory / ROWS).read_bytes().splitlines(keepends=True)
-            if len(lines) > self._resuming or (lines and not lines[-1].endswith(b"\n")):
+            if len(lines) > kept or (lines and not lines[-1].endswith(b"\n")):
                 whole = [line for line in lines if line.endswith(b"\n")]
-                durable.replace(directory / ROWS, b"".join(whole[: self._resuming]))
-                dropped = [row for row in map(_row, whole[self._resuming :]) if row is not None]
+                durable.replace(directory / ROWS, b"".join(whole[:kept]))
+                dropped = [row for row in map(_row, whole[kept:]) if row is not None]
         self._resuming = None
         return dropped
 

@@ -19,8 +19,8 @@ from bimix_tracking.errors import SourceError
 
 try:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+except ImportError:  # Windows: there, no lock tells two writers apart
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 _HELD: WeakSet[WriterLock] = WeakSet()
 _WATCHED: list[bool] = []

@@ -86,7 +86,7 @@ def write_text(store: Store, run: Run, path: str, text: str) -> None:
         if isinstance(repository, HttpArtifactRepository):
             # MLflow's own way tries for minutes, also what its server answers for good.
             answer = http_request(
-                repository._host_creds,  # noqa: SLF001
+                repository._host_creds,  # noqa: SLF001  # it is told nowhere else
                 f"/{path}",
                 "PUT",
                 data=text.encode(),
