@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bimix_tracking.documents import Entries, load_yaml, read_text
 from bimix_tracking.errors import MixtureError, listed, shown
+from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text
 
 SUM_TOLERANCE = 1e-6
 _MAX_NAME = 250

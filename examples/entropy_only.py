@@ -14,7 +14,7 @@ import sysconfig
 from pathlib import Path
 
 from bimix_tracking import corpus_entropies, plan_pilot
-from bimix_tracking.measuring import Paths
+from bimix_tracking.entropy.measuring import Paths
 
 DATA = Path(__file__).parent / "pilot" / "data"
 RUNS = 8

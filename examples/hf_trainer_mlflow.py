@@ -22,7 +22,7 @@ from torch.utils.data import default_collate
 from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from bimix_tracking import Mixture, analyze, open_tracker, plan_pilot
-from bimix_tracking.tracking import Tracker
+from bimix_tracking.tracking.ports import Tracker
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from bimix_integrations.engines.ray import RayEngine
 
-from bimix_tracking.counting import EntropySettings
-from bimix_tracking.measuring import Paths, corpus_entropies
+from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.measuring import Paths, corpus_entropies
 
 
 def main() -> None:

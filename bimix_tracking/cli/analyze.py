@@ -23,7 +23,7 @@ from bimix_tracking.cli.teaching import OUTPUT, READING, among
 from bimix_tracking.errors import BimixError, SourceError
 
 if TYPE_CHECKING:
-    from bimix_tracking.analysis_result import Analysis
+    from bimix_tracking.analysis.result import Analysis
 
 _COLUMNS: Mapping[str, Literal["left", "right"]] = {
     "domain": "left",
@@ -93,9 +93,9 @@ def analyze(
       # when the sweep is done
       bimix analyze mlflow:my-sweep --tokens 100e9 --wait 12 --timeout 86400
     """
-    from bimix_tracking.analysis import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.groups import analyze_groups  # noqa: PLC0415  # likewise
-    from bimix_tracking.keys import slug  # noqa: PLC0415  # nor this for NumPy
+    from bimix_tracking.analysis.groups import analyze_groups  # noqa: PLC0415  # likewise
+    from bimix_tracking.analysis.pipeline import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.data.metric_names import slug  # noqa: PLC0415  # nor this for NumPy
 
     target = number(tokens, "--tokens")
     if timeout is not None and wait is None:
@@ -103,7 +103,7 @@ def analyze(
     with progress_shown() as progress:
         reading = opened(source, filter_, unfinished, mixtures, shares)
         if wait is not None:
-            from bimix_tracking.waiting import wait_for  # noqa: PLC0415  # only then
+            from bimix_tracking.tracking.waiting import wait_for  # noqa: PLC0415  # only then
 
             wait_for(reading, wait, timeout=timeout, progress=progress)
         left = {"out": out, "write_back": write_back, "nest": nest, "progress": progress}
@@ -148,7 +148,7 @@ def pull(
       bimix pull mlflow:my-sweep -o sweep.csv
       bimix pull wandb:team/old-sweep --mixtures mixtures.yaml -o sweep.csv
     """
-    from bimix_tracking.observations import Observations  # noqa: PLC0415  # --help must not wait for pandas
+    from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # --help must not wait for pandas
 
     with progress_shown() as progress:
         obs = Observations.from_source(opened(source, filter_, unfinished, mixtures, shares), progress=progress)

@@ -19,8 +19,8 @@ from bimix_tracking.credentials import without_credentials
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bimix_tracking.pooling import Note
-    from bimix_tracking.tracking import Progress
+    from bimix_tracking.data.pooling import Note
+    from bimix_tracking.tracking.ports import Progress
 
 _LOG_EVERY = 10.0
 """Seconds between two lines of progress in a log file."""

@@ -15,8 +15,8 @@ from bimix_tracking.cli.teaching import corpora as corpora_formats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bimix_tracking.entropy_comparison import Comparison
-    from bimix_tracking.measuring import Engine
+    from bimix_tracking.entropy.comparison import Comparison
+    from bimix_tracking.entropy.measuring import Engine
 
 
 def entropy(
@@ -178,9 +178,9 @@ def entropy(
     if weights and by_size:
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
     _sensible(compare, estimator, temperature, weights)
-    from bimix_tracking.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
-    from bimix_tracking.counting import EntropySettings  # noqa: PLC0415  # likewise
-    from bimix_tracking.measuring import corpus_entropies  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.entropy.counting import EntropySettings  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.measuring import corpus_entropies  # noqa: PLC0415  # likewise
 
     settings = EntropySettings(
         tokenizer=tokenizer,
@@ -209,8 +209,8 @@ def entropy(
         say(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
     run = None
     if tracker is not None:
-        from bimix_tracking.entropy_log import log_entropies  # noqa: PLC0415  # likewise
-        from bimix_tracking.tracking import without_credentials  # noqa: PLC0415  # likewise
+        from bimix_tracking.entropy.log import log_entropies  # noqa: PLC0415  # likewise
+        from bimix_tracking.tracking.ports import without_credentials  # noqa: PLC0415  # likewise
 
         run = log_entropies(found, tracker, **how)
         say(f"Logged to {without_credentials(tracker)}, run {run}")
@@ -219,8 +219,8 @@ def entropy(
 
 def _sensible(compare: str, estimator: str | None, temperature: float, weights: Mapping[str, float] | None) -> None:
     """Refuse now what would be refused when all is counted, which may be hours later."""
-    from bimix_tracking.entropy_comparison import Compared  # noqa: PLC0415  # --help must not wait for NumPy
-    from bimix_tracking.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.comparison import Compared  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.entropy.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
 
     if compare not in get_args(Compared):
         raise typer.BadParameter(f"domains are compared equal or all, not {compare!r}", param_hint="--compare")
@@ -274,8 +274,8 @@ def _fields(given: list[str], domains: list[str]) -> tuple[str, dict[str, str]]:
 
 
 def _engine(ray: str | None, workers: int) -> Engine:
+    from bimix_tracking.entropy.measuring import Threads  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.errors import CorpusError  # noqa: PLC0415  # only here
-    from bimix_tracking.measuring import Threads  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.plugins import named  # noqa: PLC0415  # likewise
 
     if ray is None:
@@ -289,8 +289,8 @@ def print_entropies(one: Comparison) -> None:
     from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
     from rich.table import Table  # noqa: PLC0415  # likewise
 
-    from bimix_tracking.entropy_doubts import doubts  # noqa: PLC0415  # likewise
-    from bimix_tracking.report.entropies import NAMES  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.page import NAMES  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.warnings import doubts  # noqa: PLC0415  # likewise
 
     console, found = talk(), one.found
     passages = f", {found.passages:,} passages" if one.sampled("von_neumann") and found.passages else ""

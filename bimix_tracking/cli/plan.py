@@ -25,10 +25,10 @@ from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, METHOD, OUTPUT, among,
 from bimix_tracking.errors import SourceError
 
 if TYPE_CHECKING:
-    from bimix_tracking.design import Plan
-    from bimix_tracking.follow_up import NextRuns
-    from bimix_tracking.planned import PlannedRuns
-    from bimix_tracking.tracking import RunSource
+    from bimix_tracking.design.follow_up import NextRuns
+    from bimix_tracking.design.pilot import Plan
+    from bimix_tracking.design.run_files import PlannedRuns
+    from bimix_tracking.tracking.ports import RunSource
 
 _METHODS = ("informative", "space-filling")
 _ALPHA = "alpha ±"
@@ -141,7 +141,7 @@ def plan(
       # more runs for a sweep
       bimix plan --after mlflow:my-sweep --runs 3 --tokens 100e9
     """
-    from bimix_tracking.planned import COMMAND, filled  # noqa: PLC0415  # --help must not wait for PyYAML
+    from bimix_tracking.design.run_files import COMMAND, filled  # noqa: PLC0415  # --help must not wait for PyYAML
 
     volume = None if tokens is None else number(tokens, "--tokens")
     bounds, tokens_of = bounds_of(bound or [], "--bound"), named_numbers(available or [], "--available")
@@ -193,7 +193,7 @@ def plan(
 def _pilot(
     domains: list[str], runs: int, candidates: list[Path], noise: float | None, **options: Any
 ) -> tuple[Plan, Sequence[str]]:
-    from bimix_tracking.design import NOISE, plan_pilot  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.design.pilot import NOISE, plan_pilot  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
 
     mixtures = []
@@ -215,9 +215,9 @@ def _pilot(
 
 
 def _after(source: RunSource, runs: int, tokens: float, **options: Any) -> tuple[NextRuns, Sequence[str]]:
-    from bimix_tracking.follow_up import next_runs  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.observations import Observations  # noqa: PLC0415  # likewise
-    from bimix_tracking.selection import select_law  # noqa: PLC0415  # likewise
+    from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # likewise
+    from bimix_tracking.design.follow_up import next_runs  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.selection.select import select_law  # noqa: PLC0415  # likewise
 
     with progress_shown() as progress:
         obs = Observations.from_source(source, progress=progress)

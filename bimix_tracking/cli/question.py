@@ -91,11 +91,11 @@ def question(
     Raises:
         BimixError: A file with no mixture in it, or costs that make no sense.
     """
-    from bimix_tracking.analysis import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.laws import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
-    from bimix_tracking.laws import law as find_law  # noqa: PLC0415  # likewise
+    from bimix_tracking.analysis.pipeline import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.laws.registry import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
+    from bimix_tracking.laws.registry import law as find_law  # noqa: PLC0415  # likewise
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
-    from bimix_tracking.worth import Costs  # noqa: PLC0415  # likewise
+    from bimix_tracking.recommendation.savings import Costs  # noqa: PLC0415  # likewise
 
     if law not in (AUTO, ENSEMBLE):
         try:

@@ -60,7 +60,7 @@ def remedy_of(error: BaseException) -> Remedy | None:
     >>> remedy_of(ZeroDivisionError("division by zero")) is None
     True
     """
-    from bimix_tracking.tracking import without_credentials  # noqa: PLC0415  # --help must not wait for NumPy
+    from bimix_tracking.tracking.ports import without_credentials  # noqa: PLC0415  # --help must not wait for NumPy
 
     seen: list[BaseException] = []
     cause: BaseException | None = error

@@ -33,9 +33,9 @@ def replay(
       # to a server that needs credentials, or has moved
       bimix replay bimix-spool --tracker mlflow+http://mlflow.internal:5000#sweep
     """
-    from bimix_tracking.replaying import replay as send  # noqa: PLC0415  # likewise
-    from bimix_tracking.spools import journals as found_in  # noqa: PLC0415  # --help must not wait for it
-    from bimix_tracking.spools import spool  # noqa: PLC0415  # likewise
+    from bimix_tracking.recording.replaying import replay as send  # noqa: PLC0415  # likewise
+    from bimix_tracking.recording.spools import journals as found_in  # noqa: PLC0415  # --help must not wait for it
+    from bimix_tracking.recording.spools import spool  # noqa: PLC0415  # likewise
 
     place = directory or spool()
     sent = []

@@ -10,7 +10,7 @@ import typer
 from bimix_tracking.cli.teaching import READING, SOURCES, among, sources
 
 if TYPE_CHECKING:
-    from bimix_tracking.tracking import RunSource
+    from bimix_tracking.tracking.ports import RunSource
 
 SOURCE_HELP = ", ".join(SOURCES)
 TOKENS_HELP = "Training tokens of the run that will use the mixture, such as 100e9."
@@ -58,8 +58,8 @@ def opened(
     source: str, filter_: str | None, unfinished: bool, mixtures: Path | None, shares: str = "nominal"
 ) -> RunSource:
     """Return the source, set to read those runs."""
-    from bimix_tracking.foreign import ForeignRuns  # noqa: PLC0415  # --help must not wait for PyYAML
-    from bimix_tracking.tracking import SHARES, Wanted, open_source  # noqa: PLC0415  # nor for NumPy
+    from bimix_tracking.tracking.other_tools.runs import ForeignRuns  # noqa: PLC0415  # --help must not wait for PyYAML
+    from bimix_tracking.tracking.ports import SHARES, Wanted, open_source  # noqa: PLC0415  # nor for NumPy
 
     if shares not in SHARES:
         raise typer.BadParameter(f"{shares!r} is neither nominal nor realised", param_hint="--shares")

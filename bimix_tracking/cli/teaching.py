@@ -70,14 +70,14 @@ def laws(incomplete: str) -> list[str]:
     """Complete the name of a law, third parties' too."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # only a shell that completes waits for it
 
-    from bimix_tracking.laws import BUILT_IN, ENSEMBLE, GROUP  # noqa: PLC0415  # likewise
+    from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE, GROUP  # noqa: PLC0415  # likewise
 
     return _beginning(incomplete, ["auto", *BUILT_IN, *(point.name for point in entry_points(group=GROUP)), ENSEMBLE])
 
 
 def trainers(incomplete: str) -> list[tuple[str, str]]:
     """Complete the name of a trainer's format, and say what it is."""
-    from bimix_tracking.exports import FORMATS  # noqa: PLC0415  # only a shell that completes waits for it
+    from bimix_tracking.exports.formats import FORMATS  # noqa: PLC0415  # only a shell that completes waits for it
 
     known = {"list": "show them all"} | {name: form.about.partition(" (")[0] for name, form in FORMATS.items()}
     return [(name, known[name]) for name in _beginning(incomplete, known)]

@@ -16,7 +16,7 @@ from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, 
 from bimix_tracking.errors import ObservationsError, SourceError
 
 if TYPE_CHECKING:
-    from bimix_tracking.watching import Event
+    from bimix_tracking.analysis.watching import Event
 
 
 @asks
@@ -51,7 +51,7 @@ def watch(
       # from cron
       bimix watch mlflow:my-sweeps --tokens 100e9 --once
     """
-    from bimix_tracking.watching import Watch, analysis_of  # noqa: PLC0415  # --help must not wait for it
+    from bimix_tracking.analysis.watching import Watch, analysis_of  # noqa: PLC0415  # --help must not wait for it
 
     target = number(tokens, "--tokens")
     reading = opened(source, filter_, unfinished=False, mixtures=mixtures, shares=shares)

@@ -8,10 +8,10 @@ import json
 import math
 import shlex
 
-from bimix_tracking.documents import dump_yaml
 from bimix_tracking.errors import MixtureError
 from bimix_tracking.exports.request import Request
-from bimix_tracking.spreadsheet import defused
+from bimix_tracking.files.spreadsheet import defused
+from bimix_tracking.files.yaml_json import dump_yaml
 
 _BY_SEQUENCE = (
     "the trainer draws sequences (or rows), not tokens: the proportions of tokens are these if all domains' sequences "

@@ -1,43 +1,23 @@
-"""The laws: one a file, behind one protocol. `law(name)` is how the rest of the package finds one.
-
-A package adds a law by an entry point of the group `bimix_tracking.laws` that names an object of the protocol.
+"""The laws of a target's loss in the mixture and the data volume: one a file, behind one protocol, and found by
+name. A law that the browser can evaluate has its page script beside it. A package adds a law by an entry point of
+the group `bimix_tracking.laws`.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from functools import cache
-from importlib.metadata import entry_points
+from bimix_tracking.lazy import attach
 
-from bimix_tracking.laws.additive import Additive
-from bimix_tracking.laws.bimix import BiMix
-from bimix_tracking.laws.exponential import Exponential
-from bimix_tracking.laws.protocol import Inputs as Inputs
-from bimix_tracking.laws.protocol import Law as Law
-from bimix_tracking.laws.transfer import Transfer
+if TYPE_CHECKING:
+    from bimix_tracking.laws.protocol import Inputs as Inputs
+    from bimix_tracking.laws.protocol import Law as Law
+    from bimix_tracking.laws.registry import BUILT_IN as BUILT_IN
+    from bimix_tracking.laws.registry import ENSEMBLE as ENSEMBLE
+    from bimix_tracking.laws.registry import law as law
 
-ENSEMBLE = "ensemble"
-"""A stack of fitted laws, which `bimix_tracking.stacking` builds: no law of its own."""
-GROUP = "bimix_tracking.laws"
-_BUILT_IN: tuple[Law, ...] = (BiMix(), Transfer(), Additive(), Exponential())
-BUILT_IN = tuple(each.name for each in _BUILT_IN)
-"""Names of the laws of this package, the simplest first."""
-
-
-@cache
-def law(name: str) -> Law:
-    """Return the law of that name.
-
-    Raises:
-        ValueError: No such law.
-
-    >>> law("bimix").parameters(("code", "web"))
-    ('alpha', 'beta', 'B', 'C')
-    """
-    known = {each.name: each for each in _BUILT_IN}
-    if name in known:
-        return known[name]
-    added = {point.name: point for point in entry_points(group=GROUP)}
-    if name in added:
-        loaded: Law = added[name].load()
-        return loaded
-    raise ValueError(f"there is no law {name!r}; there are {', '.join([*known, *added, ENSEMBLE])}")
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "protocol": ["Inputs", "Law"],
+        "registry": ["BUILT_IN", "ENSEMBLE", "law"],
+    },
+)

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from bimix_tracking.decision import between
-from bimix_tracking.law_fit import LawFit
-from bimix_tracking.recommendation import Recommendation
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.messages import joined, said
+from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.savings import Worth
+from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report import decision, noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
 from bimix_tracking.report.numbers import MISSING, listing, nats, percent, printable, tokens
-from bimix_tracking.resampling import Replicates
-from bimix_tracking.wording import joined, said
-from bimix_tracking.worth import Worth
 
 CAUTION = said(
     "The gain is what the fitted law predicts of the expected loss. A single run is luckier or unluckier than that: "

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bimix_tracking.diagnostics import Diagnostic
-from bimix_tracking.extrapolation import Extrapolation
-from bimix_tracking.law_fit import LawFit
-from bimix_tracking.observations import Observations
-from bimix_tracking.pooling import Note
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.pooling import Note
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.messages import joined, said
 from bimix_tracking.report.laws import (
     SOME_NOTES,
     Fitted,
@@ -25,9 +24,10 @@ from bimix_tracking.report.laws import (
     some,
 )
 from bimix_tracking.report.numbers import nats, percent, printable, tokens
-from bimix_tracking.selection import Selection
-from bimix_tracking.validation import Validation
-from bimix_tracking.wording import joined, said
+from bimix_tracking.selection.cross_validation import Validation
+from bimix_tracking.selection.diagnostics import Diagnostic
+from bimix_tracking.selection.extrapolation import Extrapolation
+from bimix_tracking.selection.select import Selection
 
 
 class Findings(Protocol):

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from bimix_tracking.law_fit import LawFit
-from bimix_tracking.laws import BUILT_IN
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.laws.registry import BUILT_IN
+from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.observations import Observations
-from bimix_tracking.outcome import Outcome
-from bimix_tracking.recommendation import Recommendation
+from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import printable, shorten
-from bimix_tracking.resampling import Replicates
-from bimix_tracking.wording import said
 
 MOST_BYTES = 1_000_000
 """Of replicates: as base64 a third more. Of a large sweep fewer replicates are in the page."""

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bimix_tracking.law_fit import LawFit
-from bimix_tracking.observations import Observations
-from bimix_tracking.recommendation import Recommendation
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.messages import said
+from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import about, nats, percent, printable, shorten, tokens, width
-from bimix_tracking.wording import said
 
 Array = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from importlib import resources
 
 import yaml
 
-from bimix_tracking.wording import Said, said, translated
+from bimix_tracking.messages import Said, said, translated
 
 LANGUAGES = ("en", "ja")
 """English, which the sentences are written in, and those with a catalogue beside this module."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bimix_tracking.diagnostics import Diagnostic
-from bimix_tracking.law_fit import LawFit
-from bimix_tracking.outcome import Outcome
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.messages import said
 from bimix_tracking.report.numbers import MISSING, digits, printable, shorten
-from bimix_tracking.selection import Selection
-from bimix_tracking.validation import Validation
-from bimix_tracking.wording import said
+from bimix_tracking.selection.cross_validation import Validation
+from bimix_tracking.selection.diagnostics import Diagnostic
+from bimix_tracking.selection.select import Selection
 
 SOME_NOTES = 3
 """More notes of one kind become one line: every run of a large sweep may be evaluated before training."""

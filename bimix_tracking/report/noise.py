@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import SUM_TOLERANCE
-from bimix_tracking.observations import Observations
 from bimix_tracking.report.numbers import nats, printable, shorten, tokens
-from bimix_tracking.wording import joined, said
 
 _SAME_TOKENS = 1e-3
 """Token counts this close, relatively, are the same count: the loss moves far less between them than by chance."""

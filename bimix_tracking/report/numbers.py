@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 
-from bimix_tracking.wording import Said, said
+from bimix_tracking.messages import Said, said
 
 MISSING = "–"
 """Stands where there is no number."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import resources
 
 from bimix_tracking.errors import MissingDependencyError
+from bimix_tracking.messages import Said
 from bimix_tracking.report.language import Language
-from bimix_tracking.wording import Said
 
 
 def fill(template: str, language: Language, /, **content: object) -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bimix_tracking import LawFit, Mixture
-from bimix_tracking.keys import EVAL_LOSS, key
+from bimix_tracking.data.metric_names import EVAL_LOSS, key
 
 EXPERIMENT = "pilot"
 EQUAL = "equal"

@@ -24,7 +24,7 @@ _LOST = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 os.environ |= {{"BIMIX_FLUSH_SECONDS": "0.2"}}
-from bimix_tracking import delivery
+from bimix_tracking.recording import delivery
 delivery.OPEN_SECONDS = 0.2
 from tests.adapters.test_credentials_left import MIXTURES, train
 train(sys.argv[1], "lost", MIXTURES[0], 0)

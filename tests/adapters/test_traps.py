@@ -23,8 +23,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bimix_tracking import Observations, open_tracker
-from bimix_tracking.manifest import RunManifest
-from bimix_tracking.tracking import Row
+from bimix_tracking.data.manifest import RunManifest
+from bimix_tracking.tracking.ports import Row
 
 TESTS = Path(__file__).parents[1]
 MIXTURE = {"code": 0.5, "web": 0.5}

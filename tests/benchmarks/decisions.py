@@ -19,13 +19,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking import LawFit, Mixture, Observations, bootstrap, fit_law, recommend, select_law
-from bimix_tracking.constraints import constrain
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.law_fit import DomainFit
-from bimix_tracking.laws import BUILT_IN
-from bimix_tracking.optimum import Problem
-from bimix_tracking.outcome import Outcome
-from bimix_tracking.simplex import onto_simplex
+from bimix_tracking.fitting.law_fit import DomainFit
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.laws.registry import BUILT_IN
+from bimix_tracking.recommendation.constraints import constrain
+from bimix_tracking.recommendation.optimum import Problem
+from bimix_tracking.recommendation.sqp import onto_simplex
 
 Array = npt.NDArray[np.float64]
 DOMAINS, RUNS, CHECKPOINTS = (3, 7, 22), (8, 16, 32), 6

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from tokens import VOCABULARY, tokens
 
-from bimix_tracking.convergence import token_curves
-from bimix_tracking.entropy import Entropies, EntropyCounter
-from bimix_tracking.estimators import ESTIMATORS
+from bimix_tracking.entropy.counter import Entropies, EntropyCounter
+from bimix_tracking.entropy.estimators import ESTIMATORS
+from bimix_tracking.entropy.sample_error import token_curves
 
 LENGTH = 1024
 BLOCK = 1 << 24

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
-from bimix_integrations.trackers.wandb.history_record import pb
-from bimix_integrations.trackers.wandb.offline import WandbOfflineSource
-from bimix_integrations.trackers.wandb.transaction_log import SUMMARY, TransactionLog, kind_of
+from bimix_integrations.trackers.wandb.offline.history_record import pb
+from bimix_integrations.trackers.wandb.offline.source import WandbOfflineSource
+from bimix_integrations.trackers.wandb.offline.transaction_log import SUMMARY, TransactionLog, kind_of
 
 Rows = Sequence[Mapping[str, float]]
 REPEATS = 3

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bimix_tracking import DomainLossRecorder
-from bimix_tracking.local import JsonlTracker  # by its class: `open_tracker` needs the package installed
+from bimix_tracking.tracking.local import JsonlTracker  # by its class: `open_tracker` needs the package installed
 
 BLOCK = 10
 """Steps between two records: a block is as many, and has one."""

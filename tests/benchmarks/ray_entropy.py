@@ -20,10 +20,10 @@ import ray
 from bimix_integrations.engines.ray import RayEngine
 from tokens import VOCABULARY, texts, tokens, trained
 
-from bimix_tracking.corpora import find_blocks
-from bimix_tracking.corpora.documents import Block, Reading
-from bimix_tracking.counting import EntropySettings
-from bimix_tracking.measuring import Engine, Threads
+from bimix_tracking.entropy.corpora import find_blocks
+from bimix_tracking.entropy.corpora.documents import Block, Reading
+from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.measuring import Engine, Threads
 
 REPEATS = 3
 BAR = 1.6

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bimix_integrations.trackers.mlflow import MlflowSource
 
-from bimix_tracking import Observations, keys
-from bimix_tracking.manifest import CURVES, RunManifest
+from bimix_tracking import Observations
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.manifest import CURVES, RunManifest
 from tests.adapters.services import MlflowServer, Postgres
 
 DOMAINS = 10
@@ -51,8 +52,8 @@ def fill(
         rows = []
         for step in range(1, steps + 1):
             row = {f"bimix_eval_loss/{d}": 2 + i / 7 + number / 1000 + 1 / step for i, d in enumerate(domains)}
-            rows.append({keys.STEP: step, keys.TOKENS: 1000.0 * step, **row})
-            row |= {keys.TOKENS: 1000.0 * step} if tokens else {}
+            rows.append({metric_names.STEP: step, metric_names.TOKENS: 1000.0 * step, **row})
+            row |= {metric_names.TOKENS: 1000.0 * step} if tokens else {}
             told = {"t": 1000 * step, "s": step, "r": run_id}
             points += [{"k": key, "v": value, **told} for key, value in row.items()]
         latest += points[-len(row) :]
@@ -100,8 +101,8 @@ def compare(label: str, uri: str, name: str) -> None:
     for record in records:
         for row in record.rows:
             for key, value in row.items():
-                if key.startswith(keys.EVAL_LOSS):
-                    read.setdefault((record.run_id, key), []).append((int(row[keys.STEP]), value))
+                if key.startswith(metric_names.EVAL_LOSS):
+                    read.setdefault((record.run_id, key), []).append((int(row[metric_names.STEP]), value))
     assert read == {point: sorted(values) for point, values in expected.items()}, "not every point is the same"
     assert len(listed) == len(records)
     ours, points = whole - runs, sum(map(len, read.values()))

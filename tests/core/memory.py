@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import RefusedError
-from bimix_tracking.manifest import RunManifest
-from bimix_tracking.tracking import Row
+from bimix_tracking.tracking.ports import Row
 
 Refuses = Callable[[str, float], bool]
 

@@ -19,9 +19,9 @@ from sqlalchemy.engine import make_url
 
 from bimix_tracking import Observations, open_source, open_tracker
 from bimix_tracking.credentials import forget, misread, remember, without_credentials
+from bimix_tracking.data.pooling import Note
 from bimix_tracking.errors import BimixError, MissingDependencyError, SourceError
-from bimix_tracking.pooling import Note
-from bimix_tracking.wording import said
+from bimix_tracking.messages import said
 
 HOSTILE = (
     "Qx/s3cret",

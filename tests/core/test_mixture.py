@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimix_tracking import Mixture
-from bimix_tracking.documents import dump_yaml
 from bimix_tracking.errors import MixtureError
+from bimix_tracking.files.yaml_json import dump_yaml
 
 NAMES = ("code", "c++", "web/en", "<script>", "ä")
 names = st.text(min_size=1, max_size=30).filter(lambda s: s.isprintable() and s == s.strip())

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bimix_tracking
+from bimix_tracking.messages import Said, joined, said, translated
 from bimix_tracking.report.language import LANGUAGES, Language, catalogue
-from bimix_tracking.wording import Said, joined, said, translated
 
 ROOT = Path(bimix_tracking.__file__).parent
 TRANSLATED = [code for code in LANGUAGES if code != "en"]

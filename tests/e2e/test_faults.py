@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from bimix_tracking import DomainLossRecorder, Observations, Wanted, open_source, open_tracker, replay
 from tests.adapters.services import MlflowServer, Postgres, free_port
-from tests.adapters.wandb_server import serving
+from tests.adapters.wandb.wandb_server import serving
 from tests.e2e.scripts.killed import MIXTURE, STEPS, evaluate, loss
 
 SCRIPTS = Path(__file__).parent / "scripts"

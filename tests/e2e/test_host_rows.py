@@ -16,19 +16,20 @@ import pytest
 import wandb
 from accelerate import Accelerator
 from bimix_integrations.trackers.wandb import WandbTracker
-from bimix_integrations.trackers.wandb.run_file import read_file
+from bimix_integrations.trackers.wandb.offline.run_file import read_file
 from bimix_integrations.trainers.collate import DomainCollator
 from bimix_integrations.trainers.lightning import DomainLossCallback
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-from bimix_tracking import DomainLossRecorder, keys, open_source, open_tracker
-from bimix_tracking.manifest import RunRecord
-from bimix_tracking.tracking import Tracker
-from tests.adapters.test_lightning import Module, loader, quiet
-from tests.adapters.toys import BATCH, DOMAINS, Features, callback, collate, examples, run_trainer
-from tests.adapters.wandb_server import look_again, serving
+from bimix_tracking import DomainLossRecorder, open_source, open_tracker
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.manifest import RunRecord
+from bimix_tracking.tracking.ports import Tracker
+from tests.adapters.trainers.test_lightning import Module, loader, quiet
+from tests.adapters.trainers.toys import BATCH, DOMAINS, Features, callback, collate, examples, run_trainer
+from tests.adapters.wandb.wandb_server import look_again, serving
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*",
@@ -239,12 +240,16 @@ def is_hosts(metric: str) -> bool:
 def check_ours(records: Sequence[RunRecord], *, trainer: bool) -> None:
     """Check that ours is one run with all its rows and values."""
     (record,) = records
-    losses = {row[keys.STEP]: row[f"{keys.EVAL_LOSS}/web"] for row in record.rows if f"{keys.EVAL_LOSS}/web" in row}
+    losses = {
+        row[metric_names.STEP]: row[f"{metric_names.EVAL_LOSS}/web"]
+        for row in record.rows
+        if f"{metric_names.EVAL_LOSS}/web" in row
+    }
     if trainer:
         assert list(losses) == [3, 6]
         return
     assert losses == {step: 3.0 + 1 / step for step in range(EVERY, STEPS + 1, EVERY)}
-    assert {row.get(f"{keys.TRAIN_LOSS}/web", 4.0) for row in record.rows} == {4.0}
+    assert {row.get(f"{metric_names.TRAIN_LOSS}/web", 4.0) for row in record.rows} == {4.0}
 
 
 def mlflow_plain(experiment: str, _: Path, tracker: Tracker | None) -> None:

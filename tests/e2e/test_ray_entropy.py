@@ -22,11 +22,11 @@ import ray
 import ray.data
 from bimix_integrations.engines.ray import RayEngine
 
-from bimix_tracking.corpora import find_blocks
-from bimix_tracking.corpora.documents import Block, Reading
-from bimix_tracking.counting import DomainCounts, EntropySettings
+from bimix_tracking.entropy.corpora import find_blocks
+from bimix_tracking.entropy.corpora.documents import Block, Reading
+from bimix_tracking.entropy.counting import DomainCounts, EntropySettings
+from bimix_tracking.entropy.measuring import Threads, corpus_entropies
 from bimix_tracking.errors import BimixError, CorpusError
-from bimix_tracking.measuring import Threads, corpus_entropies
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_entropy.py"
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
@@ -198,7 +198,7 @@ _DRIVER = """
 import sys
 
 from bimix_integrations.engines.ray import RayEngine
-from bimix_tracking.counting import EntropySettings
+from bimix_tracking.entropy.counting import EntropySettings
 from tests.e2e.test_ray_entropy import blocks_of, digests, quiet, ray, sources
 
 settings = EntropySettings(embedder=None)

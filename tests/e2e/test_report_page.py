@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from bimix_tracking import Mixture, Observations, analyze
-from bimix_tracking.analysis_result import Analysis
-from bimix_tracking.counting import EntropySettings
+from bimix_tracking.analysis.result import Analysis
+from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.measuring import corpus_entropies
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.measuring import corpus_entropies
 from bimix_tracking.report import html
 
 HOSTILE = (

@@ -23,8 +23,8 @@ from bimix_tracking import (
     recommended_mixture,
 )
 from bimix_tracking.errors import SourceError
-from tests.adapters.toys import callback, run_trainer
-from tests.adapters.wandb_server import serving
+from tests.adapters.trainers.toys import callback, run_trainer
+from tests.adapters.wandb.wandb_server import serving
 
 DOMAINS = ("c++", "web/en", '"><img src=x>')
 

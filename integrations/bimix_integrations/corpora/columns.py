@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bimix_tracking.corpora.documents import Problem, Problems, Reading, Tokens
-from bimix_tracking.corpora.fields import OTHER_FIELD, named, path_of
+from bimix_tracking.entropy.corpora.documents import Problem, Problems, Reading, Tokens
+from bimix_tracking.entropy.corpora.fields import OTHER_FIELD, named, path_of
 from bimix_tracking.errors import CorpusError, MissingDependencyError
 
 try:

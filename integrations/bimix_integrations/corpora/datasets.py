@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bimix_integrations.corpora.columns import check_column, documents
-from bimix_tracking.corpora.documents import Block, Document, Problem, Problems, Reading
-from bimix_tracking.corpora.streams import size_of
+from bimix_tracking.entropy.corpora.documents import Block, Document, Problem, Problems, Reading
+from bimix_tracking.entropy.corpora.streams import size_of
 from bimix_tracking.errors import CorpusError
 
 import pyarrow as pa  # isort: skip  # after `columns`, which says what to install

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bimix_integrations.corpora.columns import check_column, documents
-from bimix_tracking.corpora.documents import Block, Document, Problem, Problems, Reading
+from bimix_tracking.entropy.corpora.documents import Block, Document, Problem, Problems, Reading
 from bimix_tracking.errors import CorpusError
 
 # After `columns`, which says what to install.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bimix_tracking.entropy.corpora.tokenizers import fingerprint
 from bimix_tracking.errors import CorpusError
-from bimix_tracking.tokens import fingerprint
 
 
 def model_files(kind: str, path: str) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bimix_integrations.embedders.folder import model_files, spec
-from bimix_tracking.embedding import Vectors
+from bimix_tracking.entropy.corpora.embedders import Vectors
 from bimix_tracking.errors import CorpusError, MissingDependencyError
 
 try:

@@ -26,10 +26,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bimix_tracking.corpora.documents import Block
-from bimix_tracking.counting import DomainCounts, EntropySettings
+from bimix_tracking.entropy.corpora.documents import Block
+from bimix_tracking.entropy.counting import DomainCounts, EntropySettings
 from bimix_tracking.errors import BimixError, MissingDependencyError
-from bimix_tracking.tracking import Progress
+from bimix_tracking.tracking.ports import Progress
 
 try:
     import ray

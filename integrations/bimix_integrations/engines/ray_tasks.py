@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError
 
-from bimix_tracking.corpora.documents import Block
-from bimix_tracking.counting import DomainCounts, EntropySettings, count_blocks
+from bimix_tracking.entropy.corpora.documents import Block
+from bimix_tracking.entropy.counting import DomainCounts, EntropySettings, count_blocks
 from bimix_tracking.errors import BimixError, CorpusError, MissingDependencyError
 
 _SCHEMA = pa.schema(

@@ -19,8 +19,8 @@ from typing import Any
 
 from bimix_integrations.sweeps.once import Once, OnError
 from bimix_tracking import Analysis
+from bimix_tracking.data.metric_names import slugs
 from bimix_tracking.errors import BimixError, ConstraintError, MissingDependencyError
-from bimix_tracking.keys import slugs
 from bimix_tracking.mixture import Mixture
 
 try:

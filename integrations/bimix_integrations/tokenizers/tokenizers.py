@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bimix_tracking.entropy.corpora.tokenizers import Ids, fingerprint, ids_in_pieces
 from bimix_tracking.errors import CorpusError, MissingDependencyError
-from bimix_tracking.tokens import Ids, fingerprint, ids_in_pieces
 
 try:
     import tokenizers

@@ -17,7 +17,7 @@ from typing import Any
 
 from bimix_integrations.trainers.distributed import real_rows_of_accelerate
 from bimix_integrations.trainers.torch import DomainLossMeter
-from bimix_tracking.recorder import DomainLossRecorder
+from bimix_tracking.recording.recorder import DomainLossRecorder
 
 rows_of_batch: Callable[[int], int] = real_rows_of_accelerate
 """How many rows of the evaluation batch in use count: `meter.add(…, rows=rows_of_batch(len(targets)))`."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from bimix_tracking.documents import load_yaml
 from bimix_tracking.errors import MixtureError, RecorderError
+from bimix_tracking.files.yaml_json import load_yaml
 from bimix_tracking.mixture import Mixture
 
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from bimix_integrations.trainers.distributed import real_rows_of_sampler
 from bimix_integrations.trainers.session import Host, Session
 from bimix_tracking.errors import MissingDependencyError
-from bimix_tracking.tracking import Tracker
+from bimix_tracking.tracking.ports import Tracker
 
 try:
     from lightning.pytorch import Callback

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bimix_tracking import keys
-from bimix_tracking.entropy import EntropyCounter
+from bimix_tracking.data import metric_names
+from bimix_tracking.entropy.counter import EntropyCounter
 from bimix_tracking.errors import CorpusError
 
 _MOST_BATCHES = 8
@@ -46,8 +46,8 @@ class StreamSample:
         row: dict[str, float] = {}
         for name, counter in self._counters.items():
             if counter.pairs:
-                values = zip(keys.ENTROPIES, counter.entropies(), strict=True)
-                row |= {keys.key(quantity, name): value for quantity, value in values}
+                values = zip(metric_names.ENTROPIES, counter.entropies(), strict=True)
+                row |= {metric_names.key(quantity, name): value for quantity, value in values}
         return row
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from bimix_integrations.trainers.forward import IDS, ForwardWatch, passes_of
 from bimix_integrations.trainers.leaving import when_left
 from bimix_integrations.trainers.torch import DomainLossMeter
 from bimix_tracking.errors import RecorderError
-from bimix_tracking.recorder import DomainLossRecorder
-from bimix_tracking.tracking import Tracker, open_tracker
+from bimix_tracking.recording.recorder import DomainLossRecorder
+from bimix_tracking.tracking.ports import Tracker, open_tracker
 
 _logger = logging.getLogger(__name__)
 _LOCK = threading.Lock()

@@ -26,8 +26,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bimix_tracking.errors import MissingDependencyError, RecorderError
-from bimix_tracking.recorder import DomainLossRecorder
-from bimix_tracking.sums import COUNTS, DomainSums, check_ids
+from bimix_tracking.recording.recorder import DomainLossRecorder
+from bimix_tracking.recording.sums import COUNTS, DomainSums, check_ids
 
 try:
     import torch

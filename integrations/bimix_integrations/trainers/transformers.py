@@ -17,7 +17,7 @@ from bimix_integrations.trainers.collate import DomainCollator
 from bimix_integrations.trainers.distributed import check_parallel, real_rows_of_accelerate
 from bimix_integrations.trainers.session import Host, Session
 from bimix_tracking.errors import MissingDependencyError
-from bimix_tracking.tracking import Tracker
+from bimix_tracking.tracking.ports import Tracker
 
 try:
     import transformers

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from bimix_tracking import DomainLossRecorder
 from bimix_tracking.errors import RecorderError
-from bimix_tracking.tracking import open_tracker
+from bimix_tracking.tracking.ports import open_tracker
 from tests.e2e.scripts.toy import (
     DOMAINS,
     MIXTURE,

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.utils.data import DataLoader
 
 from bimix_tracking import DomainLossRecorder
-from bimix_tracking.tracking import open_tracker
+from bimix_tracking.tracking.ports import open_tracker
 from tests.e2e.scripts.toy import DOMAINS, MIXTURE, examples, gpt2, leave, stack
 
 STEPS, BATCH, EVALUATED = 4, 6, 23

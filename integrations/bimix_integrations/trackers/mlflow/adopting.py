@@ -17,7 +17,7 @@ from mlflow.entities.lifecycle_stage import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from bimix_integrations.trackers.mlflow.store import Store
+from bimix_integrations.trackers.mlflow.stores.store import Store
 from bimix_integrations.trackers.mlflow.tags import KEY, PREFIX, SCHEMA
 
 ADOPTED = f"{PREFIX}adopted"

@@ -9,10 +9,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bimix_integrations.trackers.mlflow.artifacts import read_text, refused
-from bimix_integrations.trackers.mlflow.store import Store
+from bimix_integrations.trackers.mlflow.stores.store import Store
 from bimix_integrations.trackers.mlflow.tags import PREFIX, of_manifest, requests
 from bimix_tracking.errors import SourceError
-from bimix_tracking.tracking import WriteBack
+from bimix_tracking.tracking.ports import WriteBack
 
 KEY = f"{PREFIX}analysis_key"
 RECOMMENDED = f"{PREFIX}recommended"

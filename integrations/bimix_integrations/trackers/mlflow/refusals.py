@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from mlflow.exceptions import MlflowException
 
-from bimix_integrations.trackers.mlflow.store import Store
+from bimix_integrations.trackers.mlflow.stores.store import Store
 from bimix_tracking.errors import ReadOnlyError, RefusedError, SourceError
 
 _THIS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "NOT_IMPLEMENTED")

@@ -20,21 +20,21 @@ from mlflow.exceptions import MlflowException
 
 from bimix_integrations.trackers.mlflow import analyses
 from bimix_integrations.trackers.mlflow.artifacts import ArtifactError, read_text
-from bimix_integrations.trackers.mlflow.reading import Found, Histories, Reader
-from bimix_integrations.trackers.mlflow.store import Store
+from bimix_integrations.trackers.mlflow.stores.reading import Found, Histories, Reader
+from bimix_integrations.trackers.mlflow.stores.store import Store
 from bimix_integrations.trackers.mlflow.tags import ARTIFACT, PREFIX, fields_of, is_complete
-from bimix_tracking import keys
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.histories import LARGEST, Point, rows_of
+from bimix_tracking.data.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
+from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import BimixError, RunError, SourceError, listed
-from bimix_tracking.foreign import ForeignRuns
-from bimix_tracking.histories import LARGEST, Point, rows_of
-from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
-from bimix_tracking.observations import Observations
-from bimix_tracking.reading import read_each, why
-from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack, without_credentials
+from bimix_tracking.tracking.other_tools.runs import ForeignRuns
+from bimix_tracking.tracking.ports import Progress, RunState, Wanted, WriteBack, without_credentials
+from bimix_tracking.tracking.reading import read_each, why
 
 _THREADS = 8
-_EVALUATION = (keys.EVAL_LOSS, keys.EVAL_TOKENS)
-_QUANTITIES = (*_EVALUATION, keys.SHARE)
+_EVALUATION = (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS)
+_QUANTITIES = (*_EVALUATION, metric_names.SHARE)
 _STATUS: Mapping[str, Literal["finished", "failed"]] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "failed"}
 _BROKEN = (BimixError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """What reading a run raises that isn't as it should be; a server that is down raises something else."""
@@ -131,7 +131,9 @@ class MlflowSource:
                 if self.wanted.foreign is not None:
                     raise
                 return []  # nobody has asked for it
-        return [m for m in run.data.metrics if m == keys.TOKENS or m.partition("/")[0] in _QUANTITIES] or [keys.TOKENS]
+        return [m for m in run.data.metrics if m == metric_names.TOKENS or m.partition("/")[0] in _QUANTITIES] or [
+            metric_names.TOKENS
+        ]
 
     def _nothing(self, reader: Reader, found: Found) -> SourceError:
         ours = sum(_role(run) is not None for run in found.runs)
@@ -146,7 +148,7 @@ class MlflowSource:
             f"{self._store.wanted} at {self._store.shown} has no finished training run"
             f"{chosen} ({ours} unfinished, {len(everything) - ours} others). Train with DomainLossCallback or "
             "DomainLossRecorder first, read those that are going with --unfinished; of other tools' runs, losses whose "
-            f"names `bimix_tracking.foreign_patterns` lists are read{pattern if seen else ''}"
+            f"names `bimix_tracking.tracking.other_tools.patterns` lists are read{pattern if seen else ''}"
         )
 
     def _none_readable(self, records: Sequence[RunRecord]) -> SourceError:
@@ -297,9 +299,9 @@ def _agrees(rows: Sequence[Mapping[str, float]], latest: Mapping[str, float]) ->
     last: dict[str, float] = {}
     for row in rows:
         last.update({m: v for m, v in row.items() if m.partition("/")[0] in _EVALUATION})
-    steps = [row[keys.STEP] for row in rows]
+    steps = [row[metric_names.STEP] for row in rows]
     return (
         last == {m: v for m, v in latest.items() if m.partition("/")[0] in _EVALUATION}
         and all(one < next_ for one, next_ in itertools.pairwise(steps))
-        and all(row.get(keys.TOKENS, 0.0) <= latest.get(keys.TOKENS, math.inf) for row in rows)
+        and all(row.get(metric_names.TOKENS, 0.0) <= latest.get(metric_names.TOKENS, math.inf) for row in rows)
     )

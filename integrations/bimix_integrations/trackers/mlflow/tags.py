@@ -14,9 +14,9 @@ from typing import Any
 
 from mlflow.entities import RunTag
 
-from bimix_tracking import keys
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.manifest import RunManifest, parse_json
 from bimix_tracking.errors import BimixError
-from bimix_tracking.manifest import RunManifest, parse_json
 
 PREFIX = "bimix."
 SCHEMA = f"{PREFIX}schema"
@@ -39,7 +39,7 @@ def of_manifest(manifest: RunManifest) -> dict[str, str]:
     (['bimix.manifest', 'bimix.manifest.0', 'bimix.manifest.1', 'bimix.manifest.2', 'bimix.role', 'bimix.schema'], True)
     """
     fields = manifest.to_dict()
-    readable = fields | {"domains": keys.slugs(manifest.domains)}
+    readable = fields | {"domains": metric_names.slugs(manifest.domains)}
     tags = {
         f"{PREFIX}{name}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in readable.items()

@@ -14,16 +14,16 @@ from mlflow.tracking.context.registry import resolve_tags
 from bimix_integrations.trackers.mlflow.adopting import ADOPTED, Training, found, of_key
 from bimix_integrations.trackers.mlflow.artifacts import write_text
 from bimix_integrations.trackers.mlflow.refusals import RefusedForGoodError, refusals, values
-from bimix_integrations.trackers.mlflow.server import Server
-from bimix_integrations.trackers.mlflow.store import Store
+from bimix_integrations.trackers.mlflow.stores.server import Server
+from bimix_integrations.trackers.mlflow.stores.store import Store
 from bimix_integrations.trackers.mlflow.tags import KEY, of_manifest, requests
-from bimix_tracking import keys
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import BimixError, RefusedError
-from bimix_tracking.manifest import RunManifest
-from bimix_tracking.tracking import Row
+from bimix_tracking.tracking.ports import Row
 
 _PARENT = "mlflow.parentRunId"
-_EVALUATION = (keys.EVAL_LOSS, keys.EVAL_TOKENS, keys.EVAL_BPB)
+_EVALUATION = (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS, metric_names.EVAL_BPB)
 _LONGEST_NAME = 250
 _ATTEMPTS = 3
 """How often an artifact is tried while the server is there: it is optional, for the histories hold all of it."""
@@ -211,14 +211,16 @@ class MlflowTracker:
 
     def _evaluations(self, run: Run) -> list[dict[str, float]]:
         run_id = str(run.info.run_id)
-        names = [name for name in run.data.metrics if name == keys.TOKENS or name.partition("/")[0] in _EVALUATION]
+        names = [
+            name for name in run.data.metrics if name == metric_names.TOKENS or name.partition("/")[0] in _EVALUATION
+        ]
         server = Server(lambda: self._client, self._store.shown, http=self._store.http)
         quickly = server.histories([run_id], names).get(run_id, {})
         histories = quickly | dict(server.history(run_id, [name for name in names if not quickly.get(name)]))
         found_: dict[float, dict[str, float]] = {}
         for name, points in histories.items():
             for step, time, value in sorted(points):  # of a step, the newest comes last
-                row = found_.setdefault(step, {keys.STEP: float(step), keys.TIME: 0.0})
+                row = found_.setdefault(step, {metric_names.STEP: float(step), metric_names.TIME: 0.0})
                 row[name] = value
-                row[keys.TIME] = max(row[keys.TIME], time / 1000)
+                row[metric_names.TIME] = max(row[metric_names.TIME], time / 1000)
         return [found_[step] for step in sorted(found_)]

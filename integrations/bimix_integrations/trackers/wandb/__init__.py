@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
         raise
     raise MissingDependencyError("wandb", extra="wandb") from error
 
-from bimix_integrations.trackers.wandb.offline import WandbOfflineSource
+from bimix_integrations.trackers.wandb.offline.source import WandbOfflineSource
 from bimix_integrations.trackers.wandb.source import WandbSource
 from bimix_integrations.trackers.wandb.tracker import WandbTracker
 

@@ -16,7 +16,7 @@ from wandb.errors import CommError
 from bimix_integrations.trackers.wandb import artifacts
 from bimix_integrations.trackers.wandb.host import Host, open_beside
 from bimix_integrations.trackers.wandb.project import Project, mode, redacted, told
-from bimix_tracking.tracking import WriteBack
+from bimix_tracking.tracking.ports import WriteBack
 
 COLLECTION = "bimix-mixture"
 """The artifact that holds the analyses of a project, a version each."""

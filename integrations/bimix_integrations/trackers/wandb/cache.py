@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bimix_tracking.manifest import parse_json
+from bimix_tracking.data.manifest import parse_json
 
 LARGEST = 2**25
 """Bytes of one run at most: what is larger is read again."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import wandb
 
-from bimix_tracking import keys
+from bimix_tracking.data import metric_names
 
 LONGEST = 50
 """Rows that wait at most: a host that logs more seldom gets rows of ours between its own."""
@@ -42,7 +42,7 @@ class GuestRows:
         """Write what can be written without moving the owner's numbers."""
         while self._waiting:
             if _has_steps(run):
-                step = self._waiting[0][keys.STEP]
+                step = self._waiting[0][metric_names.STEP]
                 if self._open is not None and self._open[0] != step and run.step <= self._open[1]:
                     break
                 self._write_first(run, closes=False)

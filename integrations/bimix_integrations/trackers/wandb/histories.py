@@ -9,12 +9,12 @@ from typing import Any
 from wandb.apis.public.runs import Run
 
 from bimix_integrations.trackers.wandb.rows import leaves, own_rows
-from bimix_tracking import keys
-from bimix_tracking.histories import number
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.histories import number
 
 PAGE = 2000
 """Steps of a page."""
-EVALUATIONS = (keys.EVAL_LOSS, keys.EVAL_TOKENS, keys.EVAL_BPB)
+EVALUATIONS = (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS, metric_names.EVAL_BPB)
 
 
 def scanned(run: Run, wanted: Callable[[str], bool], *, fresh: bool = False) -> list[dict[str, float]]:
@@ -64,8 +64,8 @@ def ends_with(rows: Iterable[Mapping[str, float]], summary: Mapping[str, Any]) -
     """Return whether the last evaluation of the rows is the run's last, as its summary says."""
     last: dict[str, float] = {}
     for row in rows:
-        last.update({name: value for name, value in row.items() if name.startswith(f"{keys.EVAL_LOSS}/")})
-    latest = {n: number(v) for n, v in summary.items() if n.startswith(f"{keys.EVAL_LOSS}/")}
+        last.update({name: value for name, value in row.items() if name.startswith(f"{metric_names.EVAL_LOSS}/")})
+    latest = {n: number(v) for n, v in summary.items() if n.startswith(f"{metric_names.EVAL_LOSS}/")}
     return last.keys() == latest.keys() and all(_same(last[name], latest[name]) for name in last)
 
 

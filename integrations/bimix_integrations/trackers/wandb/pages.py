@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bimix_integrations.trackers.wandb.analyses import JOB_TYPE
-from bimix_tracking.analysis_result import Analysis
+from bimix_tracking.analysis.result import Analysis
+from bimix_tracking.data.metric_names import DOMAIN_TOKENS, ENTROPIES, EVAL_LOSS, SHARE, TOKENS, TRAIN_LOSS, key
 from bimix_tracking.errors import MissingDependencyError
-from bimix_tracking.keys import DOMAIN_TOKENS, ENTROPIES, EVAL_LOSS, SHARE, TOKENS, TRAIN_LOSS, key
+from bimix_tracking.messages import said
 from bimix_tracking.report.language import Language
-from bimix_tracking.wording import said
 
 try:
     import wandb_workspaces.reports.v2 as wr

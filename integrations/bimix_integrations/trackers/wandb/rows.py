@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bimix_tracking import keys
-from bimix_tracking.foreign_patterns import STEP_METRICS
-from bimix_tracking.histories import INFINITE, LARGEST, REPEATED, Point
-from bimix_tracking.manifest import RunManifest
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.histories import INFINITE, LARGEST, REPEATED, Point
+from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.tracking.other_tools.patterns import STEP_METRICS
 
 STEP, TIME = "_step", "_timestamp"
 """W&B's own step, which counts calls and not optimizer steps, and when a row was made, seconds since 1970."""
@@ -23,7 +23,7 @@ KEY, HOST, FAILED = "key", "host", "failed"
 _PREFIX = "bimix"
 _DEEPEST, _MOST = 10, 10_000
 _AGGREGATES = frozenset({"min", "max", "mean", "best", "last", "first"})
-_STEPLESS = f"a row has no finite {keys.STEP!r}"
+_STEPLESS = f"a row has no finite {metric_names.STEP!r}"
 
 
 def leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
@@ -113,18 +113,20 @@ def own_rows(rows: Iterable[Mapping[str, float]]) -> tuple[list[dict[str, float]
     counts: dict[str, int] = {}
     found = []
     for row in rows:
-        if math.isfinite(row.get(keys.STEP, math.nan)):
+        if math.isfinite(row.get(metric_names.STEP, math.nan)):
             found.append(row)
         elif any(metric.startswith(_PREFIX) for metric in row):
             counts[_STEPLESS] = counts.get(_STEPLESS, 0) + 1
     found.sort(key=_made)
     by_step: dict[float, dict[str, float]] = {}
     for row in found:
-        known = by_step.get(row[keys.STEP])
+        known = by_step.get(row[metric_names.STEP])
         if known is None:
-            by_step[row[keys.STEP]] = dict(row)
+            by_step[row[metric_names.STEP]] = dict(row)
         else:
-            again = sum(_differ(known[m], row[m]) for m in row if m in known and m not in (keys.TIME, TIME, STEP))
+            again = sum(
+                _differ(known[m], row[m]) for m in row if m in known and m not in (metric_names.TIME, TIME, STEP)
+            )
             if again:
                 counts[REPEATED] = counts.get(REPEATED, 0) + again
             known.update(row)
@@ -168,7 +170,7 @@ def histories(parts: Iterable[Sequence[Mapping[str, float]]], metrics: Iterable[
 
 
 def _made(row: Mapping[str, float]) -> float:
-    made = row.get(keys.TIME, row.get(TIME, 0.0))
+    made = row.get(metric_names.TIME, row.get(TIME, 0.0))
     return made if math.isfinite(made) else 0.0
 
 

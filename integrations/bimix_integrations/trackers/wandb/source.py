@@ -24,13 +24,13 @@ from bimix_integrations.trackers.wandb.rows import (
     summary_values,
 )
 from bimix_integrations.trackers.wandb.rows import histories as points_of
+from bimix_tracking.data.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
+from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import RunError, SourceError
-from bimix_tracking.foreign import ForeignRuns
-from bimix_tracking.foreign_patterns import unrecognised
-from bimix_tracking.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
-from bimix_tracking.observations import Observations
-from bimix_tracking.reading import read_each, reasons, why
-from bimix_tracking.tracking import Progress, RunState, Wanted, WriteBack
+from bimix_tracking.tracking.other_tools.patterns import unrecognised
+from bimix_tracking.tracking.other_tools.runs import ForeignRuns
+from bimix_tracking.tracking.ports import Progress, RunState, Wanted, WriteBack
+from bimix_tracking.tracking.reading import read_each, reasons, why
 
 _THREADS = 8
 _PER_PAGE = 200

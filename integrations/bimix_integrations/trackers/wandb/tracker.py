@@ -21,11 +21,11 @@ from bimix_integrations.trackers.wandb.host import Host, open_beside
 from bimix_integrations.trackers.wandb.names import safe
 from bimix_integrations.trackers.wandb.project import Project, is_absent, mode, probe, said_mode, told
 from bimix_integrations.trackers.wandb.rows import FAILED, HOST, KEY, MANIFEST, is_ours
-from bimix_tracking import keys
-from bimix_tracking.delivery import FLUSH_SECONDS
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.manifest import CURVES, RunManifest
 from bimix_tracking.errors import BimixError, RefusedError, SourceError
-from bimix_tracking.manifest import CURVES, RunManifest
-from bimix_tracking.tracking import Row
+from bimix_tracking.recording.delivery import FLUSH_SECONDS
+from bimix_tracking.tracking.ports import Row
 
 _trainings: weakref.WeakKeyDictionary[wandb.Run, str] = weakref.WeakKeyDictionary()
 """Runs of hosts → key of the training that is a guest there: noted before its manifest is."""
@@ -140,7 +140,9 @@ class WandbTracker:
             SourceError: Nobody answers.
         """
         beside = {HOST: self._manifest[HOST]} if HOST in self._manifest else {}
-        self._manifest = manifest.to_dict() | {"slugs": keys.slugs(manifest.domains), KEY: self._own_key()} | beside
+        self._manifest = (
+            manifest.to_dict() | {"slugs": metric_names.slugs(manifest.domains), KEY: self._own_key()} | beside
+        )
         if self._run is None:
             self._open()
         self._on_run(self._configure)
@@ -149,7 +151,7 @@ class WandbTracker:
         """Write a row a call, with its step and the time it was made: sent twice, it is one row when read back."""
         for row in rows:
             metrics = {safe(name, guest=self._guest is not None): value for name, value in row.metrics.items()}
-            numbers = {**metrics, keys.STEP: row.step, keys.TIME: row.time}
+            numbers = {**metrics, metric_names.STEP: row.step, metric_names.TIME: row.time}
             if _identity(numbers) in self._known:
                 continue
             if self._guest is None:
@@ -299,10 +301,10 @@ class WandbTracker:
     def _write(self, run: wandb.Run, numbers: Mapping[str, float], closes: bool) -> None:
         for name in numbers.keys() - self._defined:
             # By its exact name: `*` would take the host's metrics along.
-            if name in {keys.STEP, keys.TIME}:
+            if name in {metric_names.STEP, metric_names.TIME}:
                 run.define_metric(name, hidden=True)
             elif "*" not in name:
-                run.define_metric(name, step_metric=keys.STEP)
+                run.define_metric(name, step_metric=metric_names.STEP)
             self._defined.add(name)
         run.log(dict(numbers), commit=closes)
 
@@ -317,4 +319,4 @@ class _EndedError(Exception):
 def _identity(row: Mapping[str, float]) -> tuple[float, float, int]:
     """Return what two rows of a run have in common only if they are one: a step may have a training row, too."""
     names = frozenset(name for name in row if name.startswith("bimix"))
-    return row.get(keys.STEP, -1.0), row.get(keys.TIME, -1.0), hash(names)
+    return row.get(metric_names.STEP, -1.0), row.get(metric_names.TIME, -1.0), hash(names)

@@ -1,0 +1,30 @@
+"""An analysis that was left in a folder: its runs, law, target and weights, to be asked again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bimix_tracking.data.manifest import parse_json
+from bimix_tracking.errors import SourceError
+from bimix_tracking.files.yaml_json import load_yaml, read_text
+
+
+def earlier(folder: Path) -> dict[str, Any]:
+    """Return what a folder that `bimix analyze --out` left says of its analysis.
+
+    Raises:
+        SourceError: It is no such folder.
+    """
+    try:
+        lineage = parse_json((folder / "lineage.json").read_text(encoding="utf-8"))
+        provenance = load_yaml(read_text(folder / "mixture.yaml"))["provenance"]
+        return {
+            "runs": [run["id"] for run in lineage["runs"]],
+            "data_hash": lineage["data_hash"],
+            "law": str(provenance["law"]),
+            "tokens": float(provenance["target_tokens"]),
+            "weights": {str(name): float(weight) for name, weight in provenance["weights"].items()},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{folder} is no folder that `bimix analyze --out` left: {error!r}") from error

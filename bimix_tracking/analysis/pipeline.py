@@ -1,0 +1,195 @@
+"""Source → observations → fit → recommendation → artifacts, and back into the tracker."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bimix_tracking.analysis.result import Analysis, Findings
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.target_weights import checked_weights
+from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
+from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, bootstrap
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
+from bimix_tracking.recommendation.recommendation import recommend
+from bimix_tracking.recommendation.savings import Costs, worth
+from bimix_tracking.report.language import Language
+from bimix_tracking.selection.cross_validation import cross_validate
+from bimix_tracking.selection.diagnostics import diagnose
+from bimix_tracking.selection.extrapolation import extrapolate
+from bimix_tracking.selection.select import select_law
+from bimix_tracking.tracking.ports import Progress, RunSource, Wanted, open_source
+from bimix_tracking.tracking.write_back import key_of, leave
+
+AUTO = "auto"
+"""The law that predicts left-out mixtures best."""
+
+
+def analyze(
+    source: str | RunSource | Observations,
+    tokens: float,
+    *,
+    law: str = AUTO,
+    weights: Mapping[str, float] | None = None,
+    bounds: Bounds | None = None,
+    available_tokens: Mapping[str, float] | None = None,
+    max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
+    prior: Mixture | None = None,
+    prior_strength: float = 0.0,
+    reference: Mixture | None = None,
+    costs: Costs | None = None,
+    replicates: int = REPLICATES,
+    out: str | Path | None = None,
+    write_back: bool | RunSource = False,
+    nest: bool = False,
+    wanted: Wanted | None = None,
+    lang: str = "en",
+    progress: Progress | None = None,
+) -> Analysis:
+    """Read a sweep, fit a law, recommend a mixture, and leave it where the team looks.
+
+    Args:
+        source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
+        tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
+        law: Which law to fit; `auto`: the one that predicts left-out mixtures best (see `select_law`).
+        weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
+            that is no domain, or 1 where none is.
+        bounds: As in `recommend`, like the six that follow.
+        available_tokens: Distinct tokens by domain.
+        max_epochs: How often a token may be repeated.
+        prior: A mixture to stay near.
+        prior_strength: How strongly.
+        reference: The mixture to compare with.
+        costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
+        replicates: How many refits tell how sure the recommendation is; 0: none.
+        out: A folder for the artifacts (see `Analysis.save`), or for a page that says why nothing can be recommended.
+        write_back: Also write them into the source, or into the one given, as a run of role `analysis`, which then is
+            the recommended one; the same question to the same data is written once.
+        nest: Show the source runs under that run, where the tracker can.
+        wanted: Which runs of the source count, and how runs of other tools are read; for a URI.
+        lang: Of the reports: `en` or `ja`.
+        progress: Called as (what, done, total).
+
+    Raises:
+        ValueError: There is no report in that language.
+        BimixError: The source cannot be read, the runs must not be pooled, or no mixture can be recommended.
+
+    >>> import pandas as pd
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s,
+    ...          "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.1 * (40 / s**0.4 + 1)}
+    ...         for a in (0.2, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> analyze(obs, tokens=1e9).recommendation.mixture
+    Mixture({'a': 0.729189, 'b': 0.270811})
+    """
+    Language(lang)  # an unknown one is told before the work
+    if isinstance(source, Observations):
+        obs, opened = source, None
+    else:
+        opened = (
+            open_source(source, **({} if wanted is None else {"wanted": wanted})) if isinstance(source, str) else source
+        )
+        obs = opened.observations(progress)
+    if progress and law != AUTO:
+        progress("fitting", 0, 1)
+    counted = checked_weights(weights, obs.targets, obs.domains)
+    selection = select_law(obs, weights=counted, progress=progress) if law == AUTO else None
+    fit = fit_law(obs, law) if selection is None else selection.fit
+    if progress and law != AUTO:
+        progress("fitting", 1, 1)
+    enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
+    drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
+    held_out = (
+        selection.validation if selection is not None else _or_none(cross_validate, obs, weights=counted, fit=fit)
+    )
+    shown = Findings(
+        observations=obs,
+        fit=fit,
+        validation=held_out,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        selection=selection,
+        extrapolation=_or_none(extrapolate, obs, fit=fit),
+        diagnostics=diagnose(obs, fit, validation=held_out, tokens=tokens),
+        lang=lang,
+    )
+    try:
+        found = recommend(
+            fit,
+            tokens,
+            # A target that the law can't have is in nobody's way unless it counts.
+            weights={t: w for t, w in counted.items() if w > 0 or t in fit.targets or t in fit.domains},
+            bounds=bounds,
+            available_tokens=available_tokens,
+            max_epochs=max_epochs,
+            prior=prior,
+            prior_strength=prior_strength,
+            reference=reference,
+            replicates=drawn,
+        )
+    except ConstraintError:
+        raise
+    except RecommendationError as error:
+        if out is None:
+            raise
+        page = shown.save_undecided(out, str(error))
+        raise RecommendationError(f"{error}. What the sweep does show is in {page}") from error
+    result = Analysis(
+        **vars(shown) | {"diagnostics": diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens)},
+        recommendation=found,
+        worth=worth(
+            obs, fit, found, replicates=drawn, laws=None if selection is None else selection.plausible, costs=costs
+        ),
+        replicates=drawn,
+    )
+    if out is not None:
+        result.save(out)
+    if write_back:
+        question = {
+            "law": law,
+            "weights": weights,
+            "bounds": bounds,
+            "available_tokens": available_tokens,
+            "max_epochs": max_epochs,
+            "prior": prior,
+            "prior_strength": prior_strength,
+            "reference": reference,
+            "costs": costs,
+            "replicates": replicates,
+            "lang": lang,
+        }
+        into = opened or open_source(obs.source) if isinstance(write_back, bool) else write_back
+        location = leave(
+            into,
+            obs,
+            found.mixture,
+            save=result.write,
+            metrics=result.metrics(),
+            note=result.note(),
+            runs=obs.runs,
+            key=analysis_key(obs, tokens, **question),
+            nest=nest,
+        )
+        result = replace(result, location=location)
+    return result
+
+
+def analysis_key(obs: Observations, tokens: float, **question: Any) -> str:
+    """Return what names the analysis of these observations with these options of `analyze`."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(analyze).parameters.items()}
+    asked = {name: value for name, value in question.items() if value != defaults[name]}
+    return key_of("analysis", obs.data_hash, {"tokens": tokens, **asked})
+
+
+def _or_none(check: Callable[..., Any], obs: Observations, **options: Any) -> Any:
+    """Return what a check finds; None where the sweep is too small to ask, which the report says."""
+    try:
+        return check(obs, **options)
+    except ObservationsError:
+        return None

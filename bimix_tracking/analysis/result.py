@@ -1,0 +1,285 @@
+"""What an analysis found, and the files it leaves: mixture, fit, checks, lineage, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import MissingDependencyError
+from bimix_tracking.exports.formats import FORMATS, write_exports
+from bimix_tracking.files.atomic_folder import staged
+from bimix_tracking.files.yaml_json import dump_yaml
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.messages import said
+from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.savings import Worth
+from bimix_tracking.recommendation.uncertainty import finite
+from bimix_tracking.report import content, html, markdown
+from bimix_tracking.report.language import Language
+from bimix_tracking.report.markdown import escape
+from bimix_tracking.selection.cross_validation import Validation
+from bimix_tracking.selection.diagnostics import Diagnostic
+from bimix_tracking.selection.extrapolation import Extrapolation
+from bimix_tracking.selection.select import Selection
+from bimix_tracking.tracking.write_back import versions
+
+FILES = (
+    "mixture.yaml",
+    "fit.json",
+    "recommendation.json",
+    "lineage.json",
+    "validation.json",
+    "observations.csv",
+    "report.md",
+    "report.html",
+    "verification.json",
+    "verification.md",
+    *(f"exports/{form.file}" for form in FORMATS.values()),
+)
+"""Whatever an analysis or a verification may leave in its folder: the next one replaces all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a sweep and the law fitted to it show, whether or not a mixture can be recommended from them.
+
+    Args:
+        observations: The cleaned sweep.
+        fit: The fitted law.
+        validation: What the law predicts of mixtures it has not seen; None with fewer than three mixtures.
+        created: When, UTC, ISO 8601.
+        selection: How the law was chosen; None where the caller named it.
+        extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
+        diagnostics: What to know before acting on it.
+        lang: The language of the reports: `en` or `ja`.
+    """
+
+    observations: Observations
+    fit: LawFit
+    validation: Validation | None
+    created: str
+    selection: Selection | None = None
+    extrapolation: Extrapolation | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
+    lang: str = "en"
+
+    def save_undecided(self, directory: str | Path, why: str) -> Path:
+        """Write fit, observations and a page that says why nothing is recommended; return the page.
+
+        As in `Analysis.save`, they take the place of all files of an earlier analysis.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed; the other files are written.
+        """
+        with reported_later() as missing, staged(directory, FILES) as folder:
+            fit = json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False)
+            (folder / "fit.json").write_text(fit, encoding="utf-8")
+            self.observations.to_csv(folder / "observations.csv")
+            with missing:
+                (folder / "report.html").write_text(html.render_undecided(self, why), encoding="utf-8")
+        return Path(directory) / "report.html"
+
+    def lineage(self) -> dict[str, Any]:
+        """Return which runs and which data the recommendation comes from."""
+        obs = self.observations
+        return {
+            "source": obs.source,
+            "runs": [
+                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
+            ],
+            "shared": dict(obs.shared),
+            "data_hash": self.fit.data_hash,
+            "notes": [str(note) for note in self.fit.notes],
+            "created": self.created,
+            "versions": versions(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Findings):
+    """What `analyze` found.
+
+    Args:
+        recommendation: The optimum at the target volume.
+        worth: What the recommendation saves at equal loss.
+        replicates: Refits to runs drawn again; None where there are too few runs, or none were asked for.
+        location: Where the tracker shows it, if it was written back.
+    """
+
+    recommendation: Recommendation
+    worth: Worth | None = None
+    replicates: Replicates | None = None
+    location: str | None = None
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write mixture, fit, validation, observations, lineage and report; return the files.
+
+        `mixture.yaml`, `recommendation.json`, `fit.json`, `validation.json` (if there is one), `observations.csv`,
+        `lineage.json`, the folder `exports` with the mixture in trainers' formats, `report.md` and `report.html`.
+
+        They take the place of all files of an earlier analysis or verification as a whole, whenever the process dies
+        (see `bimix_tracking.files.atomic_folder`); other files in the folder stay.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed; the other files are written.
+        """
+        with reported_later() as missing, staged(directory, FILES) as folder, missing:
+            self.write(folder)
+        return [Path(directory) / name for name in self.names]
+
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into a folder that is there, one after another.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed; the other files are written.
+        """
+        texts = {
+            "mixture.yaml": self.mixture_yaml(),
+            "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
+            "recommendation.json": json.dumps(self.decision(), indent=1, ensure_ascii=False),
+            "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
+        }
+        if self.validation is not None:
+            checks = self.validation.to_dict() | {
+                "selection": None if self.selection is None else self.selection.to_dict(),
+                "extrapolation": None if self.extrapolation is None else self.extrapolation.to_dict(),
+                "diagnostics": [vars(found) for found in self.diagnostics],
+            }
+            texts["validation.json"] = json.dumps(checks, indent=1, ensure_ascii=False)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        self.observations.to_csv(folder / "observations.csv")
+        provenance = f"{self.observations.source}, data {self.fit.data_hash}, {self.created}"
+        write_exports(self.recommendation.mixture, folder / "exports", provenance=provenance)
+        (folder / "report.md").write_text(markdown.render(self), encoding="utf-8")
+        # Last, for it is the one part with a dependency of its own: what can be written is written.
+        (folder / "report.html").write_text(html.render(self), encoding="utf-8")
+
+    @property
+    def names(self) -> list[str]:
+        """What `save` leaves in its folder."""
+        checks = ("validation.json",) if self.validation is not None else ()
+        texts = ("mixture.yaml", "fit.json", "recommendation.json", "lineage.json", *checks)
+        return [*texts, "observations.csv", "exports", "report.md", "report.html"]
+
+    def decision(self) -> dict[str, Any]:
+        """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""
+        worth = None if self.worth is None else self.worth.to_dict()
+        return self.recommendation.to_dict() | {"worth": worth, "created": self.created}
+
+    def mixture_yaml(self) -> str:
+        """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
+        rec = self.recommendation
+        document = {
+            "mixture": {domain: float(share) for domain, share in rec.mixture.items()},
+            "provenance": {
+                "law": self.fit.law,
+                "target_tokens": rec.tokens,
+                "objective": "the least weighted sum of predicted losses, nats per token",
+                "weights": dict(rec.weights),
+                "predicted_at_tokens": rec.volume,
+                "predicted_loss": finite(rec.predicted),
+                "predicted_gain_over_reference": rec.gain,
+                **self._sureness(),
+                "reference": {domain: float(share) for domain, share in rec.reference.items()},
+                "kkt_residual": rec.kkt_residual,
+                "warnings": [str(text) for text in rec.warnings],
+                "source": self.observations.source,
+                "runs": len(self.observations.runs),
+                "data_hash": self.fit.data_hash,
+                "created": self.created,
+                "versions": versions(),
+            },
+        }
+        return dump_yaml(document)
+
+    def _sureness(self) -> dict[str, Any]:
+        sure = self.recommendation.uncertainty
+        if sure is None:
+            return {}
+        return {
+            "gain_interval": list(sure.gain),
+            "probability_better_than_reference": sure.probability,
+            "interval": {str(d): [float(low), float(high)] for d, low, high in sure.shares.itertuples()},
+            "level": sure.level,
+        }
+
+    def note(self) -> str:
+        """Return the run description, Markdown: the answer first, then what to doubt."""
+        page, say = content.page(self), Language(self.lang)
+
+        def shown(text: str) -> str:
+            return escape(say(text))
+
+        head = [said("domain"), said("recommended"), said("reference")]
+        head += [said("predicted loss"), said("on the reference")]
+        lines = [
+            f"**{shown(page.answer)}** {shown(page.gain)}",
+            shown(page.sure),
+            shown(page.worth),
+            shown(page.noise),
+            shown(page.choice),
+            shown(page.held_out),
+            markdown.table(
+                [say(name) for name in head],
+                [[row.domain, row.recommended, row.reference, row.predicted, row.on_reference] for row in page.shares],
+            ),
+            "\n".join(f"- {shown(text)}" for text in page.warnings),
+            shown(
+                said(
+                    "The report is the artifact {report}; a trainer reads {mixture}.",
+                    report="bimix/report.html",
+                    mixture="bimix/mixture.yaml",
+                )
+            ),
+        ]
+        return "\n\n".join(line for line in lines if line)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is worth a column in the tracker's table of runs."""
+        rec = self.recommendation
+        result = {
+            "bimix/gain": rec.gain,
+            "bimix/target_tokens": rec.tokens,
+            "bimix/runs": float(len(self.observations.runs)),
+        }
+        if rec.uncertainty is not None:
+            low, high = rec.uncertainty.gain
+            result |= {"bimix/gain_low": low, "bimix/gain_high": high}
+            result |= {"bimix/probability_better": rec.uncertainty.probability}
+        if self.worth is not None and self.worth.fraction is not None and self.worth.demonstrated:
+            result["bimix/tokens_saved_fraction"] = self.worth.fraction
+        for domain in self.fit.domains:
+            result[metric_names.key("bimix_recommended", domain)] = rec.mixture[domain]
+            if domain not in self.fit.targets:
+                continue
+            result[metric_names.key("bimix_predicted_loss", domain)] = rec.predicted[domain]
+            result[metric_names.key("bimix_fit_error", domain)] = self.fit.targets[domain].error
+            if self.validation is not None:
+                error = self.validation.error.get(domain)
+                result |= {} if error is None else {metric_names.key("bimix_heldout_error", domain): error}
+        return result
+
+
+@contextlib.contextmanager
+def reported_later() -> Iterator[contextlib.AbstractContextManager[None]]:
+    """Yield what catches that a template engine is missing, so that it is raised when the other files are in place."""
+    found: list[MissingDependencyError] = []
+
+    @contextlib.contextmanager
+    def missing() -> Iterator[None]:
+        try:
+            yield
+        except MissingDependencyError as error:
+            found.append(error)
+
+    yield missing()
+    if found:
+        raise found[0]

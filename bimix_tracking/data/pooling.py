@@ -1,0 +1,203 @@
+"""Runs of a tracker → one table of losses: what may be compared, under which label, and what has no place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import pandas as pd
+
+from bimix_tracking.credentials import without_credentials
+from bimix_tracking.data.manifest import UNREAD, RunRecord
+from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
+from bimix_tracking.errors import ObservationsError, shown
+from bimix_tracking.messages import said
+
+LARGEST_MEAN = 50.0
+"""A domain's mean loss above it, nats per token, is another quantity."""
+GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens")
+"""Fields of the manifest in which pooled runs must agree: each makes the loss at a volume another one."""
+LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that cleaning did, for the report: what, how often, and for which run and domain."""
+
+    action: str
+    reason: str
+    count: int
+    run: str | None = None
+    domain: str | None = None
+
+    def __post_init__(self) -> None:
+        """A reason may be what a tracker has said: it goes into reports, without credentials."""
+        object.__setattr__(self, "reason", without_credentials(self.reason))
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            f"{label} {value!r}" for label, value in (("run", self.run), ("domain", self.domain)) if value is not None
+        )
+        where = f"{where}; {self.count}×" if where else f"{self.count}×"
+        return said("{action}: {reason} ({where})", action=self.action, reason=self.reason, where=where)
+
+
+def summary(notes: Sequence[Note], most: int = 5) -> str:
+    """Return what happened and how often, in one line, however many runs and domains it happened to."""
+    counts: dict[str, int] = {}
+    for note in notes:
+        counts[f"{note.action}: {note.reason}"] = counts.get(f"{note.action}: {note.reason}", 0) + note.count
+    if len(notes) <= most and len(counts) == len(notes):
+        return "; ".join(map(str, notes))
+    told = sorted(counts.items(), key=lambda item: -item[1])[: 2 * most]
+    more = f"; and {len(counts) - len(told)} other reasons" if len(counts) > len(told) else ""
+    return "; ".join(f"{what} ({count}×)" for what, count in told) + more
+
+
+def pool(
+    records: Sequence[RunRecord], shares: Shares = "nominal"
+) -> tuple[list[Note], dict[str, dict[str, float]], list[tuple[object, ...]], dict[str, str], dict[str, str]]:
+    """Return notes, mixtures by run, rows of `LOSS_COLUMNS`, ids by run, and what the manifests have in common.
+
+    Args:
+        records: The runs.
+        shares: Which proportions they are put down to, see `Wanted`.
+
+    Raises:
+        ObservationsError: The runs differ in one of `GROUPS`; the text says which.
+    """
+    notes: list[Note] = []
+    rows: list[tuple[object, ...]] = []
+    used: dict[str, RunRecord] = {}
+    mixtures: dict[str, dict[str, float]] = {}
+    for label, whole in zip(_labels(records), records, strict=True):
+        record, later = before_change(whole)
+        record, strangers = of_one_set(record)
+        notes += [Note(said("set aside"), reason, count, run=label) for reason, count in record.set_aside.items()]
+        of_run = loss_rows(label, record)
+        if record.set_aside and not record.rows:
+            continue
+        if record.manifest.mixture is None:
+            notes.append(Note(said("set aside"), said("the run has no mixture in its manifest"), 1, run=label))
+        elif not of_run:
+            notes.append(Note(said("set aside"), said("the run has no evaluation of any domain"), 1, run=label))
+        else:
+            notes += [Note(said("used, but"), reason, count, run=label) for reason, count in record.notes.items()]
+            used[label] = record
+            mixtures[label], told = proportions_of(record, shares)
+            rows += of_run
+            notes += [Note(action, why, count, label, domain) for action, why, count, domain in told]
+            if strangers:
+                reason = said("evaluated on other tokens than the run's held-out set")
+                notes.append(Note(said("excluded"), reason, strangers, run=label))
+            if later:
+                reason = said(
+                    "evaluated after the mixture changed at step {step}: a law has one a run",
+                    step=record.manifest.schedule[0][0],
+                )
+                notes.append(Note(said("set aside"), reason, later, run=label))
+    shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
+    if shares != "nominal":
+        shared["shares"] = shares
+    run_ids = {label: record.run_id for label, record in used.items()}
+    return notes, mixtures, rows, run_ids, {name: value for name, value in shared.items() if value is not None}
+
+
+def grouped(records: Sequence[RunRecord], by: str) -> dict[str, list[RunRecord]]:
+    """Return runs that may be pooled apart from one another, by a field of their manifests; in the order of the runs.
+
+    Raises:
+        ObservationsError: No such field.
+    """
+    if by not in (*GROUPS, "sweep"):
+        raise ObservationsError(f"runs cannot be grouped by {by!r}; there are {', '.join((*GROUPS, 'sweep'))}")
+    groups: dict[str, list[RunRecord]] = {}
+    unread = [record for record in records if record.manifest.domains == UNREAD]
+    for record in records:
+        if record.manifest.domains != UNREAD:
+            groups.setdefault(str(_said(record, by) or "unknown"), []).append(record)
+    # A run that could not be read may be of any group: each one's notes name it.
+    return {group: [*of_group, *unread] for group, of_group in groups.items()} or {"unknown": unread}
+
+
+def _said(record: RunRecord, field: str) -> object:
+    return ", ".join(sorted(record.manifest.domains)) if field == "domains" else getattr(record.manifest, field)
+
+
+def _agreed(field: str, used: Mapping[str, RunRecord]) -> str | None:
+    groups: dict[object, list[str]] = {}
+    for label, record in used.items():
+        groups.setdefault(_said(record, field), []).append(label)
+    if len(groups) > 1:
+        listing = "; ".join(f"{shown(value, 200)}: {_first(runs)}" for value, runs in islice(groups.items(), 5))
+        more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
+        raise ObservationsError(
+            f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}{more}. "
+            f"Analyse them apart: --group-by {field}{_of_old_order(field, groups)}"
+        )
+    value = next(iter(groups), None)
+    return None if value is None else str(value)
+
+
+def _of_old_order(field: str, groups: Iterable[object]) -> str:
+    """Return what else may be behind fingerprints that differ, where the recorder made them itself."""
+    if field != "eval_set" or not all(str(value).startswith("sums:") for value in groups):
+        return ""
+    return (
+        ". Sums that older versions logged depended on the order of a run's domain list, too: where only that differs, "
+        "put one name for the set into eval_set of these runs' manifests"
+    )
+
+
+def _labels(records: Sequence[RunRecord]) -> list[str]:
+    """Return a readable and unique label a run: its name, with the id's start where names repeat."""
+    names = [record.name or record.run_id for record in records]
+    return [
+        name if names.count(name) == 1 else f"{name} ({record.run_id[:8]})"
+        for name, record in zip(names, records, strict=True)
+    ]
+
+
+def _first(runs: Iterable[str], most: int = 5) -> str:
+    names = list(runs)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def without_other_units(
+    mixtures: pd.DataFrame, table: pd.DataFrame, notes: list[Note]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return mixtures and losses without the runs whose losses are no mean negative log-likelihood in nats per token.
+
+    Args:
+        mixtures: Proportions; index: run.
+        table: Losses, with columns `run`, `domain` and `loss`.
+        notes: Added to, for each such run.
+
+    Raises:
+        ObservationsError: Half of the runs or more are such, so that it is the sweep that is of another unit: a
+            domain's mean is above 50; the text names domain, run and number.
+    """
+    means = table.groupby(["run", "domain"], sort=False)["loss"].mean()
+    off = means[means > LARGEST_MEAN]
+    worst = off.groupby(level="run", sort=False).idxmax()
+    if 2 * len(worst) >= len(mixtures):
+        for run, domain in worst[:1]:
+            raise ObservationsError(
+                f"the losses of domain {str(domain)!r} are {off[run, domain]:.4g} on average in run {str(run)!r}, and "
+                f"such are {len(worst)} of {len(mixtures)} runs: more than {LARGEST_MEAN:g} nats per token is no "
+                "language model's loss, for a guess among 50,000 tokens costs 11. Is it a sum over tokens, or a "
+                "perplexity? Divide by the tokens, or take the logarithm"
+            )
+    for run, domain in worst:
+        text = said(
+            "its losses of domain {domain!r} are {mean:.4g} on average, and no loss in nats per token is above "
+            "{most:g}: is it a sum over tokens, or a perplexity?",
+            domain=str(domain),
+            mean=float(off[run, domain]),
+            most=LARGEST_MEAN,
+        )
+        notes.append(Note(said("excluded"), text, 1, run=str(run)))
+    if len(worst):
+        mixtures, table = mixtures.drop(index=list(worst.index)), table[~table["run"].isin(worst.index)]
+    return mixtures, table

@@ -1,0 +1,135 @@
+"""One run as its source has read it → its curve: of one mixture, of one held-out set, and at which proportions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.manifest import RunRecord
+from bimix_tracking.messages import said
+
+Shares = Literal["nominal", "realised"]
+"""Whether a run's losses are put down to what its sampler was asked for, or to what its tokens were."""
+DRIFT = 0.05
+"""Relative difference between realised and nominal proportion above which the page says so."""
+Told = tuple[str, str, int, str | None]
+"""What was done, why, how often, and of which domain."""
+
+
+def before_change(record: RunRecord) -> tuple[RunRecord, int]:
+    """Return the run up to where its mixture first changes, and how many rows come after that."""
+    if not record.manifest.schedule:
+        return record, 0
+    change = record.manifest.schedule[0][0]
+    rows = [row for row in record.rows if row[metric_names.STEP] <= change]
+    return dataclasses.replace(record, rows=rows), len(record.rows) - len(rows)
+
+
+def of_one_set(record: RunRecord) -> tuple[RunRecord, int]:
+    """Return the run with the losses of its held-out set only, and how many of other tokens it had.
+
+    The recorder leaves such losses out and says how many they were. Runs of earlier versions have them: there, a
+    domain's number of tokens changes. Evaluations before training fix nothing; a loss that was no number has no tokens.
+    """
+    counted, known = 0, dict[str, tuple[float, float]]()
+    rows: list[Mapping[str, float]] = []
+    for row in record.rows:
+        counted += int(row.get(metric_names.OTHER_SET, 0.0))
+        other = []
+        for metric, tokens in row.items():
+            quantity, _, short = metric.partition("/")
+            if quantity != metric_names.EVAL_TOKENS or not row.get(metric_names.TOKENS, math.nan) > 0:
+                continue
+            # Trackers that merge the rows of a step don't say whether it was the training that wasn't finite.
+            least, most = tokens, tokens + row.get(f"{metric_names.NONFINITE}/{short}", 0.0)
+            low, high = known.get(short, (least, most))
+            if least <= high and low <= most:
+                known[short] = max(least, low), min(most, high)
+            else:
+                other.append(short)
+        counted += len(other)
+        gone = {
+            f"{quantity}/{short}" for short in other for quantity in (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS)
+        }
+        rows.append({name: value for name, value in row.items() if name not in gone} if gone else row)
+    return dataclasses.replace(record, rows=rows), counted
+
+
+def proportions_of(record: RunRecord, shares: Shares) -> tuple[dict[str, float], list[Told]]:
+    """Return the proportions that a run's losses are put down to, and what is to be said of them.
+
+    Args:
+        record: A run with a mixture in its manifest.
+        shares: Which; a run that has logged no realised ones keeps its mixture, and that is said.
+    """
+    nominal, realised = dict(record.manifest.mixture or {}), _realised(record)
+    if shares == "nominal":
+        return nominal, list(_drifted(nominal, realised))
+    total = sum(realised.values())
+    if not total > 0:
+        return nominal, [(said("kept; nominal share used"), said("it has logged no realised shares"), 1, None)]
+    return {domain: share / total for domain, share in realised.items()}, []
+
+
+def loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
+    """Return a row of `LOSS_COLUMNS` for each evaluation loss."""
+    short_to_name = metric_names.slugs(record.manifest.domains)
+    rows: list[tuple[object, ...]] = []
+    for row in record.rows:
+        values: dict[tuple[str, str], float] = {}
+        for metric, value in row.items():
+            found = metric_names.parse(metric, short_to_name)
+            if found:
+                values[found] = value
+        for domain in record.manifest.domains:  # whatever order the tracker has them in
+            loss = values.get((metric_names.EVAL_LOSS, domain))
+            if loss is not None:
+                counted = values.get((metric_names.EVAL_TOKENS, domain), math.nan)
+                rows.append(
+                    (label, row[metric_names.STEP], row.get(metric_names.TOKENS, math.nan), domain, loss, counted)
+                )
+    return rows
+
+
+def _realised(record: RunRecord) -> dict[str, float]:
+    """Return each domain's share of all tokens at the end, in the order of the manifest; empty where none is logged."""
+    short_to_name = metric_names.slugs(record.manifest.domains)
+    found: dict[str, float] = {}
+    for row in record.rows:
+        for metric, value in row.items():
+            key = metric_names.parse(metric, short_to_name)
+            if key and key[0] == metric_names.SHARE and math.isfinite(value):
+                found[key[1]] = value
+    return {domain: found[domain] for domain in record.manifest.domains if domain in found}
+
+
+def _drifted(nominal: Mapping[str, float], realised: Mapping[str, float]) -> Iterator[Told]:
+    """Return something for each domain whose tokens were in the end another part of all than the mixture says."""
+    off = {d: v for d, v in realised.items() if _differ(v, nominal.get(d, 0.0))}
+    if len(off) == 2:
+        one, other = off
+        if not _differ(off[one], nominal.get(other, 0.0)) and not _differ(off[other], nominal.get(one, 0.0)):
+            text = said(
+                "its shares of {one!r} and {other!r} are each other's ({share:.4g} and {nominal:.4g}): are their ids "
+                "swapped, or their proportions?",
+                one=one,
+                other=other,
+                share=off[one],
+                nominal=off[other],
+            )
+            yield said("kept; nominal share used"), text, 1, None
+            return
+    for domain, share in off.items():
+        text = said(
+            "its share of the tokens was {share:.4g}, the mixture says {nominal:.4g}",
+            share=share,
+            nominal=nominal.get(domain, 0.0),
+        )
+        yield said("kept; nominal share used"), text, 1, domain
+
+
+def _differ(share: float, nominal: float) -> bool:
+    return abs(share - nominal) > max(DRIFT * nominal, 0.001)

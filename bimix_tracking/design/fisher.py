@@ -1,0 +1,193 @@
+"""What a set of mixtures would tell about a law before one of them is run: Fisher information, and its best choice.
+
+At one data volume a run at mixture x tells each target's log L with noise σ. With J(x) = ∂ log L / ∂θ and the law's
+own prior precision P, the covariance of θ after runs x_1 … x_n is
+
+    Σ = (P + 1 + Σ_n J(x_n)ᵀ J(x_n) / σ²)⁻¹,
+
+the 1 a wide prior on what a law leaves free. What is wanted isn't θ but the ranking of mixtures, so the criterion is
+the mean variance of the predicted log loss about its mean, over mixtures x that may turn out best (an I-optimal, or
+V-optimal, Bayesian design: Chaloner & Verdinelli 1995, 10.1214/ss/1177009939). J depends on θ: it is averaged
+over plausible laws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bimix_tracking.design.space_filling import SMALLEST_SHARE, inside, into_box, scattered
+from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
+from bimix_tracking.laws.registry import law as find_law
+
+_ALPHAS = (0.03, 0.3)
+"""Exponents of published fits lie in here (BiMix on The Pile and SlimPajama, SlimPajama's public sweep)."""
+_LEVELS = (1.5, 3.5)
+_TRANSFER = 0.15
+_PROBLEMS = 48
+"""So many (plausible law, target) pairs are averaged over at most."""
+_NEAR, _WIDE = 16, 16
+"""Mixtures whose ranking is wanted: about the optimum of each plausible law, and anywhere in the box."""
+_PASSES = 4
+_LOCAL = 40
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One law's problems, a problem a (plausible θ, target)."""
+
+    law: Law
+    theta: Array
+    own: Index
+    free: Array
+    prior: Array
+    wanted: Array
+
+    def jacobian(self, shares: Array) -> Array:
+        """Return ∂ log L / ∂θ, shape (problems, mixtures, parameters)."""
+        inputs = Inputs.rows(shares, np.zeros(len(shares)), SMALLEST_SHARE)
+        return np.asarray(self.law.evaluate(self.theta, self.own, inputs)[1] * self.free[:, None, :])
+
+
+class Information:
+    """What mixtures would tell of laws: the criterion of a design, and the search for the best one.
+
+    Args:
+        laws: Names of the laws that may turn out right.
+        lower: Smallest proportions, shape (domains,).
+        upper: Largest proportions, shape (domains,).
+        noise: σ: by how much a run's log loss is off by chance.
+        rng: Of the plausible laws.
+    """
+
+    def __init__(
+        self, laws: Sequence[str], lower: Array, upper: Array, *, noise: float, rng: np.random.Generator
+    ) -> None:
+        self._lower, self._upper, self._noise, self._rng = lower, upper, noise, rng
+        count = len(lower)
+        self.optima, self._losses_at = _plausible(max(2, 24 // count + 1), lower, upper, rng)
+        draws = len(self.optima)
+        pairs = rng.permutation(draws * count)[:_PROBLEMS]
+        draw, own = np.divmod(pairs, count)
+        general = scattered(self.optima, _WIDE, lower, upper, rng)
+        self._parts = [self._part(find_law(name), draw, own, general) for name in laws]
+        self.names = tuple(laws)
+
+    def _part(self, law: Law, draw: Index, own: Index, general: Array) -> _Part:
+        count = len(self._lower)
+        inputs = Inputs.rows(general, np.zeros(len(general)), SMALLEST_SHARE)
+        truth = self._losses_at(general)[draw, :, own]
+        ones = np.ones_like(truth)
+        # A law's own starts are its guesses at losses like these; the nearest one is a plausible θ.
+        starts = law.starts(own, inputs, truth, ones)
+        fits = [law.evaluate(starts[:, i], own, inputs)[0] - truth for i in range(starts.shape[1])]
+        best = np.argmin([((off - off.mean(1, keepdims=True)) ** 2).sum(1) for off in fits], axis=0)
+        theta = starts[np.arange(len(own)), best]
+        low, high = law.bounds(own, inputs, truth, ones)
+        free = (high > low) & law.told(count + 9, count + 9, 1, count)
+        theta = np.clip(np.where(law.told(count + 9, count + 9, 1, count), theta, law.held(count)), low, high)
+        part = _Part(law, theta, own, free.astype(float), law.prior(own, count)[1] + np.eye(theta.shape[1]), ones)
+        wanted = np.zeros_like(part.prior)
+        for one in np.unique(draw):
+            near = inside(
+                self.optima[one] * np.exp(0.3 * self._rng.standard_normal((_NEAR, count))),
+                self._lower, self._upper, self._rng,
+            )  # fmt: skip
+            at = np.concatenate([self.optima[one : one + 1], near, general])
+            jacobian = part.jacobian(at)[draw == one]
+            about = jacobian - jacobian.mean(1, keepdims=True)
+            wanted[draw == one] = np.swapaxes(about, 1, 2) @ about / len(at)
+        return _Part(law, theta, own, part.free, part.prior, wanted)
+
+    def variance(self, shares: Array, law: str) -> float:
+        """Return the mean variance of a law's predicted log loss about its mean, after runs at shares (n, domains)."""
+        part = self._parts[self.names.index(law)]
+        jacobian = part.jacobian(shares)
+        covariance = np.linalg.inv(part.prior + np.swapaxes(jacobian, 1, 2) @ jacobian / self._noise**2)
+        return float((covariance * part.wanted).sum((1, 2)).mean())
+
+    def criterion(self, shares: Array) -> float:
+        """Return what a design minimises: the mean over the laws of the log of `variance`."""
+        return float(np.mean([np.log(self.variance(shares, law)) for law in self.names]))
+
+    def exchange(self, fixed: Array, pool: Array, count: int) -> Array:
+        """Return the mixtures to add to fixed ones, shape (count, domains): greedily, then each exchanged in turn.
+
+        An exchange is with a member of the pool or with the mixture itself moved in one or a few domains, until no
+        exchange helps.
+
+        Args:
+            fixed: What is run anyway, (n, domains).
+            pool: Shape (members, domains).
+            count: How many to add.
+        """
+        jacobians = [part.jacobian(pool) for part in self._parts]
+        chosen = np.zeros((0, fixed.shape[1]))
+        for _ in range(count):
+            after = self._after(np.concatenate([fixed, chosen]), jacobians)
+            chosen = np.concatenate([chosen, pool[[int(after.argmin())]]])
+        for _ in range(_PASSES):
+            moved = False
+            for place in range(count):
+                rest = np.concatenate([fixed, np.delete(chosen, place, axis=0)])
+                local = self._moved(chosen[place])
+                more = [
+                    np.concatenate([of_pool, part.jacobian(local)], axis=1)
+                    for part, of_pool in zip(self._parts, jacobians, strict=True)
+                ]
+                after = self._after(rest, more)
+                best = int(after.argmin())
+                # The mixture as it is comes first among its own moves.
+                if after[best] < after[len(pool)] - 1e-4:
+                    chosen[place] = pool[best] if best < len(pool) else local[best - len(pool)]
+                    moved = True
+            if not moved:
+                break
+        return chosen
+
+    def _after(self, shares: Array, jacobians: Sequence[Array]) -> Array:
+        """Return the criterion with each of some mixtures added to runs at shares."""
+        total = np.zeros(jacobians[0].shape[1])
+        for part, rows in zip(self._parts, jacobians, strict=True):
+            own = part.jacobian(shares)
+            covariance = np.linalg.inv(part.prior + np.swapaxes(own, 1, 2) @ own / self._noise**2)
+            now = (covariance * part.wanted).sum((1, 2))
+            moved = rows @ covariance
+            fall = ((moved @ part.wanted) * moved).sum(-1) / (self._noise**2 + (moved * rows).sum(-1))
+            total += np.log(np.maximum((now[:, None] - fall).mean(0), 1e-300))
+        return total / len(self._parts)
+
+    def _moved(self, at: Array) -> Array:
+        count = len(at)
+        which = self._rng.random((_LOCAL, count)) < max(1.5 / count, 0.15)
+        step = self._rng.choice([0.15, 0.5], (_LOCAL, 1)) * self._rng.standard_normal((_LOCAL, count)) * which
+        return np.concatenate([at[None], inside(at * np.exp(step), self._lower, self._upper, self._rng)])
+
+
+def _plausible(
+    draws: int, lower: Array, upper: Array, rng: np.random.Generator
+) -> tuple[Array, Callable[[Array], Array]]:
+    """Return the optima of laws drawn at random, (draws, domains), and a function for their log losses.
+
+    L_i = c_i (r_i + Σ_j t_ij r_j)^(−α_i), with α and c even in the logarithm, and a few transfers.
+    """
+    count = len(lower)
+    alpha = np.exp(rng.uniform(math.log(_ALPHAS[0]), math.log(_ALPHAS[1]), (draws, count)))
+    level = np.exp(rng.uniform(math.log(_LEVELS[0]), math.log(_LEVELS[1]), (draws, count)))
+    transfer = rng.exponential(_TRANSFER, (draws, count, count)) * (rng.random((draws, count, count)) < 0.3)
+    transfer[:, np.arange(count), np.arange(count)] = 1.0
+
+    def losses(shares: Array) -> Array:
+        effective = np.einsum("dij,nj->dni", transfer, shares)
+        return np.asarray(np.log(level)[:, None] - alpha[:, None] * np.log(np.maximum(effective, 1e-12)))
+
+    # r_j ∝ −r_j ∂F/∂r_j holds at the optimum, and going there again and again arrives.
+    at = into_box(np.ones((draws, count)), lower, upper)
+    for _ in range(100):
+        effective = np.maximum(np.einsum("dij,dj->di", transfer, at), 1e-12)
+        pull = np.einsum("di,dij->dj", alpha * level * effective ** (-alpha - 1), transfer)
+        at = into_box(np.maximum(at, 1e-9) * pull, lower, upper)
+    return at, losses

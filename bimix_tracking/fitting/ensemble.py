@@ -1,0 +1,269 @@
+"""The ensemble: a stack of fitted laws, weighted per target domain by what each says of mixtures it hasn't seen.
+
+    L_i(r, s) = e^δ_i(s) Σ_k w_ik L_ik(r, s),   w_ik ≥ 0,   Σ_k w_ik = 1
+
+The weights minimise Σ (Σ_k w_ik e_ik)² over the held-out errors e of log loss, which are small, so a mean of losses
+and one of log losses differ by less than 1e-4 of the loss; of the two, the mean of losses keeps convex laws convex.
+Few mixtures can't tell weights, so a target's are drawn to those of all targets together, and these to the simplest
+law: as strongly as so many runs would.
+
+δ_i(s) is what all runs have in common at one checkpoint and no smooth law has: the learning-rate schedule, the order
+of the data. It is the median held-out error there, kept as far as it exceeds its own standard error, interpolated in
+log s, and 0 outside the volumes observed. It moves all mixtures alike, so no recommendation depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import nnls
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.fit import fit_law, goodness
+from bimix_tracking.fitting.folds import divide, held_out, smallest_training
+from bimix_tracking.fitting.law_fit import DomainFit, LawFit, Levels
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.fitting.problem import ZERO_SHARE, Points
+from bimix_tracking.fitting.warmup import find_warmup
+from bimix_tracking.laws.protocol import Array, Index
+from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
+from bimix_tracking.laws.registry import law as find_law
+from bimix_tracking.messages import said
+
+_CLIP = 3.0
+"""Held-out errors beyond this many δ count as that: one wild run must not choose the law."""
+_TO_SIMPLEST, _TO_ALL = 1.0, 30.0
+"""Runs' worth of evidence that draw the common weights to the simplest law, and a target's to the common ones."""
+
+
+def fit_ensemble(
+    obs: Observations,
+    laws: Sequence[str] = BUILT_IN,
+    *,
+    folds: int = 10,
+    seed: int = 0,
+    huber_delta: float = 0.01,
+    zero_share: float | None = ZERO_SHARE,
+    warmup: float | None = None,
+) -> LawFit:
+    """Fit the laws, find their weights on held-out mixtures, and return the stack as one fit.
+
+    Args:
+        obs: The sweep.
+        laws: Names, the simplest first. A law that needs more mixtures than a training part has is left out.
+        folds: Into how many parts the mixtures are divided.
+        seed: Of the division.
+        huber_delta: As in `fit_law`.
+        zero_share: As in `fit_law`.
+        warmup: As in `fit_law`.
+
+    Raises:
+        ObservationsError: Fewer than three mixtures, or too few for any of the laws.
+    """
+    fold = divide(obs, folds, seed)
+    if warmup is None:
+        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
+    refused = too_demanding(obs, laws, fold)
+    told = [name for name in laws if name not in refused]
+    if not told:
+        raise ObservationsError("no law can be stacked: " + "; ".join(f"{n}: {why}" for n, why in refused.items()))
+    fits = {name: fit_law(obs, name, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup) for name in told}
+    return stack(obs, fits, {name: held_out(obs, fit, fold) for name, fit in fits.items()})
+
+
+def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
+    """Return the laws that need more mixtures than the smallest training part has, and the words for it."""
+    mixtures = smallest_training(obs, fold)
+    return {
+        name: said(
+            "it needs {needed} mixtures, and with a fold left out there are {left}",
+            needed=find_law(name).mixtures_needed,
+            left=mixtures,
+        )
+        for name in laws
+        if find_law(name).mixtures_needed > mixtures
+    }
+
+
+_LEVEL_RUNS = 5
+"""So many runs must share a checkpoint before it is said to have a level of its own."""
+Held = tuple[Points, Array]
+"""What `held_out` returns."""
+
+
+def stack(obs: Observations, fits: Mapping[str, LawFit], held: Mapping[str, Held]) -> LawFit:
+    """Return the ensemble of fits whose held-out predictions are at hand."""
+    first = next(iter(fits.values()))
+    weights = stack_weights(held, first.huber_delta)
+    levels = common_levels(held, weights)
+    targets = {}
+    for target in obs.targets:
+        tried = {name: fit.targets[target] for name, fit in fits.items() if target in fit.targets}
+        if not tried:
+            continue  # no law of these can have it: see each law's `needs_own`
+        by_law = weights.get(target) or _borrowed(weights, [n for n, fitted in tried.items() if fitted.outcome.usable])
+        # A target that no law predicts stays, with no weights and the reason.
+        used = [tried[name] for name, weight in by_law.items() if weight > 0] or list(tried.values())
+        targets[target] = DomainFit(
+            parameters={name: by_law.get(name, 0.0) for name in fits},
+            outcome=Outcome.worst(fitted.outcome for fitted in used),
+            points=max(fitted.points for fitted in used),
+            runs=max(fitted.runs for fitted in used),
+            error=float("nan"),
+            r2=float("nan"),
+            starts=min((fitted.starts for fitted in used), key=lambda starts: starts[0] / max(starts[1], 1)),
+            shares=used[0].shares,
+            tokens=used[0].tokens,
+        )
+    notes = dict.fromkeys(note for fit in fits.values() for note in fit.notes if "only has losses" not in note.reason)
+    ensemble = LawFit(
+        law=ENSEMBLE,
+        domains=first.domains,
+        targets=targets,
+        tokens=first.tokens,
+        scale=first.scale,
+        huber_delta=first.huber_delta,
+        zero_share=first.zero_share,
+        data_hash=first.data_hash,
+        source=first.source,
+        notes=tuple(notes),
+        warmup=first.warmup,
+        members=dict(fits),
+        shares=first.shares,
+        levels={target: levels.get(target, ()) for target in targets},
+    )
+    return _with_residuals(ensemble, held)
+
+
+def _borrowed(weights: Mapping[str, Mapping[str, float]], usable: Sequence[str]) -> dict[str, float]:
+    """Return the mean weights of the other targets, for one whose held-out errors can't be told; none without a law."""
+    mean = {name: sum(by_law.get(name, 0.0) for by_law in weights.values()) for name in usable}
+    total = sum(mean.values())
+    if total > 0:
+        return {name: weight / total for name, weight in mean.items()}
+    return {name: float(name == usable[0]) for name in usable}
+
+
+def stack_weights(held: Mapping[str, Held], delta: float, keep: Index | None = None) -> dict[str, dict[str, float]]:
+    """Return target → law → weight, from held-out predictions.
+
+    Args:
+        held: By law, the simplest first.
+        delta: δ of the Huber loss the laws were fitted with.
+        keep: Runs that count, boolean; None: all.
+    """
+    errors = {name: _errors(points, predicted, delta, keep) for name, (points, predicted) in held.items()}
+    targets = list(dict.fromkeys(t for by_target in errors.values() for t in by_target))
+    common: dict[str, float] = {}
+    shared = [t for t in targets if all(t in by_target for by_target in errors.values())]
+    names = list(errors)
+    if shared:
+        off, runs = _aligned([errors[n] for n in names], shared)
+        common = dict(zip(names, _simplex(off, runs, _TO_SIMPLEST, np.eye(len(names))[0]), strict=True))
+    result = {}
+    for target in targets:
+        has = [n for n in names if target in errors[n]]
+        off, runs = _aligned([errors[n] for n in has], [target])
+        towards = np.array([common.get(n, 0.0) for n in has])
+        towards = towards / towards.sum() if towards.sum() > 0 else np.eye(len(has))[0]
+        result[target] = dict(zip(has, _simplex(off, runs, _TO_ALL, towards).tolist(), strict=True))
+    return result
+
+
+def combine(held: Mapping[str, Held], weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
+    """Return by target log Σ w L of the laws' predictions, shape (points,)."""
+    result = {}
+    for target, by_law in weights.items():
+        parts = [
+            weight * np.exp(held[name][1][held[name][0].targets.index(target)])
+            for name, weight in by_law.items()
+            if weight > 0
+        ]
+        result[target] = np.log(np.sum(parts, axis=0))
+    return result
+
+
+def common_levels(
+    held: Mapping[str, Held], weights: Mapping[str, Mapping[str, float]], keep: Index | None = None
+) -> dict[str, Levels]:
+    """Return by target (tokens, δ) at each checkpoint that enough runs share.
+
+    Args:
+        held: By law.
+        weights: By target and law.
+        keep: Runs that count, boolean; None: all.
+    """
+    result = {}
+    for target, stacked in combine(held, weights).items():
+        points = next(points for points, _ in held.values() if target in points.targets)
+        i = points.targets.index(target)
+        off = points.log_loss[i] - stacked
+        counts = np.isfinite(off) & (points.weight[i] > 0)
+        if keep is not None:
+            counts &= keep[points.run]
+        levels = []
+        for volume in np.unique(points.inputs.volume[counts]):
+            here = off[counts & (points.inputs.volume == volume)]
+            if len(here) >= _LEVEL_RUNS:
+                middle = float(np.median(here))
+                # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
+                error = 1.2533 * 1.4826 * float(np.median(np.abs(here - middle))) / np.sqrt(len(here))
+                kept = max(0.0, 1 - (error / middle) ** 2) if middle else 0.0
+                levels.append((float(np.exp(points.inputs.log_u[volume]) * points.scale), kept * middle))
+        result[target] = tuple(levels)
+    return result
+
+
+def _errors(points: Points, predicted: Array, delta: float, keep: Index | None) -> dict[str, tuple[Array, Index]]:
+    """Return by target the weighted and clipped held-out errors, NaN where there is none, and the runs they are of."""
+    counted = np.ones(len(points.run), bool) if keep is None else keep[points.run]
+    result = {}
+    for i, target in enumerate(points.targets):
+        off = np.clip(predicted[i] - points.log_loss[i], -_CLIP * delta, _CLIP * delta)
+        off = np.where((points.weight[i] > 0) & counted, off * np.sqrt(points.weight[i]), np.nan)
+        if np.isfinite(off).any():
+            result[target] = (off, points.run)
+    return result
+
+
+def _aligned(errors: Sequence[Mapping[str, tuple[Array, Index]]], targets: Sequence[str]) -> tuple[Array, int]:
+    """Return errors of shape (points, laws) where all laws have one, and of how many runs."""
+    table = np.concatenate([np.stack([by_target[t][0] for by_target in errors], -1) for t in targets])
+    run = np.concatenate([errors[0][t][1] for t in targets])
+    whole = np.isfinite(table).all(-1)
+    return table[whole], len(np.unique(run[whole]))
+
+
+def _simplex(off: Array, runs: int, strength: float, towards: Array) -> Array:
+    """Return argmin |off w|² + λ |w − towards|² over w ≥ 0, Σ w = 1, λ = `strength` runs' worth of squared error."""
+    if not len(off):
+        return towards
+    level = max(float((off**2).sum(0).min()), 1e-30)
+    ridge = np.sqrt(strength * level / max(runs, 1))
+    sure = 1e3 * np.sqrt(level * max(strength, 1.0))  # Σ w = 1 to about 1e-6, and exactly by the last line
+    triangle = np.linalg.qr(off, mode="r")  # as good as all rows of it
+    rows = np.concatenate([triangle, ridge * np.eye(len(towards)), sure * np.ones((1, len(towards)))])
+    weights, _ = nnls(rows, np.r_[np.zeros(len(triangle)), ridge * towards, sure])
+    weights[weights < 1e-3] = 0.0  # not worth a law in the sum
+    return np.asarray(weights / weights.sum())
+
+
+def _with_residuals(fit: LawFit, held: Mapping[str, Held]) -> LawFit:
+    """Fill in error and R² of the stack on the points fitted."""
+    targets = {}
+    for target, fitted in fit.targets.items():
+        name = next((n for n, weight in fitted.parameters.items() if weight > 0), None)
+        if name is None:
+            targets[target] = fitted
+            continue
+        points = held[name][0]
+        i = points.targets.index(target)
+        counts = points.weight[i] > 0
+        predicted = fit.losses(points.inputs.shares[points.run[counts]], np.exp(points.log_u[counts]) * fit.scale)
+        observed = points.log_loss[i][counts]
+        error, r2 = goodness(observed, np.log(predicted[target].to_numpy(float)) - observed)
+        targets[target] = replace(fitted, error=error, r2=r2)
+    return replace(fit, targets=targets)

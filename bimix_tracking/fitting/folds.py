@@ -1,0 +1,87 @@
+"""Leaving mixtures out: who is in which fold, and what a fit without a fold says about it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.fit import refit
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.problem import Points, mixture_codes, points_of
+from bimix_tracking.laws.protocol import Array, Index
+from bimix_tracking.laws.registry import law as find_law
+
+MIN_MIXTURES = 3
+
+
+def divide(obs: Observations, folds: int, seed: int) -> Index:
+    """Return the fold of each run; runs of one mixture share one, for a repeat would give its twin away.
+
+    Raises:
+        ObservationsError: Fewer than three mixtures.
+    """
+    mixture = mixture_codes(obs.mixtures.to_numpy(float))
+    count = int(mixture.max()) + 1
+    if count < MIN_MIXTURES:
+        raise ObservationsError(
+            f"{count} distinct mixture{'s' if count > 1 else ''}: leaving one out needs at least {MIN_MIXTURES}"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    return np.asarray((order % min(folds, count))[mixture])
+
+
+def smallest_training(obs: Observations, fold: Index) -> int:
+    """Return how many distinct mixtures the smallest training part has."""
+    mixture = mixture_codes(obs.mixtures.to_numpy(float))
+    return min(len(np.unique(mixture[fold != one])) for one in np.unique(fold))
+
+
+def held_out(obs: Observations, fit: LawFit, fold: Index) -> tuple[Points, Array]:
+    """Return what was fitted, and log L at each point as a fit without the point's fold predicts it.
+
+    Args:
+        obs: The sweep.
+        fit: Its fit, of one law: where the fits without a fold start from.
+        fold: Fold of each run.
+
+    Returns:
+        The points, and predictions of shape (targets, points); NaN where the other folds cannot tell.
+    """
+    model = find_law(fit.law)
+    count = int(fold.max()) + 1
+    theta = refit(obs, fit, (fold[None, :] != np.arange(count)[:, None]).astype(float))
+    points = points_of(obs, model, zero_share=fit.zero_share, warmup=fit.warmup, notes=[])
+    predicted = np.full(points.log_loss.shape, np.nan)
+    of = fold[points.run]
+    for one in range(count):
+        told = np.isfinite(theta[one]).all(-1)
+        if told.any():
+            values = model.evaluate(theta[one][told], points.own[told], points.inputs)[0]
+            predicted[np.ix_(told, of == one)] = values[:, of == one]
+    return points, predicted
+
+
+def noise_floor(obs: Observations) -> float | None:
+    """Return the mean relative error that even the right law would have, from runs that repeat a mixture.
+
+    √(2/π) σ with σ² half the mean squared difference of log loss between two runs of one mixture at the same
+    tokens. None where no mixture is repeated.
+
+    Args:
+        obs: The sweep.
+    """
+    table = obs.losses.assign(
+        mixture=pd.Series(mixture_codes(obs.mixtures.to_numpy(float)), index=list(obs.runs))
+        .reindex(obs.losses["run"])
+        .array
+    )
+    table["log_loss"] = np.log(table["loss"])
+    groups = table.groupby(["mixture", "tokens", "domain"])["log_loss"]
+    count, variance = groups.size(), groups.var()
+    repeated = count > 1
+    if not repeated.any():
+        return None
+    free = count[repeated] - 1
+    return float(np.sqrt(2 / np.pi) * np.sqrt((variance[repeated] * free).sum() / free.sum()))

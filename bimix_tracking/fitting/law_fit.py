@@ -1,0 +1,348 @@
+"""LawFit: what a fit found for each domain, and the losses it predicts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bimix_tracking.data.pooling import Note
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.fitting.problem import ZERO_SHARE
+from bimix_tracking.laws.protocol import Inputs, Law
+from bimix_tracking.laws.registry import law as find_law
+from bimix_tracking.mixture import Mixture
+
+Array = npt.NDArray[np.float64]
+Levels = tuple[tuple[float, float], ...]
+"""(tokens, log loss above the law) of checkpoints, in the order of tokens."""
+SAME_VOLUME = 1.02
+"""Data volumes within this factor of one another are one: between them no fall with the tokens can be told."""
+
+
+@dataclass(frozen=True)
+class DomainFit:
+    """The fit of one target domain.
+
+    Args:
+        parameters: By the law's names; NaN where the data cannot tell.
+        outcome: How it ended, and what to do.
+        points: Losses fitted.
+        runs: Runs they come from.
+        error: Mean |predicted − observed| / observed, on the points fitted.
+        r2: 1 − SS_res / SS_tot of log loss over all points fitted. It mostly sees the fall along training.
+        starts: How many starts reached the best cost, of how many.
+        shares: Smallest and largest own proportion observed; 0 and 0 for a target outside the mixtures.
+        standard_errors: By the parameters' names, from the spread between whole runs; none where nothing was fitted.
+        tokens: Smallest and largest data volume of the losses fitted; None: those of the sweep.
+    """
+
+    parameters: Mapping[str, float]
+    outcome: Outcome
+    points: int
+    runs: int
+    error: float
+    r2: float
+    starts: tuple[int, int]
+    shares: tuple[float, float]
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
+    tokens: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """A law fitted to a sweep: it predicts the losses of any mixture at any data volume.
+
+    Args:
+        law: The law's name; `ensemble` for a stack.
+        domains: Domains of the mixtures, in their order.
+        targets: Fit of each target domain; of an ensemble, the parameters are the weights of its laws.
+        tokens: Smallest and largest data volume observed.
+        scale: s₀, the geometric mean of the data volumes.
+        huber_delta: δ of the loss, in log loss.
+        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were set aside.
+        warmup: Losses at no more than so many tokens were set aside.
+        data_hash: Of the observations.
+        source: Where the observations came from.
+        notes: What cleaning and fitting set aside or adjusted.
+        members: Of an ensemble: the fitted laws by name.
+        levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
+        shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
+    """
+
+    law: str
+    domains: tuple[str, ...]
+    targets: Mapping[str, DomainFit]
+    tokens: tuple[float, float]
+    scale: float
+    huber_delta: float
+    zero_share: float | None
+    data_hash: str
+    source: str
+    notes: tuple[Note, ...] = ()
+    warmup: float = 0.0
+    members: Mapping[str, LawFit] = field(default_factory=dict)
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+    shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def tried(self, domain: str) -> tuple[float, float]:
+        """Return the smallest and the largest proportion of a domain that the law was fitted to; 0 and 1 if unknown."""
+        return self.targets[domain].shares if domain in self.targets else self.shares.get(domain, (0.0, 1.0))
+
+    @property
+    def formula(self) -> str:
+        """The law's formula, in plain text."""
+        stack = "L_i(r, s) = exp(level_i(s)) * sum over laws of weight_i * L_i(r, s)"
+        return stack if self.members else self._law.formula
+
+    def predict(
+        self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
+    ) -> pd.DataFrame:
+        """Return the predicted losses, nats per token, one row a mixture and one column a target domain.
+
+        Args:
+            mixtures: One mixture or several, or an array of shape (n, domains) in the order of `domains`.
+            tokens: Data volume s > 0, one or n of them.
+
+        Returns:
+            Shape (n, targets). NaN where the effect of the proportion is not identifiable and the proportion is
+            not the observed one, and where a target was observed at one data volume and another is asked for.
+
+        Raises:
+            ValueError: Shapes that don't fit, or a data volume that is not positive.
+        """
+        shares, volume = self.rows(mixtures, tokens)
+        values = self.losses(shares, volume).to_numpy(float)
+        return pd.DataFrame(np.where(self.known_at(volume), values, np.nan), columns=list(self.targets))
+
+    def known_at(self, volume: Array) -> npt.NDArray[np.bool_]:
+        """Return which losses can be known, shape (n, targets): a target of one volume only there."""
+        single = np.array([self.only_volume(target) or np.nan for target in self.targets])
+        far: npt.NDArray[np.bool_] = np.maximum(volume[:, None] / single, single / volume[:, None]) > SAME_VOLUME
+        return ~far
+
+    def only_volume(self, target: str) -> float | None:
+        """Return the one data volume that a target was observed at; None where there are several."""
+        low, high = self.targets[target].tokens or self.tokens
+        return high if high <= SAME_VOLUME * low else None
+
+    def volume_for(self, tokens: float, weights: Mapping[str, float]) -> float:
+        """Return the data volume at which mixtures can be compared for a run of so many tokens.
+
+        It is that run's, unless a target that counts was observed at one volume only: nothing tells its loss at
+        another.
+
+        Args:
+            tokens: Of the run.
+            weights: Of the targets.
+        """
+        single = [self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets]
+        known = [volume for volume in single if volume is not None]
+        largest = max(known, default=tokens)
+        return tokens if max(tokens / largest, largest / tokens) <= SAME_VOLUME else largest
+
+    def losses(
+        self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
+    ) -> pd.DataFrame:
+        """Return the law's own losses, as `predict`, also at data volumes at which a target's can't be known."""
+        shares, volume = self.rows(mixtures, tokens)
+        if self.members:
+            parts = {name: fit.losses(shares, volume).to_numpy(float) for name, fit in self.members.items()}
+            return pd.DataFrame(self.stacked(parts, volume), columns=list(self.targets))
+        values = self._losses(shares, volume)
+        for i, (target, fitted) in enumerate(self.targets.items()):
+            if fitted.outcome is Outcome.SINGLE_MIXTURE:
+                own = self.own(target)
+                same = np.isclose(shares[:, own], fitted.shares[0], rtol=1e-6) if own >= 0 else False
+                values[:, i] = np.where(same, values[:, i], np.nan)
+        return pd.DataFrame(values, columns=list(self.targets))
+
+    def gradient(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
+        """Return ∂L/∂r at fixed s, nats per token, shape (n, targets, domains): what one more share of each does.
+
+        Args:
+            mixtures: As in `predict`.
+            tokens: As in `predict`.
+        """
+        shares, volume = self.rows(mixtures, tokens)
+        if self.members:
+            parts = {name: np.moveaxis(fit.gradient(shares, volume), 2, 0) for name, fit in self.members.items()}
+            return np.moveaxis(self.stacked(parts, volume), 0, 2)
+        inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
+        known, theta, own = self._fitted
+        result = np.full((len(volume), len(self.targets), len(self.domains)), np.nan)
+        if len(known):
+            slopes = self._law.by_share(theta, own, inputs).gradient
+            result[:, known] = np.swapaxes(slopes, 0, 1) * self._losses(shares, volume)[:, known, None]
+        single = [fitted.outcome is Outcome.SINGLE_MIXTURE for fitted in self.targets.values()]
+        result[:, single] = np.nan
+        return result
+
+    @property
+    def floor(self) -> float:
+        """Below what an own proportion counts as it, in a law that is infinite at 0."""
+        return ZERO_SHARE if self.zero_share is None else self.zero_share
+
+    def own(self, target: str) -> int:
+        """Return the target's place among the domains; −1 where it is none of them."""
+        return self._places.get(target, -1)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {domain: place for place, domain in enumerate(self.domains)}
+
+    def theta(self, target: str) -> Array | None:
+        """Return the law's θ of a target; None where nothing was fitted."""
+        parameters = self.targets[target].parameters
+        known = {n: 0.0 if n == "alpha" and np.isnan(v) else v for n, v in parameters.items()}
+        if any(np.isnan(value) for value in known.values()):
+            return None
+        return self._law.internal(known, self.scale, self.own(target), self.domains)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fit as JSON types; `from_dict` reads it back."""
+        return {
+            "law": self.law,
+            "formula": self.formula,
+            "domains": list(self.domains),
+            "tokens": list(self.tokens),
+            "scale": self.scale,
+            "huber_delta": self.huber_delta,
+            "zero_share": self.zero_share,
+            "warmup": self.warmup,
+            "data_hash": self.data_hash,
+            "source": self.source,
+            "version": importlib.metadata.version("bimix-tracking"),
+            "targets": {
+                name: {
+                    **_nan_as_none(vars(fitted)),
+                    "parameters": _nan_as_none(fitted.parameters),
+                    "standard_errors": _nan_as_none(fitted.standard_errors),
+                    "outcome": fitted.outcome.name,
+                    "remedy": fitted.outcome.remedy,
+                }
+                for name, fitted in self.targets.items()
+            },
+            "notes": [vars(note) for note in self.notes],
+            "levels": {target: [list(level) for level in levels] for target, levels in self.levels.items()},
+            "shares": {domain: list(ends) for domain, ends in self.shares.items()},
+            "members": {name: fit.to_dict() for name, fit in self.members.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> LawFit:
+        """Read what `to_dict` wrote."""
+        targets = {
+            name: DomainFit(
+                parameters=_none_as_nan(f["parameters"]),
+                standard_errors=_none_as_nan(f["standard_errors"]),
+                outcome=Outcome[f["outcome"]],
+                starts=tuple(f["starts"]),
+                shares=tuple(f["shares"]),
+                tokens=None if f.get("tokens") is None else tuple(f["tokens"]),
+                **_none_as_nan({n: f[n] for n in ("points", "runs", "error", "r2")}),
+            )
+            for name, f in content["targets"].items()
+        }
+        return cls(
+            domains=tuple(content["domains"]),
+            targets=targets,
+            tokens=tuple(content["tokens"]),
+            notes=tuple(Note(**note) for note in content["notes"]),
+            levels={target: tuple((at, off) for at, off in levels) for target, levels in content["levels"].items()},
+            shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
+            members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
+            **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
+        )
+
+    @cached_property
+    def _fitted(self) -> tuple[npt.NDArray[np.intp], Array, npt.NDArray[np.intp]]:
+        """Places of the targets that were fitted, their θ and their places among the domains."""
+        thetas = [self.theta(target) for target in self.targets]
+        known = np.array([i for i, theta in enumerate(thetas) if theta is not None], np.intp)
+        own = np.array([self.own(target) for target in self.targets], np.intp)[known]
+        stacked = np.stack([theta for theta in thetas if theta is not None]) if len(known) else np.empty((0, 0))
+        return known, stacked, own
+
+    def _losses(self, shares: Array, volume: Array) -> Array:
+        """Return the law's losses, (n, targets); NaN where nothing was fitted."""
+        known, theta, own = self._fitted
+        result = np.full((len(volume), len(self.targets)), np.nan)
+        if len(known):
+            inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
+            result[:, known] = np.exp(self._law.evaluate(theta, own, inputs)[0]).T
+        return result
+
+    @property
+    def _law(self) -> Law:
+        return find_law(self.law)
+
+    def stacked(self, parts: Mapping[str, Array], volume: Array) -> Array:
+        """Return e^δ(s) Σ_k w_k part_k of an ensemble, which losses, their slopes and their replicates all are.
+
+        Args:
+            parts: By member, shape (…, n, the member's targets).
+            volume: s, shape (n,).
+
+        Returns:
+            Shape (…, n, targets); a member of weight 0 adds nothing, not even a NaN. NaN where no member has a weight.
+        """
+        result = np.zeros((*next(iter(parts.values())).shape[:-1], len(self.targets)))
+        for i, (target, fitted) in enumerate(self.targets.items()):
+            if not any(fitted.parameters.values()):
+                result[..., i] = np.nan
+            for name, weight in fitted.parameters.items():
+                if weight:
+                    result[..., i] += weight * parts[name][..., list(self.members[name].targets).index(target)]
+            result[..., i] *= np.exp(level_at(self.levels.get(target, ()), volume))
+        return result
+
+    def rows(
+        self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
+    ) -> tuple[Array, Array]:
+        """Return shares, (n, domains), and data volumes, (n,), of what `predict` takes."""
+        shares = self._shares(mixtures)
+        volume = np.broadcast_to(np.asarray(tokens, float), (max(len(shares), np.size(tokens)),))
+        if not (np.isfinite(volume).all() and (volume > 0).all()):
+            raise ValueError(f"tokens must be positive and finite, got {tokens!r}")
+        return np.broadcast_to(shares, (len(volume), len(self.domains))), volume
+
+    def _shares(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike) -> Array:
+        if isinstance(mixtures, Mixture):
+            mixtures = [mixtures]
+        if isinstance(mixtures, Sequence) and mixtures and isinstance(mixtures[0], Mixture):
+            return np.stack([m.array(self.domains) for m in mixtures if isinstance(m, Mixture)])
+        shares = np.atleast_2d(np.asarray(mixtures, float))
+        if shares.shape[-1] != len(self.domains):
+            raise ValueError(
+                f"mixtures of shape {shares.shape} don't fit the {len(self.domains)} domains {self.domains}"
+            )
+        return shares
+
+
+def level_at(levels: Levels, volume: Array) -> Array:
+    """Return δ at each volume: interpolated in log s, 0 outside.
+
+    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 8e6]))
+    array([0.01, 0.  ])
+    """
+    if not levels:
+        return np.zeros(len(volume))
+    at, off = np.array(levels).T
+    slack = 1 + 1e-6  # a volume read back from a text is still that checkpoint
+    inside = (volume >= at[0] / slack) & (volume <= at[-1] * slack)
+    return np.where(inside, np.interp(np.log(volume), np.log(at), off), 0.0)
+
+
+def _nan_as_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in values.items()}
+
+
+def _none_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: np.nan if v is None else v for name, v in values.items()}

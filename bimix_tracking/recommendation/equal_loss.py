@@ -1,0 +1,129 @@
+"""The tokens at which one mixture has another's loss, sought among the data volumes that were observed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.problem import mixture_codes
+from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.fitting.solver import volume_codes
+from bimix_tracking.laws.protocol import Array
+from bimix_tracking.laws.volume import LOG_BETA
+from bimix_tracking.recommendation.objective import WeightedLoss
+
+FARTHEST = 4.0
+"""Times the largest volume observed up to which it is sought: at 25 times, two fit windows of one sweep said 17 and
+79 % of savings."""
+Span = tuple[float, float]
+"""Lower and upper end; infinite where the search for it ended at its limit."""
+_LATE_VOLUMES = 3
+"""A window of fewer tells no law."""
+_HALVINGS = 40
+_AT_BOUND = 1e-6
+
+
+@dataclass(frozen=True)
+class EqualLoss:
+    """The search for s' among the volumes observed.
+
+    Args:
+        shares: The recommended mixture and the reference, shape (2, domains).
+        weights: Of the targets that count.
+        smallest: Data volume from which all of them were observed.
+        largest: And to which.
+    """
+
+    shares: Array
+    weights: Mapping[str, float]
+    smallest: float
+    largest: float
+
+    def saved(self, fit: LawFit, tokens: float) -> float:
+        """Return 1 − s' / s; +∞ where s' is below all volumes observed, −∞ where it is above the search."""
+        return _as_saved(float(self._log_ratio(fit, tokens, None, 1)[0]))
+
+    def interval(self, fit: LawFit, replicates: Replicates, tokens: float, level: float) -> Span | None:
+        """Return the interval of the saved fraction; None where too few replicates could be fitted."""
+        told = WeightedLoss(fit, tokens, self.weights, theta=replicates.theta).told
+        if told.sum() <= 1:
+            return None
+        kept = {name: values[told] for name, values in replicates.theta.items()}
+        first, last = self._ends(tokens)
+        # In log(s' / s), where it is nearly even about the fit. A replicate at an end of the search is beyond it.
+        drawn = np.clip(self._log_ratio(fit, tokens, kept, int(told.sum())), first, last)
+        centre = float(np.clip(self._log_ratio(fit, tokens, None, 1)[0], first, last))
+        wider = max(replicates.wider(target) for target in self.weights)
+        low, high = centre + wider * np.quantile(drawn - centre, [(1 - level) / 2, (1 + level) / 2])
+        return (
+            _as_saved(math.inf if high >= last else float(high)),
+            _as_saved(-math.inf if low <= first else float(low)),
+        )
+
+    def _ends(self, tokens: float) -> tuple[float, float]:
+        """Return between which log(s' / s) it is sought."""
+        return math.log(self.smallest / tokens), math.log(FARTHEST * max(tokens, self.largest) / tokens)
+
+    def _log_ratio(self, fit: LawFit, tokens: float, theta: Mapping[str, Array] | None, versions: int) -> Array:
+        """Return log(s' / s) of each version of a fit; infinite where s' is beyond an end of the search."""
+        loss = WeightedLoss(fit, tokens, self.weights, theta=theta)
+        which = np.arange(versions)
+        ours, reference = (np.tile(row, (versions, 1)) for row in self.shares)
+        goal = loss.value(reference, which, np.full(versions, tokens))
+
+        def enough(log_ratio: Array) -> Array:
+            return np.asarray(loss.value(ours, which, tokens * np.exp(log_ratio)) <= goal)
+
+        low, high = (np.full(versions, end) for end in self._ends(tokens))
+        below, above = enough(low), np.logical_not(enough(high))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            reached = enough(middle)
+            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+        return np.where(below, -np.inf, np.where(above, np.inf, high))
+
+
+def _as_saved(log_ratio: float) -> float:
+    """Return 1 − s' / s of log(s' / s); +∞ of −∞, for so few tokens were not observed."""
+    return math.inf if log_ratio == -math.inf else -math.expm1(log_ratio) if math.isfinite(log_ratio) else -math.inf
+
+
+def mixtures_at_two_volumes(obs: Observations, targets: Sequence[str]) -> bool:
+    """Return whether some mixture has losses of each target at two data volumes, in one run or in several."""
+    mixture = mixture_codes(obs.mixtures.to_numpy(float))
+    run, target = obs.codes
+    table = obs.losses.assign(mixture=mixture[run])
+    for name in targets:
+        volumes = table[target == obs.targets.index(name)].groupby("mixture")["tokens"].agg(["min", "max"])
+        if not (volumes["max"] > SAME_VOLUME * volumes["min"]).any():
+            return False
+    return True
+
+
+def beta_held(fit: LawFit, target: str) -> bool:
+    """Return whether a law's exponent of the data volume is at a bound: then the data don't tell the fall with it."""
+    beta = fit.targets[target].parameters.get("beta") if target in fit.targets else None
+    if beta is None:
+        return False
+    low, high = (math.exp(end) for end in LOG_BETA)
+    return not low * (1 + _AT_BOUND) < beta < high * (1 - _AT_BOUND)
+
+
+def late_part(obs: Observations, largest: float) -> Observations | None:
+    """Return the late evaluations: the last factor of four in tokens, or the later half; None if too few."""
+    volumes = np.unique(obs.losses["tokens"].to_numpy(float))
+    codes = volume_codes(np.log(volumes))
+    groups = np.array([volumes[codes == code].min() for code in range(int(codes.max()) + 1)])
+    for first in (largest / FARTHEST, groups[len(groups) // 2]):
+        kept = groups >= first
+        if _LATE_VOLUMES <= kept.sum() < len(groups):
+            losses = obs.losses[obs.losses["tokens"] >= first].reset_index(drop=True)
+            runs = set(losses["run"])
+            mixtures = obs.mixtures[[run in runs for run in obs.mixtures.index]]
+            return Observations(mixtures, losses, source=obs.source)
+    return None

@@ -1,0 +1,293 @@
+"""The mixture that minimises the weighted predicted losses within a team's constraints, beside a reference.
+
+BiMix says how a domain's loss falls with its own proportion at any proportion. Laws that see all proportions are
+minimised within the proportions that were tried: what they say beyond those is their form's and not the data's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bimix_tracking.data.target_weights import checked_weights
+from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.laws.protocol import Array
+from bimix_tracking.messages import said
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
+from bimix_tracking.recommendation.optimum import Problem
+from bimix_tracking.recommendation.uncertainty import NearOptimal, Uncertainty, ends, finite, near_optimal, uncertainty
+from bimix_tracking.recommendation.validity import binding_at, counted, held, outside, within
+
+
+@dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
+class Recommendation:
+    """The optimum of a fitted law under constraints, beside a reference mixture.
+
+    Args:
+        mixture: The recommended mixture.
+        tokens: Data volume of the run that it is for.
+        volume: The data volume that losses and gain are of: `tokens`, unless a target that counts was observed at one
+            volume only. Then that one, for nothing tells a loss at another.
+        weights: Weight of each target domain in the objective.
+        predicted: Predicted loss of each target domain on `mixture`, nats per token.
+        reference: What it is compared with.
+        reference_predicted: Predicted losses on the reference.
+        gain: Σ w (reference − recommended) of the predicted losses: what is won, nats.
+        kkt_residual: Largest violation of optimality, relative to the gradient's size: 0 at the exact optimum.
+        agree: How many of the searches ended at this optimum, of how many.
+        held: Domains that were not optimised, and why.
+        warnings: Where the law is used outside what was observed, or the reference outside the constraints.
+        constraints: The box it was found in.
+        binding: Domains at a bound: what holds them, and what a percentage point more or less would bring.
+        unconstrained: The optimum without bounds, caps and prior.
+        constraint_cost: What these cost: the weighted loss at `mixture` above that at `unconstrained`, nats.
+        by_law: Of an ensemble, what each of its laws would recommend under the same constraints.
+        prior: The mixture it was kept near to.
+        prior_strength: κ, nats of weighted loss per nat of divergence from the prior.
+        uncertainty: How sure the decision is; None without replicates.
+        near_optimal: How free the choice is; None without replicates or a tolerance.
+    """
+
+    mixture: Mixture
+    tokens: float
+    volume: float
+    weights: Mapping[str, float]
+    predicted: Mapping[str, float]
+    reference: Mixture
+    reference_predicted: Mapping[str, float]
+    gain: float
+    kkt_residual: float
+    agree: tuple[int, int]
+    held: Mapping[str, str]
+    warnings: tuple[str, ...]
+    constraints: Constraints
+    binding: Mapping[str, str]
+    unconstrained: Mixture
+    constraint_cost: float
+    by_law: Mapping[str, Mixture]
+    prior: Mixture | None = None
+    prior_strength: float = 0.0
+    uncertainty: Uncertainty | None = None
+    near_optimal: NearOptimal | None = None
+
+    @property
+    def interval(self) -> pd.DataFrame | None:
+        """The interval of each proportion, one row a domain, columns low and high; None without replicates."""
+        return None if self.uncertainty is None else self.uncertainty.shares
+
+    @property
+    def inside_noise(self) -> bool:
+        """Whether the interval of the gain holds 0, or the reference is nearly optimal: a run of each couldn't tell."""
+        unsure = self.uncertainty is not None and self.uncertainty.gain[0] <= 0
+        near = self.near_optimal is not None and self.gain <= self.near_optimal.tolerance
+        return self.gain <= 0 or unsure or near
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        sure, near = self.uncertainty, self.near_optimal
+        return {
+            "mixture": dict(self.mixture),
+            "tokens": self.tokens,
+            "volume": self.volume,
+            "weights": dict(self.weights),
+            "predicted": finite(self.predicted),
+            "reference": dict(self.reference),
+            "reference_predicted": finite(self.reference_predicted),
+            "gain": self.gain,
+            "inside_noise": self.inside_noise,
+            "kkt_residual": self.kkt_residual,
+            "agree": list(self.agree),
+            "held": dict(self.held),
+            "warnings": list(self.warnings),
+            "bounds": {d: [low, high] for d, low, high in self.constraints.rows()},
+            "binding": dict(self.binding),
+            "unconstrained": dict(self.unconstrained),
+            "constraint_cost": self.constraint_cost,
+            "by_law": {law: dict(mixture) for law, mixture in self.by_law.items()},
+            "prior": None if self.prior is None else dict(self.prior),
+            "prior_strength": self.prior_strength,
+            "uncertainty": None if sure is None else sure.to_dict(),
+            "near_optimal": None if near is None else {"tolerance": near.tolerance, "extent": ends(near.extent)},
+        }
+
+    def table(self) -> pd.DataFrame:
+        """Return proportions, their intervals and predicted losses of both mixtures, one row a domain."""
+        frame = pd.DataFrame({"recommended": dict(self.mixture), "reference": dict(self.reference)})
+        if self.interval is not None:
+            frame = frame.join(self.interval)
+        losses = pd.DataFrame({"loss": dict(self.predicted), "reference_loss": dict(self.reference_predicted)})
+        return frame.join(losses)
+
+
+def recommend(
+    fit: LawFit,
+    tokens: float,
+    *,
+    weights: Mapping[str, float] | None = None,
+    bounds: Bounds | None = None,
+    available_tokens: Mapping[str, float] | None = None,
+    max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
+    prior: Mixture | None = None,
+    prior_strength: float = 0.0,
+    reference: Mixture | None = None,
+    replicates: Replicates | None = None,
+    tolerance: float | None = None,
+) -> Recommendation:
+    """Return the mixture with the least weighted sum of predicted losses at a data volume, and how sure it is.
+
+    Args:
+        fit: A fitted law.
+        tokens: Data volume s of the run that will use the mixture, in the unit of the observations.
+        weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
+            that is no domain, or 1 where none is. A target whose loss no law tells is left out, and that is said.
+        bounds: By domain, (lower, upper) or a pinned proportion.
+        available_tokens: Distinct tokens a domain has: its proportion is capped at available · max_epochs / tokens.
+        max_epochs: How often a token may be repeated, for all or by domain.
+        prior: A mixture to stay near.
+        prior_strength: κ: so many nats of weighted loss per nat of Kullback–Leibler divergence from the prior.
+        reference: The mixture to compare with; by default proportional to the available tokens, or equal parts.
+        replicates: From `bootstrap`, but no linearised ones: give intervals, and the tolerance of the near-optimal set.
+        tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
+            the standard deviation of a run about the law.
+
+    Raises:
+        RecommendationError: No target whose effect is known, a law that can't serve the question, an unknown domain or
+            negative weight, no token, or linearised replicates.
+        ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
+
+    >>> from bimix_tracking.fitting.law_fit import DomainFit
+    >>> from bimix_tracking.fitting.outcome import Outcome
+    >>> def domain(alpha, floor):
+    ...     parameters = {"alpha": alpha, "beta": 0.5, "B": 1e-9, "C": floor}
+    ...     return DomainFit(parameters, Outcome.CONVERGED, 9, 3, 0.0, 1.0, (3, 3), (0.1, 0.9))
+    >>> targets = {"a": domain(0.1, 3.0), "b": domain(0.1, 1.0)}
+    >>> fit = LawFit("bimix", ("a", "b"), targets, (1e6, 1e8), 1e7, 0.01, 1e-3, "", "")
+    >>> rec = recommend(fit, tokens=1e8)  # equal α: r_a / r_b = 3 ** (1 / 1.1)
+    >>> rec.mixture, round(rec.mixture["a"] / rec.mixture["b"] / 3 ** (1 / 1.1), 9)
+    (Mixture({'a': 0.73081, 'b': 0.26919}), 1.0)
+    >>> capped = recommend(fit, tokens=1e8, available_tokens={"a": 1.5e7}, max_epochs=4)
+    >>> capped.mixture, capped.binding["a"]
+    (Mixture({'a': 0.6, 'b': 0.4}), 'at its most, 0.6 (1.5e+07 tokens × 4 epochs / 1e+08): 0.01 more would win 0.0025')
+    """
+    if not (math.isfinite(tokens) and tokens > 0):
+        raise RecommendationError(f"the target must be a positive number of tokens, got {tokens!r}")
+    if replicates is not None and replicates.method == "linearised":
+        raise RecommendationError(
+            "linearised replicates are tangents of laws, without an optimum: draw them by bootstrap(obs, fit)"
+        )
+    box = constrain(fit.domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
+    if reference is None:
+        reference = proportional_reference(fit.domains, available_tokens)
+    _same_domains(reference, fit, "reference")
+    asked = checked_weights(weights, fit.targets, fit.domains, fit.law)
+    weight, doubts = counted(fit, asked)
+    volume = fit.volume_for(tokens, weight)
+    if volume != tokens:
+        doubts.append(
+            said(
+                "one token volume was observed ({volume:.4g}), so losses at {tokens:.4g} tokens are unknown: mixture, "
+                "losses and gain are those at {volume:.4g}. Evaluate at several points of training",
+                volume=volume,
+                tokens=tokens,
+            )
+        )
+    box = _with_prior(box, fit, prior, prior_strength)
+    holds = held(fit, asked, reference) if fit.law == "bimix" else {}
+    problem = within(fit, volume, weight, box, holds, doubts)
+    problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
+    found, agree = problem.minimum([reference.array(fit.domains)])
+    if agree[0] < agree[1]:
+        doubts.append(
+            said(
+                "{agree} of {all} searches for the optimum ended at the best one: this law has others",
+                agree=agree[0],
+                all=agree[1],
+            )
+        )
+    shares = found.shares[0]
+    mixture = _mixture(fit, shares)
+    free_problem = within(fit, volume, weight, constrain(fit.domains), holds, [])
+    free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
+    predicted = fit.losses([mixture, reference, free], volume)
+    ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
+    # What nobody weighs may be unknown, and 0 · NaN is NaN.
+    used = {d: w for d, w in weight.items() if w > 0}
+    binding, edges = binding_at(problem, shares)
+    return Recommendation(
+        mixture=mixture,
+        tokens=float(tokens),
+        volume=float(volume),
+        weights=weight,
+        predicted=ours,
+        reference=reference,
+        reference_predicted=theirs,
+        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in used.items())),
+        kkt_residual=float(found.kkt_residual[0]),
+        agree=agree,
+        held={domain: hold.why for domain, hold in holds.items()} | edges,
+        warnings=(
+            *doubts,
+            *(said("the reference breaks a constraint: {text}", text=text) for text in box.broken_by(reference)),
+            *outside(fit, mixture, volume, weight),
+        ),
+        constraints=box,
+        binding=binding,
+        unconstrained=free,
+        constraint_cost=float(sum(w * (ours[d] - freely[d]) for d, w in used.items())),
+        by_law=_by_law(problem),
+        prior=prior,
+        prior_strength=prior_strength,
+        uncertainty=None if replicates is None else uncertainty(problem, replicates, mixture, reference),
+        near_optimal=near_optimal(problem, shares, replicates, tolerance),
+    )
+
+
+def _by_law(problem: Problem) -> dict[str, Mixture]:
+    """Return what each law of an ensemble would recommend: how far they are apart is how far the form decides."""
+    found = {}
+    for name, member in problem.fit.members.items():
+        weight = {t: w for t, w in problem.weights.items() if t in member.targets and member.targets[t].outcome.usable}
+        if sum(weight.values()) < sum(problem.weights.values()):
+            continue
+        alone = Problem(member, problem.tokens, weight, problem.box, problem.prior, problem.strength)
+        found[name] = _mixture(member, alone.minimum([])[0].shares[0])
+    return found
+
+
+def _with_prior(box: Constraints, fit: LawFit, prior: Mixture | None, strength: float) -> Constraints:
+    if not (math.isfinite(strength) and strength >= 0):
+        raise RecommendationError(f"the prior's strength must be finite and not negative, got {strength!r}")
+    if prior is None:
+        if strength:
+            raise RecommendationError(f"a prior's strength of {strength:g} without a prior mixture: give one")
+        return box
+    if not strength:
+        raise RecommendationError("a prior mixture without a strength counts nothing: give one, such as 0.1 nats")
+    _same_domains(prior, fit, "prior")
+    allowed = (prior.array(fit.domains) > 0).astype(float)
+    if (box.lower > allowed).any():
+        bad = [d for d, low, most in zip(fit.domains, box.lower, allowed, strict=True) if low > most]
+        raise ConstraintError(
+            f"domains {bad} must have a share by their bounds, and the prior mixture has none of them: give them a "
+            "small one in the prior"
+        )
+    return box.narrowed(np.zeros(len(allowed)), allowed, said("the prior mixture has none of it"))
+
+
+def _same_domains(mixture: Mixture, fit: LawFit, what: str) -> None:
+    try:
+        mixture.array(fit.domains)
+    except MixtureError as error:
+        raise RecommendationError(f"the {what} mixture doesn't fit: {error}") from error
+
+
+def _mixture(fit: LawFit, shares: Array) -> Mixture:
+    return Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))

@@ -1,0 +1,331 @@
+"""What a recommendation saves at equal loss, as far as the sweep's evaluations carry it, less what the pilot cost.
+
+How many tokens a loss is worth is told by the fall of the losses along training, so a saving is at a data volume that
+was observed. Beyond the largest one the laws part, and so do fits to all checkpoints and to late ones: to four times as
+many tokens the range over both is told, and nothing beyond.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import BimixError, RecommendationError
+from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.messages import few, said
+from bimix_tracking.recommendation.equal_loss import (
+    FARTHEST,
+    EqualLoss,
+    Span,
+    beta_held,
+    late_part,
+    mixtures_at_two_volumes,
+)
+from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.uncertainty import LEVEL
+
+_LEAST_WEIGHT = 0.05
+"""A law that has less of the ensemble, on average over the targets, doesn't stretch the range over laws."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What training costs the team; None where it isn't said.
+
+    Args:
+        gpu_hours_per_run: Of one proxy run.
+        target_gpu_hours: Of the run that will use the mixture.
+        price_per_gpu_hour: In any currency.
+        batch_tokens: Tokens of one step of the run that will use the mixture.
+    """
+
+    gpu_hours_per_run: float | None = None
+    target_gpu_hours: float | None = None
+    price_per_gpu_hour: float | None = None
+    batch_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise RecommendationError(f"{name.replace('_', ' ')} must be a positive number, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What is saved at equal loss: (tokens of the reference − tokens of the recommended mixture) / the former.
+
+    Args:
+        tokens: Data volume of the reference at which it is told: the run's, or the largest observed if that is less.
+        target: Data volume of the run that will use the mixture.
+        fraction: The saved part of the tokens, by the fitted law; below 0 the recommended mixture needs more. None
+            where the sweep doesn't tell it.
+        unknown: Why not, in words.
+        interval: Of the fraction, from the replicates; None without them.
+        by_law: The fraction by each law that has a part in the fit.
+        at_target: Range at `target`, over laws and two fit windows, where that is beyond the volumes observed; None
+            where it isn't, or isn't told.
+        unknown_at_target: Why not, in words.
+        demonstrated: Whether a saving is beyond the noise: by the interval, by every law, and for one run of each.
+        level: Of the interval.
+        runs: Proxy runs of the pilot.
+        costs: What the team says training costs.
+    """
+
+    tokens: float
+    target: float
+    fraction: float | None
+    unknown: str = ""
+    interval: Span | None = None
+    by_law: Mapping[str, float] = field(default_factory=dict)
+    at_target: Span | None = None
+    unknown_at_target: str = ""
+    demonstrated: bool = False
+    level: float = LEVEL
+    runs: int = 0
+    costs: Costs = field(default_factory=Costs)
+
+    @property
+    def span(self) -> Span | None:
+        """The range at `tokens`, over the replicates' interval and the laws; None where nothing is told."""
+        if self.fraction is None:
+            return None
+        all_of_them = [self.fraction, *(self.interval or ()), *self.by_law.values()]
+        return min(all_of_them), max(all_of_them)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the run has more tokens than were observed."""
+        return self.target > SAME_VOLUME * self.tokens
+
+    @property
+    def for_target(self) -> Span | None:
+        """The range for the run itself; None where none is demonstrated or told."""
+        span = self.at_target if self.beyond else self.span
+        return span if self.demonstrated and span is not None and span[0] > 0 else None
+
+    @property
+    def tokens_saved(self) -> Span | None:
+        """Range of tokens saved in the run."""
+        return _times(self.for_target, self.target)
+
+    @property
+    def steps_saved(self) -> Span | None:
+        """Range of optimiser steps saved; None where a step's tokens aren't known."""
+        batch = self.costs.batch_tokens
+        return None if batch is None else _times(self.tokens_saved, 1 / batch)
+
+    @property
+    def gpu_hours_saved(self) -> Span | None:
+        """Range of GPU-hours saved in the run; None where its GPU-hours aren't known."""
+        return _times(self.for_target, self.costs.target_gpu_hours)
+
+    @property
+    def pilot_gpu_hours(self) -> float | None:
+        """GPU-hours the proxy runs took; None where one's aren't known."""
+        return None if self.costs.gpu_hours_per_run is None else self.runs * self.costs.gpu_hours_per_run
+
+    @property
+    def net_gpu_hours(self) -> Span | None:
+        """Range of GPU-hours saved less those of the pilot."""
+        saved, spent = self.gpu_hours_saved, self.pilot_gpu_hours
+        return None if saved is None or spent is None else (saved[0] - spent, saved[1] - spent)
+
+    @property
+    def break_even_gpu_hours(self) -> Span | None:
+        """Range of the GPU-hours from which a run that uses the mixture pays for the pilot."""
+        span, spent = self.for_target, self.pilot_gpu_hours
+        return None if span is None or spent is None else (spent / span[1], spent / span[0])
+
+    def money(self, gpu_hours: Span | None) -> Span | None:
+        """Return the cost of GPU-hours; None where either isn't known."""
+        return _times(gpu_hours, self.costs.price_per_gpu_hour)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON types; None where something isn't known or is without bound."""
+        pilot = self.pilot_gpu_hours
+        spans = {
+            "interval": self.interval,
+            "range": self.span,
+            "range_at_target": self.at_target,
+            "tokens_saved": self.tokens_saved,
+            "steps_saved": self.steps_saved,
+            "gpu_hours_saved": self.gpu_hours_saved,
+            "net_gpu_hours": self.net_gpu_hours,
+            "break_even_gpu_hours": self.break_even_gpu_hours,
+            "money_saved": self.money(self.gpu_hours_saved),
+            "net_money": self.money(self.net_gpu_hours),
+        }
+        return {
+            "fraction": _finite(self.fraction),
+            "unknown": self.unknown or None,
+            "tokens": self.tokens,
+            "target_tokens": self.target,
+            "unknown_at_target": self.unknown_at_target or None,
+            "demonstrated": self.demonstrated,
+            "by_law": {law: _finite(value) for law, value in self.by_law.items()},
+            **{name: None if span is None else [_finite(end) for end in span] for name, span in spans.items()},
+            "pilot_gpu_hours": pilot,
+            "pilot_money": None if pilot is None else (self.money((pilot, pilot)) or (None,))[0],
+            "level": self.level,
+            "runs": self.runs,
+            **vars(self.costs),
+        }
+
+
+def worth(
+    obs: Observations,
+    fit: LawFit,
+    rec: Recommendation,
+    *,
+    replicates: Replicates | None = None,
+    laws: Mapping[str, LawFit] | None = None,
+    costs: Costs | None = None,
+    level: float = LEVEL,
+) -> Worth:
+    """Return what the recommended mixture saves: the s' at which it has the loss that the reference has at s.
+
+        F(recommended, s') = F(reference, s),    saved = 1 − s' / s,    F(r, s) = Σ_i w_i L_i(r, s)
+
+    s is the run's data volume, or the largest observed where that is less; s' is sought among the volumes observed, and
+    up to four times the largest. Nothing is told where mixtures were evaluated at one volume each, where a law with a
+    part in the fit has its β at a bound, or where s' is at the end of the search.
+
+    Args:
+        obs: The sweep.
+        fit: Its fit.
+        rec: From `recommend`.
+        replicates: From `bootstrap`: gives the interval.
+        laws: Fits of single laws, over which the range is told, such as `Selection.plausible`; by default those with a
+            part in the ensemble, or the law itself.
+        costs: GPU-hours and prices, as far as known.
+        level: Of the interval.
+
+    >>> import pandas as pd
+    >>> from bimix_tracking import Mixture, fit_law, recommend
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": 1e4 * (a * s) ** -0.5, "lb": 1e4 * ((1 - a) * s) ** -0.5}
+    ...         for a in (0.2, 0.5, 0.7) for s in (1e6, 4e6, 1.6e7, 6.4e7)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> fit = fit_law(obs)
+    >>> rec = recommend(fit, 6.4e7, reference=Mixture({"a": 0.2, "b": 0.8}))
+    >>> saved = worth(obs, fit, rec)
+    >>> round(saved.fraction, 3)  # L = K (r_a^-½ + r_b^-½) s^-½: s'/s = (2.828 / 3.354)²
+    0.289
+    """
+    weights = {target: w for target, w in rec.weights.items() if w > 0 and target in fit.targets}
+    ends = [fit.targets[target].tokens or fit.tokens for target in weights]
+    smallest, largest = max(low for low, _ in ends), min(high for _, high in ends)
+    at = min(rec.tokens, largest)
+    single = _single_laws(fit, laws, weights)
+    told = Worth(at, rec.tokens, None, runs=len(obs.runs), costs=costs or Costs(), level=level)
+    why = _untold(obs, single, weights, at, smallest)
+    shares = np.stack([rec.mixture.array(fit.domains), rec.reference.array(fit.domains)])
+    search = EqualLoss(shares, weights, smallest, largest)
+    fraction = math.nan if why else search.saved(fit, at)
+    if fraction == math.inf:
+        why = said(
+            "by the law the recommended mixture reaches the reference's loss at fewer tokens than the first evaluation "
+            "that counts ({smallest:.4g}). Evaluate earlier",
+            smallest=smallest,
+        )
+    if why:
+        return replace(told, unknown=why)
+    by_law = {name: search.saved(one, at) for name, one in single.items()}
+    interval = None if replicates is None else search.interval(fit, replicates, at, level)
+    found = replace(told, fraction=fraction, by_law=by_law, interval=interval)
+    span = found.span
+    found = replace(found, demonstrated=bool(interval and span and span[0] > 0 and not rec.inside_noise))
+    return _at_target(obs, found, single, search) if found.beyond else found
+
+
+def _single_laws(fit: LawFit, laws: Mapping[str, LawFit] | None, weights: Mapping[str, float]) -> dict[str, LawFit]:
+    """Return the laws over which the range is told; the one that was fitted, where there are no others."""
+    part = {name: sum(fit.targets[t].parameters.get(name, 0.0) for t in weights) / len(weights) for name in fit.members}
+    among = laws or {name: one for name, one in fit.members.items() if part[name] >= _LEAST_WEIGHT}
+    told = {
+        name: one
+        for name, one in among.items()
+        if all(t in one.targets and one.targets[t].outcome.usable for t in weights)
+    }
+    return told or {fit.law: fit}
+
+
+def _untold(
+    obs: Observations, laws: Mapping[str, LawFit], weights: Mapping[str, float], at: float, smallest: float
+) -> str:
+    """Return why nothing is told of savings, in words; nothing where something is."""
+    if not mixtures_at_two_volumes(obs, list(weights)):
+        return said(
+            "one token volume was observed for each mixture, so nothing tells how many tokens a loss is worth. "
+            "Evaluate at several points of training"
+        )
+    if at <= SAME_VOLUME * smallest:
+        return said(
+            "the run of {tokens:.4g} tokens is no longer than the first evaluation that counts ({smallest:.4g})",
+            tokens=at,
+            smallest=smallest,
+        )
+    held = {name: [t for t in weights if beta_held(fit, t)] for name, fit in laws.items()}
+    for law, targets in held.items():
+        if targets:
+            return said(
+                "{law} doesn't tell how the loss of {targets} falls with the tokens (its β is at a bound). Evaluate at "
+                "more points of training",
+                law=law,
+                targets=few(targets),
+            )
+    return ""
+
+
+def _at_target(obs: Observations, found: Worth, laws: Mapping[str, LawFit], search: EqualLoss) -> Worth:
+    """Add what is told of the run itself, which has more tokens than were observed."""
+    times = found.target / found.tokens
+    if times > FARTHEST:
+        return replace(
+            found,
+            unknown_at_target=said(
+                "it has {times:.3g} times the tokens observed, and beyond about {farthest:g} times laws and fit "
+                "windows part",
+                times=times,
+                farthest=FARTHEST,
+            ),
+        )
+    late = late_part(obs, found.tokens)
+    if late is None:
+        return replace(
+            found,
+            unknown_at_target=said(
+                "too few late evaluations to fit a second window, which would show how far it holds"
+            ),
+        )
+    fractions = [search.saved(one, found.target) for one in laws.values()]
+    for name, one in laws.items():
+        try:
+            again = fit_law(late, name, huber_delta=one.huber_delta, zero_share=one.zero_share, warmup=0.0)
+        except BimixError:
+            again = None
+        told = again is not None and all(
+            t in again.targets and again.targets[t].outcome.usable and not beta_held(again, t) for t in search.weights
+        )
+        fractions.append(search.saved(again, found.target) if again is not None and told else math.nan)
+    if not all(map(math.isfinite, fractions)):
+        return replace(
+            found,
+            unknown_at_target=said("the laws, or their fits to the late evaluations, don't tell it"),
+        )
+    return replace(found, at_target=(min(fractions), max(fractions)))
+
+
+def _times(span: Span | None, factor: float | None) -> Span | None:
+    return None if span is None or factor is None else (span[0] * factor, span[1] * factor)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,251 @@
+"""Where a fitted law may be used: which effects it cannot tell, which domains it holds, where it extrapolates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from bimix_tracking.errors import RecommendationError
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.laws.protocol import Array
+from bimix_tracking.laws.registry import ENSEMBLE
+from bimix_tracking.laws.registry import law as find_law
+from bimix_tracking.messages import few, said
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.recommendation.constraints import PINNED, Constraints
+from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
+
+_TRIED, _HELD = said("the proportions tried"), "held"
+
+
+def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weight: Mapping[str, float]) -> str:
+    """Return why a law can't serve a question, in words; nothing where it can.
+
+    Args:
+        law: Its name.
+        obs_targets: What losses are of.
+        domains: Of the mixtures.
+        weight: Of the targets.
+    """
+    if law == ENSEMBLE:
+        return ""
+    outside = [t for t, w in weight.items() if w > 0 and t in obs_targets and t not in domains]
+    if find_law(law).needs_own and outside:
+        return said(
+            "targets {targets} are no domains of the mixtures, and it needs their own proportion", targets=few(outside)
+        )
+    silent = [d for d in domains if d not in obs_targets]
+    if law == "bimix" and silent:
+        return said("it sees a domain's own proportion only, and domains {domains} have no losses", domains=few(silent))
+    return ""
+
+
+def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
+    """Return the weights without those of targets that the law doesn't predict, and what is to be said of that.
+
+    Raises:
+        RecommendationError: No target is left, or the law can't serve the question; names each and what to do.
+    """
+    why = unfit(fit.law, fit.targets, fit.domains, weight)
+    if why:
+        raise RecommendationError(
+            f"no mixture can be recommended from {fit.law}: {why}. Use a law that sees all proportions (auto, additive "
+            "or exponential; they take six mixtures or more), or log an evaluation of each domain"
+        )
+    bad = {t: f.outcome.remedy for t, f in fit.targets.items() if not f.outcome.usable and weight[t] > 0}
+    kept = {name: 0.0 if name in bad else value for name, value in weight.items()}
+    if not any(kept.values()):
+        raise RecommendationError(undecided(bad))
+    doubts = [
+        said("target {target!r} is left out of the objective, for no law tells its loss: {why}", target=t, why=why)
+        for t, why in bad.items()
+    ]
+    silent = [d for d in fit.domains if d not in fit.targets]
+    if silent:
+        doubts.append(
+            said(
+                "domains without losses have weight 0 and count by what they do to the losses of the others: {domains}",
+                domains=few(silent),
+            )
+        )
+    return kept, doubts
+
+
+def undecided(remedies: Mapping[str, str]) -> str:
+    """Return that nothing can be recommended, and what to do about each domain."""
+    return "no mixture can be recommended. " + "; ".join(f"domain {d!r}: {why}" for d, why in remedies.items())
+
+
+class Hold(NamedTuple):
+    """Between which proportions a domain is held, and why."""
+
+    lower: float
+    upper: float
+    why: str
+
+
+def held(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
+    """Return the domains that BiMix doesn't want more of, or doesn't know.
+
+    Args:
+        fit: BiMix's.
+        weight: As it was asked for: also of targets that are left out of the objective.
+        reference: Where a domain of unknown effect stays, within what was tried.
+    """
+    found = {}
+    for domain in fit.domains:
+        fitted = fit.targets[domain]
+        smallest, largest = fitted.shares
+        alpha = fitted.parameters["alpha"]
+        if weight[domain] == 0:
+            found[domain] = Hold(0.0, 1.0, said("has weight 0, so the objective gives it nothing"))
+        elif not fitted.outcome.usable:
+            share = min(max(reference[domain], smallest), largest)
+            why = said(
+                "has an unknown effect: it is held at {share:.4g}, the nearest tried to the reference", share=share
+            )
+            found[domain] = Hold(share, share, why)
+        elif not alpha > 0:
+            why = said(
+                "has alpha = {alpha:.3g}, not above 0: its loss doesn't fall when its proportion grows. It is held at "
+                "the smallest proportion tried, {smallest:.4g}",
+                alpha=alpha,
+                smallest=smallest,
+            )
+            found[domain] = Hold(smallest, 1.0, why)
+    return found
+
+
+def within(
+    fit: LawFit,
+    tokens: float,
+    weight: Mapping[str, float],
+    box: Constraints,
+    holds: Mapping[str, Hold],
+    doubts: list[str],
+) -> Problem:
+    """Return what to minimise, within what the law may be asked: BiMix holds the domains that it doesn't want."""
+    of_targets = {target: w for target, w in weight.items() if target in fit.targets}
+    if fit.law == "bimix":
+        free = Hold(0.0, 1.0, "")
+        lower, upper, _ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
+        named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())
+        unknown = {d: fit.targets[d].outcome.remedy for d, hold in holds.items() if hold.lower == hold.upper}
+        if unknown and len(fit.domains) - len(unknown) < 2:  # what is left is no choice
+            raise RecommendationError(undecided(unknown))
+        if len(holds) == len(fit.domains):
+            raise RecommendationError(
+                f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}"
+            )
+        if lower.sum() >= 1:
+            raise RecommendationError(
+                f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
+                f"Add runs with smaller proportions of them: {named}"
+            )
+        return Problem(fit, tokens, of_targets, box.narrowed(lower, upper, _HELD))
+    lower, upper = (np.array(side) for side in zip(*map(fit.tried, fit.domains), strict=True))
+    inside = box.narrowed(lower, upper, _TRIED)
+    if inside.lower.sum() > 1 or inside.upper.sum() < 1:
+        doubts.append(
+            said(
+                "no mixture meets the constraints within the proportions tried, so the law is used outside them, where "
+                "it wasn't fitted. Add runs that meet the constraints"
+            )
+        )
+        inside = box
+    return Problem(fit, tokens, of_targets, inside)
+
+
+def binding_at(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what holds a domain at a bound of the team's, with its price, and what at the edge of the tried."""
+    box = problem.box
+    binding, edges = {}, {}
+    for domain, share, low, high, price in zip(
+        box.domains, shares, box.lower, box.upper, 0.01 * problem.prices(shares), strict=True
+    ):
+        more = said("0.01 more would win {price:.2g}", price=abs(price))
+        if not price > 0:
+            more = said("0.01 less would win {price:.2g}", price=abs(price))
+        for side, edge, why, wins in (
+            ("least", low, box.lower_from, price < 0),
+            ("most", high, box.upper_from, price > 0),
+        ):
+            if abs(share - edge) > AT_BOUND or domain not in why:
+                continue
+            if why[domain] == _TRIED:
+                which = said("smallest") if side == "least" else said("largest")
+                edges[domain] = said(
+                    "is at the {which} proportion tried, {share:.4g}: the law would go further, the data don't say "
+                    "that it may. Add a run with a proportion beyond it",
+                    which=which,
+                    share=share,
+                )
+            elif why[domain] != _HELD and (wins or why[domain] == PINNED):
+                told = {"edge": edge, "why": why[domain], "more": more}
+                binding[domain] = said("at its most, {edge:.4g} ({why}): {more}", **told)
+                if side == "least":
+                    binding[domain] = said("at its least, {edge:.4g} ({why}): {more}", **told)
+    return binding, edges
+
+
+def outside(fit: LawFit, mixture: Mixture, tokens: float, weight: Mapping[str, float]) -> list[str]:
+    """Return where a mixture or data volume is outside what was observed, and doubtful fits, a sentence each.
+
+    Args:
+        fit: The fit.
+        mixture: The one recommended.
+        tokens: Data volume.
+        weight: Of the targets in the objective; what is left out of it is said elsewhere.
+    """
+    found: list[str] = []
+    low, high = fit.tokens
+    if tokens > high * 1.001:
+        found.append(
+            said(
+                "the target of {tokens:.4g} tokens is {times:.3g}× the largest volume observed ({high:.4g}): the "
+                "curves are extrapolated",
+                tokens=tokens,
+                times=tokens / high,
+                high=high,
+            )
+        )
+    elif tokens < low * 0.999:
+        found.append(
+            said(
+                "the target of {tokens:.4g} tokens is below the smallest volume observed ({low:.4g})",
+                tokens=tokens,
+                low=low,
+            )
+        )
+    for domain in fit.domains:
+        smallest, largest = fit.tried(domain)
+        if not smallest * 0.999 <= mixture[domain] <= largest * 1.001:
+            found.append(
+                said(
+                    "the recommended proportion of domain {domain!r}, {share:.4g}, is outside those tried "
+                    "({smallest:.4g} to {largest:.4g})",
+                    domain=domain,
+                    share=mixture[domain],
+                    smallest=smallest,
+                    largest=largest,
+                )
+            )
+    for outcome in Outcome:
+        alike = [
+            target
+            for target, fitted in fit.targets.items()
+            if fitted.outcome is outcome and (outcome.usable or weight[target] > 0)
+        ]
+        if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
+            errors = ", ".join(f"{100 * fit.targets[target].error:.2f}" for target in alike[:5])
+            stopped = said("{remedy}. Its error on the losses fitted: {errors} %", remedy=outcome.remedy, errors=errors)
+            told = {"domains": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
+            found.append(
+                said("domains {domains}: {remedy}", **told)
+                if len(alike) > 1
+                else said("domain {domains}: {remedy}", **told)
+            )
+    return found

@@ -1,0 +1,431 @@
+"""DomainLossRecorder: per-domain sums in, rows of metrics out. The arithmetic of every trainer adapter.
+
+Sums and counts stay sums and counts until a row is made; the only divisions are in `_row`. So a record is
+the token mean whatever the batch size, padding or gradient accumulation were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.manifest import SCHEMA, RunManifest, other_tokenizer
+from bimix_tracking.errors import RecorderError
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.recording.delivery import Delivery
+from bimix_tracking.recording.drift import Drift
+from bimix_tracking.recording.evaluation_set import Evaluations
+from bimix_tracking.recording.numbers_given import counts, from_left, metrics, step_number
+from bimix_tracking.recording.rows import evaluated, evaluation_of, losses, shares
+from bimix_tracking.recording.sums import DomainSums, check_ids, check_total
+from bimix_tracking.tracking.ports import Tracker, open_tracker
+
+
+class DomainLossRecorder:
+    """Token-weighted losses, tokens and realised shares of each domain, from sums to rows to a tracker.
+
+    For domain i: loss_i = Σ nll / Σ tokens over the tokens since the last record; tokens_i is cumulative over
+    training; share_i = tokens_i / Σ_j tokens_j. A domain without tokens emits nothing. If the realised shares leave
+    the nominal mixture by more than sampling noise, a warning says so: when that is first sure, and at the end.
+
+    One recorder is one training at a time: `restart` begins another, in a run of its own. The first evaluation fixes
+    the held-out set, by domain; losses on other tokens are told and counted, and stay out of the curve. As a context
+    manager it ends the run, as failed where an exception leaves the block.
+
+    Args:
+        domains: Names, in the order of the domain ids.
+        mixture: The nominal mixture of the run.
+        tracker: Where rows go; without one they are only returned.
+        schedule: Changes of the mixture in mid-run, {step: mixture}: in force after that many steps. Also see
+            `set_mixture`.
+        manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `model_size`, `batch_tokens`.
+
+    Raises:
+        MixtureError: Bad names, or a mixture over other domains.
+
+    >>> recorder = DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.5})
+    >>> recorder.add([0, 0, 1], [2.0, 4.0, 1.0])
+    >>> row = recorder.log_train(step=1)
+    >>> row["bimix_train_loss/code"], row["bimix_share/web"], row["bimix_nominal/web"], row["bimix/tokens"]
+    (3.0, 0.3333333333333333, 0.5, 3.0)
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[str],
+        mixture: Mapping[str, float] | None = None,
+        tracker: Tracker | None = None,
+        *,
+        schedule: Mapping[int, Mapping[str, float]] | None = None,
+        **manifest: Any,
+    ) -> None:
+        changes = tuple((step, _mixture(changed)) for step, changed in sorted((schedule or {}).items()))
+        nominal = None if mixture is None else _mixture(mixture)
+        self._given = RunManifest(domains=tuple(domains), mixture=nominal, schedule=changes, **manifest)
+        self._slugs = list(metric_names.slugs(self._given.domains))
+        self._delivery = Delivery(tracker)
+        self._trainings = 1
+        self._run_name: str | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Be at the beginning of a training."""
+        size = len(self._given.domains)
+        self.manifest = self._given
+        self._train = DomainSums.zeros(size)
+        self._evaluations = Evaluations(self._given.domains)
+        self._tokens = np.zeros(size, np.int64)
+        self._drift = Drift(size)
+        self._curves: dict[int, dict[str, float]] = {}
+        self._step = 0
+        self._later: list[Mapping[str, float]] = []
+        self._warned: set[str] = set()
+        self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.fail()
+        elif self._open:
+            self.finish()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domain names, in the order of the domain ids."""
+        return self.manifest.domains
+
+    @property
+    def tracker(self) -> Tracker | None:
+        """Where rows go."""
+        return self._delivery.tracker
+
+    @property
+    def step(self) -> int:
+        """The step of the last training row."""
+        return self._step
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there are evaluation losses that no row holds yet."""
+        return bool(self._evaluations)
+
+    def mute(self) -> None:
+        """Write nothing from here on: of several processes with the same sums, one other writes."""
+        self._delivery = Delivery(None)
+
+    def start(self) -> None:
+        """Open the run at the tracker now, rather than at the first row."""
+        self._open = True
+        self._delivery.start(self.manifest)
+
+    def restart(self) -> None:
+        """Begin another training: everything from zero, in a run of its own, at the same tracker.
+
+        A training that hasn't been finished ends as failed: an attempt that ran out of memory, say. Without one, this
+        does nothing.
+
+        Raises:
+            BimixError: The tracker's URI cannot be opened again.
+        """
+        tracker, begun = self.tracker, self._open or self._step or self._curves or self._tokens.any()
+        if not begun:
+            self._begin()
+            return
+        self.fail()
+        self._trainings += 1
+        if tracker is not None:
+            if self._run_name is None:
+                self._run_name = getattr(tracker, "run_name", None)
+            # A tracker of somebody else's may not know how to make another.
+            another = tracker.another() if hasattr(tracker, "another") else open_tracker(tracker.uri)
+            another.run_name = None if self._run_name is None else f"{self._run_name}-{self._trainings}"
+            self._delivery = Delivery(another)
+        self._begin()
+
+    def complete(self, *, tokenizer: str | None = None, model_size: int | None = None) -> None:
+        """Fill in what the manifest doesn't say yet.
+
+        Raises:
+            RecorderError: The checkpoint that this run goes on from has another tokenizer: losses per token of two
+                are no curve.
+        """
+        known = self.manifest
+        if tokenizer is not None and self._given.tokenizer is None and known.tokenizer not in (None, tokenizer):
+            raise RecorderError(other_tokenizer(known.tokenizer, tokenizer))
+        self.manifest = dataclasses.replace(
+            known, tokenizer=known.tokenizer or tokenizer, model_size=known.model_size or model_size
+        )
+
+    def set_mixture(self, mixture: Mapping[str, float], step: int) -> None:
+        """Say that training goes on with another mixture after `step` steps: logged, and told to the analyzer.
+
+        Raises:
+            MixtureError: A mixture over other domains, or a step before an earlier change.
+        """
+        change = (step_number(step), _mixture(mixture))
+        self.manifest = dataclasses.replace(self.manifest, schedule=(*self.manifest.schedule, change))
+        self.start()
+
+    def add(
+        self,
+        domain_ids: npt.ArrayLike,
+        loss_sums: npt.ArrayLike,
+        token_counts: npt.ArrayLike = 1,
+        *,
+        byte_counts: npt.ArrayLike = 0,
+        split: str = "train",
+    ) -> None:
+        """Add losses of tokens, or of sequences.
+
+        Args:
+            domain_ids: Integers in [0, domains), any shape; broadcast from the left, so that ids of shape
+                (batch,) go with losses of shape (batch, time).
+            loss_sums: Σ of token losses in nats, for each id. For single tokens, their losses.
+            token_counts: How many tokens that is, for each id; broadcast likewise. For single tokens, 1; masked, 0.
+            byte_counts: How many bytes of text these tokens are, for each id: gives bits per byte.
+            split: `train` or `eval`.
+
+        Raises:
+            RecorderError: An id that is no integer or outside the list, a count below 0, or shapes that don't fit.
+        """
+        nats = np.asarray(loss_sums, np.float64)
+        ids = np.asarray(domain_ids)
+        if ids.size and not np.issubdtype(ids.dtype, np.integer):
+            raise RecorderError(f"domain ids must be integers, got {ids.dtype}; names go to `domains`")
+        of_tokens = counts("token counts", token_counts, nats.shape)
+        of_text = counts("byte counts", byte_counts, nats.shape)
+        ids = from_left("domain ids", ids, nats.shape)
+        check_ids(ids.min(initial=0), ids.max(initial=0), self.domains)
+        nats = nats.ravel()
+        bad = ~np.isfinite(nats) & (of_tokens > 0)
+        good = np.where(bad, 0, of_tokens)
+        sums = DomainSums.zeros(len(self.domains))
+        check_total(sums.tokens, np.bincount(ids, of_tokens.astype(float), len(self.domains)), self.domains)
+        np.add.at(sums.loss, ids, np.where(good > 0, nats, 0.0))
+        np.add.at(sums.tokens, ids, good)
+        np.add.at(sums.nonfinite, ids, np.where(bad, of_tokens, 0))
+        np.add.at(sums.bytes, ids, np.where(bad, 0, of_text))
+        self.add_sums(sums, split=split)
+
+    def add_sums(self, sums: DomainSums, *, split: str = "train") -> None:
+        """Add sums that were made elsewhere, such as on an accelerator.
+
+        Raises:
+            RecorderError: Another split, or more tokens than can be counted.
+        """
+        if split == "train":
+            check_total(self._tokens, sums.tokens + sums.unmeasured, self.domains)
+            self._train += sums
+            self._tokens = self._tokens + sums.tokens + sums.unmeasured
+        elif split == "eval":
+            self._evaluations.add(sums)
+        else:
+            raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
+
+    def end_evaluation(self, name: str = "") -> None:
+        """Say that the evaluation losses added since are those of one set; of two of a name, the held-out one counts.
+
+        Args:
+            name: What the trainer calls it, always the same.
+        """
+        self._evaluations.end(name)
+
+    def forget_evaluation(self) -> None:
+        """Forget the evaluation losses that no row holds yet."""
+        self._evaluations.forget()
+
+    def log_train(self, step: int, more: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Emit the training losses since the last such row, tokens and shares so far, and forget the window.
+
+        Args:
+            step: Optimizer steps taken.
+            more: Metrics to go into the same row: numbers, of Python, NumPy or torch.
+
+        Raises:
+            RecorderError: A step that is none, or before the last one; or something in `more` that is no number.
+        """
+        step = step_number(step)
+        if step < self._step:
+            raise RecorderError(
+                f"step {step} comes after step {self._step}: a run is one training. Call restart() to begin another, "
+                "or load_state_dict() to go on from a checkpoint"
+            )
+        row = self._row(step, metric_names.TRAIN_LOSS, self._train)
+        nominal = self.manifest.nominal(self._step, step)
+        row |= self._shares()
+        if self._tokens.any():
+            seen = zip(self._slugs, self._tokens.tolist(), strict=True)
+            row |= {f"{metric_names.DOMAIN_TOKENS}/{short}": float(tokens) for short, tokens in seen}
+        if nominal is not None:
+            row |= {f"{metric_names.NOMINAL}/{short}": share for short, share in zip(self._slugs, nominal, strict=True)}
+        row |= metrics(more, row)
+        if nominal is not None:
+            trained = self._train.tokens + self._train.unmeasured
+            self._drift.add(trained, np.array(nominal), steps=step - self._step)
+            told = None if "drift" in self._warned else self._drift.told(self.domains)
+            if told:
+                self._warn_once("drift", f"at step {step}, {told}")
+        self._train = DomainSums.zeros(len(self.domains))
+        self._step, self._open = step, True
+        self._delivery.add(row, step, self.manifest)
+        return row
+
+    def log_eval(self, step: int) -> dict[str, float]:
+        """Emit the evaluation losses of all domains as one row, and forget them.
+
+        A domain's loss is in the row if it is of the held-out set, the one that the first evaluation was of. At a step
+        whose loss is there already, the first counts: what is evaluated again may be other weights.
+
+        Returns:
+            The row; empty where nothing was evaluated.
+
+        Raises:
+            RecorderError: A step that is none.
+        """
+        step = step_number(step)
+        judged = self._evaluations.judged(trained=bool(self._tokens.any()))
+        if judged is None:
+            return {}
+        held_out = self._evaluations.held_out
+        if judged.replaced:
+            self._curves.clear()
+            self._warn_once("baseline", "the evaluation before training was of another set: the curve begins after it")
+        if judged.anew and self._given.eval_set is None:
+            self.manifest = dataclasses.replace(self.manifest, eval_set=held_out.fingerprint)
+            self.start()  # the manifest has grown
+        if judged.other:
+            self._warn_once("other set", f"the evaluation at step {step} {held_out.told(judged.other)}")
+        row = self._row(step, metric_names.EVAL_LOSS, judged.sums) | evaluated(self._slugs, judged.sums)
+        axes = (metric_names.STEP, metric_names.TOKENS, metric_names.OTHER_SET)
+        known = {name: value for name, value in self._curves.get(step, {}).items() if name not in axes}
+        new = any(name.startswith(f"{metric_names.EVAL_LOSS}/") and name not in known for name in row)
+        if judged.other:
+            row[metric_names.OTHER_SET] = float(len(judged.other))
+        if new or (judged.other and self._open):  # an ended run isn't opened again to say what it hasn't got
+            # The curves are what a law is fitted to: they say what the proportions really were, too.
+            self._curves[step] = row | self._shares() | known
+            self._open = True
+            self._delivery.add({name: v for name, v in row.items() if name not in known}, step, self.manifest)
+        return row
+
+    def finish(self, step: int | None = None) -> None:
+        """Emit what is left, write `bimix/curves.json`, and end the run at the tracker.
+
+        Args:
+            step: The last optimizer step, for sums that no row holds yet.
+        """
+        if step is not None:
+            self.log_eval(step)
+            if self._train:
+                self.log_train(step)
+        told = self._drift.told(self.domains, ended=True)
+        if told:
+            self._warn_once("drift at the end", f"at the end of training, {told}")
+        self._delivery.finish(self.manifest, self.curves())
+        self._open = False
+
+    def fail(self) -> None:
+        """End the run as failed: training has raised, or begins again. What was logged stays; nothing is averaged now.
+
+        Called on one process, whatever the others do: it isn't collective.
+        """
+        if self._open:
+            self._open = False
+            self._delivery.fail(self.manifest)
+
+    def curves(self) -> dict[str, Any]:
+        """Return the run's manifest and every row with an evaluation: the content of `bimix/curves.json`."""
+        rows = [self._curves[step] for step in sorted(self._curves)]
+        return {"schema": SCHEMA, "manifest": self.manifest.to_dict(), "rows": rows}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as JSON types."""
+        return {
+            "manifest": self.manifest.to_dict(),
+            "train": self._train.to_lists(),
+            **self._evaluations.to_lists(),
+            "tokens": self._tokens.tolist(),
+            "drift": self._drift.to_lists(),
+            "step": self._step,
+            "warned": sorted(self._warned),
+            "curves": [[step, row] for step, row in self._curves.items()],
+            "delivery": self._delivery.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict` of a recorder over the same domains, in the same run at the tracker.
+
+        Where this recorder was made with another mixture than the checkpoint's, that is a change from here on.
+
+        Raises:
+            RecorderError: The state is of other domains, or of another tokenizer.
+        """
+        before, step = RunManifest.from_dict(state["manifest"]), int(state["step"])
+        continued = before.continued(self._given, step)
+        self._begin()
+        self._step, self.manifest = step, continued
+        if (continued.mixture, continued.schedule) != (before.mixture, before.schedule):
+            self._warn_once(
+                "mixture",
+                f"the checkpoint of step {step} has another mixture than this run was begun with now: that counts as "
+                "a change of the mixture from here on, and only evaluations before it go into the law",
+            )
+        self._train = DomainSums.from_lists(state["train"])
+        self._evaluations = Evaluations.from_lists(self.domains, state)
+        self._tokens = np.array(state["tokens"], np.int64)
+        self._drift = Drift.from_lists(state["drift"])
+        self._warned |= set(state["warned"])
+        self._curves = {int(step): dict(row) for step, row in state["curves"]}
+        self._later = self._delivery.load_state_dict(state["delivery"])
+
+    def keep_evaluation(self, step: int) -> None:
+        """Keep the evaluation of the checkpoint's own step, where the interrupted process made it after saving.
+
+        To be called once after `load_state_dict`: a trainer that saves before it evaluates doesn't evaluate again.
+
+        Args:
+            step: The step that training goes on from.
+        """
+        later, self._later = self._later, []
+        row = evaluation_of(later, step)
+        if row and not self.evaluated and step not in self._curves:
+            self._curves[step] = row | self._shares()
+            self._open = True
+            self._delivery.add(row, step, self.manifest)
+
+    def _shares(self) -> dict[str, float]:
+        return shares(self._slugs, self._tokens)
+
+    def _row(self, step: int, quantity: str, sums: DomainSums) -> dict[str, float]:
+        for short, name, nonfinite in zip(self._slugs, self.domains, sums.nonfinite.tolist(), strict=True):
+            if nonfinite:
+                self._warn_once(
+                    f"nonfinite {short}",
+                    f"{nonfinite} losses of domain {name!r} up to step {step} were NaN or infinite; they are left out "
+                    f"and counted in {metric_names.NONFINITE}/{short}",
+                )
+        return {
+            metric_names.STEP: float(step),
+            metric_names.TOKENS: float(self._tokens.sum()),
+            **losses(self._slugs, quantity, sums),
+        }
+
+    def _warn_once(self, topic: str, message: str) -> None:
+        if topic not in self._warned:
+            self._warned.add(topic)
+            warnings.warn(message, stacklevel=4)
+
+
+def _mixture(mixture: Mapping[str, float]) -> Mixture:
+    return mixture if isinstance(mixture, Mixture) else Mixture(mixture)

@@ -1,0 +1,27 @@
+"""Which law to believe: held-out errors on mixtures a fit hasn't seen, the choice between laws, what more tokens
+than observed do to it, and what is wrong with a sweep or a fit.
+"""
+
+from typing import TYPE_CHECKING
+
+from bimix_tracking.lazy import attach
+
+if TYPE_CHECKING:
+    from bimix_tracking.selection.cross_validation import Validation as Validation
+    from bimix_tracking.selection.cross_validation import cross_validate as cross_validate
+    from bimix_tracking.selection.diagnostics import Diagnostic as Diagnostic
+    from bimix_tracking.selection.diagnostics import diagnose as diagnose
+    from bimix_tracking.selection.extrapolation import Extrapolation as Extrapolation
+    from bimix_tracking.selection.extrapolation import extrapolate as extrapolate
+    from bimix_tracking.selection.select import Selection as Selection
+    from bimix_tracking.selection.select import select_law as select_law
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "cross_validation": ["Validation", "cross_validate"],
+        "diagnostics": ["Diagnostic", "diagnose"],
+        "extrapolation": ["Extrapolation", "extrapolate"],
+        "select": ["Selection", "select_law"],
+    },
+)

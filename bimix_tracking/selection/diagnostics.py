@@ -1,0 +1,284 @@
+"""What is wrong with a sweep or a fit, in words: which domain or run, which number, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.messages import said
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.selection.cross_validation import Validation
+
+_FEW_SHARES = 3
+_COLLINEAR = 0.95
+_BAD_FACTOR, _BAD_ERROR = 3.0, 0.01
+_OUTLIER, _OUTLIER_ERROR = 5.0, 0.01
+_HORIZON = 1.05
+_SAME_BATCH = 1.5
+"""Tokens of a step that differ by more are not one batch size, whatever padding and short batches do."""
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One thing to know before acting on a fit.
+
+    Args:
+        kind: A word for it, for code: `few shares`, `collinear`, `outcome`, `outside`, `bad fit`, `outlier run`,
+            `schedules`, `tokens a step`.
+        text: What is so, with the numbers.
+        remedy: What to do about it.
+        domain: Of which domain, if of one.
+        run: Of which run, if of one.
+    """
+
+    kind: str
+    text: str
+    remedy: str
+    domain: str | None = None
+    run: str | None = None
+
+    def __str__(self) -> str:
+        return said("{text}. {remedy}", text=self.text, remedy=self.remedy)
+
+
+def diagnose(
+    obs: Observations,
+    fit: LawFit,
+    *,
+    validation: Validation | None = None,
+    mixture: Mixture | None = None,
+    tokens: float | None = None,
+) -> tuple[Diagnostic, ...]:
+    """Return everything about a sweep and its fit that a reader should know before acting on it.
+
+    Too few distinct shares of a domain; domains whose shares move together; fits with an outcome; domains the law
+    fits badly; runs that are off in all domains; runs that count other tokens a step than the others; runs of different
+    length under what may be one schedule each; and, for a target, how far it is from what was tried.
+
+    Args:
+        obs: The sweep.
+        fit: Its fit.
+        validation: Its held-out predictions: errors are judged by these where given.
+        mixture: A mixture somebody means to use.
+        tokens: A data volume somebody means to train for.
+
+    >>> import pandas as pd
+    >>> from bimix_tracking import fit_law
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3)}
+    ...         for a in (0.2, 0.4) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses={"a": "la"}, tokens="tokens")
+    >>> [found.kind for found in diagnose(obs, fit_law(obs), tokens=1e6)]
+    ['few shares', 'outside']
+    """
+    return (
+        *_few_shares(obs, fit),
+        *_collinear(obs),
+        *_outcomes(fit),
+        *_bad_fits(fit, validation),
+        *_outlier_runs(obs, fit),
+        *_tokens_a_step(obs),
+        *_schedules(obs),
+        *_outside(obs, fit, mixture, tokens),
+    )
+
+
+def _few_shares(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
+    for domain in fit.domains:
+        shares = np.unique(np.round(obs.mixtures[domain].to_numpy(float), 4))
+        if domain in fit.targets and len(shares) < _FEW_SHARES:
+            told = {"domain": domain, "count": len(shares), "shares": ", ".join(f"{share:g}" for share in shares)}
+            yield Diagnostic(
+                "few shares",
+                said("domain {domain!r} was tried at {count} proportions only ({shares})", **told)
+                if len(shares) > 1
+                else said("domain {domain!r} was tried at 1 proportion only ({shares})", **told),
+                said("Two points lie on any curve: add a run with a third proportion of it"),
+                domain=domain,
+            )
+
+
+def _collinear(obs: Observations) -> Iterator[Diagnostic]:
+    shares = np.log(np.maximum(obs.mixtures.to_numpy(float), 1e-3))
+    if len(np.unique(np.round(shares, 6), axis=0)) < 4 or shares.shape[1] < 3:
+        return
+    varied = np.flatnonzero(shares.std(0) > 1e-6)
+    correlation = np.corrcoef(shares[:, varied].T)
+    for i in range(len(varied)):
+        for j in range(i + 1, len(varied)):
+            if abs(correlation[i, j]) > _COLLINEAR:
+                a, b = obs.domains[varied[i]], obs.domains[varied[j]]
+                yield Diagnostic(
+                    "collinear",
+                    said(
+                        "the proportions of {one!r} and {other!r} move together over the runs (correlation of their "
+                        "logarithms {correlation:.2f})",
+                        one=a,
+                        other=b,
+                        correlation=correlation[i, j],
+                    ),
+                    said("No law can tell which of them did it: add runs that raise one and lower the other"),
+                    domain=a,
+                )
+
+
+def _outcomes(fit: LawFit) -> Iterator[Diagnostic]:
+    for domain, fitted in fit.targets.items():
+        if fitted.outcome is not Outcome.CONVERGED:
+            yield Diagnostic(
+                "outcome",
+                f"domain {domain!r}: {fitted.outcome.name.lower().replace('_', ' ')}",
+                fitted.outcome.remedy[0].upper() + fitted.outcome.remedy[1:],
+                domain=domain,
+            )
+
+
+def _bad_fits(fit: LawFit, validation: Validation | None) -> Iterator[Diagnostic]:
+    errors = {d: f.error for d, f in fit.targets.items() if np.isfinite(f.error)}
+    what = said("on the runs fitted")
+    if validation is not None:
+        errors, what = validation.error, said("on mixtures left out")
+    usual = float(np.median(list(errors.values()))) if errors else 0.0
+    for domain, error in errors.items():
+        if error > max(_BAD_ERROR, _BAD_FACTOR * usual):
+            yield Diagnostic(
+                "bad fit",
+                said(
+                    "domain {domain!r} is off by {error:.2f} % {what}, the others by {usual:.2f} % (median)",
+                    domain=domain,
+                    error=100 * error,
+                    what=what,
+                    usual=100 * usual,
+                ),
+                said(
+                    "Look at its curve and its evaluation set: too few tokens, or another law than the others'? Don't "
+                    "let it decide: give it a smaller weight"
+                ),
+                domain=domain,
+            )
+
+
+def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
+    table = obs.losses[obs.losses["domain"].isin(list(fit.targets)) & (obs.losses["tokens"] > fit.warmup)]
+    predicted = fit.losses(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
+    place = {target: i for i, target in enumerate(fit.targets)}
+    at = predicted.to_numpy(float)[np.arange(len(table)), [place[d] for d in table["domain"]]]
+    off = np.log(table["loss"].to_numpy(float) / at)
+    means = table.assign(off=off).dropna(subset=["off"]).groupby("run", sort=False)["off"].mean()
+    if len(means) < 5:
+        return
+    middle = float(means.median())
+    spread = 1.4826 * float((means - middle).abs().median())
+    for run, mean in means.items():
+        if abs(mean - middle) > max(_OUTLIER * spread, _OUTLIER_ERROR):
+            yield Diagnostic(
+                "outlier run",
+                said(
+                    "run {run!r} is {off:.2f} % {side} the law over all its domains; the runs' usual spread is "
+                    "{spread:.2f} %",
+                    run=str(run),
+                    off=100 * abs(mean - middle),
+                    side=said("above") if mean > middle else said("below"),
+                    spread=100 * spread,
+                ),
+                said("Was it trained with other settings, resumed, or cut off? If so, set it aside and fit again"),
+                run=str(run),
+            )
+
+
+def _tokens_a_step(obs: Observations) -> Iterator[Diagnostic]:
+    of_step = obs.losses[obs.losses["step"] > 0]
+    if of_step.empty:
+        return
+    rate = (of_step["tokens"] / of_step["step"]).groupby(of_step["run"], sort=False).median()
+    high = float(rate.max())
+    fewer = rate[rate < high / _SAME_BATCH]
+    if len(fewer):
+        yield Diagnostic(
+            "tokens a step",
+            said(
+                "{count} of {runs} runs count fewer tokens a step than the others ({low:.4g} to {high:.4g}, the fewest "
+                "run {first!r}, 1/{times:.3g})",
+                count=len(fewer),
+                runs=len(rate),
+                low=float(fewer.min()),
+                high=high,
+                first=str(fewer.idxmin()),
+                times=high / float(fewer.min()),
+            ),
+            said(
+                "If those are one process's tokens, multiply them by the number of processes: their losses stand at "
+                "the wrong volume. If the batches were really smaller, analyse these runs apart"
+            ),
+            run=str(fewer.idxmin()),
+        )
+
+
+def _schedules(obs: Observations) -> Iterator[Diagnostic]:
+    last = obs.losses.groupby("run", sort=False)["tokens"].max()
+    low, high = float(last.min()), float(last.max())
+    if high > _HORIZON * low:
+        short = last[last < high / _HORIZON]
+        yield Diagnostic(
+            "schedules",
+            said(
+                "{short} of {runs} runs end before the others (at {low:.4g} to {high:.4g} tokens, the first {first!r})",
+                short=len(short),
+                runs=len(last),
+                low=low,
+                high=high,
+                first=str(short.index[0]),
+            ),
+            said(
+                "If the learning rate decays over a run, losses at the same tokens come from different parts of the "
+                "schedule, and a short run's last ones are lower. Train all runs for the same tokens, or compare only "
+                "runs that end together"
+            ),
+        )
+
+
+def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: float | None) -> Iterator[Diagnostic]:
+    low, high = fit.tokens
+    if tokens is not None and high <= SAME_VOLUME * low and not low / SAME_VOLUME <= tokens <= high * SAME_VOLUME:
+        yield Diagnostic(
+            "outside",
+            f"the target has {tokens:.4g} tokens; {high:.4g} is the only volume observed: nothing is predicted there",
+            "Evaluate at several points of training",
+        )
+    elif tokens is not None and not low * 0.999 <= tokens <= high * 1.001:
+        far = tokens / high if tokens > high else tokens / low
+        yield Diagnostic(
+            "outside",
+            f"the target of {tokens:.4g} tokens is {far:.3g}× the {'largest' if tokens > high else 'smallest'} volume "
+            f"observed ({high if tokens > high else low:.4g})",
+            "The curves are extrapolated: see the error of the extrapolation, or train one run longer",
+        )
+    if mixture is None:
+        return
+    at = mixture.array(obs.domains)
+    shares = obs.mixtures.to_numpy(float)
+    for domain, share, column in zip(obs.domains, at, shares.T, strict=True):
+        if not column.min() * 0.999 <= share <= column.max() * 1.001:
+            yield Diagnostic(
+                "outside",
+                f"the proportion of domain {domain!r}, {share:.4g}, is outside those tried ({column.min():.4g} to "
+                f"{column.max():.4g})",
+                "Add a run with a proportion near it",
+                domain=domain,
+            )
+    moved = 0.5 * np.abs(shares - at).sum(1)
+    between = 0.5 * np.abs(shares[:, None] - shares[None]).sum(-1)
+    between[between < 1e-9] = np.inf
+    usual = float(np.median(between.min(1)))
+    if np.isfinite(usual) and moved.min() > 2 * usual:
+        nearest = obs.runs[int(moved.argmin())]
+        yield Diagnostic(
+            "outside",
+            f"the mixture is far from every one tried: {100 * moved.min():.0f} % of it would have to move to make the "
+            f"nearest, run {nearest!r}; neighbours in the sweep are {100 * usual:.0f} % apart",
+            "Add a run near it before paying for the large one",
+        )

@@ -1,0 +1,123 @@
+"""More tokens than the fit has seen: the last losses predicted from the first, beside the last value carried on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.messages import joined, said
+
+_MIN_VOLUMES = 3
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """The last losses of the runs, predicted by a law fitted to the first part of their tokens.
+
+    Args:
+        law: The law.
+        until: The fit saw losses at up to so many tokens.
+        at: Median volume of what it predicted.
+        error: Mean |predicted − observed| / observed by domain.
+        carried_error: The same of each run's last loss that the fit saw: no law at all.
+    """
+
+    law: str
+    until: float
+    at: float
+    error: Mapping[str, float]
+    carried_error: Mapping[str, float]
+
+    @property
+    def mean_error(self) -> float:
+        """Mean over all domains."""
+        return float(np.mean(list(self.error.values())))
+
+    @property
+    def mean_carried_error(self) -> float:
+        """Mean over all domains."""
+        return float(np.mean(list(self.carried_error.values())))
+
+    def sentences(self) -> str:
+        """Return in plain words how far the law can be trusted beyond the tokens it saw."""
+        useless = self.mean_error >= self.mean_carried_error
+        return joined(
+            [
+                said(
+                    "Fitted up to {until:.3g} tokens, the law predicts the losses at {at:.3g} with an error of "
+                    "{error:.2f} % on average; the last loss seen, carried forward, has {carried:.2f} %.",
+                    until=self.until,
+                    at=self.at,
+                    error=100 * self.mean_error,
+                    carried=100 * self.mean_carried_error,
+                ),
+                said("Here the law tells nothing about more tokens: don't extrapolate with it.") if useless else "",
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON types."""
+        return {**vars(self), "mean_error": self.mean_error, "mean_carried_error": self.mean_carried_error}
+
+
+def extrapolate(
+    obs: Observations, law: str = "bimix", *, fraction: float = 0.6, fit: LawFit | None = None
+) -> Extrapolation:
+    """Fit the losses at up to a part of the tokens, and predict the last loss of each run.
+
+    Args:
+        obs: The sweep.
+        law: Which law.
+        fraction: Of the largest number of tokens, what the fit may see.
+        fit: A fit whose options are used; its `law` counts then.
+
+    Raises:
+        ObservationsError: Fewer than three volumes before, or none after.
+
+    >>> import pandas as pd
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.2 * 2}
+    ...         for a in (0.2, 0.4, 0.5, 0.7) for s in (1e3, 2e3, 4e3, 8e3, 1.6e4)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> found = extrapolate(obs)
+    >>> found.until, round(found.error["a"], 6), round(found.carried_error["a"], 3)
+    (8000.0, 0.0, 0.079)
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+    options = {} if fit is None else {n: getattr(fit, n) for n in ("huber_delta", "zero_share", "warmup")}
+    law = law if fit is None else fit.law
+    losses, tokens = obs.losses, obs.losses["tokens"]
+    early = losses[tokens <= fraction * tokens.max()]
+    if early["tokens"].nunique() < _MIN_VOLUMES:
+        raise ObservationsError(
+            f"{early['tokens'].nunique()} token counts up to {fraction:g} of the largest; "
+            f"an extrapolation needs at least {_MIN_VOLUMES}: evaluate more often"
+        )
+    runs = set(early["run"])
+    kept = obs.mixtures[[run in runs for run in obs.mixtures.index]]
+    seen = fit_law(Observations(kept, early.reset_index(drop=True), source=obs.source), law, **options)
+    point = ["run", "domain"]
+    last = losses[losses["run"].isin(runs) & (tokens == losses.groupby(point)["tokens"].transform("max"))]
+    last = last[(last["tokens"] > fraction * tokens.max()) & last["domain"].isin(list(seen.targets))]
+    carried = early.sort_values("tokens").groupby(point)["loss"].last().rename("carried")
+    table = last.join(carried, on=point, how="inner")
+    predicted = seen.losses(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
+    where = [list(seen.targets).index(target) for target in table["domain"]]
+    table = table.assign(predicted=predicted.to_numpy(float)[np.arange(len(table)), where]).dropna(subset=["predicted"])
+    if table.empty:
+        raise ObservationsError("no run has losses both before and after: nothing to extrapolate")
+
+    def errors(column: str) -> dict[str, float]:
+        off = (table[column] / table["loss"] - 1).abs().groupby(table["domain"], sort=False).mean()
+        return {str(domain): float(value) for domain, value in off.items()}
+
+    at = float(table["tokens"].median())
+    return Extrapolation(law, float(early["tokens"].max()), at, errors("predicted"), errors("carried"))

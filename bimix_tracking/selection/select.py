@@ -1,0 +1,278 @@
+"""The choice of the law: each predicts mixtures it hasn't seen, and the simplest of the best ones is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.target_weights import target_weights
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.ensemble import Held, stack, too_demanding
+from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.folds import divide, held_out, noise_floor
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.problem import ZERO_SHARE
+from bimix_tracking.fitting.warmup import find_warmup
+from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
+from bimix_tracking.messages import few, joined, said
+from bimix_tracking.recommendation.validity import unfit
+from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
+from bimix_tracking.tracking.ports import Progress
+
+_PLAUSIBLE = 2.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The law that was chosen, and how all of them did.
+
+    Args:
+        fit: The chosen law's fit to all runs.
+        validation: Its held-out predictions; None where nothing could be left out.
+        fits: Every law's fit, by name, the simplest first.
+        validations: Every law's held-out predictions.
+        excluded: Law → why it wasn't fitted.
+        noise: Mean relative error of the right law, from repeated mixtures; None without repeats.
+        ineligible: Law that was fitted → why it can't answer the question, and so couldn't be chosen.
+    """
+
+    fit: LawFit
+    validation: Validation | None
+    fits: Mapping[str, LawFit]
+    validations: Mapping[str, Validation]
+    excluded: Mapping[str, str]
+    noise: float | None
+    ineligible: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row a law, the simplest first, then the mean of the other runs.
+
+        `error`: mean relative error on left-out mixtures; `above_best`: how much more than the best law's, and
+        `standard_error`: of that difference, paired by mixture; `rank_correlation`: of the summed final losses;
+        `chosen`; `note`: why not.
+        """
+        rows: list[dict[str, Any]] = []
+        best = _best(self.validations)
+        for name, validation in self.validations.items():
+            above, error = _difference(validation, self.validations[best]) if best else (0.0, 0.0)
+            rows.append(
+                {
+                    "law": name,
+                    "error": validation.mean_error,
+                    "above_best": above,
+                    "standard_error": error,
+                    "rank_correlation": validation.rank_correlation,
+                    "chosen": name == self.fit.law,
+                    "note": self.ineligible.get(name, ""),
+                }
+            )
+        nothing = {"error": np.nan, "above_best": np.nan, "standard_error": np.nan, "rank_correlation": np.nan}
+        for name, why in self.notes.items():
+            rows.append({"law": name, **nothing, "chosen": name == self.fit.law, "note": why})
+            if name == "mean" and self.validation is not None:
+                rows[-1]["error"] = self.validation.mean_baseline_error
+        return pd.DataFrame(rows)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is to be said of what has no score, and of the mean of the other runs, which is no law."""
+        unscored = {name: said("nothing could be left out") for name in self.fits if name not in self.validations}
+        mean = {} if self.validation is None else {"mean": said("mean of the other runs: no law")}
+        return {**unscored, **self.excluded, **mean}
+
+    @property
+    def not_eligible(self) -> dict[str, str]:
+        """Law → why it couldn't be chosen, fitted or not."""
+        return {**self.excluded, **self.ineligible}
+
+    @property
+    def plausible(self) -> dict[str, LawFit]:
+        """Single laws that may answer, and whose held-out error is at most twice the best one's."""
+        singles = [name for name in self.validations if not self.fits[name].members and name not in self.ineligible]
+        errors = {name: self.validations[name].mean_error for name in singles}
+        best = min(errors.values(), default=0.0)
+        return {name: self.fits[name] for name, error in errors.items() if error <= _PLAUSIBLE * best}
+
+    def sentences(self) -> str:
+        """Return in plain words which law was chosen, why, and against what."""
+        if self.validation is None:
+            return said("The law is {law}: too few mixtures to leave one out and compare.", law=self.fit.law)
+        others = "; ".join(
+            f"{name} {100 * v.mean_error:.2f} %" for name, v in self.validations.items() if name != self.fit.law
+        )
+        law, error = self.fit.law, 100 * self.validation.mean_error
+        sentences = [said("The law is {law}: on left-out mixtures it is off by {error:.2f} %.", law=law, error=error)]
+        if others:
+            sentences = [
+                said(
+                    "The law is {law}: on left-out mixtures it is off by {error:.2f} % ({others}; mean of the other "
+                    "runs {baseline:.2f} %).",
+                    law=law,
+                    error=error,
+                    others=others,
+                    baseline=100 * self.validation.mean_baseline_error,
+                )
+            ]
+        if self.noise is not None:
+            chance = 100 * self.noise
+            sentences.append(said("Chance alone, by the repeated mixtures, makes {chance:.2f} %.", chance=chance))
+        sentences += [said("{law} was not eligible: {why}.", law=n, why=why) for n, why in self.not_eligible.items()]
+        return joined(sentences)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scoreboard as JSON types."""
+        rows = self.scores.to_dict("records")
+        clean = [{str(n): None if isinstance(v, float) and np.isnan(v) else v for n, v in row.items()} for row in rows]
+        return {"chosen": self.fit.law, "why": self.sentences(), "noise_floor": self.noise, "scores": clean}
+
+
+def select_law(
+    obs: Observations,
+    laws: Sequence[str] = (*BUILT_IN, ENSEMBLE),
+    *,
+    folds: int = 10,
+    seed: int = 0,
+    weights: Mapping[str, float] | None = None,
+    huber_delta: float = 0.01,
+    zero_share: float | None = ZERO_SHARE,
+    warmup: float | None = None,
+    progress: Progress | None = None,
+) -> Selection:
+    """Fit every law, let each predict left-out mixtures, and choose.
+
+    The one-standard-error rule, on differences of error paired by mixture, so that what is hard about a mixture for
+    every law cancels. Among single laws: the simplest whose error is above the best one's by no more than one standard
+    error. With the ensemble among the candidates: the ensemble, whose weights already lean to the simplest law as far
+    as the data can't tell, unless a single law is better by more than one standard error; then the simplest such. A
+    law that needs more mixtures than a training part has isn't fitted; one that can't answer the question (BiMix where
+    a domain has no losses; a target with weight that it can't fit and another law can) isn't eligible.
+
+    Args:
+        obs: The sweep.
+        laws: Candidates, the simplest first; `ensemble` stacks the others.
+        folds: Into how many parts the mixtures are divided, at most one a mixture.
+        seed: Of the division.
+        weights: Weight of each target, as in `recommend`: the laws are compared on targets that count.
+        huber_delta: As in `fit_law`.
+        zero_share: As in `fit_law`.
+        warmup: As in `fit_law`.
+        progress: Called as ("fitting", laws done, laws in all).
+
+    Raises:
+        ObservationsError: No law can be fitted.
+        ValueError: No such law.
+
+    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.2 * 2}
+    ...         for a in (0.2, 0.4, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
+    >>> losses = {"a": "la", "b": "lb"}
+    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
+    >>> best = select_law(obs)
+    >>> best.fit.law, best.excluded["additive"]
+    ('bimix', 'it needs 5 mixtures, and with a fold left out there are 3')
+    """
+    weights = target_weights(weights, obs.targets, obs.domains)
+    if warmup is None:
+        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
+    options: dict[str, Any] = {"huber_delta": huber_delta, "zero_share": zero_share, "warmup": warmup}
+    singles = [name for name in laws if name != ENSEMBLE]
+    noise = noise_floor(obs)
+    try:
+        fold = divide(obs, folds, seed)
+    except ObservationsError:
+        fit = fit_law(obs, singles[0], **options)
+        return Selection(fit, None, {fit.law: fit}, {}, {}, noise)
+    excluded = too_demanding(obs, singles, fold)
+    fits: dict[str, LawFit] = {}
+    held: dict[str, Held] = {}
+    validations: dict[str, Validation] = {}
+    unjudged: dict[str, LawFit] = {}
+    candidates = [name for name in singles if name not in excluded]
+    for number, name in enumerate(candidates):
+        if progress:
+            progress("fitting", number, len(candidates))
+        try:
+            fits[name] = fit_law(obs, name, **options)
+            held[name] = held_out(obs, fits[name], fold)
+            validations[name] = cross_validate(obs, weights=weights, fit=fits[name], held=(held[name], fold))
+        except ObservationsError as refused:
+            excluded[name] = str(refused)
+            held.pop(name, None)
+            if name in fits:
+                unjudged[name] = fits.pop(name)
+    if progress:
+        progress("fitting", len(candidates), len(candidates))
+    if ENSEMBLE in laws and len(held) > 1:
+        fits[ENSEMBLE] = stack(obs, fits, held)
+        validations[ENSEMBLE] = of_stack(held, obs, fold, fits[ENSEMBLE], weights)
+    elif ENSEMBLE in laws:
+        excluded[ENSEMBLE] = said("there is no second law to stack")
+    if not validations and unjudged:  # what each target lacks is then known by its outcome
+        able = [fit for name, fit in unjudged.items() if not unfit(name, obs.targets, obs.domains, weights)]
+        return Selection((able or list(unjudged.values()))[0], None, unjudged, {}, excluded, noise)
+    if not validations:
+        raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
+    ineligible = _ineligible(obs, fits, weights)
+    eligible = {name: found for name, found in validations.items() if name not in ineligible} or validations
+    chosen = _chosen(eligible, weights)
+    return Selection(fits[chosen], validations[chosen], fits, validations, excluded, noise, ineligible)
+
+
+def _ineligible(obs: Observations, fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, str]:
+    """Return the laws that can't answer the question, and why."""
+    found = {}
+    told = {name: {t for t, fitted in fit.targets.items() if fitted.outcome.usable} for name, fit in fits.items()}
+    for name in fits:
+        lacks = [
+            t for t, w in weights.items() if w > 0 and t not in told[name] and any(t in ts for ts in told.values())
+        ]
+        why = unfit(name, obs.targets, obs.domains, weights)
+        if why or lacks:
+            found[name] = why or said("it can't fit targets {targets}, which another law can", targets=few(lacks))
+    return found
+
+
+def _chosen(validations: Mapping[str, Validation], weights: Mapping[str, float]) -> str:
+    counted = {target for target, weight in weights.items() if weight > 0}
+    best = _best(validations, counted)
+    if ENSEMBLE in validations:
+        for name in validations:
+            above, error = _difference(validations[name], validations[ENSEMBLE], counted)
+            if above < -error:
+                return name
+        return ENSEMBLE
+    for name in validations:
+        above, error = _difference(validations[name], validations[best], counted)
+        if above <= error:
+            return name
+    return best
+
+
+def _best(validations: Mapping[str, Validation], counted: Collection[str] = ()) -> str:
+    # Targets that only some laws can have don't count, or they would decide.
+    return min(validations, key=lambda name: float(_comparable(validations, name, counted).mean()), default="")
+
+
+def _comparable(validations: Mapping[str, Validation], name: str, counted: Collection[str]) -> pd.Series:
+    shared = _shared(list(validations.values()), counted)
+    return validations[name].only(shared).by_mixture if shared else validations[name].by_mixture
+
+
+def _difference(one: Validation, best: Validation, counted: Collection[str] = ()) -> tuple[float, float]:
+    """Return the mean difference of error by mixture, and its standard error."""
+    shared = _shared([one, best], counted)
+    difference = (one.only(shared).by_mixture - best.only(shared).by_mixture).dropna()
+    if len(difference) < 2:
+        return 0.0, 0.0
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def _shared(validations: Sequence[Validation], counted: Collection[str]) -> set[str]:
+    """Return the targets that all predict; of these those that count, if there are any."""
+    shared = set.intersection(*(set(found.predictions["domain"]) for found in validations))
+    return shared & set(counted) or shared

@@ -1,0 +1,292 @@
+"""Runs that were logged without this package: their metrics under our names, and a file that tells their mixtures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bimix_tracking.data import metric_names
+from bimix_tracking.data.histories import Point, number, rows_of
+from bimix_tracking.data.manifest import RunManifest, RunRecord
+from bimix_tracking.errors import BimixError, MixtureError, SourceError, listed, shown
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.tracking.other_tools.mixtures_file import read_fields, told_mixture
+from bimix_tracking.tracking.other_tools.patterns import (
+    BATCH_MEANS,
+    NOT_SAID,
+    STEP_METRICS,
+    TOKEN_METRICS,
+    TRAINING,
+    Recognised,
+    Tool,
+    recognise,
+)
+from bimix_tracking.tracking.other_tools.volume import (
+    EARLIER,
+    AsOf,
+    Volume,
+    at_step_zero,
+    counted_later,
+    last_points,
+    volume_of,
+)
+
+SUMMARISED = "losses that its history lacks are those of its summary: one point"
+_LONGEST_PATTERN = 2000
+_LATE_TOKENS = "tokens were not logged at the step of an evaluation: the last count before it is taken"
+
+
+@dataclass(frozen=True)
+class ForeignRuns:
+    """How to read runs that were logged without this package: by HF Trainer, Levanter, OLMo-core, Composer and others.
+
+    Which tool it was is recognised by the metrics' names, see `foreign_patterns`. What no tool logs is the mixture.
+
+    Args:
+        mixtures: A run's id or name → its mixture; the id counts more.
+        mixture_from: Where a run's params or config say it, if `mixtures` doesn't: a domain → the dotted name of what
+            holds its proportion, or the one dotted name of a mapping or a list of (domain, weight), of any sum.
+        domains: What a metric, or such a mapping, calls a domain → its name in the mixtures; others stay as they are.
+        pattern: A regular expression with a group `domain` that the names of the losses match as a whole, instead of
+            the known ones.
+        tokens: The metric that counts the training tokens seen; without it, the tools' own names for it are tried. Or
+            the dotted name of a param, config or summary key that holds the run's volume, or that volume itself: one
+            for all runs, or run's id or name → its own. One volume is that of a run's last losses.
+        tokens_per_step: Tokens of an optimizer step, of runs whose volume `tokens` doesn't say.
+        token_weighted: Whether the losses are means over tokens; None goes by the tool.
+
+    Raises:
+        SourceError: The pattern is none, or `tokens` or `tokens_per_step` is not above 0.
+
+    >>> runs = ForeignRuns(mixtures={"r1": Mixture({"code": 0.3, "web": 0.7})}, tokens_per_step=1000)
+    >>> runs.wanted(["eval/code/loss", "eval/web/loss", "eval/loss", "lr"])
+    ['eval/code/loss', 'eval/web/loss']
+    >>> record = runs.record("r1", "proxy-1", {"eval/code/loss": [(5, 0.0, 2.5)], "eval/web/loss": [(5, 0.0, 3.5)]}, {})
+    >>> record.rows
+    [{'bimix/step': 5.0, 'bimix/tokens': 5000, 'bimix_eval_loss/code': 2.5, 'bimix_eval_loss/web': 3.5}]
+    """
+
+    mixtures: Mapping[str, Mixture] = field(default_factory=dict)
+    mixture_from: Mapping[str, str] | str | None = None
+    domains: Mapping[str, str] = field(default_factory=dict)
+    pattern: str | None = None
+    tokens: str | float | Mapping[str, float] | None = None
+    tokens_per_step: float | None = None
+    token_weighted: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._own()
+        volumes = self.tokens if isinstance(self.tokens, Mapping) else {"": self.tokens}
+        for name, value in (
+            *((f"tokens {run}".strip(), v) for run, v in volumes.items()),
+            ("tokens_per_step", self.tokens_per_step),
+        ):
+            if value is not None and not isinstance(value, str) and (value is True or not 0 < value < math.inf):
+                raise SourceError(f"{name} must be a number above 0, got {value!r}")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> ForeignRuns:
+        """Read a mixtures file: YAML or JSON with the fields of this class, or a CSV table of mixtures alone.
+
+        In `mixtures`, a run's entry may be `{file: mixture.yaml}`, and all of it may be the path of a CSV table with a
+        column `run` and one for each domain. Paths are relative to the file.
+
+        Raises:
+            SourceError: The file cannot be read, is too large, or an entry is wrong; the text names file and entry.
+        """
+        try:
+            return cls(**read_fields(Path(path)))
+        except SourceError as error:
+            raise SourceError(f"{path}: {error}") from error
+
+    def wanted(self, metrics: Iterable[str]) -> list[str]:
+        """Return which of a run's metrics `record` needs: none where no tool is recognised.
+
+        Raises:
+            SourceError: Two tools' patterns match, or two metrics are the loss of one domain.
+        """
+        names = list(metrics)
+        recognised = recognise(names, self._own())
+        if recognised is None or not recognised.domains:
+            return []
+        others = {*STEP_METRICS, *self._token_metrics()}
+        return [name for name in names if name in recognised.domains or name in recognised.others or name in others]
+
+    def with_summary(
+        self, history: Mapping[str, Sequence[Point]], summary: Mapping[str, object]
+    ) -> tuple[dict[str, Sequence[Point]], dict[str, int]]:
+        """Return a run's history with its summary's value as the one point of each loss that it lacks, and a note.
+
+        Where the history has no loss at all, what counts steps or tokens is taken from the summary too.
+
+        Args:
+            history: The points of the metrics that were wanted.
+            summary: A metric's name → its last value.
+
+        >>> runs = ForeignRuns()
+        >>> runs.with_summary({}, {"eval/code/loss": 2.5, "throughput/total_tokens": 1e9, "lr": 0.1})[0]
+        {'eval/code/loss': [(0.0, 0.0, 2.5)], 'throughput/total_tokens': [(0.0, 0.0, 1000000000.0)]}
+        """
+        recognised = recognise([*history, *(name for name in summary if name not in history)], self._own())
+        losses = {} if recognised is None else recognised.domains
+        wanted = set(losses) if any(name in history for name in losses) else set(self.wanted([*history, *summary]))
+        found = {n: number(summary[n]) for n in summary if n in wanted and not history.get(n)}
+        found = {name: value for name, value in found.items() if not math.isnan(value)}
+        if not any(name in losses for name in found):
+            return dict(history), {}
+        place, time, _ = max((max(points) for points in history.values() if points), default=(0.0, 0.0, 0.0))
+        return {**history, **{name: [(place, time, value)] for name, value in found.items()}}, {SUMMARISED: 1}
+
+    def record(
+        self, run_id: str, name: str, history: Mapping[str, Sequence[Point]], told: Mapping[str, object]
+    ) -> RunRecord:
+        """Return a run as a record whose metrics have our names; where that cannot be, it says why in `set_aside`.
+
+        Args:
+            run_id: The tracker's id.
+            name: What people call the run.
+            history: The points (step, time, value) of the metrics that were wanted.
+            told: The run's params or config, flat with dotted names or nested.
+
+        Raises:
+            SourceError: As `wanted`; the text names the run.
+        """
+        try:
+            recognised = recognise(history, self._own())
+            metrics = {} if recognised is None else self._renamed(recognised.domains)
+        except SourceError as error:
+            raise SourceError(f"run {name!r} ({run_id}): {error}") from error
+        if recognised is None or not metrics:
+            return RunRecord.excluded(run_id, name, "no metric of it is the loss of a domain")
+        losses = tuple(metrics.values())
+        try:
+            mixture = self.mixtures.get(run_id) or self.mixtures.get(name) or self._told(told)
+        except BimixError as error:
+            return _left_out(run_id, name, losses, f"`mixture_from` gives no mixture of it: {error}")
+        if mixture is None:
+            return _left_out(
+                run_id,
+                name,
+                losses,
+                f"logged without this package ({recognised.tool}), and no mixture is known for it: name it in "
+                "--mixtures FILE",
+            )
+        if not set(mixture) & set(losses):
+            return _left_out(
+                run_id,
+                name,
+                losses,
+                f"no domain of its mixture ({listed(mixture)}) has a loss; the losses are of {listed(losses)}: say "
+                "which is which by `domains` in --mixtures FILE",
+            )
+        try:
+            volume = volume_of((run_id, name), self.tokens, self.tokens_per_step, history, told)
+        except MixtureError as error:
+            return _left_out(run_id, name, losses, str(error))
+        series, left_out, late = _series(metrics, history, volume)
+        if (
+            volume.per_step is not None
+            and series[metric_names.TOKENS]
+            and not any(seen for _, _, seen in series[metric_names.TOKENS])
+        ):
+            return _left_out(run_id, name, losses, at_step_zero(told))
+        if volume.metric is not None and not series[metric_names.TOKENS] and any(map(len, series.values())):
+            return _left_out(run_id, name, losses, counted_later(volume.metric, told))
+        rows, mended = rows_of(series)
+        batch = self.tokens_per_step
+        manifest = RunManifest(
+            domains=(*mixture, *(domain for domain in losses if domain not in mixture)),
+            mixture=mixture,
+            batch_tokens=int(batch) if batch is not None and batch == int(batch) else None,
+        )
+        notes = {f"logged by {recognised.tool}: {flaw}": 1 for flaw in self._flaws(recognised)}
+        notes |= {
+            f"the mixture's domain {d!r} has no loss (of {listed(losses)})": 1 for d in mixture if d not in losses
+        }
+        if late:
+            notes[_LATE_TOKENS] = late
+        aside = {f"metric {metric!r} looks like the loss of a domain, but is none": 1 for metric in recognised.others}
+        return RunRecord(run_id, name, manifest, rows, set_aside={**mended, **left_out, **aside}, notes=notes)
+
+    def _own(self) -> Tool | None:
+        if self.pattern is None:
+            return None
+        if len(self.pattern) > _LONGEST_PATTERN:
+            raise SourceError(f"pattern has {len(self.pattern):,} characters; at most {_LONGEST_PATTERN:,} are read")
+        try:
+            compiled = re.compile(self.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise SourceError(f"pattern {shown(self.pattern)} is no regular expression: {error}") from None
+        if "domain" not in compiled.groupindex:
+            raise SourceError(
+                f"pattern {shown(self.pattern)} has no group (?P<domain>…) where the domain's name stands"
+            )
+        return Tool("a pattern of its own", compiled, NOT_SAID)
+
+    def _token_metrics(self) -> Sequence[str]:
+        if isinstance(self.tokens, str):
+            return (self.tokens,)
+        return () if self.tokens_per_step is not None or isinstance(self.tokens, int | float) else TOKEN_METRICS
+
+    def _flaws(self, recognised: Recognised) -> list[str]:
+        if self.token_weighted is None or recognised.flaw == TRAINING:
+            return [] if recognised.flaw is None else [recognised.flaw]
+        return [] if self.token_weighted else [BATCH_MEANS]
+
+    def _renamed(self, found: Mapping[str, str]) -> dict[str, str]:
+        """Return metric → our name of the domain."""
+        renamed: dict[str, str] = {}
+        for metric, called in found.items():
+            domain = self.domains.get(called, called)
+            other = next((m for m, d in renamed.items() if d == domain), None)
+            if other is not None:
+                raise SourceError(
+                    f"metrics {other!r} and {metric!r} are both the loss of domain {domain!r}: mend `domains` in the "
+                    "mixtures file"
+                )
+            renamed[metric] = domain
+        return renamed
+
+    def _told(self, told: Mapping[str, object]) -> Mixture | None:
+        return None if self.mixture_from is None else told_mixture(self.mixture_from, self.domains, told)
+
+
+def _series(
+    metrics: Mapping[str, str], history: Mapping[str, Sequence[Point]], volume: Volume
+) -> tuple[dict[str, list[Point]], dict[str, int], int]:
+    """Return points by our names, what is left out, and how many token counts are older than their evaluation."""
+    step_metric = next((metric for metric in STEP_METRICS if metric in history), None)
+    steps = None if step_metric is None else AsOf(history[step_metric])
+    whole, tokens = volume.whole, None if volume.metric is None else AsOf(history[volume.metric])
+    last = {} if whole is None else last_points(history, metrics)
+    series: dict[str, list[Point]] = {metric_names.TOKENS: []}
+    stepless = late = earlier = 0
+    for metric, domain in metrics.items():
+        of_domain = series.setdefault(metric_names.key(metric_names.EVAL_LOSS, domain), [])
+        for place, time, loss in history[metric]:
+            at = (place, place) if steps is None else steps.at(place)
+            if whole is not None and (place, time, loss) != last.get(metric):
+                earlier += 1
+                continue
+            if at is None and whole is None:
+                stepless += 1
+                continue
+            step = place if at is None else at[1]
+            of_domain.append((step, time, loss))
+            if whole is not None:
+                series[metric_names.TOKENS].append((step, time, whole))
+            elif volume.per_step is not None:
+                series[metric_names.TOKENS].append((step, time, step * volume.per_step))
+            elif tokens is not None and (seen := tokens.at(place)) is not None:
+                series[metric_names.TOKENS].append((step, time, seen[1]))
+                counted_at = (seen[0], seen[0]) if steps is None else steps.at(seen[0])
+                late += counted_at is None or counted_at[1] < step
+    left_out = {f"a loss before the first {step_metric!r}: at which step isn't known": stepless} if stepless else {}
+    return series, left_out | ({EARLIER: earlier} if earlier else {}), late
+
+
+def _left_out(run_id: str, name: str, domains: tuple[str, ...], reason: str) -> RunRecord:
+    return RunRecord.excluded(run_id, name, reason, RunManifest(domains=domains))

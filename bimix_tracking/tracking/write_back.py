@@ -1,0 +1,92 @@
+"""Artifacts of an analysis into the tracker, as a run of their own, and the versions they depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bimix_tracking.credentials import without_credentials
+from bimix_tracking.data.manifest import RunManifest
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.tracking.ports import RunSource, WriteBack
+
+
+def leave(
+    source: RunSource,
+    obs: Observations,
+    recommended: Mixture,
+    *,
+    save: Callable[[Path], object],
+    metrics: Mapping[str, float],
+    note: str,
+    runs: Sequence[str],
+    key: str,
+    name: str = "bimix-analysis",
+    nest: bool = False,
+) -> str:
+    """Write artifacts into a source as a run of role `analysis`; return where a person finds it.
+
+    Args:
+        source: Where to.
+        obs: What was read from it.
+        recommended: The mixture that the analysis recommends.
+        save: Writes the artifacts into a folder that is there.
+        metrics: Numbers worth a column.
+        note: Markdown for the run's description.
+        runs: The runs it is about, by name.
+        key: Names the analysis by data and question: see `key_of`.
+        name: What the new run is called.
+        nest: Whether the runs are shown under it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder))
+        manifest = RunManifest(
+            domains=obs.domains,
+            mixture=recommended,
+            role="analysis",
+            tokenizer=obs.shared.get("tokenizer"),
+            eval_set=obs.shared.get("eval_set"),
+            model_size=_number(obs.shared.get("model_size")),
+            batch_tokens=_number(obs.shared.get("batch_tokens")),
+        )
+        ids = [obs.run_ids.get(run, run) for run in runs]
+        written = source.write_back(WriteBack(Path(folder), manifest, metrics, note, ids, key, name, nest))
+    return without_credentials(written)
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def key_of(kind: str, data_hash: str, question: Mapping[str, object]) -> str:
+    """Return 16 digits that the same question to the same data by the same version has, and no other.
+
+    >>> key_of("analysis", "8f0c", {"tokens": 1e9, "law": None}) == key_of("analysis", "8f0c", {"tokens": 10**9})
+    True
+    """
+    asked = {name: _plain(value) for name, value in sorted(question.items()) if value is not None}
+    content = json.dumps([kind, data_hash, importlib.metadata.version("bimix-tracking"), asked], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return float(value) if isinstance(value, int | float) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions a result depends on."""
+    names = ("bimix-tracking", "numpy", "scipy", "pandas")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

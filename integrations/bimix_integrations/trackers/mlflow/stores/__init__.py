@@ -1,0 +1,1 @@
+"""Where MLflow keeps runs, read and written apart: databases, a server, folders of files, each behind `Store`."""

@@ -1,0 +1,151 @@
+"""W&B's transaction log (`run-<id>.wandb`): its bytes as records, whole ones only, and where and why reading ended.
+
+The file is a log in LevelDB's manner: 7 bytes of header (`:W&B`, magic 0xBEE1, version 0), then blocks of 32 KiB of
+chunks [CRC-32 of type and payload, 4 bytes | length, 2 bytes | type, 1 byte | payload]; of the types, 1 is a whole
+record, 2, 3 and 4 are the first, a middle and the last part of one. Every record is a protobuf message `Record`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from bimix_tracking.errors import RunError
+from bimix_tracking.files.plain import opened
+
+BLOCK = 32768
+LARGEST = 2**26
+"""Bytes of a record that are joined at most; W&B itself takes 25 MB a call."""
+HISTORY, SUMMARY, CONFIG, RUN, EXIT = 2, 3, 5, 17, 18
+"""Fields of `Record`: a record holds one of them."""
+
+_HEADER = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
+_CHUNK = struct.Struct("<IHB")
+_NUMBER = 1 << 3
+_ASIDE = frozenset({16 << 3 | 2, 19 << 3 | 2, 200 << 3 | 2})  # how it is to be handled, and whose it is
+_WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_SEEDS = [zlib.crc32(bytes([kind])) for kind in range(5)]
+
+
+class TransactionLog:
+    """One file, read once from its start by iterating; a block is in memory at a time.
+
+    Args:
+        path: The file.
+
+    After the last record, `cut_off` says whether the file ends within a record, as it does where a writer was killed,
+    and `damage` what was wrong where reading had to end before the end of the file.
+
+    Raises:
+        RunError: While iterating: the file is none of W&B's, of a version that isn't known, or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cut_off = False
+        self.damage: str | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._records()
+        except OSError as error:
+            raise RunError(f"{self.path.name}: {error.strerror}") from error
+
+    def _records(self) -> Iterator[bytes]:
+        parts: list[bytes] = []
+        joined = 0
+        with opened(self.path, buffering=32 * BLOCK) as file:
+            start, skip = 0, len(_HEADER)
+            while block := file.read(BLOCK):
+                if start == 0 and not self._begins_well(block):
+                    return
+                size = len(block)
+                place = skip
+                while place + 7 <= size:
+                    checksum, length, kind = _CHUNK.unpack_from(block, place)
+                    if checksum == length == kind == 0:
+                        break  # zeros fill the rest of a block
+                    payload = block[place + 7 : place + 7 + length]
+                    if place + 7 + length > size:
+                        # A chunk never reaches into the next block, so that this is the end, or no length.
+                        whole = size == BLOCK
+                        self._stop(start + place, "a length that is none" if whole else None)
+                        return
+                    if not _WHOLE <= kind <= _LAST:
+                        self._stop(start + place, f"a chunk of unknown type {kind}")
+                        return
+                    if zlib.crc32(payload, _SEEDS[kind]) != checksum:
+                        self._stop(start + place, "a wrong checksum")
+                        return
+                    if (kind in (_WHOLE, _FIRST)) == bool(parts):
+                        self._stop(start + place, "parts of a record out of order")
+                        return
+                    place += 7 + length
+                    if kind == _WHOLE:
+                        yield payload
+                        continue
+                    parts.append(payload)
+                    joined += length
+                    if joined > LARGEST:
+                        self._stop(start + place, f"a record of more than {LARGEST:,} bytes")
+                        return
+                    if kind == _LAST:
+                        yield b"".join(parts)
+                        parts, joined = [], 0
+                if size < BLOCK:
+                    self.cut_off = bool(parts) or (place < size and any(block[place:]))
+                    return
+                start, skip = start + BLOCK, 0
+        self.cut_off = bool(parts) or start == 0
+
+    def _begins_well(self, block: bytes) -> bool:
+        if block.startswith(_HEADER):
+            return True
+        if _HEADER.startswith(block):
+            self.cut_off = True
+            return False
+        if block.startswith(_HEADER[:6]):
+            raise RunError(
+                f"{self.path.name} is a W&B log of version {block[6]}; this package reads version 0: upgrade"
+            )
+        raise RunError(f"{self.path.name} is no W&B log: it begins with {block[:7]!r}, not {_HEADER!r}")
+
+    def _stop(self, place: int, what: str | None) -> None:
+        if what is None:
+            self.cut_off = True
+        else:
+            size = self.path.stat().st_size
+            self.damage = f"{what} at byte {place:,} of {size:,}"
+
+
+def kind_of(record: bytes) -> int:
+    r"""Return which of its fields a record holds, without parsing it: one of `HISTORY`, `RUN`, …; 0 if it holds none.
+
+    >>> kind_of(b"\x08\x05" + b"\x12\x00") == HISTORY  # field 1 numbers the record
+    True
+    """
+    place = 0
+    try:
+        while True:
+            tag = record[place]
+            place += 1
+            if tag >= 0x80:
+                tag = tag & 0x7F | record[place] << 7
+                place += 1
+            if tag == _NUMBER:
+                while record[place] >= 0x80:
+                    place += 1
+                place += 1
+            elif tag in _ASIDE:
+                length = shift = 0
+                while record[place] >= 0x80:
+                    length |= (record[place] & 0x7F) << shift
+                    shift += 7
+                    place += 1
+                place += 1 + (length | record[place] << shift)
+            else:
+                return tag >> 3
+    except IndexError:  # the record ends before
+        return 0

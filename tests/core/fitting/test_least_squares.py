@@ -1,0 +1,110 @@
+"""The minimiser: SciPy, started where it ended, finds nothing lower; and what has no weight has no say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.optimize import least_squares
+from scipy.special import huber as scipy_huber
+
+from bimix_tracking import Mixture, Observations, fit_law
+from bimix_tracking.fitting.least_squares import huber, minimize
+from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.laws.protocol import Inputs
+from bimix_tracking.laws.registry import law
+
+DELTA = 0.01
+LAWS = {"code": (0.02, 0.3, 120.0, 1.1), "web": (0.1, 0.5, 900.0, 2.7), "math": (0.5, 0.12, 9.0, 0.4)}
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.02, 0.1])
+def test_scipy_finds_nothing_lower_from_our_optimum(sweep: Callable[..., Observations], noise: float) -> None:
+    obs = sweep(LAWS, noise=noise, runs=12)
+    fit = fit_law(obs, huber_delta=DELTA)
+    for name in LAWS:
+        table = obs.losses[obs.losses["domain"] == name]
+        r = obs.mixtures[name].reindex(table["run"]).to_numpy(float)
+        s, observed = table["tokens"].to_numpy(float), table["loss"].to_numpy(float)
+        p = fit.targets[name].parameters
+
+        def residual(
+            at: np.ndarray, r: np.ndarray = r, s: np.ndarray = s, observed: np.ndarray = observed, by: float = fit.scale
+        ) -> np.ndarray:
+            alpha, (beta, b, c) = at[0], np.exp(at[1:])  # no part of a loss is negative
+            return np.asarray(np.log(r**-alpha * (b * (s / by) ** -beta + c)) - np.log(observed))
+
+        ours = np.array([p["alpha"], *np.log([p["beta"], p["B"] * fit.scale ** -p["beta"], p["C"]])])
+        cost = float(scipy_huber(DELTA, residual(ours)).sum())
+        theirs = least_squares(residual, ours, loss="huber", f_scale=DELTA, xtol=1e-15, ftol=1e-15, gtol=1e-15)
+
+        assert fit.targets[name].outcome in (Outcome.CONVERGED, Outcome.NO_FLOOR)
+        assert cost <= theirs.cost + 1e-9
+
+
+def test_the_cost_is_scipy_s() -> None:
+    residual = np.array([[0.0, 0.5, -1.0, 1.5, -30.0]])
+    weight = np.array([[1.0, 2.0, 3.0, 4.0, 0.5]])
+
+    assert huber(residual, weight, 1.0)[0] == pytest.approx((weight * scipy_huber(1.0, residual)).sum(), rel=1e-15)
+
+
+def test_without_robustness_one_wild_loss_moves_the_fit_ten_times_as_far(sweep: Callable[..., Observations]) -> None:
+    obs = sweep(LAWS, noise=0.002)
+    hit = Observations(obs.mixtures, obs.losses.assign(loss=obs.losses["loss"] * np.where(obs.losses.index == 0, 2, 1)))
+    name, where = str(obs.losses["domain"].iloc[0]), Mixture.uniform(LAWS)
+
+    def moved(delta: float) -> float:
+        before, after = (fit_law(data, huber_delta=delta).predict(where, 1e7)[name][0] for data in (obs, hit))
+        return float(abs(after / before - 1))
+
+    assert moved(DELTA) < 0.001
+    assert moved(100.0) > 10 * moved(DELTA)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "end"), [(-9.0, 9.0, 3.0), (-9.0, 2.0, 2.0), (4.0, 9.0, 4.0), (1.0, 1.0, 1.0)]
+)
+def test_a_straight_line_is_found_inside_its_box(lower: float, upper: float, end: float) -> None:
+    x = np.array([[1.0, 2.0, 3.0, 1e9]])
+    y = np.array([[3.0, 6.0, 9.0, 0.0]])  # y = 3 x, but for a point of weight 0
+
+    def line(theta: np.ndarray, problem: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return theta * x[problem] - y[problem], x[problem][..., None]
+
+    found = minimize(
+        line,
+        np.array([[1.5]]),
+        np.array([[1.0, 1.0, 1.0, 0.0]]),
+        lower=np.array([[lower]]),
+        upper=np.array([[upper]]),
+        delta=1e6,
+    )
+
+    assert found.theta[0, 0] == pytest.approx(end, rel=1e-12)
+    assert found.converged.all()
+
+
+def test_a_problem_ends_the_same_alone_and_in_a_batch(sweep: Callable[..., Observations]) -> None:
+    obs = sweep(LAWS, noise=0.01)
+    together = fit_law(obs)
+    for name in LAWS:
+        apart = fit_law(Observations(obs.mixtures, obs.losses[obs.losses["domain"] == name].reset_index(drop=True)))
+
+        assert dict(apart.targets[name].parameters) == pytest.approx(dict(together.targets[name].parameters), rel=1e-6)
+
+
+def test_reported_parameters_are_those_of_the_formula() -> None:
+    model, at, scale = law("bimix"), {"alpha": 0.2, "beta": 0.4, "B": 250.0, "C": 1.7}, 3e7
+    r, s = np.array([0.01, 0.3, 1.0]), np.array([1e6, 3e7, 1e11])
+
+    theta = model.internal(at, scale, 0, ("a",))
+
+    expected = r**-0.2 * (250.0 / s**0.4 + 1.7)
+    inputs = Inputs.rows(r[:, None], np.log(s / scale), 1e-3)
+    log_loss, _ = model.evaluate(theta[None], np.array([0]), inputs)
+    assert np.exp(log_loss[0]) == pytest.approx(expected, rel=1e-12)
+    assert model.report(theta, scale, 0, ("a",)) == pytest.approx(at, rel=1e-12)
+    none = model.internal(at | {"C": 0.0}, scale, 0, ("a",))
+    assert model.report(none, scale, 0, ("a",)) == pytest.approx(at | {"C": 0.0}, rel=1e-12)

@@ -1,0 +1,148 @@
+"""What the pages say of a decision: noise first, then interval, freedom, constraints and savings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bimix_tracking import Costs, Mixture, Observations, analyze
+from bimix_tracking.analysis.result import Analysis
+from bimix_tracking.recommendation.savings import Worth
+from bimix_tracking.report import content, html, markdown
+from bimix_tracking.report.decision import savings, verdict
+
+SHARES = ((0.2, 0.6, 0.2), (0.6, 0.2, 0.2), (0.2, 0.2, 0.6), (0.4, 0.4, 0.2), (0.2, 0.4, 0.4), (0.4, 0.2, 0.4))
+
+
+def analysis(noise: float = 0.001, **options: object) -> Analysis:
+    rng = np.random.default_rng(3)
+    rows = []
+    for i, shares in enumerate(SHARES):
+        luck = np.exp(noise * rng.standard_normal(3))
+        for s in (1e6, 2e6, 4e6, 8e6):
+            row: dict[str, object] = {"run": f"run-{i}", "tokens": s}
+            for j, (r, alpha) in enumerate(zip(shares, (0.05, 0.1, 0.2), strict=True)):
+                row |= {f"p{j}": r, f"l{j}": luck[j] * r**-alpha * (2000 / s**0.5 + 1 + j)}
+            rows.append(row)
+    obs = Observations.from_wide(
+        pd.DataFrame(rows),
+        proportions={d: f"p{j}" for j, d in enumerate("abc")},
+        losses={d: f"l{j}" for j, d in enumerate("abc")},
+        tokens="tokens",
+        run="run",
+    )
+    return analyze(obs, 8e6, law="bimix", **options)  # type: ignore[arg-type]  # each test's own
+
+
+def test_a_gain_inside_the_noise_is_the_first_line_of_every_page() -> None:
+    best = analysis().recommendation.mixture
+    found = analysis(0.03, reference=best)
+
+    first = content.page(found).answer
+    assert found.recommendation.inside_noise
+    assert first.startswith(("The gain is inside the noise: this sweep doesn't show", "Nothing to win over"))
+    assert first in html.render(found).replace("\xa0", " ").replace("&#39;", "'")
+    assert markdown.escape(first) in markdown.render(found).splitlines()[2]
+    assert markdown.escape(first) in found.note().splitlines()[0]
+
+
+def test_a_gain_that_one_run_of_each_could_not_show_is_inside_the_noise_too() -> None:
+    found = analysis(0.004, reference=Mixture({"a": 0.1, "b": 0.26, "c": 0.64}))
+    rec = found.recommendation
+
+    assert rec.uncertainty is not None
+    assert rec.near_optimal is not None
+    assert 0 < rec.gain <= rec.near_optimal.tolerance
+    assert rec.inside_noise
+    expected = "of a single run" if rec.uncertainty.gain[0] > 0 else "this sweep doesn't show"
+    assert expected in verdict(rec)
+
+
+def test_only_a_saving_that_is_demonstrated_has_a_column_in_the_tracker() -> None:
+    shown = analysis(reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
+    unsure = analysis(0.03, reference=shown.recommendation.mixture)
+
+    assert shown.worth is not None
+    assert shown.worth.demonstrated
+    assert shown.metrics()["bimix/tokens_saved_fraction"] == shown.worth.fraction
+    assert "bimix/tokens_saved_fraction" not in unsure.metrics()
+
+
+def test_a_gain_beyond_the_noise_is_answered_at_once() -> None:
+    found = analysis(reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
+
+    assert not found.recommendation.inside_noise
+    assert content.page(found).answer.startswith("For 8M tokens: ")
+    assert verdict(found.recommendation) == ""
+
+
+def test_interval_probability_and_freedom_are_in_the_pages() -> None:
+    found = analysis(reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
+    page, sure, near = content.page(found), found.recommendation.uncertainty, found.recommendation.near_optimal
+
+    assert sure is not None
+    assert near is not None
+    low, high = sure.shares.loc[["c"]].to_numpy(float)[0]
+    assert page.shares[2].interval == f"{100 * low:.1f}–{100 * high:.1f} %"
+    low, high = near.extent.loc[["c"]].to_numpy(float)[0]
+    assert page.shares[2].extent == f"{100 * low:.1f}–{100 * high:.1f} %"
+    assert f"interval of the gain: {sure.gain[0]:.4f} to {sure.gain[1]:.4f} nats" in page.sure
+    assert "above 99 %" in page.sure
+    for text in (page.sure, page.free, page.worth):
+        assert text
+        assert text in html.render(found).replace("&#39;", "'").replace("\xa0", " ")
+
+
+def test_without_replicates_it_is_said_that_nothing_is_sure() -> None:
+    page = content.page(analysis(replicates=0))
+
+    assert page.sure.startswith("How sure this is can't be said")
+    assert page.shares[0].interval == page.shares[0].extent == "–"
+
+
+def test_what_binds_and_what_it_costs_is_said() -> None:
+    found = analysis(available_tokens={"a": 1e9, "b": 1e9, "c": 1e6}, max_epochs=2)
+
+    page = content.page(found)
+    assert found.recommendation.mixture["c"] == pytest.approx(0.25)
+    assert any(
+        "'c' is at its most, 0.25 (1e+06 tokens × 2 epochs / 8e+06): 0.01 more would win" in t for t in page.constraints
+    )
+    assert any("without constraints the law would take" in text for text in page.constraints)
+    assert content.page(analysis()).constraints == ()
+
+
+WORTH = Worth(
+    tokens=1e11,
+    target=1e11,
+    fraction=0.2,
+    interval=(0.1, 0.3),
+    by_law={"transfer": 0.12, "additive": 0.25},
+    demonstrated=True,
+    runs=12,
+    costs=Costs(5.0, 4000.0, 2.0, 1e6),
+)
+
+
+def test_savings_are_set_against_the_pilot() -> None:
+    assert savings(WORTH) == (
+        "At equal loss the recommended mixture needs 20.00 % fewer tokens than the reference at 100B tokens (90 % "
+        "interval 10.0 to 30.0 %; by law: 12.0 to 25.0 %). In the run of 100B tokens that is 10B to 30B tokens, 10,000 "
+        "to 30,000 steps, 400 to 1,200 GPU-hours (cost 800 to 2,400). The pilot's 12 runs took 60 GPU-hours "
+        "(cost 120); the net is +340 to +1,140 GPU-hours (cost 680 to 2,280)."
+    )
+    unknown = dataclasses.replace(WORTH, costs=Costs(gpu_hours_per_run=5.0))
+    assert "it pays for itself if the run takes more than 200 to 600." in savings(unknown)
+    lost = dataclasses.replace(WORTH, fraction=-0.1, interval=(-0.3, 0.05), demonstrated=False)
+    assert savings(lost).startswith(
+        "At equal loss nothing is saved against the reference at 100B tokens (90 % interval −30.0 to 5.0 %; by law:"
+    )
+    nothing = dataclasses.replace(lost, costs=Costs(gpu_hours_per_run=5.0))
+    assert "no saving is shown to set against them" in savings(nothing)
+    wide = dataclasses.replace(WORTH, interval=(0.1, math.inf))
+    assert "(90 % interval 10.0 % or more;" in savings(wide)
+    assert "400 or more GPU-hours" in savings(wide)

@@ -1,0 +1,77 @@
+"""The demo in its short form: a real pilot with a few steps a run, down to the pages in the tracking store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from bimix_tracking import Mixture, Observations
+
+_ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the pilot and return its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("pilot") / "results"
+    command = [sys.executable, str(_ROOT / "examples" / "pilot"), "--short", "--out", str(folder)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder, done.stdout
+
+
+def test_the_store_holds_the_runs_the_analysis_and_the_checks(pilot: tuple[Path, str]) -> None:
+    folder, _ = pilot
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("pilot")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+
+    assert all(run.info.status == "FINISHED" for run in runs)
+    sweeps = [run.data.tags.get("bimix.sweep") for run in runs if run.data.tags["bimix.role"] == "train"]
+    assert (sweeps.count("pilot"), sweeps.count("check")) == (8, 5)
+    analyses = {run.info.run_name: run.info.run_id for run in runs if run.data.tags["bimix.role"] == "analysis"}
+    assert set(analyses) == {"bimix-analysis", "bimix-verification"}
+    files = {name: {file.path for file in client.list_artifacts(at, "bimix")} for name, at in analyses.items()}
+    names = (
+        "mixture.yaml",
+        "fit.json",
+        "validation.json",
+        "observations.csv",
+        "lineage.json",
+        "exports",
+        "recommendation.json",
+        "report.html",
+        "report.md",
+    )
+    assert files["bimix-analysis"] == {f"bimix/{name}" for name in names}
+    assert files["bimix-verification"] - files["bimix-analysis"] == {
+        "bimix/verification.json",
+        "bimix/verification.md",
+    }
+
+
+def test_what_is_printed_is_what_the_files_say(pilot: tuple[Path, str]) -> None:
+    folder, printed = pilot
+    mixture = Mixture.from_yaml(folder / "analysis" / "mixture.yaml")
+
+    for domain in ("python", "bible", "metamath"):
+        assert any(domain in line and f"{mixture[domain]:.3f}" in line for line in printed.splitlines())
+    assert "Recommended against equal: " in printed
+    assert "Recommended against by size: " in printed
+    assert "between two seeds of one mixture with a standard deviation of" in printed
+    assert "Predicted without these runs, and observed" in printed
+
+
+def test_every_run_was_evaluated_on_every_domain(pilot: tuple[Path, str]) -> None:
+    obs = Observations.from_csv(pilot[0] / "analysis" / "observations.csv")
+
+    assert obs.domains == ("python", "bible", "metamath")
+    assert obs.losses.groupby("run")["tokens"].nunique().eq(3).all()
+    assert len(obs.losses) == 8 * 3 * 3
