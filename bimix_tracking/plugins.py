@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any
 
-from bimix_tracking.errors import BimixError
+from bimix_tracking.credentials import misread, remember
+from bimix_tracking.errors import BimixError, SourceError
 
 
 def named(kind: str, name: str, failing: type[BimixError], said: str = "") -> Any:
@@ -33,3 +35,21 @@ def named(kind: str, name: str, failing: type[BimixError], said: str = "") -> An
         return found[0].load()
     except AttributeError as error:  # of another version than its package: a package that is missing says so itself
         raise failing(f"{kind} {name!r} cannot be loaded from {found[0].value}: {error}") from error
+
+
+def opened(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
+    """Return what a URI names, a `tracker` or a `source`; its scheme is an entry point, which is called with it.
+
+    Raises:
+        SourceError: No such scheme, or a password that a reader of the URI would cut in two.
+    """
+    remember(uri)
+    scheme, colon, _ = uri.partition(":")
+    # mlflow+http:… is the scheme mlflow, which reads the rest itself
+    name = scheme.partition("+")[0] if colon else ""
+    if "+" in scheme and misread(uri):
+        raise SourceError(
+            f"a URI of {scheme}:// has a password that its reader would cut in two: write @, #, / and ? in it as %40, "
+            "%23, %2F and %3F"
+        )
+    return named(kind, name, SourceError, f"{uri!r}: no {kind} for {scheme!r}")(uri, **options)

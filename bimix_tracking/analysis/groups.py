@@ -11,7 +11,8 @@ from bimix_tracking.data.metric_names import slug
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import grouped
 from bimix_tracking.errors import BimixError
-from bimix_tracking.tracking.ports import Progress, RunSource, Wanted, open_source, wanted_of
+from bimix_tracking.progress import Progress
+from bimix_tracking.tracking.ports import RunSource, Wanted, open_source, wanted_of
 
 
 def analyze_groups(

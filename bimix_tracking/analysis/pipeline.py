@@ -16,6 +16,7 @@ from bimix_tracking.errors import ConstraintError, ObservationsError, Recommenda
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, bootstrap
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.recommendation import recommend
 from bimix_tracking.recommendation.savings import Costs, worth
@@ -24,7 +25,7 @@ from bimix_tracking.selection.cross_validation import cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.select import select_law
-from bimix_tracking.tracking.ports import Progress, RunSource, Wanted, open_source
+from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
 from bimix_tracking.tracking.write_back import key_of, leave
 
 AUTO = "auto"

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.errors import BimixError, ReadOnlyError, SourceError
-from bimix_tracking.tracking.ports import RunSource, RunState, wanted_of, without_credentials
+from bimix_tracking.tracking.ports import RunSource, RunState, wanted_of
 from bimix_tracking.tracking.waiting import named, of_status
 
 LONGEST_PAUSE = 600.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bimix_tracking.data.pooling import Note
-    from bimix_tracking.tracking.ports import Progress
+    from bimix_tracking.progress import Progress
 
 _LOG_EVERY = 10.0
 """Seconds between two lines of progress in a log file."""

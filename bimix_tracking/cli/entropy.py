@@ -11,6 +11,7 @@ import typer
 from bimix_tracking.cli.console import answer, named_numbers, progress_shown, say, talk
 from bimix_tracking.cli.teaching import AIM, METHOD, OUTPUT, READING, among, trackers
 from bimix_tracking.cli.teaching import corpora as corpora_formats
+from bimix_tracking.credentials import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -210,7 +211,6 @@ def entropy(
     run = None
     if tracker is not None:
         from bimix_tracking.entropy.log import log_entropies  # noqa: PLC0415  # likewise
-        from bimix_tracking.tracking.ports import without_credentials  # noqa: PLC0415  # likewise
 
         run = log_entropies(found, tracker, **how)
         say(f"Logged to {without_credentials(tracker)}, run {run}")
@@ -219,8 +219,8 @@ def entropy(
 
 def _sensible(compare: str, estimator: str | None, temperature: float, weights: Mapping[str, float] | None) -> None:
     """Refuse now what would be refused when all is counted, which may be hours later."""
-    from bimix_tracking.entropy.comparison import Compared  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.entropy.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.measured import Compared  # noqa: PLC0415  # --help must not wait for NumPy
 
     if compare not in get_args(Compared):
         raise typer.BadParameter(f"domains are compared equal or all, not {compare!r}", param_hint="--compare")

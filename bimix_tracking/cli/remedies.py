@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import clipped
 
 BAD_DATA, NO_ACCESS, MISSING = 3, 4, 6
@@ -60,8 +61,6 @@ def remedy_of(error: BaseException) -> Remedy | None:
     >>> remedy_of(ZeroDivisionError("division by zero")) is None
     True
     """
-    from bimix_tracking.tracking.ports import without_credentials  # noqa: PLC0415  # --help must not wait for NumPy
-
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:

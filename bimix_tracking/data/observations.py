@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ from bimix_tracking.files.number_table import read_numbers
 from bimix_tracking.files.spreadsheet import restored, table_csv
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
-from bimix_tracking.tracking.ports import Progress, RunSource, open_source
+from bimix_tracking.plugins import opened
+from bimix_tracking.progress import Progress
 
 ROUNDING_TOLERANCE = 0.01
 """Rows of a table may sum to 1 within this (proportions rounded to three decimals); they are rescaled."""
@@ -32,6 +33,13 @@ ROUNDING_TOLERANCE = 0.01
 _PROPORTION = "proportion/"
 _LOSS = "loss/"
 _EVAL_TOKENS = "eval_tokens/"
+
+
+class Readable(Protocol):
+    """What observations are read from: of a source of runs, the one method that is needed here."""
+
+    def observations(self, progress: Progress | None = None) -> Observations:
+        """Read every finished training run."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +200,7 @@ class Observations:
         return cls._validated(mixtures, pd.concat(parts), notes, source=source)
 
     @classmethod
-    def from_source(cls, source: str | RunSource, *, progress: Progress | None = None) -> Observations:
+    def from_source(cls, source: str | Readable, *, progress: Progress | None = None) -> Observations:
         """Read every finished training run of a source, such as `mlflow:my-sweep` or `jsonl:runs`.
 
         Args:
@@ -204,8 +212,8 @@ class Observations:
             ObservationsError: The runs must not be pooled (another tokenizer, eval set or set of domains),
                 or nothing is left to fit.
         """
-        opened = open_source(source) if isinstance(source, str) else source
-        return opened.observations(progress)
+        found: Readable = opened("source", source, {}) if isinstance(source, str) else source
+        return found.observations(progress)
 
     @classmethod
     def from_records(cls, records: Sequence[RunRecord], *, source: str, shares: Shares = "nominal") -> Observations:

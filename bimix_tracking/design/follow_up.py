@@ -18,9 +18,9 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import MIN_RUNS, Replicates, bootstrap
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain
 from bimix_tracking.recommendation.recommendation import recommend
-from bimix_tracking.tracking.ports import Progress
 
 _FEWEST = 50
 _POOL, _NEAR = 160, 120

@@ -5,25 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 
 from bimix_tracking.entropy.counter import entropy_mixture
 from bimix_tracking.entropy.estimators import ESTIMATORS
+from bimix_tracking.entropy.measured import PROXIES, Compared, Measured, Proxy
 from bimix_tracking.entropy.sample_error import Curve
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.mixture import Mixture
-
-if TYPE_CHECKING:
-    from bimix_tracking.entropy.result import CorpusEntropies
-
-Proxy = Literal["shannon", "joint", "conditional", "von_neumann"]
-Compared = Literal["equal", "all"]
-PROXIES: tuple[Proxy, ...] = get_args(Proxy)
-ESTIMATOR = "grassberger"
-"""The least biased on real text, of those that are offered: `tests/benchmarks/README.md`."""
-PAPER_ESTIMATOR = "plug-in"
 
 
 class HowMixed(TypedDict, total=False):
@@ -47,7 +38,7 @@ class Comparison:
         available_tokens: That weigh the domains of the mixtures.
     """
 
-    found: CorpusEntropies
+    found: Measured
     compare: Compared
     estimator: str
     temperature: float = 1.0

@@ -22,11 +22,12 @@ from bimix_tracking.entropy.counting import (
     tokenizer_of,
 )
 from bimix_tracking.entropy.estimators import ESTIMATORS
-from bimix_tracking.entropy.result import CorpusEntropies, DomainEntropies, Overlap
+from bimix_tracking.entropy.measured import DomainEntropies, Overlap
+from bimix_tracking.entropy.result import CorpusEntropies
 from bimix_tracking.entropy.sample_error import token_curves, von_neumann_curve
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.mixture import check_domains
-from bimix_tracking.tracking.ports import Progress
+from bimix_tracking.progress import Progress
 
 Paths = str | Path | Sequence[str | Path]
 Engine = Callable[[Mapping[str, Sequence[Block]], EntropySettings, Progress], Mapping[str, DomainCounts]]

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bimix_tracking.entropy.comparison import Comparison, Proxy
+from bimix_tracking.entropy.comparison import Comparison
+from bimix_tracking.entropy.measured import Compared, Proxy, usual_estimator
 from bimix_tracking.entropy.sample_error import Curve
 from bimix_tracking.entropy.warnings import doubts
 from bimix_tracking.mixture import Mixture
@@ -151,7 +152,8 @@ def _shade(number: int, count: int) -> str:
 
 def _row(one: Comparison, mixtures: Mapping[Proxy, Mixture], errors: Errors, domain: str) -> Row:
     found, measured = one.found, one.found.domains[domain]
-    other = found.compared(compare="all" if one.compare == "equal" else "equal")
+    compare: Compared = "all" if one.compare == "equal" else "equal"
+    other = Comparison(found, compare, usual_estimator(compare))
     cells = []
     for proxy in found.proxies:
         curve = one.curve(proxy, domain)

@@ -1,4 +1,4 @@
-"""What was measured of corpora: entropies by domain, the mixtures that follow, and what to doubt."""
+"""`CorpusEntropies`: what was measured, the comparisons and mixtures that follow, and the files it leaves."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import pandas as pd
 
-from bimix_tracking.entropy.comparison import (
-    ESTIMATOR,
-    PAPER_ESTIMATOR,
+from bimix_tracking.entropy.comparison import Comparison, HowMixed
+from bimix_tracking.entropy.measured import (
     PROXIES,
     Compared,
-    Comparison,
-    HowMixed,
+    DomainEntropies,
+    Measured,
     Proxy,
+    usual_estimator,
 )
-from bimix_tracking.entropy.counter import Entropies
-from bimix_tracking.entropy.sample_error import Curve
+from bimix_tracking.entropy.page import render
 from bimix_tracking.entropy.warnings import doubts
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.files.atomic_folder import staged
@@ -33,86 +32,9 @@ from bimix_tracking.tracking.write_back import versions
 _FILES = ("entropy.json", "entropy.csv", "entropy.html", *(f"mixtures/{proxy}.yaml" for proxy in PROXIES))
 
 
-class Overlap(NamedTuple):
-    """Two domains that hold the same documents: about which part of the smaller one."""
-
-    one: str
-    other: str
-    share: float
-
-
 @dataclass(frozen=True)
-class DomainEntropies:
-    """What was measured of a domain.
-
-    Args:
-        files: How many files were read.
-        documents: How many documents were in them.
-        tokens: How many tokens, all of which were counted.
-        text_bytes: Bytes of text, 0 where token ids were read.
-        distinct_pairs: How many distinct pairs of neighbouring tokens there are.
-        exact: By estimator, SE, JE and CE of all tokens; `plug-in` is the paper's.
-        curves: By estimator and proxy, the entropy of the sample in which domains are compared.
-        von_neumann: That of the sample of passages; None without embeddings.
-        all_von_neumann: That of all passages, where all were embedded.
-        passages: How many passages the text has.
-        blank_passages: In how many the embedder found nothing.
-        unreadable: How many documents were left out as unreadable.
-        problems: The first of them: where, and what is wrong.
-        copies: About which part of the documents are copies of others in the domain.
-        sampled: How many sequences the sample of tokens has.
-    """
-
-    files: int
-    documents: int
-    tokens: int
-    text_bytes: int
-    distinct_pairs: int
-    exact: Mapping[str, Entropies]
-    curves: Mapping[str, Mapping[str, Curve]]
-    von_neumann: Curve | None
-    all_von_neumann: float | None
-    passages: int
-    blank_passages: int
-    unreadable: int
-    problems: tuple[str, ...]
-    copies: float
-    sampled: int = 0
-
-    def curve(self, proxy: Proxy, estimator: str = ESTIMATOR) -> Curve | None:
-        """Return a proxy's curve against the size of the sample; None where there is none."""
-        return self.von_neumann if proxy == "von_neumann" else self.curves[estimator][proxy]
-
-
-@dataclass(frozen=True)
-class CorpusEntropies:
-    """Entropies of domains, comparable: the same units, the same number of tokens. From `corpus_entropies`.
-
-    Args:
-        domains: By name.
-        tokens: Of the sample of each domain that the comparison is of.
-        passages: Of the sample of each domain that von Neumann entropies are of; 0 without.
-        tokenizer: What the tokens are.
-        embedder: What the embeddings are of; None without.
-        sequence_length: Tokens of a sequence, 0 where documents are sequences.
-        seed: Of the samples.
-        overlaps: Domains that share documents.
-    """
-
-    domains: Mapping[str, DomainEntropies]
-    tokens: int
-    passages: int
-    tokenizer: str
-    embedder: str | None
-    sequence_length: int
-    seed: int
-    overlaps: tuple[Overlap, ...]
-
-    @property
-    def proxies(self) -> tuple[Proxy, ...]:
-        """The proxies that every domain has."""
-        von_neumann = all(found.von_neumann is not None for found in self.domains.values())
-        return PROXIES if von_neumann else PROXIES[:3]
+class CorpusEntropies(Measured):
+    """Entropies of domains, comparable: the same units, the same number of tokens. From `corpus_entropies`."""
 
     def compared(
         self,
@@ -127,8 +49,7 @@ class CorpusEntropies:
         Raises:
             CorpusError: No such comparison or estimator.
         """
-        used = estimator or (ESTIMATOR if compare == "equal" else PAPER_ESTIMATOR)
-        return Comparison(self, compare, used, temperature, available_tokens)
+        return Comparison(self, compare, estimator or usual_estimator(compare), temperature, available_tokens)
 
     def entropies(self, proxy: Proxy, *, compare: Compared = "equal", estimator: str | None = None) -> dict[str, float]:
         """Return an entropy of each domain, nats.
@@ -278,8 +199,6 @@ class CorpusEntropies:
         Raises:
             MissingDependencyError: Jinja2 isn't installed.
         """
-        from bimix_tracking.entropy.page import render  # noqa: PLC0415  # pages import what they are of
-
         return {
             "entropy.json": json.dumps(self.to_dict(**how), ensure_ascii=False, indent=1, allow_nan=False),
             "entropy.csv": table_csv(self.table(**how)),

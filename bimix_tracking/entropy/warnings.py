@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from bimix_tracking.entropy.comparison import Comparison
+from bimix_tracking.entropy.measured import Proxy
 from bimix_tracking.entropy.sample_error import MOST_DRIFT
-
-if TYPE_CHECKING:
-    from bimix_tracking.entropy.comparison import Comparison, Proxy
 
 _MANY_COPIES = 0.1
 _LIKE = 1.1

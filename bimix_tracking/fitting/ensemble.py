@@ -22,11 +22,11 @@ from scipy.optimize import nnls
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.fit import fit_law, goodness
 from bimix_tracking.fitting.folds import divide, held_out, smallest_training
 from bimix_tracking.fitting.law_fit import DomainFit, LawFit, Levels
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.problem import ZERO_SHARE, Points
+from bimix_tracking.fitting.single import fit_single, goodness
 from bimix_tracking.fitting.warmup import find_warmup
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
@@ -70,7 +70,7 @@ def fit_ensemble(
     told = [name for name in laws if name not in refused]
     if not told:
         raise ObservationsError("no law can be stacked: " + "; ".join(f"{n}: {why}" for n, why in refused.items()))
-    fits = {name: fit_law(obs, name, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup) for name in told}
+    fits = {name: fit_single(obs, name, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup) for name in told}
     return stack(obs, fits, {name: held_out(obs, fit, fold) for name, fit in fits.items()})
 
 

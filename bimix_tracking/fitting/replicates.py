@@ -16,14 +16,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.fit import refit
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import points_of
+from bimix_tracking.fitting.single import refit
 from bimix_tracking.fitting.solver import by_run, prior_of
 from bimix_tracking.laws.protocol import Array, Inputs
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.tracking.ports import Progress
+from bimix_tracking.progress import Progress
 
 Method = Literal["few-steps", "exact", "linearised"]
 MIN_RUNS = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,36 +11,13 @@ from bimix_tracking.errors import RecommendationError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Array
-from bimix_tracking.laws.registry import ENSEMBLE
-from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few, said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
+from bimix_tracking.selection.eligibility import unfit
 
 _TRIED, _HELD = said("the proportions tried"), "held"
-
-
-def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weight: Mapping[str, float]) -> str:
-    """Return why a law can't serve a question, in words; nothing where it can.
-
-    Args:
-        law: Its name.
-        obs_targets: What losses are of.
-        domains: Of the mixtures.
-        weight: Of the targets.
-    """
-    if law == ENSEMBLE:
-        return ""
-    outside = [t for t, w in weight.items() if w > 0 and t in obs_targets and t not in domains]
-    if find_law(law).needs_own and outside:
-        return said(
-            "targets {targets} are no domains of the mixtures, and it needs their own proportion", targets=few(outside)
-        )
-    silent = [d for d in domains if d not in obs_targets]
-    if law == "bimix" and silent:
-        return said("it sees a domain's own proportion only, and domains {domains} have no losses", domains=few(silent))
-    return ""
 
 
 def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:

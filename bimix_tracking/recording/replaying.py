@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import BimixError, RefusedError, SourceError, listed
 from bimix_tracking.recording import open_runs
 from bimix_tracking.recording.journal import Journal, journals
 from bimix_tracking.recording.outbox import Outbox
-from bimix_tracking.tracking.ports import Tracker, open_tracker, without_credentials
+from bimix_tracking.tracking.ports import Tracker, open_tracker
 
 _BARE = (
     "The journal holds no credentials: if the tracker needs some, give them by the environment (PGUSER and PGPASSWORD, "

@@ -20,9 +20,9 @@ from bimix_tracking.fitting.problem import ZERO_SHARE
 from bimix_tracking.fitting.warmup import find_warmup
 from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
 from bimix_tracking.messages import few, joined, said
-from bimix_tracking.recommendation.validity import unfit
+from bimix_tracking.progress import Progress
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
-from bimix_tracking.tracking.ports import Progress
+from bimix_tracking.selection.eligibility import unfit
 
 _PLAUSIBLE = 2.0
 

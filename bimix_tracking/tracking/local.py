@@ -21,10 +21,11 @@ from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import RunError, SourceError
 from bimix_tracking.files.plain import printable, text_of
+from bimix_tracking.progress import Progress
 from bimix_tracking.tracking import run_folder
 from bimix_tracking.tracking.jsonl_tracker import JsonlTracker as JsonlTracker  # noqa: PLC0414  # the entry point is here
 from bimix_tracking.tracking.jsonl_tracker import inside, path_of
-from bimix_tracking.tracking.ports import Progress, RunState, Wanted, WriteBack
+from bimix_tracking.tracking.ports import RunState, Wanted, WriteBack
 from bimix_tracking.tracking.reading import read_each, reasons, why
 from bimix_tracking.tracking.run_folder import FINISHED, ROWS
 

@@ -17,26 +17,21 @@ that names a callable taking the URI.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from bimix_tracking.credentials import misread, remember
-from bimix_tracking.credentials import without_credentials as without_credentials  # noqa: PLC0414  # sources import it from here
 from bimix_tracking.data.manifest import RunManifest, RunRecord
 from bimix_tracking.data.run_curve import Shares
 from bimix_tracking.errors import SourceError
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.plugins import named
+from bimix_tracking.plugins import opened
+from bimix_tracking.progress import Progress
 
 if TYPE_CHECKING:
     from bimix_tracking.data.observations import Observations
     from bimix_tracking.tracking.other_tools.runs import ForeignRuns
-
-Progress = Callable[[str, int, int], None]
-"""Called as (what is being done, how many are done, how many there are)."""
-
 
 SHARES: tuple[Shares, ...] = ("nominal", "realised")
 
@@ -228,7 +223,7 @@ def open_tracker(uri: str, **options: Any) -> Tracker:
     Traceback (most recent call last):
     bimix_tracking.errors.SourceError: 'nowhere:sweep': no tracker for 'nowhere'; there are jsonl, mlflow, wandb
     """
-    tracker: Tracker = _open("tracker", uri, options)
+    tracker: Tracker = opened("tracker", uri, options)
     return tracker
 
 
@@ -238,7 +233,7 @@ def open_source(uri: str, **options: Any) -> RunSource:
     Raises:
         BimixError: No such scheme.
     """
-    source: RunSource = _open("source", uri, options)
+    source: RunSource = opened("source", uri, options)
     return source
 
 
@@ -259,25 +254,12 @@ def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> M
         SourceError: The source cannot be reached, or holds no such analysis.
         MixtureError: What it holds is no mixture.
     """
-    opened = open_source(source) if isinstance(source, str) else source
-    text = opened.find_analysis(key)
+    found = open_source(source) if isinstance(source, str) else source
+    text = found.find_analysis(key)
     if text is None:
         wanted = "" if key is None else f" of key {key!r}"
-        raise SourceError(f"{opened.uri} holds no analysis{wanted}: bimix analyze … --write-back")
+        raise SourceError(f"{found.uri} holds no analysis{wanted}: bimix analyze … --write-back")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mixture.yaml"
         path.write_text(text, encoding="utf-8")
         return Mixture.from_yaml(path)
-
-
-def _open(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
-    remember(uri)
-    scheme, colon, _ = uri.partition(":")
-    # mlflow+http:… is the scheme mlflow, which reads the rest itself
-    name = scheme.partition("+")[0] if colon else ""
-    if "+" in scheme and misread(uri):
-        raise SourceError(
-            f"a URI of {scheme}:// has a password that its reader would cut in two: write @, #, / and ? in it as %40, "
-            "%23, %2F and %3F"
-        )
-    return named(kind, name, SourceError, f"{uri!r}: no {kind} for {scheme!r}")(uri, **options)

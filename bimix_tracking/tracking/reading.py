@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.data.thinning import thinned
 from bimix_tracking.errors import BimixError, MissingDependencyError, SourceError, clipped
-from bimix_tracking.tracking.ports import Progress, without_credentials
+from bimix_tracking.progress import Progress
 
 Run = TypeVar("Run")
 

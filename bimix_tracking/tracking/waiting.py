@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import BimixError, SourceError, WaitTimeoutError
-from bimix_tracking.tracking.ports import Progress, RunSource, RunState, open_source
+from bimix_tracking.progress import Progress
+from bimix_tracking.tracking.ports import RunSource, RunState, open_source
 
 EVERY = 30.0
 """Seconds between two looks at a source: a sweep takes hours, and its tracker has others to serve."""

@@ -29,7 +29,7 @@ from typing import Any
 from bimix_tracking.entropy.corpora.documents import Block
 from bimix_tracking.entropy.counting import DomainCounts, EntropySettings
 from bimix_tracking.errors import BimixError, MissingDependencyError
-from bimix_tracking.tracking.ports import Progress
+from bimix_tracking.progress import Progress
 
 try:
     import ray

@@ -7,8 +7,9 @@ import warnings
 from typing import Any, Literal
 
 from bimix_tracking import Analysis, Observations, analyze, open_source
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import BimixError
-from bimix_tracking.tracking.ports import wanted_of, without_credentials
+from bimix_tracking.tracking.ports import wanted_of
 
 OnError = Literal["warn", "raise"]
 

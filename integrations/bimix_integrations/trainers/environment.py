@@ -45,16 +45,3 @@ def _mixture(named: str) -> Mixture:
         return Mixture(load_yaml(named).numbers())  # as `runs.sh` of a plan has it
     except ValueError as error:
         raise MixtureError(f"BIMIX_MIXTURE is neither a file nor a mixture as JSON: {error}") from error
-
-
-def lightning_callbacks() -> list[Any]:
-    """Return the callback for a Lightning Trainer if `BIMIX_AUTOLOG` asks for it.
-
-    The entry point `lightning.pytorch.callbacks_factory`: Lightning calls it for each Trainer on the machine, so it
-    imports nothing unless it is switched on.
-    """
-    if not autolog():
-        return []
-    from bimix_integrations.trainers.lightning import DomainLossCallback  # noqa: PLC0415  # see above
-
-    return [DomainLossCallback()]

@@ -17,8 +17,9 @@ import pytorch_lightning
 import torch
 import yaml
 from bimix_integrations.trackers.mlflow import MlflowTracker
+from bimix_integrations.trainers.autolog import lightning_callbacks
 from bimix_integrations.trainers.collate import DomainCollator
-from bimix_integrations.trainers.environment import from_environment, lightning_callbacks
+from bimix_integrations.trainers.environment import from_environment
 from bimix_integrations.trainers.lightning import DomainLossCallback
 from bimix_integrations.trainers.torch import align, token_losses
 from lightning.pytorch import LightningModule, Trainer

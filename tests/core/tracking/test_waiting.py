@@ -13,8 +13,9 @@ from bimix_tracking import DomainLossRecorder, open_source, recommended_mixture
 from bimix_tracking.analysis.watching import Event, Watch, analysis_of
 from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.errors import BimixError, ObservationsError, SourceError, WaitTimeoutError
+from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.local import JsonlSource
-from bimix_tracking.tracking.ports import Progress, RunState
+from bimix_tracking.tracking.ports import RunState
 from bimix_tracking.tracking.waiting import wait_for
 from tests.core.proxies import RECOMMENDED, analyses, begin, train
 

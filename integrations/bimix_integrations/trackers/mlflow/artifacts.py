@@ -14,8 +14,8 @@ from mlflow.utils.rest_utils import http_request
 
 from bimix_integrations.trackers.mlflow.refusals import RefusedForGoodError, artifact_is_refused
 from bimix_integrations.trackers.mlflow.stores.store import Store
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import SourceError
-from bimix_tracking.tracking.ports import without_credentials
 
 LARGEST = 2**28
 """Bytes of an artifact that are read at most: what a tracker holds is not ours to trust."""

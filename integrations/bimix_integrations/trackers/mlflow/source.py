@@ -23,13 +23,15 @@ from bimix_integrations.trackers.mlflow.artifacts import ArtifactError, read_tex
 from bimix_integrations.trackers.mlflow.stores.reading import Found, Histories, Reader
 from bimix_integrations.trackers.mlflow.stores.store import Store
 from bimix_integrations.trackers.mlflow.tags import ARTIFACT, PREFIX, fields_of, is_complete
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.histories import LARGEST, Point, rows_of
 from bimix_tracking.data.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import BimixError, RunError, SourceError, listed
+from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
-from bimix_tracking.tracking.ports import Progress, RunState, Wanted, WriteBack, without_credentials
+from bimix_tracking.tracking.ports import RunState, Wanted, WriteBack
 from bimix_tracking.tracking.reading import read_each, why
 
 _THREADS = 8

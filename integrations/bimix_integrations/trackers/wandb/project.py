@@ -16,8 +16,8 @@ from wandb.errors import CommError
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import RefusedError, SourceError
-from bimix_tracking.tracking.ports import without_credentials
 
 _PROBE_SECONDS = 5.0
 _REQUEST_SECONDS = 60

@@ -27,9 +27,10 @@ from bimix_integrations.trackers.wandb.rows import histories as points_of
 from bimix_tracking.data.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import RunError, SourceError
+from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.other_tools.patterns import unrecognised
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
-from bimix_tracking.tracking.ports import Progress, RunState, Wanted, WriteBack
+from bimix_tracking.tracking.ports import RunState, Wanted, WriteBack
 from bimix_tracking.tracking.reading import read_each, reasons, why
 
 _THREADS = 8

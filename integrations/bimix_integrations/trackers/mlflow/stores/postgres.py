@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.engine import make_url
 
 from bimix_integrations.trackers.mlflow.stores.reading import Histories
+from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import MissingDependencyError, SourceError
-from bimix_tracking.tracking.ports import without_credentials
 
 if TYPE_CHECKING:
     import psycopg
