@@ -17,7 +17,7 @@ import pytorch_lightning
 import torch
 import yaml
 from bimix_integrations.trackers.mlflow import MlflowTracker
-from bimix_integrations.trainers.autolog import lightning_callbacks
+from bimix_integrations.autolog import lightning_callbacks
 from bimix_integrations.trainers.collate import DomainCollator
 from bimix_integrations.trainers.environment import from_environment
 from bimix_integrations.trainers.lightning import DomainLossCallback

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from mlflow.entities import DatasetInput, Metric, Run
 
-from bimix_integrations.trackers.mlflow import schema
+from bimix_integrations.trackers.mlflow.stores import schema
 from bimix_integrations.trackers.mlflow.stores.experiments import Choice, deleted_experiment, no_experiment
 from bimix_integrations.trackers.mlflow.stores.reading import (
     ACTIVE,

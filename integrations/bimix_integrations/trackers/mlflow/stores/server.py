@@ -11,7 +11,7 @@ from mlflow.entities.view_type import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from bimix_integrations.trackers.mlflow import bulk
+from bimix_integrations.trackers.mlflow.stores import bulk
 from bimix_integrations.trackers.mlflow.stores.experiments import Choice, deleted_experiment, no_experiment
 from bimix_integrations.trackers.mlflow.stores.reading import Experiment, Found, Histories
 from bimix_tracking.data.histories import Point

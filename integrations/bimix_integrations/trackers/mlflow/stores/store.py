@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient, is_tracking_uri_set
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from bimix_integrations.trackers.mlflow import schema, sqlite
+from bimix_integrations.trackers.mlflow.stores import schema, sqlite
 from bimix_integrations.trackers.mlflow.stores.database import Database
 from bimix_integrations.trackers.mlflow.stores.experiments import (
     BY_ID,
