@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Not compiled while it is installed: pip does that on one processor, with nothing beside it, and a demo needs a tenth of it.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
-HUGGING_FACE_TESTS := $(addprefix tests/adapters/test_,transformers.py forward.py collate.py trl.py)
+HUGGING_FACE_TESTS := $(addprefix tests/adapters/trainers/test_,transformers.py forward.py collate.py trl.py)
 # A file at a time on each of three processes, in the order of tests/conftest.py: trainings of one thread each don't slow
 # one another down, and a fifth of the time is spent waiting, for servers, browsers and processes that are to be killed.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 30

@@ -21,19 +21,19 @@ def _spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 SLOW = (
     "e2e/test_faults.py",
-    "e2e/test_docs.py",
-    "adapters/test_mlflow.py",
-    "e2e/test_examples.py",
+    "e2e/docs/test_docs.py",
+    "adapters/mlflow/test_mlflow.py",
+    "e2e/docs/test_examples.py",
     "e2e/test_distributed.py",
-    "adapters/test_mlflow_broken_runs.py",
-    "adapters/test_mlflow_source.py",
+    "adapters/mlflow/test_broken_runs.py",
+    "adapters/mlflow/test_source.py",
     "e2e/test_ray_entropy.py",
-    "adapters/test_forward.py",
-    "adapters/test_mlflow_older.py",
+    "adapters/trainers/test_forward.py",
+    "adapters/mlflow/test_older.py",
     "e2e/test_report_page.py",
-    "e2e/test_cli_manners.py",
-    "e2e/test_pilot.py",
-    "adapters/test_transformers.py",
+    "e2e/cli/test_manners.py",
+    "e2e/docs/test_pilot.py",
+    "adapters/trainers/test_transformers.py",
 )
 """Files of more than half a minute, the slowest first; a place too early or too late costs seconds, no test."""
 

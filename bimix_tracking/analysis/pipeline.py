@@ -11,7 +11,7 @@ from typing import Any
 
 from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.data.target_weights import checked_weights
+from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, bootstrap

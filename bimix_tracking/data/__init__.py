@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bimix_tracking.data.metric_names import slugs as slugs
     from bimix_tracking.data.observations import Observations as Observations
     from bimix_tracking.data.pooling import Note as Note
-    from bimix_tracking.data.target_weights import target_weights as target_weights
+    from bimix_tracking.data.weights import target_weights as target_weights
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -25,6 +25,6 @@ __getattr__, __dir__, __all__ = attach(
         "metric_names": ["key", "parse", "slugs"],
         "observations": ["Observations"],
         "pooling": ["Note"],
-        "target_weights": ["target_weights"],
+        "weights": ["target_weights"],
     },
 )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bimix_tracking.data.target_weights import checked_weights
+from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates

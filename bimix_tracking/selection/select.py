@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.data.target_weights import target_weights
+from bimix_tracking.data.weights import target_weights
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import Held, stack, too_demanding
 from bimix_tracking.fitting.fit import fit_law

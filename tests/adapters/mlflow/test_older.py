@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from bimix_integrations.trackers.mlflow import MlflowSource, MlflowTracker, schema
+from bimix_integrations.trackers.mlflow import MlflowSource, MlflowTracker
+from bimix_integrations.trackers.mlflow.stores import schema
 from typer.testing import CliRunner
 
 from bimix_tracking import Mixture, Observations, Wanted, analyze, open_source, recommended_mixture

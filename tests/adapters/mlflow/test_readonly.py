@@ -16,7 +16,8 @@ from pathlib import Path
 import mlflow
 import psycopg
 import pytest
-from bimix_integrations.trackers.mlflow import MlflowSource, MlflowTracker, schema
+from bimix_integrations.trackers.mlflow import MlflowSource, MlflowTracker
+from bimix_integrations.trackers.mlflow.stores import schema
 from bimix_integrations.trackers.mlflow.stores.sqlite import uri_of
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient

@@ -15,7 +15,8 @@ from typing import Any
 
 import mlflow
 import pytest
-from bimix_integrations.trackers.mlflow import MlflowSource, bulk
+from bimix_integrations.trackers.mlflow import MlflowSource
+from bimix_integrations.trackers.mlflow.stores import bulk
 from bimix_integrations.trackers.mlflow.stores.experiments import Choice
 from bimix_integrations.trackers.mlflow.stores.server import Server
 from bimix_integrations.trackers.mlflow.stores.store import Store

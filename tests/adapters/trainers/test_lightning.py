@@ -16,8 +16,8 @@ import pytest
 import pytorch_lightning
 import torch
 import yaml
-from bimix_integrations.trackers.mlflow import MlflowTracker
 from bimix_integrations.autolog import lightning_callbacks
+from bimix_integrations.trackers.mlflow import MlflowTracker
 from bimix_integrations.trainers.collate import DomainCollator
 from bimix_integrations.trainers.environment import from_environment
 from bimix_integrations.trainers.lightning import DomainLossCallback
