@@ -29,7 +29,7 @@ from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
 from bimix_tracking.tracking.write_back import key_of, leave
 
 AUTO = "auto"
-"""The law that predicts left-out mixtures best."""
+"""The law that predicts held-out mixtures best."""
 
 
 def analyze(
@@ -58,7 +58,7 @@ def analyze(
     Args:
         source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
         tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
-        law: Which law to fit; `auto`: the one that predicts left-out mixtures best (see `select_law`).
+        law: Which law to fit; `auto`: the one that predicts held-out mixtures best (see `select_law`).
         weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
             that is no domain, or 1 where none is.
         bounds: As in `recommend`, like the six that follow.

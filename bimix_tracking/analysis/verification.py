@@ -37,7 +37,7 @@ _FEWEST = 3
 
 @dataclass(frozen=True)
 class Verification:
-    """What was predicted of runs that the law had not seen, what they showed, and what changes with them.
+    """What was predicted of runs that were no part of the fit, what they showed, and what changes with them.
 
     Args:
         before: The analysis of the sweep without these runs.

@@ -1,4 +1,4 @@
-"""Observations: what a sweep measured, cleaned, with a note on everything that was set aside or adjusted."""
+"""Observations: what a sweep measured, cleaned, with a note on everything that was excluded or adjusted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Observations:
         mixtures: Proportions, shape (runs, domains); index: run, columns: domain.
         losses: One row a (run, checkpoint, domain), columns `run`, `step` (optimizer steps), `tokens`
             (training tokens seen: the law's s), `domain`, `loss` (nats per token), `eval_tokens` (NaN if unknown).
-        notes: What was set aside or adjusted on the way.
+        notes: What was excluded or adjusted on the way.
         source: Where the numbers came from, for the lineage; credentials in it are dropped.
         run_ids: The tracker's id of each run, where it has one.
         shared: What all runs have in common (tokenizer, eval set), from their manifests.

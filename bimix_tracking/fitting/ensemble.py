@@ -1,4 +1,4 @@
-"""The ensemble: a stack of fitted laws, weighted per target domain by what each says of mixtures it hasn't seen.
+"""The ensemble: a stack of fitted laws, weighted per target domain by what each says of held-out mixtures.
 
     L_i(r, s) = e^δ_i(s) Σ_k w_ik L_ik(r, s),   w_ik ≥ 0,   Σ_k w_ik = 1
 

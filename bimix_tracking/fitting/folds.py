@@ -1,4 +1,4 @@
-"""Leaving mixtures out: who is in which fold, and what a fit without a fold says about it."""
+"""Folds: which mixtures are held out together, and what a fit without a fold says of them."""
 
 from __future__ import annotations
 

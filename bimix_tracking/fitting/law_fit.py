@@ -66,11 +66,11 @@ class LawFit:
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were set aside.
-        warmup: Losses at no more than so many tokens were set aside.
+        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were excluded.
+        warmup: Losses at no more than so many tokens were excluded.
         data_hash: Of the observations.
         source: Where the observations came from.
-        notes: What cleaning and fitting set aside or adjusted.
+        notes: What cleaning and fitting excluded or adjusted.
         members: Of an ensemble: the fitted laws by name.
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
         shares: Smallest and largest proportion of each domain in the sweep, with losses or without.

@@ -70,12 +70,12 @@ def mixture_codes(shares: Array) -> Index:
 
 
 def points_of(obs: Observations, law: Law, *, zero_share: float | None, warmup: float, notes: list[Note]) -> Points:
-    """Return what a law is fitted to, and add to `notes` what was set aside or adjusted for it.
+    """Return what a law is fitted to, and add to `notes` what was excluded or adjusted for it.
 
     Args:
         obs: The sweep.
         law: Decides which targets it can have, and whether a share of 0 is a problem.
-        zero_share: Floor of an own share; None sets such runs aside for the target.
+        zero_share: Floor of an own share; None excludes such runs for the target.
         warmup: Losses at no more than so many tokens don't count.
         notes: Added to.
     """

@@ -1,4 +1,4 @@
-"""How sure a fit is: the same fit on runs drawn again, whole runs at a time.
+"""How sure a fit is: the run-level bootstrap, whose replicates are fits to runs drawn with replacement.
 
 The losses of one run rise and fall together, so a bootstrap that draws single losses would promise too much: here a
 replicate draws as many runs as there are, with replacement, and counts each as often as it was drawn.

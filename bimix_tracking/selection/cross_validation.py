@@ -1,4 +1,4 @@
-"""Held-out mixtures: how far off the law is on runs it has not seen, beside what one would say without it."""
+"""Cross-validation: how far off a law is on held-out mixtures, beside what one would say without it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _LAST = 0.95
 
 @dataclass(frozen=True)
 class Validation:
-    """Every loss predicted by a fit that has not seen its mixture.
+    """Every loss predicted by a fit that its mixture was held out of.
 
     Args:
         law: The law.
-        folds: How many parts the mixtures were divided into; each was left out once.
+        folds: How many parts the mixtures were divided into; each was held out once.
         predictions: Columns `run`, `tokens`, `domain`, `observed`, `predicted`, `baseline`; losses in nats per token.
             The baseline is the mean log loss of the other runs at that token count: no law at all.
         weights: Weight of each target domain in the sum that `rank_correlation` is about.
@@ -71,7 +71,7 @@ class Validation:
 
     @property
     def by_mixture(self) -> pd.Series:
-        """Relative error of each mixture left out, every domain counting the same."""
+        """Relative error of each held-out mixture, every domain counting the same."""
         off = (self.predictions["predicted"] / self.predictions["observed"] - 1).abs()
         mixture = self.predictions["run"].map(dict(self.mixtures)).rename("mixture")
         by_domain = off.groupby([mixture, self.predictions["domain"]]).mean()
@@ -89,7 +89,7 @@ class Validation:
         return float(spearmanr(sums["observed"], sums["predicted"]).statistic)
 
     def sentences(self) -> str:
-        """Return in plain words how far the law can be trusted on mixtures it has not seen."""
+        """Return in plain words how far the law can be trusted on held-out mixtures."""
         rank, ranked = self.rank_correlation, len(self.last_sums())
         off = said(
             "On mixtures it has not seen ({folds} folds), the law is off by {error:.2f} % on average; the mean of the "
@@ -156,9 +156,9 @@ def cross_validate(
     fit: LawFit | None = None,
     held: tuple[Held, Index] | None = None,
 ) -> Validation:
-    """Leave mixtures out, fit the rest, and predict the mixtures left out.
+    """Hold mixtures out, fit the rest, and predict those held out.
 
-    Runs of one mixture are left out together: a repeat in the fit would give its twin away.
+    Runs of one mixture are held out together: a repeat in the fit would give its twin away.
 
     Args:
         obs: The sweep.
@@ -167,10 +167,10 @@ def cross_validate(
         seed: Of the division, where there are more mixtures than folds.
         weights: Weight of each target domain in the ranking; 1 where not named.
         fit: The law's fit to all of `obs`, if it is at hand.
-        held: What `holdout.held_out` returned of it and the fold of each run, if they are at hand too.
+        held: What `folds.held_out` returned of it and the fold of each run, if they are at hand too.
 
     Raises:
-        ObservationsError: Fewer than three mixtures, or none that can be left out.
+        ObservationsError: Fewer than three mixtures, or none that can be held out.
 
     >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.2 * 2}
     ...         for a in (0.2, 0.4, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]

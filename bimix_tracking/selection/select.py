@@ -1,4 +1,4 @@
-"""The choice of the law: each predicts mixtures it hasn't seen, and the simplest of the best ones is taken."""
+"""The choice of the law: each predicts held-out mixtures, and the simplest of the best ones is taken."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Selection:
 
     Args:
         fit: The chosen law's fit to all runs.
-        validation: Its held-out predictions; None where nothing could be left out.
+        validation: Its held-out predictions; None where nothing could be held out.
         fits: Every law's fit, by name, the simplest first.
         validations: Every law's held-out predictions.
         excluded: Law → why it wasn't fitted.
@@ -53,7 +53,7 @@ class Selection:
     def scores(self) -> pd.DataFrame:
         """One row a law, the simplest first, then the mean of the other runs.
 
-        `error`: mean relative error on left-out mixtures; `above_best`: how much more than the best law's, and
+        `error`: mean relative error on held-out mixtures; `above_best`: how much more than the best law's, and
         `standard_error`: of that difference, paired by mixture; `rank_correlation`: of the summed final losses;
         `chosen`; `note`: why not.
         """
@@ -144,7 +144,7 @@ def select_law(
     warmup: float | None = None,
     progress: Progress | None = None,
 ) -> Selection:
-    """Fit every law, let each predict left-out mixtures, and choose.
+    """Fit every law, let each predict held-out mixtures, and choose.
 
     The one-standard-error rule, on differences of error paired by mixture, so that what is hard about a mixture for
     every law cancels. Among single laws: the simplest whose error is above the best one's by no more than one standard
