@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.ensemble import fit_ensemble
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import ZERO_SHARE
+from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
 from bimix_tracking.fitting.single import fit_single
-from bimix_tracking.fitting.warmup import find_warmup
+from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE
 
 
@@ -17,7 +15,7 @@ def fit_law(
     obs: Observations,
     law: str = "bimix",
     *,
-    huber_delta: float = 0.01,
+    huber_delta: float = HUBER_DELTA,
     zero_share: float | None = ZERO_SHARE,
     warmup: float | None = None,
 ) -> LawFit:
@@ -52,12 +50,10 @@ def fit_law(
     >>> {name: round(value, 6) for name, value in fit.targets["a"].parameters.items()}
     {'alpha': 0.1, 'beta': 0.5, 'B': 270.0, 'C': 2.1}
     """
-    if not huber_delta > 0 or (zero_share is not None and not 0 < zero_share < 1):
-        raise ValueError(f"huber_delta must be positive and zero_share in (0, 1): {huber_delta}, {zero_share}")
-    if warmup is not None and not (np.isfinite(warmup) and warmup >= 0):
-        raise ValueError(f"warmup must be a number of tokens, not negative, got {warmup}")
-    if warmup is None:
-        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
-    if law == ENSEMBLE:
-        return fit_ensemble(obs, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup)
-    return fit_single(obs, law, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup)
+    return fit_with(obs, law, FitOptions(huber_delta, zero_share, warmup))
+
+
+def fit_with(obs: Observations, law: str, options: FitOptions) -> LawFit:
+    """Fit a law, or the ensemble, by options at hand: see `fit_law`."""
+    options = settled(obs, options)
+    return fit_ensemble(obs, options=options) if law == ENSEMBLE else fit_single(obs, law, options)

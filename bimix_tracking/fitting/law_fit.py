@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.data.pooling import Note
+from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.problem import ZERO_SHARE
 from bimix_tracking.laws.protocol import Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
@@ -66,11 +66,11 @@ class LawFit:
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were set aside.
-        warmup: Losses at no more than so many tokens were set aside.
+        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were excluded.
+        warmup: Losses at no more than so many tokens were excluded.
         data_hash: Of the observations.
         source: Where the observations came from.
-        notes: What cleaning and fitting set aside or adjusted.
+        notes: What cleaning and fitting excluded or adjusted.
         members: Of an ensemble: the fitted laws by name.
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
         shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
@@ -187,7 +187,12 @@ class LawFit:
     @property
     def floor(self) -> float:
         """Below what an own proportion counts as it, in a law that is infinite at 0."""
-        return ZERO_SHARE if self.zero_share is None else self.zero_share
+        return self.options.floor
+
+    @property
+    def options(self) -> FitOptions:
+        """How it was fitted."""
+        return FitOptions(self.huber_delta, self.zero_share, self.warmup)
 
     def own(self, target: str) -> int:
         """Return the target's place among the domains; −1 where it is none of them."""
