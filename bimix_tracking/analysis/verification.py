@@ -14,7 +14,8 @@ import pandas as pd
 from scipy.stats import t as student
 
 from bimix_tracking.analysis.earlier import earlier as earlier_analysis
-from bimix_tracking.analysis.pipeline import AUTO, analyze
+from bimix_tracking.analysis.pipeline import analyze
+from bimix_tracking.analysis.question import AUTO
 from bimix_tracking.analysis.result import FILES, Analysis, reported_later
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError

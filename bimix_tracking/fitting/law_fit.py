@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.data.pooling import Note
+from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.problem import ZERO_SHARE
 from bimix_tracking.laws.protocol import Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
@@ -187,7 +187,12 @@ class LawFit:
     @property
     def floor(self) -> float:
         """Below what an own proportion counts as it, in a law that is infinite at 0."""
-        return ZERO_SHARE if self.zero_share is None else self.zero_share
+        return self.options.floor
+
+    @property
+    def options(self) -> FitOptions:
+        """How it was fitted."""
+        return FitOptions(self.huber_delta, self.zero_share, self.warmup)
 
     def own(self, target: str) -> int:
         """Return the target's place among the domains; −1 where it is none of them."""

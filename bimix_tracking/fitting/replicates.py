@@ -264,7 +264,7 @@ def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
 
 def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
     model = find_law(fit.law)
-    points = points_of(obs, model, zero_share=fit.zero_share, warmup=fit.warmup, notes=[])
+    points = points_of(obs, model, fit.options)
     thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
     known = np.array([theta is not None for theta in thetas])
     held = model.held(len(obs.domains))

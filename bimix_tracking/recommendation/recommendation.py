@@ -24,7 +24,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.uncertainty import NearOptimal, Uncertainty, ends, finite, near_optimal, uncertainty
-from bimix_tracking.recommendation.validity import binding_at, counted, held, outside, within
+from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, within
 
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
@@ -200,7 +200,7 @@ def recommend(
             )
         )
     box = _with_prior(box, fit, prior, prior_strength)
-    holds = held(fit, asked, reference) if fit.law == "bimix" else {}
+    holds = holds_of(fit, asked, reference) if fit.law == "bimix" else {}
     problem = within(fit, volume, weight, box, holds, doubts)
     problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])

@@ -64,7 +64,7 @@ class Hold(NamedTuple):
     why: str
 
 
-def held(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
+def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
     """Return the domains that BiMix doesn't want more of, or doesn't know.
 
     Args:

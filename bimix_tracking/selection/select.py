@@ -12,12 +12,12 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import target_weights
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.ensemble import Held, stack, too_demanding
-from bimix_tracking.fitting.fit import fit_law
-from bimix_tracking.fitting.folds import divide, held_out, noise_floor
+from bimix_tracking.fitting.ensemble import stack, too_demanding
+from bimix_tracking.fitting.folds import HeldOut, divide, held_out, noise_floor
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import ZERO_SHARE
-from bimix_tracking.fitting.warmup import find_warmup
+from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
+from bimix_tracking.fitting.single import fit_single
+from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.progress import Progress
@@ -139,7 +139,7 @@ def select_law(
     folds: int = 10,
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
-    huber_delta: float = 0.01,
+    huber_delta: float = HUBER_DELTA,
     zero_share: float | None = ZERO_SHARE,
     warmup: float | None = None,
     progress: Progress | None = None,
@@ -177,19 +177,17 @@ def select_law(
     ('bimix', 'it needs 5 mixtures, and with a fold left out there are 3')
     """
     weights = target_weights(weights, obs.targets, obs.domains)
-    if warmup is None:
-        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
-    options: dict[str, Any] = {"huber_delta": huber_delta, "zero_share": zero_share, "warmup": warmup}
+    options = settled(obs, FitOptions(huber_delta, zero_share, warmup))
     singles = [name for name in laws if name != ENSEMBLE]
     noise = noise_floor(obs)
     try:
         fold = divide(obs, folds, seed)
     except ObservationsError:
-        fit = fit_law(obs, singles[0], **options)
+        fit = fit_single(obs, singles[0], options)
         return Selection(fit, None, {fit.law: fit}, {}, {}, noise)
     excluded = too_demanding(obs, singles, fold)
     fits: dict[str, LawFit] = {}
-    held: dict[str, Held] = {}
+    predictions: dict[str, HeldOut] = {}
     validations: dict[str, Validation] = {}
     unjudged: dict[str, LawFit] = {}
     candidates = [name for name in singles if name not in excluded]
@@ -197,19 +195,19 @@ def select_law(
         if progress:
             progress("fitting", number, len(candidates))
         try:
-            fits[name] = fit_law(obs, name, **options)
-            held[name] = held_out(obs, fits[name], fold)
-            validations[name] = cross_validate(obs, weights=weights, fit=fits[name], held=(held[name], fold))
+            fits[name] = fit_single(obs, name, options)
+            predictions[name] = held_out(obs, fits[name], fold)
+            validations[name] = cross_validate(obs, weights=weights, fit=fits[name], predictions=predictions[name])
         except ObservationsError as refused:
             excluded[name] = str(refused)
-            held.pop(name, None)
+            predictions.pop(name, None)
             if name in fits:
                 unjudged[name] = fits.pop(name)
     if progress:
         progress("fitting", len(candidates), len(candidates))
-    if ENSEMBLE in laws and len(held) > 1:
-        fits[ENSEMBLE] = stack(obs, fits, held)
-        validations[ENSEMBLE] = of_stack(held, obs, fold, fits[ENSEMBLE], weights)
+    if ENSEMBLE in laws and len(predictions) > 1:
+        fits[ENSEMBLE] = stack(obs, fits, predictions)
+        validations[ENSEMBLE] = of_stack(obs, fits[ENSEMBLE], predictions, weights)
     elif ENSEMBLE in laws:
         excluded[ENSEMBLE] = said("there is no second law to stack")
     if not validations and unjudged:  # what each target lacks is then known by its outcome
