@@ -22,8 +22,9 @@ from scipy.optimize import nnls
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out, smallest_training
-from bimix_tracking.fitting.law_fit import DomainFit, LawFit, Levels
+from bimix_tracking.fitting.law_fit import LawFit, Levels
 from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.single import fit_single, goodness

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.law_fit import DomainFit, LawFit
+from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.least_squares import Prior
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome

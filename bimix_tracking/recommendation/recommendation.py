@@ -163,7 +163,7 @@ def recommend(
             negative weight, no token, or linearised replicates.
         ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
 
-    >>> from bimix_tracking.fitting.law_fit import DomainFit
+    >>> from bimix_tracking.fitting.domain_fit import DomainFit
     >>> from bimix_tracking.fitting.outcome import Outcome
     >>> def domain(alpha, floor):
     ...     parameters = {"alpha": alpha, "beta": 0.5, "B": 1e-9, "C": floor}
