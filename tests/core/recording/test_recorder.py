@@ -184,6 +184,47 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been() -> None:
         DomainLossRecorder(["a"]).load_state_dict(first.state_dict())
 
 
+# As the version before sums were kept by name wrote it; still earlier ones hadn't all of the sums.
+EARLIER = """{"manifest": {"schema": 1, "role": "train", "domains": ["code", "web"], "mixture": {"code": 0.5, "web": 0.5},
+ "tokenizer": "bytes", "eval_set": "sums:84f048abade0", "schedule": [[10, {"code": 0.25, "web": 0.75}]]},
+"train": {"loss": [5.0, 0.0], "tokens": [3, 0], "nonfinite": [0, 1], "labels": [0, 0], "bytes": [12, 0],
+ "unmeasured": [0, 0]},
+"eval": {"loss": [1.5, 0.0], "tokens": [1, 0], "nonfinite": [0, 0], "labels": [0, 0], "bytes": [0, 0],
+ "unmeasured": [0, 0]},
+"sets": {"held out": [{"loss": [0.0, 2.5], "tokens": [0, 2], "nonfinite": [0, 0], "labels": [0, 0], "bytes": [0, 0],
+ "unmeasured": [0, 0]}]},
+"held_out": {"trained": true, "parts": [["", 0, 1, 0], ["", 1, 2, 0]]}, "tokens": [5, 4],
+"drift": {"windows": 1, "steps": 1, "_tokens": [2.0, 4.0], "_sum": [-1.0, 1.0], "_squares": [1.0, 1.0],
+ "_binomial": [1.5, 1.5], "_asked": [3.0, 3.0]}, "step": 1, "warned": [],
+"curves": [[1, {"bimix/step": 1.0, "bimix/tokens": 6.0, "bimix_eval_loss/code": 1.0, "bimix_eval_loss/web": 1.0}]],
+"delivery": {"run_id": null, "rows": 0, "journal": null, "key": null, "time": 0.0}}"""
+
+
+@pytest.mark.parametrize("lacks", [(), ("unmeasured",), ("unmeasured", "bytes", "labels", "nonfinite")])
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(lacks: tuple[str, ...]) -> None:
+    state = json.loads(EARLIER)
+    for sums in (state["train"], state["eval"], *state["sets"]["held out"]):
+        for name in lacks:
+            del sums[name]
+    recorder = DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.5}, schedule={10: {"code": 0.25, "web": 0.75}})
+
+    recorder.load_state_dict(state)
+
+    if "nonfinite" not in lacks:
+        assert recorder.state_dict() == json.loads(EARLIER)
+    recorder.add([0], [4.0], [2], byte_counts=[8])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        row = recorder.log_train(2)
+    assert row["bimix_train_loss/code"] == 9 / 5
+    assert row.get("bimix_nonfinite/web", 0.0) == (0.0 if "nonfinite" in lacks else 1.0)
+    assert (row["bimix_tokens/code"], row["bimix_tokens/web"], row["bimix/tokens"]) == (7, 4, 11)
+    with pytest.warns(UserWarning, match="domain 'web' has other text, of as many tokens"):
+        row = recorder.log_eval(2)
+    assert (row["bimix_eval_loss/code"], "bimix_eval_loss/web" in row) == (1.5, False)
+    assert recorder.curves()["rows"][0] == state["curves"][0][1]
+
+
 def test_a_run_ends_with_its_curves() -> None:
     tracker = Tracker()
     recorder = DomainLossRecorder(DOMAINS, dict.fromkeys(DOMAINS, 1 / 3), tracker, tokenizer="t")
