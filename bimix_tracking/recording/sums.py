@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.errors import RecorderError
 
-
-def _nats() -> Any:
-    return field(metadata={"kind": np.float64})
-
-
-def _count() -> Any:
-    return field(metadata={"kind": np.int64})
+Nats = Annotated[npt.NDArray[np.float64], np.float64]
+Count = Annotated[npt.NDArray[np.int64], np.int64]
+"""Arrays of shape (domains,), and what is in them."""
 
 
 @dataclass(kw_only=True)
@@ -41,12 +37,12 @@ class DomainSums:
     ([3.0, 0.0], [2, 0], [0, 0])
     """
 
-    loss: npt.NDArray[np.float64] = _nats()
-    tokens: npt.NDArray[np.int64] = _count()
-    nonfinite: npt.NDArray[np.int64] = _count()
-    labels: npt.NDArray[np.int64] = _count()
-    bytes: npt.NDArray[np.int64] = _count()
-    unmeasured: npt.NDArray[np.int64] = _count()
+    loss: Nats
+    tokens: Count
+    nonfinite: Count
+    labels: Count
+    bytes: Count
+    unmeasured: Count
 
     @classmethod
     def zeros(cls, domains: int) -> DomainSums:
@@ -82,7 +78,9 @@ class DomainSums:
         return sums
 
 
-SUMMED: dict[str, type[np.number]] = {each.name: each.metadata["kind"] for each in fields(DomainSums)}
+SUMMED: dict[str, type[np.number]] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(DomainSums, include_extras=True).items()
+}
 """What is summed by domain, in order: name → kind of number."""
 
 MOST_TOKENS = 2**63 - 1

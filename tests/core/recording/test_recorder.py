@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bimix_tracking import DomainLossRecorder
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import MixtureError, RecorderError
-from bimix_tracking.recording.sums import DomainSums
+from bimix_tracking.recording.sums import SUMMED, DomainSums
 from tests.core.memory import Tracker
 
 DOMAINS = ("code", "web", "math")
@@ -185,8 +185,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been() -> None:
 
 
 # As the version before sums were kept by name wrote it; still earlier ones hadn't all of the sums.
-EARLIER = """{"manifest": {"schema": 1, "role": "train", "domains": ["code", "web"], "mixture": {"code": 0.5, "web": 0.5},
- "tokenizer": "bytes", "eval_set": "sums:84f048abade0", "schedule": [[10, {"code": 0.25, "web": 0.75}]]},
+EARLIER = """{"manifest": {"schema": 1, "role": "train", "domains": ["code", "web"],
+ "mixture": {"code": 0.5, "web": 0.5}, "tokenizer": "bytes", "eval_set": "sums:84f048abade0",
+ "schedule": [[10, {"code": 0.25, "web": 0.75}]]},
 "train": {"loss": [5.0, 0.0], "tokens": [3, 0], "nonfinite": [0, 1], "labels": [0, 0], "bytes": [12, 0],
  "unmeasured": [0, 0]},
 "eval": {"loss": [1.5, 0.0], "tokens": [1, 0], "nonfinite": [0, 0], "labels": [0, 0], "bytes": [0, 0],
@@ -206,7 +207,9 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(lacks: tuple[str, ..
     for sums in (state["train"], state["eval"], *state["sets"]["held out"]):
         for name in lacks:
             del sums[name]
-    recorder = DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.5}, schedule={10: {"code": 0.25, "web": 0.75}})
+    recorder = DomainLossRecorder(
+        ["code", "web"], {"code": 0.5, "web": 0.5}, schedule={10: {"code": 0.25, "web": 0.75}}
+    )
 
     recorder.load_state_dict(state)
 
@@ -223,6 +226,24 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(lacks: tuple[str, ..
         row = recorder.log_eval(2)
     assert (row["bimix_eval_loss/code"], "bimix_eval_loss/web" in row) == (1.5, False)
     assert recorder.curves()["rows"][0] == state["curves"][0][1]
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_each_sum_adds_up_and_is_in_a_checkpoint(name: str) -> None:
+    sums = DomainSums.from_lists({"loss": [0, 0], name: [3, 4]})
+    recorder = DomainLossRecorder(["code", "web"])
+    for split in ("train", "eval", "eval"):
+        recorder.add_sums(sums, split=split)
+
+    state = json.loads(json.dumps(recorder.state_dict()))
+    resumed = DomainLossRecorder(["code", "web"])
+    resumed.load_state_dict(state)
+
+    assert state["train"][name] == [3, 4]
+    assert state["eval"][name] == [6, 8]
+    assert resumed.state_dict() == state
+    zeros = {other: [0, 0] for other in SUMMED if other != name}
+    assert state["train"] == {**zeros, name: [3, 4]}
 
 
 def test_a_run_ends_with_its_curves() -> None:
