@@ -51,19 +51,17 @@ class HistoryReader:
 
     def row(self, history: Any) -> dict[str, float]:
         """Return the numbers of a `HistoryRecord` that are wanted; NaN and the infinities are numbers."""
-        row = {}
+        found: dict[str, float] = {}
         for item in history.item:
             name = ".".join(item.nested_key) or item.key
             try:
-                numbers: Iterable[tuple[str, float]] = ((name, float(item.value_json)),)  # a JSON number, as nearly all
+                found[name] = float(item.value_json)  # a JSON number, as nearly all are
             except ValueError:
-                numbers = _numbers(name, item)
-            for inner, value in numbers:
-                if inner not in self._met:
-                    self._met[inner] = self._wanted(inner)
-                if self._met[inner]:
-                    row[inner] = value
-        return row
+                found.update(_numbers(name, item))
+        for name in found:
+            if name not in self._met:
+                self._met[name] = self._wanted(name)
+        return {name: value for name, value in found.items() if self._met[name]}
 
 
 def _numbers(name: str, item: Any) -> Iterable[tuple[str, float]]:
