@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bimix_tracking.design.pilot import plan_pilot as plan_pilot
     from bimix_tracking.entropy.counter import EntropyCounter as EntropyCounter
     from bimix_tracking.entropy.counter import entropy_mixture as entropy_mixture
-    from bimix_tracking.entropy.counting import EntropySettings as EntropySettings
+    from bimix_tracking.entropy.domain_counts import EntropySettings as EntropySettings
     from bimix_tracking.entropy.log import log_entropies as log_entropies
     from bimix_tracking.entropy.measuring import corpus_entropies as corpus_entropies
     from bimix_tracking.entropy.result import CorpusEntropies as CorpusEntropies
@@ -60,7 +60,7 @@ _public, __dir__, __all__ = attach(
         "design.follow_up": ["next_runs"],
         "design.pilot": ["plan_pilot"],
         "entropy.counter": ["EntropyCounter", "entropy_mixture"],
-        "entropy.counting": ["EntropySettings"],
+        "entropy.domain_counts": ["EntropySettings"],
         "entropy.log": ["log_entropies"],
         "entropy.measuring": ["corpus_entropies"],
         "entropy.result": ["CorpusEntropies"],

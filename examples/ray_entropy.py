@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bimix_integrations.engines.ray import RayEngine
 
-from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.domain_counts import EntropySettings
 from bimix_tracking.entropy.measuring import Paths, corpus_entropies
 
 

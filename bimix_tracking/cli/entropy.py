@@ -180,7 +180,7 @@ def entropy(
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
     _sensible(compare, estimator, temperature, weights)
     from bimix_tracking.entropy.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
-    from bimix_tracking.entropy.counting import EntropySettings  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.domain_counts import EntropySettings  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.measuring import corpus_entropies  # noqa: PLC0415  # likewise
 
     settings = EntropySettings(

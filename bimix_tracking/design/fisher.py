@@ -109,10 +109,6 @@ class Information:
         covariance = np.linalg.inv(part.prior + np.swapaxes(jacobian, 1, 2) @ jacobian / self._noise**2)
         return float((covariance * part.wanted).sum((1, 2)).mean())
 
-    def criterion(self, shares: Array) -> float:
-        """Return what a design minimises: the mean over the laws of the log of `variance`."""
-        return float(np.mean([np.log(self.variance(shares, law)) for law in self.names]))
-
     def exchange(self, fixed: Array, pool: Array, count: int) -> Array:
         """Return the mixtures to add to fixed ones, shape (count, domains): greedily, then each exchanged in turn.
 
@@ -149,7 +145,10 @@ class Information:
         return chosen
 
     def _after(self, shares: Array, jacobians: Sequence[Array]) -> Array:
-        """Return the criterion with each of some mixtures added to runs at shares."""
+        """Return the criterion with each of some mixtures added to runs at shares.
+
+        That is the mean over the laws of the log of `variance`.
+        """
         total = np.zeros(jacobians[0].shape[1])
         for part, rows in zip(self._parts, jacobians, strict=True):
             own = part.jacobian(shares)

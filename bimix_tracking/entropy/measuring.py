@@ -11,12 +11,11 @@ from pathlib import Path
 
 from bimix_tracking.entropy.corpora.documents import Block
 from bimix_tracking.entropy.corpora.opening import find_blocks
-from bimix_tracking.entropy.counting import (
-    DEFAULT_TOKENIZER,
+from bimix_tracking.entropy.counting import DEFAULT_TOKENIZER, count_blocks
+from bimix_tracking.entropy.domain_counts import (
     SKETCH,
     DomainCounts,
     EntropySettings,
-    count_blocks,
     embedder_of,
     shared,
     tokenizer_of,

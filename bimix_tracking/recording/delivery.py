@@ -29,7 +29,7 @@ from bimix_tracking.recording.journal import Journal
 from bimix_tracking.recording.open_runs import OpenRun
 from bimix_tracking.recording.outbox import Outbox
 from bimix_tracking.recording.troubles import Troubles
-from bimix_tracking.tracking.ports import Row, Tracker
+from bimix_tracking.tracking.ports import Row, Tracker, another
 
 OPEN_SECONDS = 10.0
 """How long the beginning of training waits for a remote run to be open, so that checkpoints know its id."""
@@ -131,8 +131,7 @@ class Delivery:
         """Continue the run of `state_dict`; return what rows came after that, as far as anybody has them."""
         if self.tracker is None:
             return []
-        rows, run_id, folder = int(state["rows"]), state["run_id"], state["journal"]
-        key = state.get("key")
+        rows, run_id, folder, key = int(state["rows"]), state["run_id"], state["journal"], state.get("key")
         self._last = max(self._last, float(state.get("time") or 0.0))
         self._leave()
         if key is None and run_id is None and folder is None:
@@ -195,7 +194,7 @@ class Delivery:
             self._writer.release()
         self._writer = self._resumed = None
         self._before, self._resumes, self.key = 0, False, uuid.uuid4().hex
-        self.tracker = _another(self.tracker)
+        self._open_another()
         self._troubles.tell(
             f"second {run_id}",
             f"the checkpoint's run {run_id or '(not opened yet)'} is not gone on with: {why}. This training goes on in "
@@ -208,20 +207,30 @@ class Delivery:
         run, self._run = self._run, None
         if run is not None and not run.taken:
             run.give_up()
-        if self._used:
-            self.tracker, self._used = _another(self.tracker), False
+        if self._used and self._open_another():
+            self._used = False
 
     def _go_apart(self) -> None:
         """Have a run of its own from here on: another recorder goes on with the one it had."""
         said = getattr(self.tracker, "run_id", None)
         self._run, self._writer, self._used = None, None, False
         self._before, self._resumes, self.key = 0, False, uuid.uuid4().hex
-        self.tracker = _another(self.tracker, apart=True)
+        if not self._open_another():
+            self.tracker = None  # this one's run is somebody else's now
         self._troubles.tell(
             f"apart {said}",
             f"run {said} was taken over by a recorder that loaded a checkpoint of it. This one, which made that, "
             + ("goes on in a run of its own" if self.tracker is not None else "can open no other, and writes no more"),
         )
+
+    def _open_another(self) -> bool:
+        """Have a tracker of the same place for another run, if it can be opened."""
+        try:
+            self.tracker = None if self.tracker is None else another(self.tracker)
+        except Exception as error:  # noqa: BLE001  # whatever a tracker raises, training goes on
+            self._troubles.failed(error)
+            return False
+        return True
 
     def _name(self) -> None:
         with contextlib.suppress(AttributeError):  # a third party's, with slots
@@ -299,15 +308,6 @@ class Delivery:
             self._troubles.failed(run.sender.troubles.popleft())
         while run.outbox.news:
             self._troubles.tell(*run.outbox.news.popleft())
-
-
-def _another(tracker: Tracker | None, *, apart: bool = False) -> Tracker | None:
-    """Return a tracker of the same place; of a third party's that makes none, itself, or none for a second run."""
-    make = getattr(tracker, "another", None)
-    if make is None:
-        return None if apart else tracker
-    made: Tracker = make()
-    return made
 
 
 def _within(seconds: float, call: Callable[[], Sequence[Mapping[str, float]]]) -> Sequence[Mapping[str, float]]:

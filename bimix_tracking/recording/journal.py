@@ -29,15 +29,11 @@ from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import parse_json, parse_row
 from bimix_tracking.errors import SourceError
 from bimix_tracking.files import atomic_file, writer_lock
-from bimix_tracking.recording.spools import DELIVERY as _DELIVERY
-from bimix_tracking.recording.spools import FOLDER, made, spool
-from bimix_tracking.recording.spools import journals as journals  # noqa: PLC0414  # beside what they hold
+from bimix_tracking.recording.spools import DELIVERY, FILE, FOLDER, made, rows_file, spool
 from bimix_tracking.tracking.ports import Row
 
 LARGEST = 2**30
 """Bytes of rows that a journal holds at most."""
-_FILE = 0o600
-"""Rights of its files."""
 _NUMBER = "bimix/row"
 """A row's number in its run: the rows say themselves which they are, whatever the marks say after a kill."""
 _MANIFEST, _ROWS, _CURVES, _LOCK = "manifest.json", "rows.jsonl", "curves.json", "lock"
@@ -91,14 +87,14 @@ class Journal:
         made(self.directory)
         with contextlib.suppress(OSError):  # another's
             self.directory.chmod(FOLDER)
-        found = writer_lock.lock(self.directory / _LOCK, mode=_FILE)
+        found = writer_lock.lock(self.directory / _LOCK, mode=FILE)
         if found is None:
             raise writer_lock.BeingWrittenError(f"{self.directory} is being written by a process that still runs")
         self._lock = found
-        self._file = self._opened()
-        for other in (_MANIFEST, _DELIVERY, _CURVES, _LOCK):
+        self._file = rows_file(self.directory / _ROWS)
+        for other in (_MANIFEST, DELIVERY, _CURVES, _LOCK):
             with contextlib.suppress(OSError):  # of an earlier version
-                (self.directory / other).chmod(_FILE)
+                (self.directory / other).chmod(FILE)
 
     @classmethod
     def open(cls, directory: Path) -> Journal:
@@ -109,7 +105,7 @@ class Journal:
             SourceError: The folder holds none.
         """
         try:
-            state = parse_json((directory / _DELIVERY).read_text(encoding="utf-8"))
+            state = parse_json((directory / DELIVERY).read_text(encoding="utf-8"))
             tracker, run_id, key, name = (state.get(field) for field in ("tracker", "run_id", "key", "name"))
             counts = [max(int(state[field]), 0) for field in ("before", "dropped", "delivered")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -232,7 +228,7 @@ class Journal:
             self.delivered, self.run_id = delivered, run_id
             counts = {"before": self.before, "dropped": self.dropped, "delivered": delivered}
             named = {"tracker": self.tracker, "run_id": run_id, "key": self.key, "name": self.name}
-            self._replace(_DELIVERY, json.dumps(named | counts))
+            self._replace(DELIVERY, json.dumps(named | counts))
 
     def end(self, curves: str) -> None:
         """Write the curves: training has ended."""
@@ -254,7 +250,7 @@ class Journal:
         lines = [
             json.dumps({metric_names.STEP: row.step, metric_names.TIME: row.time, **row.metrics}) + "\n" for row in rows
         ]
-        atomic_file.append(self.directory / _REFUSED, "".join(lines).encode(), mode=_FILE)
+        atomic_file.append(self.directory / _REFUSED, "".join(lines).encode(), mode=FILE)
 
     def close(self) -> None:
         """Leave it to whoever goes on with it."""
@@ -270,7 +266,7 @@ class Journal:
             if self._broken:
                 self._replace(_BROKEN, b"".join(line.rstrip(b"\n") + b"\n" for line in self._broken))
             self.close()
-            for name in (_DELIVERY, _ROWS, _MANIFEST, _CURVES, _FAILED, _LOCK):  # without the first it is no journal
+            for name in (DELIVERY, _ROWS, _MANIFEST, _CURVES, _FAILED, _LOCK):  # without the first it is no journal
                 (self.directory / name).unlink(missing_ok=True)
                 (self.directory / f".{name}.part").unlink(missing_ok=True)
         for folder in (self.directory, self.directory.parent):
@@ -325,7 +321,7 @@ class Journal:
     def _rewrite(self, first: bytes, start: int, end: int) -> None:
         """Have a new file of some bytes, and a part of the old one."""
         self._replace(_ROWS, first + os.pread(self._file, end - start, start))
-        old, self._file = self._file, self._opened()
+        old, self._file = self._file, rows_file(self.directory / _ROWS)
         os.close(old)
         self._size = len(first) + end - start
 
@@ -334,15 +330,7 @@ class Journal:
             raise OSError(f"the journal {self.directory} is closed")
 
     def _replace(self, name: str, content: str | bytes) -> None:
-        atomic_file.replace(self.directory / name, content, mode=_FILE)
-
-    def _opened(self) -> int:
-        """Open the rows; the file is its owner's alone, whatever the umask, and made so where it is there."""
-        file = os.open(self.directory / _ROWS, os.O_RDWR | os.O_APPEND | os.O_CREAT | atomic_file.CLOEXEC, _FILE)
-        if hasattr(os, "fchmod"):  # Windows has it late, and other rights
-            with contextlib.suppress(OSError):
-                os.fchmod(file, _FILE)
-        return file
+        atomic_file.replace(self.directory / name, content, mode=FILE)
 
 
 def _row(content: dict[str, float]) -> Row:

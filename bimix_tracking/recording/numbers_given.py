@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.errors import RecorderError, shown
+from bimix_tracking.recording.sums import DomainSums, check_ids, check_total
 
 
 def number(name: str, value: Any) -> float:
@@ -87,3 +88,39 @@ def from_left(what: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> np
     if values.shape != shape[: values.ndim]:
         raise RecorderError(f"{what} of shape {values.shape} don't fit losses of shape {shape}")
     return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape).ravel()
+
+
+def sums_of(
+    domain_ids: npt.ArrayLike,
+    loss_sums: npt.ArrayLike,
+    token_counts: npt.ArrayLike,
+    byte_counts: npt.ArrayLike,
+    domains: Sequence[str],
+) -> DomainSums:
+    """Return losses of tokens, or of sequences, summed by domain; see `DomainLossRecorder.add`.
+
+    Raises:
+        RecorderError: An id that is no integer or outside the list, a count below 0, or shapes that don't fit.
+
+    >>> sums = sums_of([0, 1], [[1.0, 2.0], [4.0, float("nan")]], [[1, 1], [1, 1]], 0, ["code", "web"])
+    >>> sums.loss.tolist(), sums.tokens.tolist(), sums.nonfinite.tolist()
+    ([3.0, 4.0], [2, 1], [0, 1])
+    """
+    nats = np.asarray(loss_sums, np.float64)
+    ids = np.asarray(domain_ids)
+    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+        raise RecorderError(f"domain ids must be integers, got {ids.dtype}; names go to `domains`")
+    of_tokens = counts("token counts", token_counts, nats.shape)
+    of_text = counts("byte counts", byte_counts, nats.shape)
+    ids = from_left("domain ids", ids, nats.shape)
+    check_ids(ids.min(initial=0), ids.max(initial=0), domains)
+    nats = nats.ravel()
+    bad = ~np.isfinite(nats) & (of_tokens > 0)
+    good = np.where(bad, 0, of_tokens)
+    sums = DomainSums.zeros(len(domains))
+    check_total(sums.tokens, np.bincount(ids, of_tokens.astype(float), len(domains)), domains)
+    np.add.at(sums.loss, ids, np.where(good > 0, nats, 0.0))
+    np.add.at(sums.tokens, ids, good)
+    np.add.at(sums.nonfinite, ids, np.where(bad, of_tokens, 0))
+    np.add.at(sums.bytes, ids, np.where(bad, 0, of_text))
+    return sums

@@ -1,7 +1,7 @@
 """DomainLossRecorder: per-domain sums in, rows of metrics out. The arithmetic of every trainer adapter.
 
-Sums and counts stay sums and counts until a row is made; the only divisions are in `_row`. So a record is
-the token mean whatever the batch size, padding or gradient accumulation were.
+Sums and counts (`training.py`) stay that until a row is made; the only divisions are in `rows.py`. So a record is the
+token mean whatever the batch size, padding or gradient accumulation were.
 """
 
 from __future__ import annotations
@@ -9,23 +9,19 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import SCHEMA, RunManifest, other_tokenizer
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recording.delivery import Delivery
-from bimix_tracking.recording.drift import Drift
-from bimix_tracking.recording.evaluation_set import Evaluations
-from bimix_tracking.recording.numbers_given import counts, from_left, metrics, step_number
-from bimix_tracking.recording.rows import evaluated, evaluation_of, losses, shares
-from bimix_tracking.recording.sums import DomainSums, check_ids, check_total
-from bimix_tracking.tracking.ports import Tracker, open_tracker
+from bimix_tracking.recording.numbers_given import metrics, step_number, sums_of
+from bimix_tracking.recording.rows import evaluation_of
+from bimix_tracking.recording.sums import DomainSums
+from bimix_tracking.recording.training import Training
+from bimix_tracking.tracking.ports import Tracker, another
 
 
 class DomainLossRecorder:
@@ -69,7 +65,6 @@ class DomainLossRecorder:
         changes = tuple((step, _mixture(changed)) for step, changed in sorted((schedule or {}).items()))
         nominal = None if mixture is None else _mixture(mixture)
         self._given = RunManifest(domains=tuple(domains), mixture=nominal, schedule=changes, **manifest)
-        self._slugs = list(metric_names.slugs(self._given.domains))
         self._delivery = Delivery(tracker)
         self._trainings = 1
         self._run_name: str | None = None
@@ -77,24 +72,15 @@ class DomainLossRecorder:
 
     def _begin(self) -> None:
         """Be at the beginning of a training."""
-        size = len(self._given.domains)
         self.manifest = self._given
-        self._train = DomainSums.zeros(size)
-        self._evaluations = Evaluations(self._given.domains)
-        self._tokens = np.zeros(size, np.int64)
-        self._drift = Drift(size)
-        self._curves: dict[int, dict[str, float]] = {}
-        self._step = 0
+        self._training = Training(self._given.domains)
         self._later: list[Mapping[str, float]] = []
-        self._warned: set[str] = set()
         self._open = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.fail()
         elif self._open:
@@ -113,12 +99,12 @@ class DomainLossRecorder:
     @property
     def step(self) -> int:
         """The step of the last training row."""
-        return self._step
+        return self._training.step
 
     @property
     def evaluated(self) -> bool:
         """Whether there are evaluation losses that no row holds yet."""
-        return bool(self._evaluations)
+        return bool(self._training.evaluations)
 
     def mute(self) -> None:
         """Write nothing from here on: of several processes with the same sums, one other writes."""
@@ -138,19 +124,15 @@ class DomainLossRecorder:
         Raises:
             BimixError: The tracker's URI cannot be opened again.
         """
-        tracker, begun = self.tracker, self._open or self._step or self._curves or self._tokens.any()
-        if not begun:
-            self._begin()
-            return
-        self.fail()
-        self._trainings += 1
-        if tracker is not None:
-            if self._run_name is None:
-                self._run_name = getattr(tracker, "run_name", None)
-            # A tracker of somebody else's may not know how to make another.
-            another = tracker.another() if hasattr(tracker, "another") else open_tracker(tracker.uri)
-            another.run_name = None if self._run_name is None else f"{self._run_name}-{self._trainings}"
-            self._delivery = Delivery(another)
+        if self._open or self._training.begun:
+            self.fail()
+            self._trainings += 1
+            if self.tracker is not None:
+                if self._run_name is None:
+                    self._run_name = getattr(self.tracker, "run_name", None)
+                fresh = another(self.tracker)
+                fresh.run_name = None if self._run_name is None else f"{self._run_name}-{self._trainings}"
+                self._delivery = Delivery(fresh)
         self._begin()
 
     def complete(self, *, tokenizer: str | None = None, model_size: int | None = None) -> None:
@@ -199,24 +181,7 @@ class DomainLossRecorder:
         Raises:
             RecorderError: An id that is no integer or outside the list, a count below 0, or shapes that don't fit.
         """
-        nats = np.asarray(loss_sums, np.float64)
-        ids = np.asarray(domain_ids)
-        if ids.size and not np.issubdtype(ids.dtype, np.integer):
-            raise RecorderError(f"domain ids must be integers, got {ids.dtype}; names go to `domains`")
-        of_tokens = counts("token counts", token_counts, nats.shape)
-        of_text = counts("byte counts", byte_counts, nats.shape)
-        ids = from_left("domain ids", ids, nats.shape)
-        check_ids(ids.min(initial=0), ids.max(initial=0), self.domains)
-        nats = nats.ravel()
-        bad = ~np.isfinite(nats) & (of_tokens > 0)
-        good = np.where(bad, 0, of_tokens)
-        sums = DomainSums.zeros(len(self.domains))
-        check_total(sums.tokens, np.bincount(ids, of_tokens.astype(float), len(self.domains)), self.domains)
-        np.add.at(sums.loss, ids, np.where(good > 0, nats, 0.0))
-        np.add.at(sums.tokens, ids, good)
-        np.add.at(sums.nonfinite, ids, np.where(bad, of_tokens, 0))
-        np.add.at(sums.bytes, ids, np.where(bad, 0, of_text))
-        self.add_sums(sums, split=split)
+        self.add_sums(sums_of(domain_ids, loss_sums, token_counts, byte_counts, self.domains), split=split)
 
     def add_sums(self, sums: DomainSums, *, split: str = "train") -> None:
         """Add sums that were made elsewhere, such as on an accelerator.
@@ -224,14 +189,7 @@ class DomainLossRecorder:
         Raises:
             RecorderError: Another split, or more tokens than can be counted.
         """
-        if split == "train":
-            check_total(self._tokens, sums.tokens + sums.unmeasured, self.domains)
-            self._train += sums
-            self._tokens = self._tokens + sums.tokens + sums.unmeasured
-        elif split == "eval":
-            self._evaluations.add(sums)
-        else:
-            raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
+        self._training.add(sums, split=split)
 
     def end_evaluation(self, name: str = "") -> None:
         """Say that the evaluation losses added since are those of one set; of two of a name, the held-out one counts.
@@ -239,11 +197,11 @@ class DomainLossRecorder:
         Args:
             name: What the trainer calls it, always the same.
         """
-        self._evaluations.end(name)
+        self._training.evaluations.end(name)
 
     def forget_evaluation(self) -> None:
         """Forget the evaluation losses that no row holds yet."""
-        self._evaluations.forget()
+        self._training.evaluations.forget()
 
     def log_train(self, step: int, more: Mapping[str, float] | None = None) -> dict[str, float]:
         """Emit the training losses since the last such row, tokens and shares so far, and forget the window.
@@ -255,29 +213,16 @@ class DomainLossRecorder:
         Raises:
             RecorderError: A step that is none, or before the last one; or something in `more` that is no number.
         """
-        step = step_number(step)
-        if step < self._step:
-            raise RecorderError(
-                f"step {step} comes after step {self._step}: a run is one training. Call restart() to begin another, "
-                "or load_state_dict() to go on from a checkpoint"
-            )
-        row = self._row(step, metric_names.TRAIN_LOSS, self._train)
-        nominal = self.manifest.nominal(self._step, step)
-        row |= self._shares()
-        if self._tokens.any():
-            seen = zip(self._slugs, self._tokens.tolist(), strict=True)
-            row |= {f"{metric_names.DOMAIN_TOKENS}/{short}": float(tokens) for short, tokens in seen}
-        if nominal is not None:
-            row |= {f"{metric_names.NOMINAL}/{short}": share for short, share in zip(self._slugs, nominal, strict=True)}
+        training = self._training
+        step = training.next_step(step)
+        self._warn_of_nonfinite(training.window, step)
+        nominal = self.manifest.nominal(training.step, step)
+        row = training.train_row(step, nominal)
         row |= metrics(more, row)
-        if nominal is not None:
-            trained = self._train.tokens + self._train.unmeasured
-            self._drift.add(trained, np.array(nominal), steps=step - self._step)
-            told = None if "drift" in self._warned else self._drift.told(self.domains)
-            if told:
-                self._warn_once("drift", f"at step {step}, {told}")
-        self._train = DomainSums.zeros(len(self.domains))
-        self._step, self._open = step, True
+        told = training.end_window(step, nominal)
+        if told:
+            self._warn_once("drift", f"at step {step}, {told}")
+        self._open = True
         self._delivery.add(row, step, self.manifest)
         return row
 
@@ -293,30 +238,26 @@ class DomainLossRecorder:
         Raises:
             RecorderError: A step that is none.
         """
-        step = step_number(step)
-        judged = self._evaluations.judged(trained=bool(self._tokens.any()))
+        step, training = step_number(step), self._training
+        judged = training.evaluations.judged(trained=bool(training.tokens.any()))
         if judged is None:
             return {}
-        held_out = self._evaluations.held_out
+        held_out = training.evaluations.held_out
         if judged.replaced:
-            self._curves.clear()
+            training.curves.clear()
             self._warn_once("baseline", "the evaluation before training was of another set: the curve begins after it")
         if judged.anew and self._given.eval_set is None:
             self.manifest = dataclasses.replace(self.manifest, eval_set=held_out.fingerprint)
             self.start()  # the manifest has grown
         if judged.other:
             self._warn_once("other set", f"the evaluation at step {step} {held_out.told(judged.other)}")
-        row = self._row(step, metric_names.EVAL_LOSS, judged.sums) | evaluated(self._slugs, judged.sums)
-        axes = (metric_names.STEP, metric_names.TOKENS, metric_names.OTHER_SET)
-        known = {name: value for name, value in self._curves.get(step, {}).items() if name not in axes}
-        new = any(name.startswith(f"{metric_names.EVAL_LOSS}/") and name not in known for name in row)
-        if judged.other:
-            row[metric_names.OTHER_SET] = float(len(judged.other))
-        if new or (judged.other and self._open):  # an ended run isn't opened again to say what it hasn't got
-            # The curves are what a law is fitted to: they say what the proportions really were, too.
-            self._curves[step] = row | self._shares() | known
+        self._warn_of_nonfinite(judged.sums, step)
+        row = training.eval_row(step, judged.sums, len(judged.other))
+        news, with_loss = training.news(step, row)
+        if with_loss or (judged.other and self._open):  # an ended run isn't opened again to say what it hasn't got
+            training.keep(step, row)
             self._open = True
-            self._delivery.add({name: v for name, v in row.items() if name not in known}, step, self.manifest)
+            self._delivery.add(news, step, self.manifest)
         return row
 
     def finish(self, step: int | None = None) -> None:
@@ -327,9 +268,9 @@ class DomainLossRecorder:
         """
         if step is not None:
             self.log_eval(step)
-            if self._train:
+            if self._training.window:
                 self.log_train(step)
-        told = self._drift.told(self.domains, ended=True)
+        told = self._training.drift.told(self.domains, ended=True)
         if told:
             self._warn_once("drift at the end", f"at the end of training, {told}")
         self._delivery.finish(self.manifest, self.curves())
@@ -346,20 +287,14 @@ class DomainLossRecorder:
 
     def curves(self) -> dict[str, Any]:
         """Return the run's manifest and every row with an evaluation: the content of `bimix/curves.json`."""
-        rows = [self._curves[step] for step in sorted(self._curves)]
+        rows = [row for _, row in sorted(self._training.curves.items(), key=lambda found: found[0])]
         return {"schema": SCHEMA, "manifest": self.manifest.to_dict(), "rows": rows}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs, as JSON types."""
         return {
             "manifest": self.manifest.to_dict(),
-            "train": self._train.to_lists(),
-            **self._evaluations.to_lists(),
-            "tokens": self._tokens.tolist(),
-            "drift": self._drift.to_lists(),
-            "step": self._step,
-            "warned": sorted(self._warned),
-            "curves": [[step, row] for step, row in self._curves.items()],
+            **self._training.to_lists(),
             "delivery": self._delivery.state_dict(),
         }
 
@@ -374,19 +309,15 @@ class DomainLossRecorder:
         before, step = RunManifest.from_dict(state["manifest"]), int(state["step"])
         continued = before.continued(self._given, step)
         self._begin()
-        self._step, self.manifest = step, continued
+        self.manifest = continued
         if (continued.mixture, continued.schedule) != (before.mixture, before.schedule):
             self._warn_once(
                 "mixture",
                 f"the checkpoint of step {step} has another mixture than this run was begun with now: that counts as "
                 "a change of the mixture from here on, and only evaluations before it go into the law",
             )
-        self._train = DomainSums.from_lists(state["train"])
-        self._evaluations = Evaluations.from_lists(self.domains, state)
-        self._tokens = np.array(state["tokens"], np.int64)
-        self._drift = Drift.from_lists(state["drift"])
-        self._warned |= set(state["warned"])
-        self._curves = {int(step): dict(row) for step, row in state["curves"]}
+        told, self._training = self._training.warned, Training.from_lists(self.domains, state)
+        self._training.warned |= told
         self._later = self._delivery.load_state_dict(state["delivery"])
 
     def keep_evaluation(self, step: int) -> None:
@@ -399,31 +330,18 @@ class DomainLossRecorder:
         """
         later, self._later = self._later, []
         row = evaluation_of(later, step)
-        if row and not self.evaluated and step not in self._curves:
-            self._curves[step] = row | self._shares()
+        if row and not self.evaluated and step not in self._training.curves:
+            self._training.keep(step, row)
             self._open = True
             self._delivery.add(row, step, self.manifest)
 
-    def _shares(self) -> dict[str, float]:
-        return shares(self._slugs, self._tokens)
-
-    def _row(self, step: int, quantity: str, sums: DomainSums) -> dict[str, float]:
-        for short, name, nonfinite in zip(self._slugs, self.domains, sums.nonfinite.tolist(), strict=True):
-            if nonfinite:
-                self._warn_once(
-                    f"nonfinite {short}",
-                    f"{nonfinite} losses of domain {name!r} up to step {step} were NaN or infinite; they are left out "
-                    f"and counted in {metric_names.NONFINITE}/{short}",
-                )
-        return {
-            metric_names.STEP: float(step),
-            metric_names.TOKENS: float(self._tokens.sum()),
-            **losses(self._slugs, quantity, sums),
-        }
+    def _warn_of_nonfinite(self, sums: DomainSums, step: int) -> None:
+        for topic, said in self._training.nonfinite(sums, step):
+            self._warn_once(topic, said)
 
     def _warn_once(self, topic: str, message: str) -> None:
-        if topic not in self._warned:
-            self._warned.add(topic)
+        if topic not in self._training.warned:
+            self._training.warned.add(topic)
             warnings.warn(message, stacklevel=4)
 
 

@@ -1,16 +1,18 @@
-"""Where journals lie: one folder each, in the spool."""
+"""Where journals lie: one folder each, in the spool, its owner's alone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from bimix_tracking.errors import SourceError
+from bimix_tracking.files import atomic_file
 
 DELIVERY = "delivery.json"
 """The file of a journal that makes its folder one."""
-FOLDER = 0o700
-"""Rights of its folder."""
+FOLDER, FILE = 0o700, 0o600
+"""Rights of its folder, and of the files in there."""
 
 
 def spool() -> Path:
@@ -38,3 +40,12 @@ def made(folder: Path) -> None:
     """Make a folder that is its owner's alone; a spool that is there may be shared, and stays so."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(FOLDER, exist_ok=True)
+
+
+def rows_file(path: Path) -> int:
+    """Open a journal's rows; the file is its owner's alone, whatever the umask, and made so where it is there."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | atomic_file.CLOEXEC, FILE)
+    if hasattr(os, "fchmod"):  # Windows has it late, and other rights
+        with contextlib.suppress(OSError):
+            os.fchmod(file, FILE)
+    return file

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.errors import RecorderError
 
+Nats = Annotated[npt.NDArray[np.float64], np.float64]
+Count = Annotated[npt.NDArray[np.int64], np.int64]
+"""Arrays of shape (domains,), and what is in them."""
 
-@dataclass
+
+@dataclass(kw_only=True)
 class DomainSums:
     """Sums by domain over some tokens; they add.
+
+    Its fields are the list of what is summed: one more is summed over batches, processes and resumed runs by its line
+    here, once `DomainLossMeter` is given its values; a row's metrics are made of them in `recording/rows.py`.
 
     Args:
         loss: Σ of the finite losses, nats, float64, shape (domains,).
@@ -30,17 +37,17 @@ class DomainSums:
     ([3.0, 0.0], [2, 0], [0, 0])
     """
 
-    loss: npt.NDArray[np.float64]
-    tokens: npt.NDArray[np.int64]
-    nonfinite: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-    bytes: npt.NDArray[np.int64]
-    unmeasured: npt.NDArray[np.int64]
+    loss: Nats
+    tokens: Count
+    nonfinite: Count
+    labels: Count
+    bytes: Count
+    unmeasured: Count
 
     @classmethod
     def zeros(cls, domains: int) -> DomainSums:
         """Return empty sums over `domains` domains."""
-        return cls(np.zeros(domains), *(np.zeros(domains, np.int64) for _ in COUNTS))
+        return cls(**{name: np.zeros(domains, kind) for name, kind in SUMMED.items()})
 
     def __iadd__(self, other: DomainSums) -> Self:
         for name, values in vars(other).items():
@@ -56,16 +63,25 @@ class DomainSums:
         return {name: values.tolist() for name, values in vars(self).items()}
 
     @classmethod
-    def from_lists(cls, lists: Mapping[str, Sequence[float]]) -> DomainSums:
-        """Read what `to_lists` wrote; a count that isn't there is 0."""
-        loss = np.array(lists["loss"], float)
-        none = [0] * len(loss)
-        return cls(loss, *(np.array(lists.get(name, none), np.int64) for name in COUNTS))
+    def from_lists(cls, lists: Mapping[str, npt.ArrayLike]) -> DomainSums:
+        """Read what `to_lists` wrote, of this version or an earlier one: what isn't there is 0.
+
+        Args:
+            lists: Name → a list or an array; counts may be real numbers, as a device adds them up.
+        """
+        sums = cls.zeros(len(np.asarray(lists["loss"])))
+        for name, kind in SUMMED.items():
+            if name in lists:
+                values = np.asarray(lists[name])
+                real = kind is np.int64 and values.dtype.kind == "f"
+                setattr(sums, name, (values.round() if real else values).astype(kind))
+        return sums
 
 
-COUNTS = ("tokens", "nonfinite", "labels", "bytes", "unmeasured")
-"""The sums of integers, in the order of the fields."""
-
+SUMMED: dict[str, type[np.number]] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(DomainSums, include_extras=True).items()
+}
+"""What is summed by domain, in order: name → kind of number."""
 
 MOST_TOKENS = 2**63 - 1
 """As many tokens as an int64 counts: a hundred thousand times what anybody trains on."""

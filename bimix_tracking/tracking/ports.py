@@ -227,6 +227,17 @@ def open_tracker(uri: str, **options: Any) -> Tracker:
     return tracker
 
 
+def another(tracker: Tracker) -> Tracker:
+    """Return a tracker of the same place for another run; a third party's that makes none is opened again by its URI.
+
+    Raises:
+        BimixError: Its URI cannot be opened.
+    """
+    make = getattr(tracker, "another", None)
+    made: Tracker = open_tracker(tracker.uri) if make is None else make()
+    return made
+
+
 def open_source(uri: str, **options: Any) -> RunSource:
     """Open a source by URI.
 

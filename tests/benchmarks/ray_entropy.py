@@ -22,7 +22,7 @@ from tokens import VOCABULARY, texts, tokens, trained
 
 from bimix_tracking.entropy.corpora import find_blocks
 from bimix_tracking.entropy.corpora.documents import Block, Reading
-from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.domain_counts import EntropySettings
 from bimix_tracking.entropy.measuring import Engine, Threads
 
 REPEATS = 3

@@ -24,7 +24,7 @@ from bimix_integrations.engines.ray import RayEngine
 
 from bimix_tracking.entropy.corpora import find_blocks
 from bimix_tracking.entropy.corpora.documents import Block, Reading
-from bimix_tracking.entropy.counting import DomainCounts, EntropySettings
+from bimix_tracking.entropy.domain_counts import DomainCounts, EntropySettings
 from bimix_tracking.entropy.measuring import Threads, corpus_entropies
 from bimix_tracking.errors import BimixError, CorpusError
 
@@ -198,7 +198,7 @@ _DRIVER = """
 import sys
 
 from bimix_integrations.engines.ray import RayEngine
-from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.domain_counts import EntropySettings
 from tests.e2e.test_ray_entropy import blocks_of, digests, quiet, ray, sources
 
 settings = EntropySettings(embedder=None)

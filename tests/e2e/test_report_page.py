@@ -16,7 +16,7 @@ import yaml
 
 from bimix_tracking import Mixture, Observations, analyze
 from bimix_tracking.analysis.result import Analysis
-from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.domain_counts import EntropySettings
 from bimix_tracking.entropy.measuring import corpus_entropies
 from bimix_tracking.errors import RecommendationError
 from bimix_tracking.report import html

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bimix_tracking.entropy.corpora.documents import Block
-from bimix_tracking.entropy.counting import DomainCounts, EntropySettings
+from bimix_tracking.entropy.domain_counts import DomainCounts, EntropySettings
 from bimix_tracking.errors import BimixError, MissingDependencyError
 from bimix_tracking.progress import Progress
 

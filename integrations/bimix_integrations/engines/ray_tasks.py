@@ -15,7 +15,8 @@ import ray
 from ray.exceptions import RayError
 
 from bimix_tracking.entropy.corpora.documents import Block
-from bimix_tracking.entropy.counting import DomainCounts, EntropySettings, count_blocks
+from bimix_tracking.entropy.counting import count_blocks
+from bimix_tracking.entropy.domain_counts import DomainCounts, EntropySettings
 from bimix_tracking.errors import BimixError, CorpusError, MissingDependencyError
 
 _SCHEMA = pa.schema(

@@ -1,11 +1,55 @@
-"""Several processes: which of their examples count once, and which processes count at all."""
+"""Several processes: how their sums become one, which of their examples count once, which processes count at all."""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
+import torch
+from torch import Tensor, distributed
+
 from bimix_tracking.errors import RecorderError
+
+
+def several() -> bool:
+    """Return whether this is one of several processes of a training."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def writes() -> bool:
+    """Return whether this is the process that writes for all."""
+    return not several() or distributed.get_rank() == 0
+
+
+def added_up(sums: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
+    """Return the sums of all processes of a group, as a copy in float64 on the host: what is divided, is divided after.
+
+    Collective; waits for the device.
+    """
+    of_all = sums.to(_shared_device(group), torch.float64, copy=True)
+    if several():
+        distributed.all_reduce(of_all, group=group)
+    return of_all.cpu()
+
+
+def of_each(values: Tensor, group: distributed.ProcessGroup | None) -> dict[int | None, list[int]]:
+    """Return the integers of each process of a group by its rank; of one process alone, by None. Collective."""
+    if not several():
+        return {None: values.tolist()}
+    ranks = distributed.get_process_group_ranks(group)
+    mine = values.to(_shared_device(group))
+    found = [torch.empty_like(mine) for _ in ranks]
+    distributed.all_gather(found, mine, group=group)
+    return dict(zip(ranks, torch.stack(found).tolist(), strict=True))
+
+
+def _shared_device(group: distributed.ProcessGroup | None) -> torch.device:
+    """Return where sums of all processes are added: the same on each, though one may not have had a batch yet."""
+    if not several():
+        return torch.device("cpu")
+    kinds = [pair.partition(":")[0] for pair in distributed.get_backend_config(group).split(",")]
+    kind = "cpu" if "cpu" in kinds else kinds[0]
+    return torch.device(kind) if kind == "cpu" else torch.device(kind, getattr(torch, kind).current_device())
 
 
 def real_rows_of_gathered(rows: int, remainder: int, rank: int) -> int:

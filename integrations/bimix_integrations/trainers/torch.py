@@ -25,9 +25,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bimix_tracking.errors import MissingDependencyError, RecorderError
+from bimix_tracking.errors import MissingDependencyError, RecorderError, listed
 from bimix_tracking.recording.recorder import DomainLossRecorder
-from bimix_tracking.recording.sums import COUNTS, DomainSums, check_ids
+from bimix_tracking.recording.sums import SUMMED, DomainSums, check_ids
 
 try:
     import torch
@@ -39,6 +39,7 @@ except ModuleNotFoundError as error:
 from torch import Tensor, distributed
 from torch.nn import functional
 
+from bimix_integrations.trainers.distributed import added_up, of_each, writes
 from bimix_integrations.trainers.sample import StreamSample
 
 IGNORE = -100
@@ -46,7 +47,8 @@ IGNORE = -100
 _CHUNK = 2**24
 """Logits turned to float32 at a time (64 MiB): a whole batch of a large vocabulary would double the peak memory."""
 _SPLITS = ("train", "eval")
-_LOSS, _TOKENS, _NONFINITE, _LABELS, _BYTES, _UNMEASURED = range(1 + len(COUNTS))
+_ROW = {name: row for row, name in enumerate(SUMMED)}
+"""Where each of the sums is on the device."""
 
 
 def align(labels: Tensor, domain_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +160,14 @@ class DomainLossMeter:
 
     @torch.no_grad()
     def add(
-        self, losses: Tensor, targets: Tensor, domain_ids: Tensor, *, split: str = "train", rows: int | None = None
+        self,
+        losses: Tensor,
+        targets: Tensor,
+        domain_ids: Tensor,
+        *,
+        split: str = "train",
+        rows: int | None = None,
+        more: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Add token losses that are already at hand.
 
@@ -168,11 +177,16 @@ class DomainLossMeter:
             domain_ids: Integers, shape (batch,), or (batch, time) and those of the targets.
             split: `train` or `eval`.
             rows: How many rows of the batch count: a sampler may have filled it up with examples seen before.
+            more: What else is summed, by its name in `DomainSums`, of each token with a finite loss: shape
+                (batch, time). `bytes` says there how much text tokens are, where no list by token can.
 
         Raises:
-            RecorderError: Ids that are no integers, or shapes that don't fit.
+            RecorderError: Ids that are no integers, shapes that don't fit, or a name that nothing is summed under.
         """
-        self._add(losses, targets, domain_ids, split, rows=rows)
+        unknown = sorted((more or {}).keys() - SUMMED.keys())
+        if unknown:
+            raise RecorderError(f"nothing is summed as {listed(unknown)}; DomainSums has {listed(SUMMED, len(SUMMED))}")
+        self._add(losses, targets, domain_ids, split, rows=rows, more=more or {})
 
     @torch.no_grad()
     def add_sum(self, loss_sum: Tensor, targets: Tensor, domain_ids: Tensor, *, split: str = "train") -> None:
@@ -180,7 +194,7 @@ class DomainLossMeter:
 
         A batch of one domain counts in full; of a mixed one, only the tokens do: nobody can tell whose the loss is.
         """
-        self._add(loss_sum, targets, domain_ids, split, fused=True)
+        self._add(loss_sum, targets, domain_ids, split, more={}, fused=True)
 
     def _add(
         self,
@@ -189,6 +203,7 @@ class DomainLossMeter:
         domain_ids: Tensor,
         split: str,
         *,
+        more: Mapping[str, Tensor],
         rows: int | None = None,
         fused: bool = False,
     ) -> None:
@@ -207,22 +222,24 @@ class DomainLossMeter:
         torch.maximum(met[1], highest, out=met[1])
         # The last column takes what no domain can: an index outside would stop the device, far from its cause.
         column = torch.where(counted & (ids >= 0) & (ids < size), ids, size).flatten()
+        parts: dict[str, Tensor] = {}
         if fused:
             mixed = lowest != highest
             losses = (losses / counted.sum()).expand(targets.shape)
-            totals[_UNMEASURED].index_add_(0, column, (counted & mixed).flatten().to(totals.dtype))
+            parts["unmeasured"] = counted & mixed
             counted = counted & ~mixed
         losses = losses[:rows]
         finite = counted & torch.isfinite(losses)
-        parts = {_LOSS: torch.where(finite, losses, 0.0), _TOKENS: finite, _NONFINITE: counted & ~finite}
+        parts |= {"loss": torch.where(finite, losses, 0.0), "tokens": finite, "nonfinite": counted & ~finite}
         if split == "eval":
-            parts[_LABELS] = torch.where(counted, targets, 0)
+            parts["labels"] = torch.where(counted, targets, 0)
         if self._token_bytes is not None:
             self._token_bytes = self._token_bytes.to(device)
-            parts[_BYTES] = torch.where(finite, self._token_bytes[targets.clamp(min=0)], 0)
-        for row, values in parts.items():
-            totals[row].index_add_(0, column, values.flatten().to(totals.dtype))
-        if self.sample is not None and split == "train" and self._writes:
+            parts["bytes"] = torch.where(finite, self._token_bytes[targets.clamp(min=0)], 0)
+        parts |= {name: torch.where(finite, values[:rows].to(device), 0) for name, values in more.items()}
+        for name, values in parts.items():
+            totals[_ROW[name]].index_add_(0, column, values.flatten().to(totals.dtype))
+        if self.sample is not None and split == "train" and writes():
             self.sample.offer(targets, ids)
 
     def flush(self, step: int | None = None) -> None:
@@ -236,28 +253,18 @@ class DomainLossMeter:
         """
         self._mute_others()
         totals, met = self._held or self._allocate(torch.device("cpu"))
-        sums = totals.to(self._shared_device(), torch.float64, copy=True)
+        host = added_up(totals, self.group).numpy()
         totals.zero_()
-        if _several():
-            distributed.all_reduce(sums, group=self.group)
-        host = sums.cpu().numpy()
-        if host[:, [_TOKENS, _NONFINITE, _UNMEASURED], -1].any():
+        if host[:, [_ROW[name] for name in ("tokens", "nonfinite", "unmeasured")], -1].any():
             self._refuse_ids(met, f"after step {self.recorder.step}" + ("" if step is None else f", up to step {step}"))
-        whole = host.round().astype("int64")
-        for split, sums, counts in zip(_SPLITS, host[..., :-1], whole[..., :-1], strict=True):
-            self.recorder.add_sums(DomainSums(sums[_LOSS].copy(), *counts[1:].copy()), split=split)
+        for split, rows in zip(_SPLITS, host[..., :-1], strict=True):
+            self.recorder.add_sums(DomainSums.from_lists(dict(zip(SUMMED, rows, strict=True))), split=split)
 
     def _refuse_ids(self, met: Tensor, when: str) -> None:
         """Raise on each process what id some process met; torchrun shows the error of whichever ends first."""
-        of_all, places = [met], [f"({when})"]
-        if _several():
-            ranks = distributed.get_process_group_ranks(self.group)
-            mine = met.to(self._shared_device())
-            of_all = [torch.empty_like(mine) for _ in ranks]
-            distributed.all_gather(of_all, mine, group=self.group)
-            places = [f"({when}, rank {rank})" for rank in ranks]
-        for (lowest, highest), place in zip(torch.stack(of_all).tolist(), places, strict=True):
-            check_ids(lowest, highest, self.recorder.domains, where=f" {place}")
+        for rank, (lowest, highest) in of_each(met, self.group).items():
+            place = f" ({when})" if rank is None else f" ({when}, rank {rank})"
+            check_ids(lowest, highest, self.recorder.domains, where=place)
 
     def discard(self, split: str) -> None:
         """Forget the sums of a split that are still on the device."""
@@ -308,37 +315,21 @@ class DomainLossMeter:
         if self.sample is not None and state.get("sample") is not None:
             self.sample.load_state_dict(state["sample"])
 
-    @property
-    def _writes(self) -> bool:
-        return not _several() or distributed.get_rank() == 0
-
     def _mute_others(self) -> None:
-        if not self._writes and self.recorder.tracker is not None:
+        if not writes() and self.recorder.tracker is not None:
             self.recorder.mute()
 
     @torch.inference_mode(mode=False)  # the first batch may come in an evaluation under it
     def _allocate(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self._held is None:
             kind = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
-            shape = (len(_SPLITS), 1 + len(COUNTS), len(self.recorder.domains) + 1)
+            shape = (len(_SPLITS), len(SUMMED), len(self.recorder.domains) + 1)
             none_met = torch.zeros(2, dtype=torch.int64, device=device)
             self._held = torch.zeros(shape, dtype=kind, device=device), none_met
         totals, met = self._held
         if totals.device != device:  # a record came before the first batch, and had to take some device
             self._held = totals.to(device), met.to(device)
         return self._held
-
-    def _shared_device(self) -> torch.device:
-        """Return where sums of all processes are added: the same on each, though one may not have had a batch yet."""
-        if not _several():
-            return torch.device("cpu")
-        kinds = [pair.partition(":")[0] for pair in distributed.get_backend_config(self.group).split(",")]
-        kind = "cpu" if "cpu" in kinds else kinds[0]
-        return torch.device(kind) if kind == "cpu" else torch.device(kind, getattr(torch, kind).current_device())
-
-
-def _several() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _check(labels: Tensor, domain_ids: Tensor) -> None:

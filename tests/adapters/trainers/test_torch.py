@@ -250,6 +250,26 @@ def test_bits_per_byte_of_a_vocabulary_of_known_lengths() -> None:
         assert row[f"bimix_eval_bpb/{name}"] == pytest.approx(nats / math.log(2) / texts, rel=1e-12)
 
 
+def test_what_else_is_summed_is_given_by_name_for_each_token() -> None:
+    logits, labels, ids = batch(9)
+    targets, ids = align(labels, ids)
+    losses = token_losses(logits, targets)
+    losses[0, (targets[0] >= 0).nonzero()[0, 0]] = math.nan
+    by_list = DomainLossMeter(DomainLossRecorder(DOMAINS), token_bytes=[1 + token % 4 for token in range(11)])
+    by_token = DomainLossMeter(DomainLossRecorder(DOMAINS))
+    by_list.add(losses, targets, ids, split="eval", rows=3)
+
+    by_token.add(losses, targets, ids, split="eval", rows=3, more={"bytes": 1 + targets.remainder(4)})
+
+    with pytest.warns(UserWarning, match="NaN or infinite"):
+        row = by_list.log_eval(1)
+    assert {name for name in row if name.startswith("bimix_eval_bpb/")}
+    with pytest.warns(UserWarning, match="NaN or infinite"):
+        assert by_token.log_eval(1) == row
+    with pytest.raises(RecorderError, match="nothing is summed as 'byte'; DomainSums has 'loss', 'tokens'"):
+        by_token.add(losses, targets, ids, more={"byte": targets})
+
+
 def test_entropies_of_the_stream_are_those_of_its_tokens() -> None:
     meter = DomainLossMeter(DomainLossRecorder(DOMAINS), entropy_every=2)
     expected = [EntropyCounter() for _ in DOMAINS]

@@ -18,21 +18,9 @@ from bimix_tracking.data.manifest import CURVES
 from bimix_tracking.errors import RefusedError, SourceError
 from bimix_tracking.tracking.ports import Row, WriteBack
 from tests.adapters.wandb.test_wandb import MANIFEST, numbers, rows, written
-from tests.adapters.wandb.wandb_server import WandbServer, look_again, serving
+from tests.adapters.wandb.wandb_server import WandbServer, look_again
 
-
-@pytest.fixture(name="server", scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WandbServer]:
-    with serving(tmp_path_factory.mktemp("wandb")) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def _no_run_of_the_last_test(server: WandbServer) -> Iterator[None]:
-    yield
-    server.refused = (0, 429, {})
-    if wandb.run is not None:
-        wandb.run.finish()
+pytestmark = pytest.mark.usefixtures("no_run_left")
 
 
 @pytest.fixture(name="said")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pandas as pd
 import pytest
@@ -12,15 +11,9 @@ from bimix_integrations.trackers.wandb import pages
 
 from bimix_tracking import Observations, analyze
 from bimix_tracking.analysis.result import Analysis
-from tests.adapters.wandb.wandb_server import ENTITY, WandbServer, serving
+from tests.adapters.wandb.wandb_server import ENTITY, WandbServer
 
 HOSTILE = "<b>c++</b>"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WandbServer]:
-    with serving(tmp_path_factory.mktemp("wandb")) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

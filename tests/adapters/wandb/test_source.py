@@ -22,18 +22,12 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
 from bimix_tracking.tracking.ports import Row, Wanted, WriteBack
 from tests.adapters.wandb.wandb_runs import StoredRun
-from tests.adapters.wandb.wandb_server import KEY, WandbServer, look_again, serving
+from tests.adapters.wandb.wandb_server import KEY, WandbServer, look_again
 
 DOMAINS = ("code", "c++")
 MIXTURE = Mixture({"code": 0.25, "c++": 0.75})
 CODE, CPP = (metric_names.key(metric_names.EVAL_LOSS, name) for name in DOMAINS)
 _NAMES = (f"project{number}" for number in itertools.count())
-
-
-@pytest.fixture(name="server", scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WandbServer]:
-    with serving(tmp_path_factory.mktemp("wandb")) as server:
-        yield server
 
 
 @pytest.fixture(name="project")

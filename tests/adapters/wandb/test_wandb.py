@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,25 +26,13 @@ from bimix_tracking.data.manifest import CURVES, RunManifest
 from bimix_tracking.errors import SourceError
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking.ports import Row
-from tests.adapters.wandb.wandb_server import KEY, WandbServer, look_again, serving
+from tests.adapters.wandb.wandb_server import KEY, WandbServer, look_again
 
 HOSTILE = ("c", "c++", "a.b/c", 'x"; drop', "日本語", "<b>*</b>")
 MIXTURE = {name: 1 / len(HOSTILE) for name in HOSTILE}
 MANIFEST = RunManifest(HOSTILE, Mixture(MIXTURE), sweep="pilot", tokenizer="t", model_size=10**12)
 
-
-@pytest.fixture(name="server", scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WandbServer]:
-    with serving(tmp_path_factory.mktemp("wandb")) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def _no_run_of_the_last_test(server: WandbServer) -> Iterator[None]:
-    yield
-    server.refused = (0, 429, {})
-    if wandb.run is not None:
-        wandb.run.finish()
+pytestmark = pytest.mark.usefixtures("no_run_left")
 
 
 def rows(first: int, last: int, *, at: float = 0.0) -> list[Row]:

@@ -15,7 +15,7 @@ import yaml
 
 from bimix_tracking.cli.entropy import print_entropies
 from bimix_tracking.entropy.counter import entropy_mixture
-from bimix_tracking.entropy.counting import EntropySettings
+from bimix_tracking.entropy.domain_counts import EntropySettings
 from bimix_tracking.entropy.log import log_entropies
 from bimix_tracking.entropy.measuring import corpus_entropies
 from bimix_tracking.entropy.result import CorpusEntropies

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bimix_tracking.entropy import counting, measuring
+from bimix_tracking.entropy import counting, domain_counts, measuring
 from bimix_tracking.entropy.corpora import find_blocks
 from bimix_tracking.entropy.corpora.documents import Block, Reading
 from bimix_tracking.entropy.counter import EntropyCounter, entropy_mixture
-from bimix_tracking.entropy.counting import DomainCounts, EntropySettings, count_blocks, shared
+from bimix_tracking.entropy.counting import count_blocks
+from bimix_tracking.entropy.domain_counts import DomainCounts, EntropySettings, shared
 from bimix_tracking.entropy.measuring import Threads, corpus_entropies
 from bimix_tracking.entropy.result import CorpusEntropies
 from bimix_tracking.errors import CorpusError
@@ -225,7 +226,7 @@ def test_rows_of_a_table_are_sequences_and_documents(tmp_path: Path) -> None:
 
 
 def test_a_share_is_told_from_the_lowest_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "SKETCH", 500)
+    monkeypatch.setattr(domain_counts, "SKETCH", 500)
     rng = np.random.default_rng(0)
     common, own, more = (rng.integers(0, 2**64, size, np.uint64, endpoint=False) for size in (20_000, 20_000, 400_000))
     one = np.unique(np.concatenate([common, own]))[:500]
@@ -304,7 +305,8 @@ def test_an_embedder_that_gives_no_number_is_refused(corpora: dict[str, Path], m
         def __call__(self, texts: list[str]) -> np.ndarray:
             return np.full((len(texts), 2), np.nan)
 
-    monkeypatch.setattr(counting, "embedder_of", lambda _: Broken())
+    for module in (counting, domain_counts):
+        monkeypatch.setattr(module, "embedder_of", lambda _: Broken())
 
     with pytest.raises(CorpusError, match=r"mail.jsonl: embedding 0 of \d+ has NaN or infinity"):
         count_blocks(find_blocks(corpora["mail"], SETTINGS.reading), SETTINGS)

@@ -1,6 +1,7 @@
 """A process killed at each of its steps while it writes and rewrites a journal or a run's rows.
 
-Run as `python killed_rewrites.py FOLDER KIND`: prints one JSON line a step. It forks, so it is a process of its own.
+Run as `python -m tests.core.files.killed_rewrites FOLDER KIND`: prints one JSON line a step. It forks, so
+it is a process of its own.
 """
 
 from __future__ import annotations
@@ -8,18 +9,17 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.files import atomic_file
 from bimix_tracking.recording.journal import Journal
 from bimix_tracking.tracking.jsonl_tracker import JsonlTracker
 from bimix_tracking.tracking.ports import Row
+from tests.core.files.countdown import Countdown
 
 CHECKPOINT = 6
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.truncate"}
@@ -78,27 +78,16 @@ def killed_at(step: int, kind: str, folder: Path, cut: int) -> tuple[int, list[s
         with os.fdopen(reader, encoding="utf-8") as lines:
             said = lines.read().splitlines()
         return os.waitpid(child, 0)[1], said
-    left = step
-
-    def count(event: str, _: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event in _STEPS:
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     whole = atomic_file.write
 
     def write(file: int, data: bytes) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
+        if countdown.ends_here():
             os.write(file, data[: cut % max(len(data), 1)])
-            os.kill(os.getpid(), signal.SIGKILL)
+            countdown.die()
         whole(file, data)
 
     atomic_file.write = write
-    sys.addaudithook(count)
+    countdown = Countdown(step, _STEPS)
     try:
         if kind == "journal":
             journal(folder / "j", partial(told, writer))

@@ -1,18 +1,18 @@
 """A process that is killed at each of its steps through the file system, and what the folder then holds.
 
-Run as `python killed_saves.py FOLDER KIND`: prints one JSON line a step. It forks, so it is a process of its own.
+Run as `python -m tests.core.files.killed_saves FOLDER KIND`: prints one JSON line a step. It forks, so
+it is a process of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from bimix_tracking.files import atomic_folder
+from tests.core.files.countdown import Countdown
 
 OWNED = ("mixture.yaml", "fit.json", "validation.json", "exports/a.sh", "exports/b.sh")
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.chmod", "os.chown", "os.scandir"}
@@ -44,25 +44,16 @@ def killed_at(step: int, folder: Path) -> int:
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
-    left = step
-
-    def hook(event: str, _: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event in _STEPS:
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     exchange = atomic_folder._exchange
 
     def counted(one: Path, other: Path) -> bool:
-        hook("os.rename", ())
+        countdown.step()
         done = exchange(one, other)
-        hook("os.rename", ())
+        countdown.step()
         return done
 
     atomic_folder._exchange = counted
-    sys.addaudithook(hook)
+    countdown = Countdown(step, _STEPS)
     save(folder, "new", OWNED[:2] + OWNED[3:4])
     os._exit(0)
 

@@ -27,7 +27,7 @@ NEWER = {"mixture.yaml": "newer"}
 
 def killed(folder: Path, kind: str) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, killed_saves.__file__, folder, kind], capture_output=True, text=True, check=False
+        [sys.executable, "-m", killed_saves.__name__, folder, kind], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

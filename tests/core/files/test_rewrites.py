@@ -26,7 +26,7 @@ MANIFEST = RunManifest(("a",))
 
 
 def killed(kind: str, folder: Path) -> list[dict[str, object]]:
-    command = [sys.executable, killed_rewrites.__file__, str(folder), kind]
+    command = [sys.executable, "-m", killed_rewrites.__name__, str(folder), kind]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

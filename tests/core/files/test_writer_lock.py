@@ -16,8 +16,11 @@ import pytest
 
 from bimix_tracking import DomainLossRecorder, Observations, open_tracker
 from bimix_tracking.data.manifest import RunManifest
+from bimix_tracking.errors import SourceError
 from bimix_tracking.files import writer_lock
 from bimix_tracking.recording.delivery import Delivery
+from bimix_tracking.tracking import ports
+from bimix_tracking.tracking.ports import Row
 from tests.core.memory import Tracker
 
 MANIFEST = RunManifest(("a",))
@@ -87,6 +90,81 @@ def test_who_made_a_checkpoint_that_another_goes_on_from_has_a_run_of_its_own_fr
     assert 30.0 not in steps_of(old)
     assert steps_of(made.tracker) == [30.0]
     assert {3.0, 4.0} <= set(steps_of(resumed.tracker))
+
+
+class Alone:
+    """A third party's tracker that makes no other of its place."""
+
+    remote, certain, run_id, run_name, uri = False, True, "theirs", None, "alone:"
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.ended = False
+
+    def adopt_active(self) -> None: ...
+
+    def resume(self, *_: object) -> list[dict[str, float]]:
+        return []
+
+    def start(self, manifest: RunManifest) -> None: ...
+
+    def log(self, rows: list[Row]) -> None:
+        self.steps += [row.step for row in rows]
+
+    def write_artifact(self, path: str, text: str) -> None: ...
+
+    def finish(self, *, ended: bool = True) -> None:
+        self.ended = ended
+
+
+def test_a_tracker_that_makes_no_other_is_opened_again_by_its_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Alone] = []
+
+    def open_(uri: str) -> Alone:
+        assert uri == "alone:"
+        opened.append(Alone())
+        return opened[-1]
+
+    monkeypatch.setattr(ports, "open_tracker", open_)
+    first = Alone()
+    recorder = DomainLossRecorder(["a"], tracker=first)  # type: ignore[arg-type]  # that is the test
+    recorder.add([0], [1.0])
+    recorder.log_train(1)
+    made, resumed = Delivery(Alone()), Delivery(Alone())  # type: ignore[arg-type]
+    feed(made, 1)
+    resumed.load_state_dict(saved(made))
+
+    recorder.restart()
+    recorder.add([0], [1.0])
+    recorder.log_train(7)
+    with pytest.warns(UserWarning, match=r"was taken over by a recorder.*goes on in a run of its own"):
+        feed(made, 30)
+
+    assert (first.steps, first.ended) == ([1], False)
+    assert [found.steps for found in opened] == [[7], [30]]
+    recorder.finish()
+    made.finish(MANIFEST, {})
+    resumed.finish(MANIFEST, {})
+
+
+def test_a_tracker_that_cannot_be_opened_again_is_nobody_elses_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_(uri: str) -> Alone:
+        raise SourceError(f"{uri} is no more")
+
+    monkeypatch.setattr(ports, "open_tracker", open_)
+    alone = Alone()
+    made, resumed = Delivery(alone), Delivery(Alone())  # type: ignore[arg-type]  # that is the test
+    feed(made, 1)
+    resumed.load_state_dict(saved(made))
+
+    with (
+        pytest.warns(UserWarning, match="alone: is no more"),
+        pytest.warns(UserWarning, match="can open no other, and writes no more"),
+    ):
+        feed(made, 30)
+
+    assert alone.steps == [1]
+    assert made.tracker is None
 
 
 def test_a_resumed_recorder_that_is_gone_does_not_keep_the_next_from_going_on() -> None:

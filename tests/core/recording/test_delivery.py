@@ -21,9 +21,10 @@ from bimix_tracking import DomainLossRecorder, Observations
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import SourceError
 from bimix_tracking.recording.delivery import Delivery
-from bimix_tracking.recording.journal import Journal, journals
+from bimix_tracking.recording.journal import Journal
 from bimix_tracking.recording.outbox import Outbox
 from bimix_tracking.recording.replaying import replay
+from bimix_tracking.recording.spools import journals
 from bimix_tracking.tracking.ports import Row
 from tests.core.memory import Tracker
 

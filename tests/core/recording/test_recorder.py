@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bimix_tracking import DomainLossRecorder
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import MixtureError, RecorderError
-from bimix_tracking.recording.sums import DomainSums
+from bimix_tracking.recording.sums import SUMMED, DomainSums
 from tests.core.memory import Tracker
 
 DOMAINS = ("code", "web", "math")
@@ -182,6 +182,69 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been() -> None:
     assert second.curves() == whole.curves()
     with pytest.raises(RecorderError, match="the checkpoint has domains"):
         DomainLossRecorder(["a"]).load_state_dict(first.state_dict())
+
+
+# As the version before sums were kept by name wrote it; still earlier ones hadn't all of the sums.
+EARLIER = """{"manifest": {"schema": 1, "role": "train", "domains": ["code", "web"],
+ "mixture": {"code": 0.5, "web": 0.5}, "tokenizer": "bytes", "eval_set": "sums:84f048abade0",
+ "schedule": [[10, {"code": 0.25, "web": 0.75}]]},
+"train": {"loss": [5.0, 0.0], "tokens": [3, 0], "nonfinite": [0, 1], "labels": [0, 0], "bytes": [12, 0],
+ "unmeasured": [0, 0]},
+"eval": {"loss": [1.5, 0.0], "tokens": [1, 0], "nonfinite": [0, 0], "labels": [0, 0], "bytes": [0, 0],
+ "unmeasured": [0, 0]},
+"sets": {"held out": [{"loss": [0.0, 2.5], "tokens": [0, 2], "nonfinite": [0, 0], "labels": [0, 0], "bytes": [0, 0],
+ "unmeasured": [0, 0]}]},
+"held_out": {"trained": true, "parts": [["", 0, 1, 0], ["", 1, 2, 0]]}, "tokens": [5, 4],
+"drift": {"windows": 1, "steps": 1, "_tokens": [2.0, 4.0], "_sum": [-1.0, 1.0], "_squares": [1.0, 1.0],
+ "_binomial": [1.5, 1.5], "_asked": [3.0, 3.0]}, "step": 1, "warned": [],
+"curves": [[1, {"bimix/step": 1.0, "bimix/tokens": 6.0, "bimix_eval_loss/code": 1.0, "bimix_eval_loss/web": 1.0}]],
+"delivery": {"run_id": null, "rows": 0, "journal": null, "key": null, "time": 0.0}}"""
+
+
+@pytest.mark.parametrize("lacks", [(), ("unmeasured",), ("unmeasured", "bytes", "labels", "nonfinite")])
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(lacks: tuple[str, ...]) -> None:
+    state, whole = json.loads(EARLIER), json.loads(EARLIER)
+    of_state, of_whole = ([each["train"], each["eval"], *each["sets"]["held out"]] for each in (state, whole))
+    for left, full in zip(of_state, of_whole, strict=True):
+        for name in lacks:
+            del left[name]
+        full |= {name: [0, 0] for name in SUMMED if name not in left}
+    recorder = DomainLossRecorder(
+        ["code", "web"], {"code": 0.5, "web": 0.5}, schedule={10: {"code": 0.25, "web": 0.75}}
+    )
+
+    recorder.load_state_dict(state)
+
+    assert recorder.state_dict() == whole  # what isn't there is 0
+    recorder.add([0], [4.0], [2], byte_counts=[8])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        row = recorder.log_train(2)
+    assert row["bimix_train_loss/code"] == 9 / 5
+    assert row.get("bimix_nonfinite/web", 0.0) == (0.0 if "nonfinite" in lacks else 1.0)
+    assert (row["bimix_tokens/code"], row["bimix_tokens/web"], row["bimix/tokens"]) == (7, 4, 11)
+    with pytest.warns(UserWarning, match="domain 'web' has other text, of as many tokens"):
+        row = recorder.log_eval(2)
+    assert (row["bimix_eval_loss/code"], "bimix_eval_loss/web" in row) == (1.5, False)
+    assert recorder.curves()["rows"][0] == state["curves"][0][1]
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_each_sum_adds_up_and_is_in_a_checkpoint(name: str) -> None:
+    sums = DomainSums.from_lists({"loss": [0, 0], name: [3, 4]})
+    recorder = DomainLossRecorder(["code", "web"])
+    for split in ("train", "eval", "eval"):
+        recorder.add_sums(sums, split=split)
+
+    state = json.loads(json.dumps(recorder.state_dict()))
+    resumed = DomainLossRecorder(["code", "web"])
+    resumed.load_state_dict(state)
+
+    assert state["train"][name] == [3, 4]
+    assert state["eval"][name] == [6, 8]
+    assert resumed.state_dict() == state
+    zeros = {other: [0, 0] for other in SUMMED if other != name}
+    assert state["train"] == {**zeros, name: [3, 4]}
 
 
 def test_a_run_ends_with_its_curves() -> None:

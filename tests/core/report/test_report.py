@@ -64,7 +64,6 @@ def sweep(
     )
 
 
-EVEN = Mixture.uniform(("code", "web", "math"))
 SPREAD = {"one": (0.6, 0.2, 0.2), "two": (0.2, 0.6, 0.2), "three": (0.2, 0.2, 0.6), "four": (0.4, 0.3, 0.3)}
 
 

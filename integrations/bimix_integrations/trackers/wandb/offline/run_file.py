@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bimix_integrations.trackers.wandb.offline.history_record import HistoryReader, parsed
-from bimix_integrations.trackers.wandb.offline.transaction_log import (
-    CONFIG,
-    EXIT,
-    HISTORY,
-    RUN,
-    SUMMARY,
-    TransactionLog,
-    kind_of,
-)
+from bimix_integrations.trackers.wandb.offline.transaction_log import TransactionLog
 from bimix_integrations.trackers.wandb.rows import summary_values
 from bimix_tracking.files.plain import printable
 from bimix_tracking.tracking.reading import why
@@ -86,13 +78,13 @@ def _read(path: Path, wanted: Callable[[str], bool] | None) -> RunFile:
     run_id = printable(path.stem.removeprefix("run-"))
     found = RunFile(path=path, run_id=run_id, name=run_id, started=0.0)
     try:
-        for record in log:
-            kind = kind_of(record)
-            if kind == HISTORY:
+        for record in map(parsed, log):
+            kind = record.WhichOneof("record_type")
+            if kind == "history":
                 if wanted is not None:
-                    found.rows.append(reader.row(record))
-            elif kind in (RUN, CONFIG, EXIT):
-                _note(found, record)
+                    found.rows.append(reader.row(record.history))
+            elif kind in ("run", "config", "exit"):
+                _note(found, kind, getattr(record, kind))
     except ValueError as error:  # a whole record, by its checksum, that W&B did not write
         log.damage = f"a record that cannot be read ({str(error)[:80]})"
     found.names, found.cut_off, found.damage = reader.names, log.cut_off, log.damage
@@ -105,19 +97,17 @@ def none(metric: str) -> bool:  # noqa: ARG001  # an answer to a question about 
     return False
 
 
-def _note(found: RunFile, record: bytes) -> None:
-    message = parsed(record)
-    if message.HasField("run"):
-        run = message.run
+def _note(found: RunFile, kind: str, content: Any) -> None:
+    if kind == "run":
         found.said = True
-        found.run_id, found.name = run.run_id or found.run_id, run.display_name or found.name
-        found.started = run.start_time.seconds + run.start_time.nanos / 1e9 or found.started
-        _configure(found.config, run.config)
-    elif message.HasField("config"):
-        _configure(found.config, message.config)
+        found.run_id, found.name = content.run_id or found.run_id, content.display_name or found.name
+        found.started = content.start_time.seconds + content.start_time.nanos / 1e9 or found.started
+        _configure(found.config, content.config)
+    elif kind == "config":
+        _configure(found.config, content)
     else:
-        found.exit_code = message.exit.exit_code
-        found.ended = found.started + message.exit.runtime if found.started else None
+        found.exit_code = content.exit_code
+        found.ended = found.started + content.runtime if found.started else None
 
 
 def _configure(config: dict[str, Any], change: Any) -> None:
@@ -158,9 +148,9 @@ def summary_of(files: list[RunFile]) -> dict[str, object]:
             if file.trouble is not None:
                 continue
             with contextlib.suppress(ValueError):  # a record that W&B did not write: told when the file was read
-                for record in TransactionLog(file.path):
-                    if kind_of(record) == SUMMARY:
-                        _configure(file.summary, parsed(record).summary)
+                for record in map(parsed, TransactionLog(file.path)):
+                    if record.WhichOneof("record_type") == "summary":
+                        _configure(file.summary, record.summary)
         whole |= file.summary
     return summary_values(whole)
 

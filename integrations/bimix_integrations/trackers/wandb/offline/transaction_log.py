@@ -18,13 +18,9 @@ from bimix_tracking.files.plain import opened
 BLOCK = 32768
 LARGEST = 2**26
 """Bytes of a record that are joined at most; W&B itself takes 25 MB a call."""
-HISTORY, SUMMARY, CONFIG, RUN, EXIT = 2, 3, 5, 17, 18
-"""Fields of `Record`: a record holds one of them."""
 
 _HEADER = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
 _CHUNK = struct.Struct("<IHB")
-_NUMBER = 1 << 3
-_ASIDE = frozenset({16 << 3 | 2, 19 << 3 | 2, 200 << 3 | 2})  # how it is to be handled, and whose it is
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _SEEDS = [zlib.crc32(bytes([kind])) for kind in range(5)]
 
@@ -118,34 +114,3 @@ class TransactionLog:
         else:
             size = self.path.stat().st_size
             self.damage = f"{what} at byte {place:,} of {size:,}"
-
-
-def kind_of(record: bytes) -> int:
-    r"""Return which of its fields a record holds, without parsing it: one of `HISTORY`, `RUN`, …; 0 if it holds none.
-
-    >>> kind_of(b"\x08\x05" + b"\x12\x00") == HISTORY  # field 1 numbers the record
-    True
-    """
-    place = 0
-    try:
-        while True:
-            tag = record[place]
-            place += 1
-            if tag >= 0x80:
-                tag = tag & 0x7F | record[place] << 7
-                place += 1
-            if tag == _NUMBER:
-                while record[place] >= 0x80:
-                    place += 1
-                place += 1
-            elif tag in _ASIDE:
-                length = shift = 0
-                while record[place] >= 0x80:
-                    length |= (record[place] & 0x7F) << shift
-                    shift += 7
-                    place += 1
-                place += 1 + (length | record[place] << shift)
-            else:
-                return tag >> 3
-    except IndexError:  # the record ends before
-        return 0

@@ -1,0 +1,165 @@
+"""The numbers of one training: sums since its last row, tokens so far, evaluations, drift. No tracker, no manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bimix_tracking.data import metric_names
+from bimix_tracking.errors import RecorderError
+from bimix_tracking.recording.drift import Drift
+from bimix_tracking.recording.evaluation_set import Evaluations
+from bimix_tracking.recording.numbers_given import step_number
+from bimix_tracking.recording.rows import evaluated, losses, shares
+from bimix_tracking.recording.sums import DomainSums, check_total
+
+_AXES = (metric_names.STEP, metric_names.TOKENS, metric_names.OTHER_SET)
+
+
+class Training:
+    """What is counted from the beginning of a training on, or from the checkpoint that it goes on from.
+
+    Args:
+        domains: Names, in the order of the domain ids.
+
+    Attributes:
+        window: Sums of training since the last row.
+        tokens: Those trained on so far, shape (domains,).
+        evaluations: Sums of the evaluation at hand, and the held-out set.
+        drift: How far the realised shares are from the nominal mixture.
+        curves: Rows with an evaluation by their steps: what a law is fitted to.
+        step: That of the last training row.
+        warned: What has been told and need not be again.
+
+    >>> training = Training(["code", "web"])
+    >>> training.add(DomainSums.from_lists({"loss": [6.0, 2.0], "tokens": [3, 1]}), split="train")
+    >>> training.train_row(1, None)["bimix_train_loss/code"], training.shares()
+    (2.0, {'bimix_share/code': 0.75, 'bimix_share/web': 0.25})
+    """
+
+    def __init__(self, domains: Sequence[str]) -> None:
+        self.domains = tuple(domains)
+        self.slugs = list(metric_names.slugs(domains))
+        self.window = DomainSums.zeros(len(domains))
+        self.tokens = np.zeros(len(domains), np.int64)
+        self.evaluations = Evaluations(domains)
+        self.drift = Drift(len(domains))
+        self.curves: dict[int, dict[str, float]] = {}
+        self.step = 0
+        self.warned: set[str] = set()
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was trained on, or logged."""
+        return bool(self.step or self.curves or self.tokens.any())
+
+    def add(self, sums: DomainSums, *, split: str) -> None:
+        """Add sums.
+
+        Raises:
+            RecorderError: Another split than `train` and `eval`, or more tokens than can be counted.
+        """
+        if split == "train":
+            check_total(self.tokens, sums.tokens + sums.unmeasured, self.domains)
+            self.window += sums
+            self.tokens = self.tokens + sums.tokens + sums.unmeasured
+        elif split == "eval":
+            self.evaluations.add(sums)
+        else:
+            raise RecorderError(f"split must be 'train' or 'eval', got {split!r}")
+
+    def shares(self) -> dict[str, float]:
+        """Return each domain's part of the tokens so far."""
+        return shares(self.slugs, self.tokens)
+
+    def next_step(self, step: object) -> int:
+        """Return the step of the next training row as a number.
+
+        Raises:
+            RecorderError: It is none, or before that of the last one.
+        """
+        given = step_number(step)
+        if given < self.step:
+            raise RecorderError(
+                f"step {given} comes after step {self.step}: a run is one training. Call restart() to begin another, "
+                "or load_state_dict() to go on from a checkpoint"
+            )
+        return given
+
+    def nonfinite(self, sums: DomainSums, step: int) -> Iterator[tuple[str, str]]:
+        """Return what is to be told of losses that were no numbers, by a topic a domain."""
+        for short, name, count in zip(self.slugs, self.domains, sums.nonfinite.tolist(), strict=True):
+            if count:
+                said = f"{count} losses of domain {name!r} up to step {step} were NaN or infinite"
+                where = f"{metric_names.NONFINITE}/{short}"
+                yield f"nonfinite {short}", f"{said}; they are left out and counted in {where}"
+
+    def train_row(self, step: int, nominal: Sequence[float] | None) -> dict[str, float]:
+        """Return the row of the window at hand, and of all tokens so far; with the nominal mixture if there is one."""
+        row = self._row(step, metric_names.TRAIN_LOSS, self.window) | self.shares()
+        if self.tokens.any():
+            seen = zip(self.slugs, self.tokens.tolist(), strict=True)
+            row |= {f"{metric_names.DOMAIN_TOKENS}/{short}": float(tokens) for short, tokens in seen}
+        if nominal is not None:
+            row |= {f"{metric_names.NOMINAL}/{short}": share for short, share in zip(self.slugs, nominal, strict=True)}
+        return row
+
+    def end_window(self, step: int, nominal: Sequence[float] | None) -> str | None:
+        """Begin the next window; return what is to be told of the drift, if anything."""
+        told = None
+        if nominal is not None:
+            trained = self.window.tokens + self.window.unmeasured
+            self.drift.add(trained, np.array(nominal), steps=step - self.step)
+            told = None if "drift" in self.warned else self.drift.told(self.domains)
+        self.window, self.step = DomainSums.zeros(len(self.domains)), step
+        return told
+
+    def eval_row(self, step: int, sums: DomainSums, other: int) -> dict[str, float]:
+        """Return the row of an evaluation's sums; `other` domains of it were evaluated on other tokens."""
+        row = self._row(step, metric_names.EVAL_LOSS, sums) | evaluated(self.slugs, sums)
+        return row | {metric_names.OTHER_SET: float(other)} if other else row
+
+    def news(self, step: int, row: Mapping[str, float]) -> tuple[dict[str, float], bool]:
+        """Return what of an evaluation's row its step hasn't got yet, and whether a loss is among that."""
+        known = {name for name in self.curves.get(step, {}) if name not in _AXES}
+        new = {name: value for name, value in row.items() if name not in known}
+        return new, any(name.startswith(f"{metric_names.EVAL_LOSS}/") for name in new)
+
+    def keep(self, step: int, row: Mapping[str, float]) -> None:
+        """Put an evaluation into the curves, with what the proportions really were; what is there already counts."""
+        known = {name: value for name, value in self.curves.get(step, {}).items() if name not in _AXES}
+        self.curves[step] = {**row, **self.shares(), **known}
+
+    def to_lists(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
+        return {
+            "train": self.window.to_lists(),
+            **self.evaluations.to_lists(),
+            "tokens": self.tokens.tolist(),
+            "drift": self.drift.to_lists(),
+            "step": self.step,
+            "warned": sorted(self.warned),
+            "curves": [[step, row] for step, row in self.curves.items()],
+        }
+
+    @classmethod
+    def from_lists(cls, domains: Sequence[str], lists: Mapping[str, Any]) -> Training:
+        """Read what `to_lists` wrote, of this version or an earlier one."""
+        found = cls(domains)
+        found.window = DomainSums.from_lists(lists["train"])
+        found.evaluations = Evaluations.from_lists(domains, lists)
+        found.tokens = np.array(lists["tokens"], np.int64)
+        found.drift = Drift.from_lists(lists["drift"])
+        found.step = int(lists["step"])
+        found.warned = set(lists["warned"])
+        found.curves = {int(step): dict(row) for step, row in lists["curves"]}
+        return found
+
+    def _row(self, step: int, quantity: str, sums: DomainSums) -> dict[str, float]:
+        return {
+            metric_names.STEP: float(step),
+            metric_names.TOKENS: float(self.tokens.sum()),
+            **losses(self.slugs, quantity, sums),
+        }
