@@ -1,6 +1,7 @@
 """For all tests and doctests: what one test has made known to the process is unknown to the next."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,14 @@ def _imports_are_no_garbage() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Write files without waiting for the disk, as a journal does for each row: no test outlives a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
