@@ -60,7 +60,7 @@ def runs_of(uri: str, role: str) -> Sequence[Run]:
 
 def train(
     uri: str, mixture: dict[str, float], name: str, *, evaluations: int = 5, finish: bool = True, **manifest: Any
-) -> None:
+) -> DomainLossRecorder:
     """Log a run whose losses follow the law: nothing here is fitted, so a made-up loop will do."""
     recorder = DomainLossRecorder(
         list(mixture), mixture, open_tracker(uri, run_name=name), sweep="s", tokenizer="t", **manifest
@@ -76,6 +76,7 @@ def train(
         recorder.log_eval(step)
     if finish:
         recorder.finish()
+    return recorder
 
 
 def sweep(uri: str, domains: Sequence[str]) -> None:
@@ -274,9 +275,10 @@ def test_runs_of_another_model_size_are_analysed_apart(uri: str) -> None:
 
 def test_an_unfinished_run_is_left_out_and_named(uri: str) -> None:
     sweep(uri, ["a", "b"])
-    train(uri, {"a": 0.5, "b": 0.5}, "still going", finish=False)
+    recorder = train(uri, {"a": 0.5, "b": 0.5}, "still going", finish=False)
 
     obs = Observations.from_source(uri)
+    recorder.finish()  # or the end of the process would wait for a store that is gone
 
     assert "still going" not in obs.runs
     assert [str(note) for note in obs.notes] == [
