@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
+from typing import Any
 
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.messages import Said
@@ -28,6 +30,13 @@ def fill(template: str, language: Language, /, **content: object) -> str:
         if error.name != "jinja2":
             raise
         raise MissingDependencyError("jinja2", extra="report") from error
+    return str(_environment(jinja2, language.code).get_template(template).render(**content))
+
+
+@cache
+def _environment(jinja2: Any, code: str) -> Any:
+    """Return where templates are kept once they are compiled, which takes longer than to fill them."""
+    language = Language(code)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(own_text),
         autoescape=True,
@@ -36,8 +45,8 @@ def fill(template: str, language: Language, /, **content: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(_=lambda text, **values: _whole(language.template(text, **values)), lang=language.code)
-    return environment.get_template(template).render(**content)
+    environment.globals.update(_=lambda text, **values: _whole(language.template(text, **values)), lang=code)
+    return environment
 
 
 def _whole(sentence: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,12 @@ class Validation:
     weights: Mapping[str, float]
     mixtures: Mapping[str, int]
 
-    @property
+    @cached_property
     def error(self) -> dict[str, float]:
         """Mean |predicted − observed| / observed by domain."""
         return self._errors("predicted")
 
-    @property
+    @cached_property
     def baseline_error(self) -> dict[str, float]:
         """The same of the baseline."""
         return self._errors("baseline")
@@ -69,7 +70,7 @@ class Validation:
         """Return the same of some of the domains."""
         return replace(self, predictions=self.predictions[self.predictions["domain"].isin(list(domains))])
 
-    @property
+    @cached_property
     def by_mixture(self) -> pd.Series:
         """Relative error of each held-out mixture, every domain counting the same."""
         off = (self.predictions["predicted"] / self.predictions["observed"] - 1).abs()
@@ -77,7 +78,7 @@ class Validation:
         by_domain = off.groupby([mixture, self.predictions["domain"]]).mean()
         return by_domain.groupby(level=0).mean()
 
-    @property
+    @cached_property
     def rank_correlation(self) -> float:
         """Spearman's correlation over runs: the weighted sum of losses at the last checkpoint, predicted and observed.
 

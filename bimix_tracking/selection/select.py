@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class Selection:
         `standard_error`: of that difference, paired by mixture; `rank_correlation`: of the summed final losses;
         `chosen`; `note`: why not.
         """
+        return pd.DataFrame(self._scores)
+
+    @cached_property
+    def _scores(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         best = _best(self.validations)
         for name, validation in self.validations.items():
@@ -77,7 +82,7 @@ class Selection:
             rows.append({"law": name, **nothing, "chosen": name == self.fit.law, "note": why})
             if name == "mean" and self.validation is not None:
                 rows[-1]["error"] = self.validation.mean_baseline_error
-        return pd.DataFrame(rows)
+        return rows
 
     @property
     def notes(self) -> dict[str, str]:

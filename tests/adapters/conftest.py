@@ -37,11 +37,17 @@ def _closed_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a server that all tests share."""
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """Return a server that all tests share, with a store of SQLite."""
     started = MlflowServer(tmp_path_factory.mktemp("mlflow-server"))
-    yield started.address
+    yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def server(shared_server: MlflowServer) -> str:
+    """Return the address of the server that all tests share."""
+    return shared_server.address
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_a_run_beside_one_that_is_offline_is_offline_too(server: WandbServer, tm
     files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == (2 if mode == "offline" else 0)
     if files:
-        written(next(file for file in files if str(tracker.run_id) in file.name), 2)
+        written(next(file for file in files if str(tracker.run_id) in file.name), 2, ended=True)
         assert [record.run_id for record in WandbOfflineSource(f"wandb-offline:{tmp_path}").records()] == [tracker.key]
 
 

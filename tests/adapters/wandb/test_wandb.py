@@ -144,10 +144,10 @@ def killed(project: str) -> tuple[str, Path]:
     return run_id, file.parent
 
 
-def written(file: Path, rows: int) -> None:
-    """Wait until the sidecar, which is a process of its own, has written so many rows."""
+def written(file: Path, rows: int, *, ended: bool = False) -> None:
+    """Wait until the sidecar, which is a process of its own, has written so many rows, and how the run ended."""
     deadline = time.monotonic() + 60
-    while len(read_file(file, is_ours).rows) < rows:
+    while len((found := read_file(file, is_ours)).rows) < rows or (ended and found.exit_code is None):
         assert time.monotonic() < deadline, file
         time.sleep(0.05)
 

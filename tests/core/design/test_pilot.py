@@ -210,14 +210,14 @@ def test_a_law_that_runs_hardly_tell_promises_no_more_than_its_refits() -> None:
         {c.removeprefix(first).removesuffix(last): c for c in columns if c.startswith(first) and c.endswith(last)}
         for first, last in (("train_the_pile_", ""), ("metric/the_pile_", "_val_loss"))
     )
-    losses = {domain: column for domain, column in losses.items() if domain in shares}
+    losses = {domain: losses[domain] for domain in ("arxiv", "freelaw", "pubmed_central", "wikipedia_en")}
     obs = Observations.from_wide(table, proportions=shares, losses=losses, tokens="tokens", run="index")
     fit, weights = fit_law(obs, "additive"), {domain: float(domain in losses) for domain in shares}
 
     found = next_runs(obs, fit, 2, tokens=1e9, weights=weights)
 
-    # ±38 nats with one step a replicate, ±0.013 with 500 whole refits.
-    assert found.error == pytest.approx(0.012, abs=0.004)
+    # ±25 nats with one step a replicate, ±0.009 with 100 whole refits.
+    assert found.error == pytest.approx(0.008, abs=0.003)
     one_step = bootstrap(obs, fit, replicates=20, method="linearised")
     with pytest.raises(RecommendationError, match="tangents of laws"):
         recommend(fit, 1e9, weights=weights, replicates=one_step)

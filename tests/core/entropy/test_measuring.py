@@ -23,7 +23,7 @@ from bimix_tracking.entropy.result import CorpusEntropies
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.mixture import Mixture
 
-SETTINGS = EntropySettings(sample_tokens=1 << 16, sample_passages=200, reading=Reading(block_bytes=1 << 15))
+SETTINGS = EntropySettings(sample_tokens=1 << 15, sample_passages=200, reading=Reading(block_bytes=1 << 14))
 
 
 @pytest.fixture(scope="module", name="corpora")
@@ -32,12 +32,12 @@ def _corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("corpora")
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     (folder / "code").mkdir()
-    for path in sorted(stdlib.glob("*.py"))[:40]:
+    for path in sorted(stdlib.glob("*.py"))[:15]:
         (folder / "code" / path.name).write_bytes(path.read_bytes())
     words = "".join(path.read_text(encoding="utf-8") for path in sorted((stdlib / "email").glob("*.py"))).split()
     lines = [json.dumps({"text": " ".join(words[i : i + 90])}) for i in range(0, len(words), 90)]
     (folder / "mail.jsonl").write_text("\n".join(lines))
-    (folder / "noise.txt").write_text("".join(np.random.default_rng(0).choice(list("abcdefgh \n"), 200_000)))
+    (folder / "noise.txt").write_text("".join(np.random.default_rng(0).choice(list("abcdefgh \n"), 100_000)))
     return {"code": folder / "code", "mail": folder / "mail.jsonl", "noise": folder / "noise.txt"}
 
 
@@ -52,7 +52,7 @@ def test_all_tokens_are_counted_in_sequences_of_the_papers_length(
     text = (corpora["noise"]).read_bytes()
     expected = EntropyCounter()
     # Packed within a block of the file, in sequences of 1,024, the last of which is shorter. Blocks end at line ends.
-    starts = [0, *(text.index(b"\n", border - 1) + 1 for border in range(1 << 15, len(text), 1 << 15))]
+    starts = [0, *(text.index(b"\n", border - 1) + 1 for border in range(1 << 14, len(text), 1 << 14))]
     for first, last in zip(starts, [*starts[1:], len(text)], strict=True):
         block = np.frombuffer(text[first:last], np.uint8)
         for start in range(0, len(block), 1024):
@@ -73,7 +73,7 @@ def test_documents_can_be_sequences(corpora: dict[str, Path]) -> None:
         expected.add(np.frombuffer(json.loads(line)["text"].encode(), np.uint8))
 
     assert counts.entropy.to_bytes() == expected.to_bytes()
-    assert counts.sample.elements >= 1 << 16
+    assert counts.sample.elements >= 1 << 15
 
 
 def test_whoever_counts_which_block_the_counts_are_the_same(corpora: dict[str, Path], found: CorpusEntropies) -> None:
@@ -94,13 +94,13 @@ def test_whoever_counts_which_block_the_counts_are_the_same(corpora: dict[str, P
             total = count_blocks([blocks[0]], settings)
     assert total.to_bytes() == whole
     assert corpus_entropies(corpora, SETTINGS, engine=Threads(3)).to_dict() == found.to_dict()
-    assert corpus_entropies(corpora, replace(SETTINGS, memory=200_000)).to_dict() == found.to_dict()
+    assert corpus_entropies(corpora, replace(SETTINGS, memory=100_000)).to_dict() == found.to_dict()
 
 
 def test_domains_are_compared_by_equally_many_tokens(corpora: dict[str, Path], found: CorpusEntropies) -> None:
-    assert found.tokens == 1 << 16
+    assert found.tokens == 1 << 15
     assert {curve.sizes[-1] for d in found.domains.values() for c in d.curves.values() for curve in c.values()} == {
-        1 << 16
+        1 << 15
     }
     # More tokens, and a smaller domain than asked for: all have as many as it.
     small = corpus_entropies(corpora, replace(SETTINGS, sample_tokens=1 << 30))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bimix_tracking import Mixture, export
@@ -154,6 +154,7 @@ def test_exports_quote_such_names(form: str) -> None:
 plain = st.none() | st.booleans() | st.text() | st.floats()
 
 
+@settings(max_examples=50)
 @given(st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_any_value_is_shown_shortly(value: object) -> None:
     assert len(shown(value)) <= 100

@@ -127,9 +127,9 @@ def test_a_sweep_without_noise_is_sure(sweep: MakeSweep) -> None:
 # Measured on 300 sweeps of 20 runs: 88.4 %, with a standard error of 0.7 %; 87.1 % of 8 runs, 89.0 % of 40.
 def test_a_90_percent_interval_covers_the_law_nearly_so_often() -> None:
     covered = []
-    for seed in range(100):
+    for seed in range(50):
         obs, truth = simulated(20, seed)
-        found = bootstrap(obs, fit_law(obs, warmup=0), replicates=300, seed=seed, method="linearised")
+        found = bootstrap(obs, fit_law(obs, warmup=0), replicates=150, seed=seed, method="linearised")
         for volume in (5e9, 2e10):
             low, high = found.interval(ASKED, volume)
             covered.append((low.to_numpy(float) <= truth(volume)) & (truth(volume) <= high.to_numpy(float)))

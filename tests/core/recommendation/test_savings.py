@@ -193,7 +193,7 @@ def test_two_fit_windows_that_differ_are_a_wide_range() -> None:
 @pytest.mark.parametrize("jitter", [0.0, 0.005])
 @pytest.mark.parametrize("times", [1, 10])
 def test_one_volume_saves_nothing_that_is_known(law: str, jitter: float, times: float) -> None:
-    found = analyze(two(volumes=(1e9,), noise=0.002, jitter=jitter), times * 1e9, law=law, costs=BILL, replicates=30)
+    found = analyze(two(volumes=(1e9,), noise=0.002, jitter=jitter), times * 1e9, law=law, costs=BILL, replicates=10)
 
     assert found.worth is not None
     assert carries_nothing(found.worth)

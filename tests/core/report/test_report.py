@@ -177,7 +177,7 @@ def test_the_page_loads_nothing_and_runs_one_script(plain: Analysis) -> None:
 
 
 def test_a_large_sweep_stays_small_and_finite() -> None:
-    page = html.render(analyze(many([f"domain-{i}" for i in range(22)], 60, 20), tokens=1e11, law="transfer"))
+    page = html.render(analyze(many([f"domain-{i}" for i in range(22)], 60, 20), 1e11, law="transfer", replicates=30))
     assert len(page.encode()) < 3_000_000
     assert not re.search(r'[ "ML](nan|inf)', page)
     assert (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,19 @@ GOOD = ("run-0", "run-1", "run-2")
 Break = Callable[[Path], object]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of three good runs and a fourth, trained once for all tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(f"jsonl:{folder}", "s")
+    begin(f"jsonl:{folder}", "bad", 0.35, sweep="s").finish()
+    return folder
+
+
 @pytest.fixture(name="sweep")
-def _sweep(tmp_path: Path) -> Path:
-    """Return a folder of three good runs, and a fourth to be broken."""
-    train(f"jsonl:{tmp_path}", "s")
-    begin(f"jsonl:{tmp_path}", "bad", 0.35, sweep="s").finish()
+def _sweep(trained: Path, tmp_path: Path) -> Path:
+    """Return a copy of three good runs, and of a fourth to be broken."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
