@@ -18,7 +18,7 @@ from bimix_tracking.fitting.folds import divide, held_out, noise_floor
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import ZERO_SHARE
 from bimix_tracking.fitting.warmup import find_warmup
-from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
+from bimix_tracking.laws.registry import ENSEMBLE, names
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.progress import Progress
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
@@ -134,7 +134,7 @@ class Selection:
 
 def select_law(
     obs: Observations,
-    laws: Sequence[str] = (*BUILT_IN, ENSEMBLE),
+    laws: Sequence[str] | None = None,
     *,
     folds: int = 10,
     seed: int = 0,
@@ -155,7 +155,8 @@ def select_law(
 
     Args:
         obs: The sweep.
-        laws: Candidates, the simplest first; `ensemble` stacks the others.
+        laws: Candidates, the simplest first; `ensemble` stacks the others. None: all of `laws.names()`, with their
+            ensemble: those of other packages compete.
         folds: Into how many parts the mixtures are divided, at most one a mixture.
         seed: Of the division.
         weights: Weight of each target, as in `recommend`: the laws are compared on targets that count.
@@ -180,6 +181,7 @@ def select_law(
     if warmup is None:
         warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
     options: dict[str, Any] = {"huber_delta": huber_delta, "zero_share": zero_share, "warmup": warmup}
+    laws = (*names(), ENSEMBLE) if laws is None else laws
     singles = [name for name in laws if name != ENSEMBLE]
     noise = noise_floor(obs)
     try:
