@@ -22,6 +22,7 @@ test: lint .venv/installed-transformers-4 .venv/installed-mlflow-2.13 .venv/comp
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy bimix_tracking integrations/bimix_integrations tests docs/_hooks docs/make_sweep.py docs/pictures/make.py
 	MYPYPATH=examples:examples/pilot $(BIN)/mypy examples
 

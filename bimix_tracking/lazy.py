@@ -8,19 +8,19 @@ from typing import Any
 
 
 def attach(
-    package: str, rooms: Mapping[str, Sequence[str]]
+    package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` of a package.
 
     Args:
         package: Its name.
-        rooms: Names it exports, by the module below it that each is in.
+        modules: Names it exports, by the module below it that each is in.
 
     >>> find, _, names = attach("bimix_tracking.laws", {"bimix": ["BiMix"]})
     >>> names, find("BiMix").__name__
     (['BiMix'], 'BiMix')
     """
-    home = {name: f"{package}.{room}" for room, names in rooms.items() for name in names}
+    home = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:
         if name in home:

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bimix_tracking.analysis.question import AUTO, Question
 from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
 from bimix_tracking.fitting.fit import fit_law
-from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, bootstrap
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates, bootstrap
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
-from bimix_tracking.recommendation.recommendation import recommend
+from bimix_tracking.recommendation.recommendation import Recommendation, recommend
 from bimix_tracking.recommendation.savings import Costs, worth
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
-from bimix_tracking.selection.select import select_law
+from bimix_tracking.selection.select import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
-from bimix_tracking.tracking.write_back import key_of, leave
-
-AUTO = "auto"
-"""The law that predicts left-out mixtures best."""
+from bimix_tracking.tracking.write_back import leave
 
 
 def analyze(
@@ -58,7 +56,7 @@ def analyze(
     Args:
         source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
         tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
-        law: Which law to fit; `auto`: the one that predicts left-out mixtures best (see `select_law`).
+        law: Which law to fit; `auto`: the one that predicts held-out mixtures best (see `select_law`).
         weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
             that is no domain, or 1 where none is.
         bounds: As in `recommend`, like the six that follow.
@@ -91,101 +89,142 @@ def analyze(
     Mixture({'a': 0.729189, 'b': 0.270811})
     """
     Language(lang)  # an unknown one is told before the work
-    if isinstance(source, Observations):
-        obs, opened = source, None
-    else:
-        opened = (
-            open_source(source, **({} if wanted is None else {"wanted": wanted})) if isinstance(source, str) else source
-        )
-        obs = opened.observations(progress)
-    if progress and law != AUTO:
-        progress("fitting", 0, 1)
-    counted = checked_weights(weights, obs.targets, obs.domains)
-    selection = select_law(obs, weights=counted, progress=progress) if law == AUTO else None
-    fit = fit_law(obs, law) if selection is None else selection.fit
-    if progress and law != AUTO:
-        progress("fitting", 1, 1)
-    enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
-    drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
-    held_out = (
-        selection.validation if selection is not None else _or_none(cross_validate, obs, weights=counted, fit=fit)
-    )
-    shown = Findings(
-        observations=obs,
-        fit=fit,
-        validation=held_out,
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        selection=selection,
-        extrapolation=_or_none(extrapolate, obs, fit=fit),
-        diagnostics=diagnose(obs, fit, validation=held_out, tokens=tokens),
+    question = Question(
+        tokens=tokens,
+        law=law,
+        weights=weights,
+        bounds=bounds,
+        available_tokens=available_tokens,
+        max_epochs=max_epochs,
+        prior=prior,
+        prior_strength=prior_strength,
+        reference=reference,
+        costs=costs,
+        replicates=replicates,
         lang=lang,
     )
+    obs, opened = _read(source, wanted, progress)
+    counted = checked_weights(weights, obs.targets, obs.domains)
+    selection, fit = _fitted(obs, law, counted, progress)
+    enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
+    drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
+    findings = _checked(obs, fit, selection, counted, question)
     try:
-        found = recommend(
-            fit,
-            tokens,
-            # A target that the law can't have is in nobody's way unless it counts.
-            weights={t: w for t, w in counted.items() if w > 0 or t in fit.targets or t in fit.domains},
-            bounds=bounds,
-            available_tokens=available_tokens,
-            max_epochs=max_epochs,
-            prior=prior,
-            prior_strength=prior_strength,
-            reference=reference,
-            replicates=drawn,
-        )
+        recommendation = _recommended(fit, counted, drawn, question)
     except ConstraintError:
-        raise
+        raise  # the question is at fault, not the sweep
     except RecommendationError as error:
         if out is None:
             raise
-        page = shown.save_undecided(out, str(error))
+        page = findings.save_undecided(out, str(error))
         raise RecommendationError(f"{error}. What the sweep does show is in {page}") from error
-    result = Analysis(
-        **vars(shown) | {"diagnostics": diagnose(obs, fit, validation=held_out, mixture=found.mixture, tokens=tokens)},
-        recommendation=found,
-        worth=worth(
-            obs, fit, found, replicates=drawn, laws=None if selection is None else selection.plausible, costs=costs
-        ),
-        replicates=drawn,
-    )
+    result = _answered(findings, recommendation, drawn, question)
     if out is not None:
         result.save(out)
     if write_back:
-        question = {
-            "law": law,
-            "weights": weights,
-            "bounds": bounds,
-            "available_tokens": available_tokens,
-            "max_epochs": max_epochs,
-            "prior": prior,
-            "prior_strength": prior_strength,
-            "reference": reference,
-            "costs": costs,
-            "replicates": replicates,
-            "lang": lang,
-        }
         into = opened or open_source(obs.source) if isinstance(write_back, bool) else write_back
-        location = leave(
-            into,
-            obs,
-            found.mixture,
-            save=result.write,
-            metrics=result.metrics(),
-            note=result.note(),
-            runs=obs.runs,
-            key=analysis_key(obs, tokens, **question),
-            nest=nest,
-        )
-        result = replace(result, location=location)
+        result = replace(result, location=_left(result, into, question, nest=nest))
     return result
 
 
-def analysis_key(obs: Observations, tokens: float, **question: Any) -> str:
-    """Return what names the analysis of these observations with these options of `analyze`."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(analyze).parameters.items()}
-    asked = {name: value for name, value in question.items() if value != defaults[name]}
-    return key_of("analysis", obs.data_hash, {"tokens": tokens, **asked})
+def _read(
+    source: str | RunSource | Observations, wanted: Wanted | None, progress: Progress | None
+) -> tuple[Observations, RunSource | None]:
+    """Return the sweep, and the source it was read from; none of observations that were at hand."""
+    if isinstance(source, Observations):
+        return source, None
+    options = {} if wanted is None else {"wanted": wanted}
+    opened = open_source(source, **options) if isinstance(source, str) else source
+    return opened.observations(progress), opened
+
+
+def _fitted(
+    obs: Observations, law: str, weights: Mapping[str, float], progress: Progress | None
+) -> tuple[Selection | None, LawFit]:
+    """Return the fit, of the law that was named or of the one that predicts held-out mixtures best."""
+    if law == AUTO:
+        selection = select_law(obs, weights=weights, progress=progress)
+        return selection, selection.fit
+    if progress:
+        progress("fitting", 0, 1)
+    fit = fit_law(obs, law)
+    if progress:
+        progress("fitting", 1, 1)
+    return None, fit
+
+
+def _checked(
+    obs: Observations, fit: LawFit, selection: Selection | None, weights: Mapping[str, float], question: Question
+) -> Findings:
+    """Return what the sweep and its fit show, checked on held-out mixtures and on later losses."""
+    validation = _or_none(cross_validate, obs, weights=weights, fit=fit) if selection is None else selection.validation
+    return Findings(
+        observations=obs,
+        fit=fit,
+        validation=validation,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        selection=selection,
+        extrapolation=_or_none(extrapolate, obs, fit=fit),
+        diagnostics=diagnose(obs, fit, validation=validation, tokens=question.tokens),
+        lang=question.lang,
+    )
+
+
+def _recommended(
+    fit: LawFit, weights: Mapping[str, float], replicates: Replicates | None, question: Question
+) -> Recommendation:
+    return recommend(
+        fit,
+        question.tokens,
+        # A target that the law can't have is in nobody's way unless it counts.
+        weights={t: w for t, w in weights.items() if w > 0 or t in fit.targets or t in fit.domains},
+        bounds=question.bounds,
+        available_tokens=question.available_tokens,
+        max_epochs=question.max_epochs,
+        prior=question.prior,
+        prior_strength=question.prior_strength,
+        reference=question.reference,
+        replicates=replicates,
+    )
+
+
+def _answered(
+    findings: Findings, recommendation: Recommendation, replicates: Replicates | None, question: Question
+) -> Analysis:
+    """Return the findings with the recommendation, what it saves, and what is to be known before acting on it."""
+    obs, fit, selection = findings.observations, findings.fit, findings.selection
+    diagnostics = diagnose(
+        obs, fit, validation=findings.validation, mixture=recommendation.mixture, tokens=question.tokens
+    )
+    return Analysis(
+        **vars(findings) | {"diagnostics": diagnostics},
+        recommendation=recommendation,
+        worth=worth(
+            obs,
+            fit,
+            recommendation,
+            replicates=replicates,
+            laws=None if selection is None else selection.plausible,
+            costs=question.costs,
+        ),
+        replicates=replicates,
+    )
+
+
+def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool) -> str:
+    """Write an analysis beside its runs, once, and return where it is."""
+    obs = result.observations
+    return leave(
+        into,
+        obs,
+        result.recommendation.mixture,
+        save=result.write,
+        metrics=result.metrics(),
+        note=result.note(),
+        runs=obs.runs,
+        key=question.key(obs),
+        nest=nest,
+    )
 
 
 def _or_none(check: Callable[..., Any], obs: Observations, **options: Any) -> Any:

@@ -56,7 +56,7 @@ class Findings:
     Args:
         observations: The cleaned sweep.
         fit: The fitted law.
-        validation: What the law predicts of mixtures it has not seen; None with fewer than three mixtures.
+        validation: What the law predicts of held-out mixtures; None with fewer than three mixtures.
         created: When, UTC, ISO 8601.
         selection: How the law was chosen; None where the caller named it.
         extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
@@ -112,7 +112,7 @@ class Analysis(Findings):
     Args:
         recommendation: The optimum at the target volume.
         worth: What the recommendation saves at equal loss.
-        replicates: Refits to runs drawn again; None where there are too few runs, or none were asked for.
+        replicates: Of a run-level bootstrap; None where there are too few runs, or none were asked for.
         location: Where the tracker shows it, if it was written back.
     """
 

@@ -14,7 +14,8 @@ import pandas as pd
 from scipy.stats import t as student
 
 from bimix_tracking.analysis.earlier import earlier as earlier_analysis
-from bimix_tracking.analysis.pipeline import AUTO, analyze
+from bimix_tracking.analysis.pipeline import analyze
+from bimix_tracking.analysis.question import AUTO
 from bimix_tracking.analysis.result import Analysis, owned_files, reported_later
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
@@ -37,7 +38,7 @@ _FEWEST = 3
 
 @dataclass(frozen=True)
 class Verification:
-    """What was predicted of runs that the law had not seen, what they showed, and what changes with them.
+    """What was predicted of runs that were no part of the fit, what they showed, and what changes with them.
 
     Args:
         before: The analysis of the sweep without these runs.

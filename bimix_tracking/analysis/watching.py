@@ -215,12 +215,13 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
         options: As in `analyze`.
     """
     # SciPy isn't for those who only wait
-    from bimix_tracking.analysis.pipeline import analysis_key, analyze  # noqa: PLC0415
+    from bimix_tracking.analysis.pipeline import analyze  # noqa: PLC0415
+    from bimix_tracking.analysis.question import Question  # noqa: PLC0415
     from bimix_tracking.data.observations import Observations  # noqa: PLC0415
 
     def analyse(records: Sequence[RunRecord]) -> str:
         obs = Observations.from_records(records, source=source.uri, shares=wanted_of(source).shares)
-        key = analysis_key(obs, tokens, **options)
+        key = Question(tokens=tokens, **options).key(obs)
         if source.find_analysis(key) is not None:
             return f"its analysis is there (key {key})"
         found = analyze(obs, tokens, write_back=source, **options)

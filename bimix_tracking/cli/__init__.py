@@ -1,4 +1,4 @@
-"""`bimix …`: thin; every command is a few calls of the public API, and a room of its own."""
+"""`bimix …`: a command is a module, and a few calls of the public API."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def progress_shown() -> Iterator[Progress]:
 
 
 def print_notes(notes: Sequence[Note]) -> None:
-    """Print what was set aside, on standard error."""
+    """Print what was excluded, on standard error."""
     from bimix_tracking.report.evidence import grouped  # noqa: PLC0415  # --help must not wait for SciPy
 
     if not manner.get().quiet:

@@ -91,7 +91,7 @@ def question(
     Raises:
         BimixError: A file with no mixture in it, or costs that make no sense.
     """
-    from bimix_tracking.analysis.pipeline import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.analysis.question import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.laws.registry import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
     from bimix_tracking.laws.registry import law as find_law  # noqa: PLC0415  # likewise
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise

@@ -1,4 +1,4 @@
-"""Observations: what a sweep measured, cleaned, with a note on everything that was set aside or adjusted."""
+"""Observations: what a sweep measured, cleaned, with a note on everything that was excluded or adjusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,16 @@ import pandas as pd
 
 from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data import metric_names
-from bimix_tracking.data.copied_runs import without_copies
+from bimix_tracking.data.cleaning import mixtures_of, usable
 from bimix_tracking.data.manifest import RunRecord
-from bimix_tracking.data.pooling import Note, loss_columns, pool, summary, without_other_units
+from bimix_tracking.data.pooling import Note, loss_columns, pool, summary
 from bimix_tracking.data.run_curve import Shares
-from bimix_tracking.data.thinning import thinned_table
 from bimix_tracking.errors import ObservationsError, listed
 from bimix_tracking.files.number_table import read_numbers
 from bimix_tracking.files.spreadsheet import restored, table_csv
-from bimix_tracking.messages import said
-from bimix_tracking.mixture import SUM_TOLERANCE, Mixture, check_domains
+from bimix_tracking.mixture import Mixture, check_domains
 from bimix_tracking.plugins import opened
 from bimix_tracking.progress import Progress
-
-ROUNDING_TOLERANCE = 0.01
-"""Rows of a table may sum to 1 within this (proportions rounded to three decimals); they are rescaled."""
 
 _PROPORTION = "proportion/"
 _LOSS = "loss/"
@@ -54,7 +49,7 @@ class Observations:
         losses: One row a (run, checkpoint, domain), columns `run`, `step` (optimizer steps), `tokens`
             (training tokens seen: the law's s), `domain`, `loss` (nats per token), `eval_tokens` (NaN if unknown), and
             what `metric_names.shown` names.
-        notes: What was set aside or adjusted on the way.
+        notes: What was excluded or adjusted on the way.
         source: Where the numbers came from, for the lineage; credentials in it are dropped.
         run_ids: The tracker's id of each run, where it has one.
         shared: What all runs have in common (tokenizer, eval set), from their manifests.
@@ -185,7 +180,7 @@ class Observations:
         else:
             names = table[run].astype(str)
         notes: list[Note] = []
-        mixtures = _mixtures_of(shares, names.set_axis(shares.index), notes)
+        mixtures = mixtures_of(shares, names.set_axis(shares.index), notes)
         parts = [
             pd.DataFrame(
                 {
@@ -246,43 +241,10 @@ class Observations:
         run_ids: Mapping[str, str] | None = None,
         shared: Mapping[str, str] | None = None,
     ) -> Observations:
-        table = losses.astype({"tokens": float, "loss": float, "eval_tokens": float, "step": float})
-        table["run"] = table["run"].astype(str)
-
-        def set_aside(bad: pd.Series, reason: str) -> None:
-            nonlocal table
-            if bad.any():
-                counts = table[bad].groupby(["run", "domain"], sort=False).size()
-                for label, count in counts.items():
-                    run, domain = cast("tuple[str, str]", label)
-                    notes.append(Note(said("set aside"), reason, int(count), run=run, domain=domain))
-                table = table[~bad]
-
-        set_aside(table["loss"].isna(), said("loss is NaN"))
-        # Trackers on SQL store ±inf as ±1.797e308.
-        set_aside(table["loss"].abs() > 1e300, said("loss is infinite"))
-        set_aside(table["loss"] <= 0, said("loss is not positive, which a law on log losses cannot use"))
-        set_aside(~np.isfinite(table["tokens"]), "the token count is not finite")
-        set_aside(table["tokens"] < 0, said("the token count is negative"))
-        set_aside(table["tokens"] == 0, "evaluated before training (0 tokens)")
-        point = ["run", "tokens", "domain"]
-        set_aside(table.duplicated([*point, "loss"], keep="last"), "the same point twice")
-        set_aside(table.duplicated(point, keep="last"), said("an earlier value of a point logged again"))
-        for run in [run for run in mixtures.index if not (table["run"] == run).any()]:
-            notes.append(Note(said("set aside"), said("no usable loss is left"), 1, run=run))
-            mixtures = mixtures.drop(index=run)
-        if mixtures.empty:
-            raise ObservationsError("no usable loss is left: " + summary(notes))
-        mixtures, table = without_other_units(mixtures, table, notes)
-        table = thinned_table(table, notes)
-        mixtures, table = without_copies(mixtures, table, notes)
-        order = {run: position for position, run in enumerate(mixtures.index)}
-        table = table.sort_values(
-            ["run", "tokens"], key=lambda c: c.map(order) if c.name == "run" else c, kind="stable"
-        )
+        mixtures, table = usable(mixtures, losses, notes)
         return cls(
             mixtures=mixtures.rename_axis("run"),
-            losses=table.reindex(columns=loss_columns()).reset_index(drop=True),
+            losses=table,
             notes=tuple(notes),
             source=source,
             run_ids={run: id_ for run, id_ in (run_ids or {}).items() if run in mixtures.index},
@@ -345,38 +307,3 @@ class Observations:
 
 def _as_columns(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     return dict(names) if isinstance(names, Mapping) else {name: name for name in names}
-
-
-def _mixtures_of(shares: pd.DataFrame, names: pd.Series, notes: list[Note]) -> pd.DataFrame:
-    """Return one row of proportions a run, rescaled to sum to 1."""
-    grouped = shares.groupby(names, sort=False)
-    # `first` skips NaN: a run that has one anywhere must not pass for another row's sake.
-    first = grouped.first().where(grouped.count().eq(grouped.size(), axis=0))
-    for run, spread in (grouped.max() - grouped.min()).max(axis=1).items():
-        if spread > SUM_TOLERANCE:
-            raise ObservationsError(f"run {str(run)!r} has more than one mixture: its proportions vary by {spread:.3g}")
-    values = first.to_numpy()
-    for run, row in zip(first.index, values, strict=True):
-        if not np.isfinite(row).all() or (row < 0).any():
-            worst = first.columns[int(np.argmax(~np.isfinite(row) | (row < 0)))]
-            raise ObservationsError(
-                f"run {str(run)!r}: the proportion of domain {worst!r} is {first.loc[run, worst]}, "
-                "it must be finite and not negative"
-            )
-        if abs(row.sum() - 1) > ROUNDING_TOLERANCE:
-            raise ObservationsError(
-                f"run {str(run)!r}: proportions sum to {row.sum():.6g}, not 1 (rounding up to "
-                f"{ROUNDING_TOLERANCE} is mended). Is a domain's column missing, or are these percentages?"
-            )
-    sums = values.sum(axis=1)
-    off = np.abs(sums - 1) > SUM_TOLERANCE
-    if off.any():
-        notes.append(
-            Note(
-                said("adjusted"), said("proportions summed to 1 only after rounding and were rescaled"), int(off.sum())
-            )
-        )
-    # Rounding of the sum itself is let be: else a table written and read again would be another one.
-    result = first.div(np.where(np.abs(sums - 1) < 1e-12, 1.0, sums), axis=0)
-    result.index = result.index.astype(str)
-    return result

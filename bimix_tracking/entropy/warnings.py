@@ -1,4 +1,4 @@
-"""What to doubt of entropies that were measured."""
+"""Warnings of a table of entropies: domains that overlap, unreadable or repeated documents, samples too small."""
 
 from __future__ import annotations
 

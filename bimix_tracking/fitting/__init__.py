@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from bimix_tracking.lazy import attach
 
 if TYPE_CHECKING:
+    from bimix_tracking.fitting.domain_fit import DomainFit as DomainFit
     from bimix_tracking.fitting.ensemble import fit_ensemble as fit_ensemble
     from bimix_tracking.fitting.fit import fit_law as fit_law
-    from bimix_tracking.fitting.law_fit import DomainFit as DomainFit
     from bimix_tracking.fitting.law_fit import LawFit as LawFit
     from bimix_tracking.fitting.outcome import Outcome as Outcome
     from bimix_tracking.fitting.replicates import Replicates as Replicates
@@ -21,7 +21,8 @@ __getattr__, __dir__, __all__ = attach(
     {
         "ensemble": ["fit_ensemble"],
         "fit": ["fit_law"],
-        "law_fit": ["DomainFit", "LawFit"],
+        "domain_fit": ["DomainFit"],
+        "law_fit": ["LawFit"],
         "outcome": ["Outcome"],
         "replicates": ["Replicates", "bootstrap"],
         "warmup": ["find_warmup"],

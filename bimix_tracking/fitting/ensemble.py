@@ -1,4 +1,4 @@
-"""The ensemble: a stack of fitted laws, weighted per target domain by what each says of mixtures it hasn't seen.
+"""The ensemble: a stack of fitted laws, weighted per target domain by what each says of held-out mixtures.
 
     L_i(r, s) = e^δ_i(s) Σ_k w_ik L_ik(r, s),   w_ik ≥ 0,   Σ_k w_ik = 1
 
@@ -22,12 +22,13 @@ from scipy.optimize import nnls
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.folds import divide, held_out, smallest_training
-from bimix_tracking.fitting.law_fit import DomainFit, LawFit, Levels
+from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.folds import HeldOut, divide, held_out, smallest_training
+from bimix_tracking.fitting.law_fit import LawFit, Levels
+from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.problem import ZERO_SHARE, Points
 from bimix_tracking.fitting.single import fit_single, goodness
-from bimix_tracking.fitting.warmup import find_warmup
+from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import ENSEMBLE, broken, names
 from bimix_tracking.laws.registry import law as find_law
@@ -45,9 +46,7 @@ def fit_ensemble(
     *,
     folds: int = 10,
     seed: int = 0,
-    huber_delta: float = 0.01,
-    zero_share: float | None = ZERO_SHARE,
-    warmup: float | None = None,
+    options: FitOptions = USUAL,
 ) -> LawFit:
     """Fit the laws, find their weights on held-out mixtures, and return the stack as one fit.
 
@@ -57,22 +56,19 @@ def fit_ensemble(
             part has is left out, as one of another package that cannot be used is.
         folds: Into how many parts the mixtures are divided.
         seed: Of the division.
-        huber_delta: As in `fit_law`.
-        zero_share: As in `fit_law`.
-        warmup: As in `fit_law`.
+        options: How each law is fitted.
 
     Raises:
         ObservationsError: Fewer than three mixtures, or too few for any of the laws.
     """
     fold = divide(obs, folds, seed)
-    if warmup is None:
-        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
+    options = settled(obs, options)
     laws = names() if laws is None else laws
     refused = too_demanding(obs, laws, fold)
     told = [name for name in laws if name not in refused]
     if not told:
         raise ObservationsError("no law can be stacked: " + "; ".join(f"{n}: {why}" for n, why in refused.items()))
-    fits = {name: fit_single(obs, name, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup) for name in told}
+    fits = {name: fit_single(obs, name, options) for name in told}
     return stack(obs, fits, {name: held_out(obs, fit, fold) for name, fit in fits.items()})
 
 
@@ -93,15 +89,13 @@ def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[s
 
 _LEVEL_RUNS = 5
 """So many runs must share a checkpoint before it is said to have a level of its own."""
-Held = tuple[Points, Array]
-"""What `held_out` returns."""
 
 
-def stack(obs: Observations, fits: Mapping[str, LawFit], held: Mapping[str, Held]) -> LawFit:
+def stack(obs: Observations, fits: Mapping[str, LawFit], predictions: Mapping[str, HeldOut]) -> LawFit:
     """Return the ensemble of fits whose held-out predictions are at hand."""
     first = next(iter(fits.values()))
-    weights = stack_weights(held, first.huber_delta)
-    levels = common_levels(held, weights)
+    weights = stack_weights(predictions, first.huber_delta)
+    levels = common_levels(predictions, weights)
     targets = {}
     for target in obs.targets:
         tried = {name: fit.targets[target] for name, fit in fits.items() if target in fit.targets}
@@ -138,7 +132,7 @@ def stack(obs: Observations, fits: Mapping[str, LawFit], held: Mapping[str, Held
         shares=first.shares,
         levels={target: levels.get(target, ()) for target in targets},
     )
-    return _with_residuals(ensemble, held)
+    return _with_residuals(ensemble, predictions)
 
 
 def _borrowed(weights: Mapping[str, Mapping[str, float]], usable: Sequence[str]) -> dict[str, float]:
@@ -150,15 +144,17 @@ def _borrowed(weights: Mapping[str, Mapping[str, float]], usable: Sequence[str])
     return {name: float(name == usable[0]) for name in usable}
 
 
-def stack_weights(held: Mapping[str, Held], delta: float, keep: Index | None = None) -> dict[str, dict[str, float]]:
+def stack_weights(
+    predictions: Mapping[str, HeldOut], delta: float, keep: Index | None = None
+) -> dict[str, dict[str, float]]:
     """Return target → law → weight, from held-out predictions.
 
     Args:
-        held: By law, the simplest first.
+        predictions: By law, the simplest first.
         delta: δ of the Huber loss the laws were fitted with.
         keep: Runs that count, boolean; None: all.
     """
-    errors = {name: _errors(points, predicted, delta, keep) for name, (points, predicted) in held.items()}
+    errors = {name: _errors(one, delta, keep) for name, one in predictions.items()}
     targets = list(dict.fromkeys(t for by_target in errors.values() for t in by_target))
     common: dict[str, float] = {}
     shared = [t for t in targets if all(t in by_target for by_target in errors.values())]
@@ -176,32 +172,28 @@ def stack_weights(held: Mapping[str, Held], delta: float, keep: Index | None = N
     return result
 
 
-def combine(held: Mapping[str, Held], weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
+def combine(predictions: Mapping[str, HeldOut], weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
     """Return by target log Σ w L of the laws' predictions, shape (points,)."""
     result = {}
     for target, by_law in weights.items():
-        parts = [
-            weight * np.exp(held[name][1][held[name][0].targets.index(target)])
-            for name, weight in by_law.items()
-            if weight > 0
-        ]
+        parts = [weight * np.exp(predictions[name].of(target)) for name, weight in by_law.items() if weight > 0]
         result[target] = np.log(np.sum(parts, axis=0))
     return result
 
 
 def common_levels(
-    held: Mapping[str, Held], weights: Mapping[str, Mapping[str, float]], keep: Index | None = None
+    predictions: Mapping[str, HeldOut], weights: Mapping[str, Mapping[str, float]], keep: Index | None = None
 ) -> dict[str, Levels]:
     """Return by target (tokens, δ) at each checkpoint that enough runs share.
 
     Args:
-        held: By law.
+        predictions: By law.
         weights: By target and law.
         keep: Runs that count, boolean; None: all.
     """
     result = {}
-    for target, stacked in combine(held, weights).items():
-        points = next(points for points, _ in held.values() if target in points.targets)
+    for target, stacked in combine(predictions, weights).items():
+        points = next(one.points for one in predictions.values() if target in one.points.targets)
         i = points.targets.index(target)
         off = points.log_loss[i] - stacked
         counts = np.isfinite(off) & (points.weight[i] > 0)
@@ -220,12 +212,13 @@ def common_levels(
     return result
 
 
-def _errors(points: Points, predicted: Array, delta: float, keep: Index | None) -> dict[str, tuple[Array, Index]]:
+def _errors(one: HeldOut, delta: float, keep: Index | None) -> dict[str, tuple[Array, Index]]:
     """Return by target the weighted and clipped held-out errors, NaN where there is none, and the runs they are of."""
+    points = one.points
     counted = np.ones(len(points.run), bool) if keep is None else keep[points.run]
     result = {}
     for i, target in enumerate(points.targets):
-        off = np.clip(predicted[i] - points.log_loss[i], -_CLIP * delta, _CLIP * delta)
+        off = np.clip(one.predicted[i] - points.log_loss[i], -_CLIP * delta, _CLIP * delta)
         off = np.where((points.weight[i] > 0) & counted, off * np.sqrt(points.weight[i]), np.nan)
         if np.isfinite(off).any():
             result[target] = (off, points.run)
@@ -254,7 +247,7 @@ def _simplex(off: Array, runs: int, strength: float, towards: Array) -> Array:
     return np.asarray(weights / weights.sum())
 
 
-def _with_residuals(fit: LawFit, held: Mapping[str, Held]) -> LawFit:
+def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:
     """Fill in error and R² of the stack on the points fitted."""
     targets = {}
     for target, fitted in fit.targets.items():
@@ -262,7 +255,7 @@ def _with_residuals(fit: LawFit, held: Mapping[str, Held]) -> LawFit:
         if name is None:
             targets[target] = fitted
             continue
-        points = held[name][0]
+        points = predictions[name].points
         i = points.targets.index(target)
         counts = points.weight[i] > 0
         predicted = fit.losses(points.inputs.shares[points.run[counts]], np.exp(points.log_u[counts]) * fit.scale)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.ensemble import fit_ensemble
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import ZERO_SHARE
+from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
 from bimix_tracking.fitting.single import fit_single
-from bimix_tracking.fitting.warmup import find_warmup
+from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE
 
 
@@ -17,7 +15,7 @@ def fit_law(
     obs: Observations,
     law: str = "bimix",
     *,
-    huber_delta: float = 0.01,
+    huber_delta: float = HUBER_DELTA,
     zero_share: float | None = ZERO_SHARE,
     warmup: float | None = None,
 ) -> LawFit:
@@ -31,8 +29,8 @@ def fit_law(
         law: `bimix` (arXiv 2405.14908v4, Eq. 3, with A = 1), `transfer`, `additive` (arXiv 2507.09404),
             `exponential` (arXiv 2403.16952), `ensemble` (a stack of these) or the name of an entry point.
         huber_delta: δ of the Huber loss, in log loss (a relative error).
-        zero_share: In a law that is infinite at r = 0, a smaller own proportion counts as this; None sets such runs
-            aside for the domain.
+        zero_share: In a law that is infinite at r = 0, a smaller own proportion counts as this; None excludes such
+            runs for the domain.
         warmup: Losses at no more than so many tokens don't count, because no power law holds in the warm-up.
             None: found from the residuals of `bimix` at the first evaluations (see `find_warmup`); 0: none.
 
@@ -52,12 +50,10 @@ def fit_law(
     >>> {name: round(value, 6) for name, value in fit.targets["a"].parameters.items()}
     {'alpha': 0.1, 'beta': 0.5, 'B': 270.0, 'C': 2.1}
     """
-    if not huber_delta > 0 or (zero_share is not None and not 0 < zero_share < 1):
-        raise ValueError(f"huber_delta must be positive and zero_share in (0, 1): {huber_delta}, {zero_share}")
-    if warmup is not None and not (np.isfinite(warmup) and warmup >= 0):
-        raise ValueError(f"warmup must be a number of tokens, not negative, got {warmup}")
-    if warmup is None:
-        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
-    if law == ENSEMBLE:
-        return fit_ensemble(obs, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup)
-    return fit_single(obs, law, huber_delta=huber_delta, zero_share=zero_share, warmup=warmup)
+    return fit_with(obs, law, FitOptions(huber_delta, zero_share, warmup))
+
+
+def fit_with(obs: Observations, law: str, options: FitOptions) -> LawFit:
+    """Fit a law, or the ensemble, by options at hand: see `fit_law`."""
+    options = settled(obs, options)
+    return fit_ensemble(obs, options=options) if law == ENSEMBLE else fit_single(obs, law, options)

@@ -1,6 +1,8 @@
-"""Leaving mixtures out: who is in which fold, and what a fit without a fold says about it."""
+"""Held-out mixtures: which fold each run is in, and what a fit without a fold predicts of it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,25 @@ from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 
 MIN_MIXTURES = 3
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth
+class HeldOut:
+    """Every loss as a law predicts it that was fitted without its mixture.
+
+    Args:
+        points: What was fitted.
+        predicted: log L at each point, shape (targets, points); NaN where the other folds cannot tell.
+        fold: Of each run.
+    """
+
+    points: Points
+    predicted: Array
+    fold: Index
+
+    def of(self, target: str) -> Array:
+        """Return log L of one target, shape (points,)."""
+        return np.asarray(self.predicted[self.points.targets.index(target)])
 
 
 def divide(obs: Observations, folds: int, seed: int) -> Index:
@@ -38,21 +59,18 @@ def smallest_training(obs: Observations, fold: Index) -> int:
     return min(len(np.unique(mixture[fold != one])) for one in np.unique(fold))
 
 
-def held_out(obs: Observations, fit: LawFit, fold: Index) -> tuple[Points, Array]:
-    """Return what was fitted, and log L at each point as a fit without the point's fold predicts it.
+def held_out(obs: Observations, fit: LawFit, fold: Index) -> HeldOut:
+    """Predict each loss by a fit without its fold.
 
     Args:
         obs: The sweep.
         fit: Its fit, of one law: where the fits without a fold start from.
         fold: Fold of each run.
-
-    Returns:
-        The points, and predictions of shape (targets, points); NaN where the other folds cannot tell.
     """
     model = find_law(fit.law)
     count = int(fold.max()) + 1
     theta = refit(obs, fit, (fold[None, :] != np.arange(count)[:, None]).astype(float))
-    points = points_of(obs, model, zero_share=fit.zero_share, warmup=fit.warmup, notes=[])
+    points = points_of(obs, model, fit.options)
     predicted = np.full(points.log_loss.shape, np.nan)
     of = fold[points.run]
     for one in range(count):
@@ -60,7 +78,7 @@ def held_out(obs: Observations, fit: LawFit, fold: Index) -> tuple[Points, Array
         if told.any():
             values = model.evaluate(theta[one][told], points.own[told], points.inputs)[0]
             predicted[np.ix_(told, of == one)] = values[:, of == one]
-    return points, predicted
+    return HeldOut(points, predicted, fold)
 
 
 def noise_floor(obs: Observations) -> float | None:

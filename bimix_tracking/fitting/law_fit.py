@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.data.pooling import Note
+from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.problem import ZERO_SHARE
 from bimix_tracking.laws.protocol import Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
@@ -24,35 +25,6 @@ Levels = tuple[tuple[float, float], ...]
 """(tokens, log loss above the law) of checkpoints, in the order of tokens."""
 SAME_VOLUME = 1.02
 """Data volumes within this factor of one another are one: between them no fall with the tokens can be told."""
-
-
-@dataclass(frozen=True)
-class DomainFit:
-    """The fit of one target domain.
-
-    Args:
-        parameters: By the law's names; NaN where the data cannot tell.
-        outcome: How it ended, and what to do.
-        points: Losses fitted.
-        runs: Runs they come from.
-        error: Mean |predicted − observed| / observed, on the points fitted.
-        r2: 1 − SS_res / SS_tot of log loss over all points fitted. It mostly sees the fall along training.
-        starts: How many starts reached the best cost, of how many.
-        shares: Smallest and largest own proportion observed; 0 and 0 for a target outside the mixtures.
-        standard_errors: By the parameters' names, from the spread between whole runs; none where nothing was fitted.
-        tokens: Smallest and largest data volume of the losses fitted; None: those of the sweep.
-    """
-
-    parameters: Mapping[str, float]
-    outcome: Outcome
-    points: int
-    runs: int
-    error: float
-    r2: float
-    starts: tuple[int, int]
-    shares: tuple[float, float]
-    standard_errors: Mapping[str, float] = field(default_factory=dict)
-    tokens: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +38,11 @@ class LawFit:
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were set aside.
-        warmup: Losses at no more than so many tokens were set aside.
+        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were excluded.
+        warmup: Losses at no more than so many tokens were excluded.
         data_hash: Of the observations.
         source: Where the observations came from.
-        notes: What cleaning and fitting set aside or adjusted.
+        notes: What cleaning and fitting excluded or adjusted.
         members: Of an ensemble: the fitted laws by name.
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
         shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
@@ -187,7 +159,12 @@ class LawFit:
     @property
     def floor(self) -> float:
         """Below what an own proportion counts as it, in a law that is infinite at 0."""
-        return ZERO_SHARE if self.zero_share is None else self.zero_share
+        return self.options.floor
+
+    @property
+    def options(self) -> FitOptions:
+        """How it was fitted."""
+        return FitOptions(self.huber_delta, self.zero_share, self.warmup)
 
     def own(self, target: str) -> int:
         """Return the target's place among the domains; −1 where it is none of them."""
@@ -219,16 +196,7 @@ class LawFit:
             "data_hash": self.data_hash,
             "source": self.source,
             "version": importlib.metadata.version("bimix-tracking"),
-            "targets": {
-                name: {
-                    **_nan_as_none(vars(fitted)),
-                    "parameters": _nan_as_none(fitted.parameters),
-                    "standard_errors": _nan_as_none(fitted.standard_errors),
-                    "outcome": fitted.outcome.name,
-                    "remedy": fitted.outcome.remedy,
-                }
-                for name, fitted in self.targets.items()
-            },
+            "targets": {name: fitted.to_dict() for name, fitted in self.targets.items()},
             "notes": [vars(note) for note in self.notes],
             "levels": {target: [list(level) for level in levels] for target, levels in self.levels.items()},
             "shares": {domain: list(ends) for domain, ends in self.shares.items()},
@@ -238,18 +206,7 @@ class LawFit:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> LawFit:
         """Read what `to_dict` wrote."""
-        targets = {
-            name: DomainFit(
-                parameters=_none_as_nan(f["parameters"]),
-                standard_errors=_none_as_nan(f["standard_errors"]),
-                outcome=Outcome[f["outcome"]],
-                starts=tuple(f["starts"]),
-                shares=tuple(f["shares"]),
-                tokens=None if f.get("tokens") is None else tuple(f["tokens"]),
-                **_none_as_nan({n: f[n] for n in ("points", "runs", "error", "r2")}),
-            )
-            for name, f in content["targets"].items()
-        }
+        targets = {name: DomainFit.from_dict(fitted) for name, fitted in content["targets"].items()}
         return cls(
             domains=tuple(content["domains"]),
             targets=targets,
@@ -338,11 +295,3 @@ def level_at(levels: Levels, volume: Array) -> Array:
     slack = 1 + 1e-6  # a volume read back from a text is still that checkpoint
     inside = (volume >= at[0] / slack) & (volume <= at[-1] * slack)
     return np.where(inside, np.interp(np.log(volume), np.log(at), off), 0.0)
-
-
-def _nan_as_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in values.items()}
-
-
-def _none_as_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: np.nan if v is None else v for name, v in values.items()}

@@ -13,11 +13,10 @@ import numpy as np
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import Note
+from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
 from bimix_tracking.messages import said
 
-ZERO_SHARE = 1e-3
-"""Default floor of a proportion in a law that is infinite at r = 0."""
 SAME_CHECKPOINT = 0.005
 """Checkpoints of one run nearer than this in log tokens are one point: its loss would count twice."""
 
@@ -69,16 +68,16 @@ def mixture_codes(shares: Array) -> Index:
     return np.asarray(np.unique(np.round(shares, 6), axis=0, return_inverse=True)[1]).reshape(-1)
 
 
-def points_of(obs: Observations, law: Law, *, zero_share: float | None, warmup: float, notes: list[Note]) -> Points:
-    """Return what a law is fitted to, and add to `notes` what was set aside or adjusted for it.
+def points_of(obs: Observations, law: Law, options: FitOptions, *, notes: list[Note] | None = None) -> Points:
+    """Return what a law is fitted to, and add to `notes` what was excluded or adjusted for it.
 
     Args:
         obs: The sweep.
         law: Decides which targets it can have, and whether a share of 0 is a problem.
-        zero_share: Floor of an own share; None sets such runs aside for the target.
-        warmup: Losses at no more than so many tokens don't count.
-        notes: Added to.
+        options: Proportion floor and warm-up.
+        notes: Added to; None: nobody reads them.
     """
+    notes = [] if notes is None else notes
     targets = [target for target in obs.targets if target in obs.domains or not law.needs_own]
     notes += [
         Note(said("set aside"), said("{law} only has losses of domains of the mixture", law=law.name), 1, domain=target)
@@ -104,19 +103,18 @@ def points_of(obs: Observations, law: Law, *, zero_share: float | None, warmup: 
         measured = ~np.isnan(counted[i])
         known = measured.any() and (counted[i][measured] > 0).all()
         weight[i, measured] = counted[i][measured] / counted[i][measured].mean() if known else 1.0
-    floor = ZERO_SHARE if zero_share is None else zero_share
     inputs = Inputs(
         shares=obs.mixtures.to_numpy(float),
         mixture=cell // len(volumes),
         log_u=np.log(volumes / scale),
         volume=cell % len(volumes),
-        zero_share=floor,
+        zero_share=options.floor,
     )
     own = np.array([obs.domains.index(t) if t in obs.domains else -1 for t in targets], np.intp)
     points = Points(tuple(targets), own, inputs, log_loss, weight, scale)
     if law.infinite_at_zero:
-        _near_zero(points, zero_share, notes)
-    _warm_up(points, warmup, notes)
+        _near_zero(points, options.zero_share, notes)
+    _warm_up(points, options.first, notes)
     _repeated_checkpoints(points, obs.runs, notes)
     return points
 

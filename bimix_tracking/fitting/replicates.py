@@ -1,4 +1,4 @@
-"""How sure a fit is: the same fit on runs drawn again, whole runs at a time.
+"""How sure a fit is: the run-level bootstrap, whose replicates are fits to runs drawn with replacement.
 
 The losses of one run rise and fall together, so a bootstrap that draws single losses would promise too much: here a
 replicate draws as many runs as there are, with replacement, and counts each as often as it was drawn.
@@ -264,7 +264,7 @@ def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
 
 def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
     model = find_law(fit.law)
-    points = points_of(obs, model, zero_share=fit.zero_share, warmup=fit.warmup, notes=[])
+    points = points_of(obs, model, fit.options)
     thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
     known = np.array([theta is not None for theta in thetas])
     held = model.held(len(obs.domains))

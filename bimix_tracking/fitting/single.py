@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.law_fit import DomainFit, LawFit
+from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.least_squares import Prior
+from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.problem import Points, points_of
 from bimix_tracking.fitting.solver import BATCH, agreeing, best_of, by_run, prior_of, solve, told
@@ -31,8 +33,8 @@ _RISES = 0.005
 """A median log loss that is so much higher at the end of the runs than at their start is no noise."""
 
 
-def fit_single(obs: Observations, law: str, *, huber_delta: float, zero_share: float | None, warmup: float) -> LawFit:
-    """Fit one law, which is no ensemble, as `fit_law` does; the warm-up is known.
+def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
+    """Fit one law, which is no ensemble, as `fit_law` does, by options whose warm-up is known.
 
     Raises:
         ObservationsError: No target domain is a domain of the mixtures, and the law needs one.
@@ -40,7 +42,7 @@ def fit_single(obs: Observations, law: str, *, huber_delta: float, zero_share: f
     """
     model = find_law(law)
     notes = list(obs.notes)
-    points = points_of(obs, model, zero_share=zero_share, warmup=warmup, notes=notes)
+    points = points_of(obs, model, options, notes=notes)
     if not points.targets:
         raise ObservationsError(
             f"no loss is of a domain of the mixtures, and {law} needs a target's own proportion: losses are of "
@@ -50,15 +52,15 @@ def fit_single(obs: Observations, law: str, *, huber_delta: float, zero_share: f
     return LawFit(
         law=law,
         domains=obs.domains,
-        targets=_fit_targets(model, points, huber_delta, obs.domains),
+        targets=_fit_targets(model, points, options.huber_delta, obs.domains),
         tokens=(float(tokens.min()), float(tokens.max())),
         scale=points.scale,
-        huber_delta=huber_delta,
-        zero_share=zero_share,
+        huber_delta=options.huber_delta,
+        zero_share=options.zero_share,
         data_hash=obs.data_hash,
         source=obs.source,
         notes=tuple(notes),
-        warmup=warmup,
+        warmup=options.first,
         shares={d: (float(obs.mixtures[d].min()), float(obs.mixtures[d].max())) for d in obs.domains},
     )
 
@@ -87,7 +89,7 @@ def refit(
         that are left cannot tell the effect of the mixture.
     """
     model = find_law(fit.law)
-    points = points_of(obs, model, zero_share=fit.zero_share, warmup=fit.warmup, notes=[])
+    points = points_of(obs, model, fit.options)
     run_weights = np.asarray(run_weights, float)
     count, domains = len(points.targets), len(obs.domains)
     held = model.held(domains)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.problem import ZERO_SHARE, Points, points_of
+from bimix_tracking.fitting.options import USUAL, FitOptions
+from bimix_tracking.fitting.problem import Points, points_of
 from bimix_tracking.fitting.solver import best_of
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
@@ -20,7 +23,12 @@ _SURE = 4.0
 _RUNS = 4
 
 
-def find_warmup(obs: Observations, *, huber_delta: float = 0.01, zero_share: float | None = ZERO_SHARE) -> float:
+def settled(obs: Observations, options: FitOptions) -> FitOptions:
+    """Return options whose warm-up is known: as it was asked for, else as the data have it."""
+    return options if options.warmup is not None else replace(options, warmup=find_warmup(obs, options))
+
+
+def find_warmup(obs: Observations, options: FitOptions = USUAL) -> float:
     """Return up to how many tokens the losses don't follow a power law yet; 0 if they do from the first.
 
     The first evaluations of all runs are the warm-up if BiMix, fitted to the others, misses them by more than 2 % and
@@ -29,11 +37,10 @@ def find_warmup(obs: Observations, *, huber_delta: float = 0.01, zero_share: flo
 
     Args:
         obs: The sweep; fewer than four runs, or than six evaluations a run, tell nothing.
-        huber_delta: As in `fit_law`.
-        zero_share: As in `fit_law`.
+        options: How laws are fitted; a warm-up in them doesn't count.
     """
     model = find_law("bimix")
-    points = points_of(obs, model, zero_share=zero_share, warmup=0.0, notes=[])
+    points = points_of(obs, model, replace(options, warmup=0.0))
     if not points.targets or len(obs.runs) < _RUNS:
         return 0.0
     # Points are in the order of runs, and within a run of tokens: the evaluation's number within its run.
@@ -45,14 +52,14 @@ def find_warmup(obs: Observations, *, huber_delta: float = 0.01, zero_share: flo
         weight = points.weight[:, tested].copy()
         # Fitted without it: as the earliest, it would bend the curve to itself.
         points.weight[:, tested] = 0.0
-        off = _misses(points, number > first, huber_delta)
+        off = _misses(points, number > first, options.huber_delta)
         usual = _usual(off, points, number, range(first + 1, levels))
         missed = off[:, tested][weight > 0]
         if not (len(missed) and np.median(missed) > max(_ERROR, _FACTOR * usual)):
             break
         # A curve of few points may miss the next one by chance. Then it takes it in at no cost to the others.
         points.weight[:, tested] = weight
-        bent = _usual(_misses(points, number > first, huber_delta), points, number, range(first, levels))
+        bent = _usual(_misses(points, number > first, options.huber_delta), points, number, range(first, levels))
         points.weight[:, tested] = 0.0
         if bent < max(_BENT * usual, _LEAST) and np.median(missed) < _SURE * max(_ERROR, usual):
             break

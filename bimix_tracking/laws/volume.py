@@ -1,4 +1,4 @@
-"""The dependence on the data volume that BiMix and its extension share: log(b u^−β + c)."""
+"""The dependence on the data volume that `bimix` and `transfer` share: log(b u^−β + c)."""
 
 from __future__ import annotations
 

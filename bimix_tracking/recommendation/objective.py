@@ -38,7 +38,7 @@ class WeightedLoss:
         theta: By law, θ of each version, shape (versions, targets, parameters), as in `Replicates`; None: the fit's.
         floor: Below what an own proportion counts as it; None: the fit's. The optimum is sought without one.
 
-    >>> from bimix_tracking.fitting.law_fit import DomainFit
+    >>> from bimix_tracking.fitting.domain_fit import DomainFit
     >>> from bimix_tracking.fitting.outcome import Outcome
     >>> made = {"alpha": 0.5, "beta": 0.5, "B": 1e-9, "C": 1.0}
     >>> one = DomainFit(made, Outcome.CONVERGED, 9, 3, 0.0, 1.0, (3, 3), (0.1, 0.9))

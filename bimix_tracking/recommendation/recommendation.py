@@ -24,7 +24,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.uncertainty import NearOptimal, Uncertainty, ends, finite, near_optimal, uncertainty
-from bimix_tracking.recommendation.validity import binding_at, counted, held, outside, within
+from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, within
 
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
@@ -163,7 +163,7 @@ def recommend(
             negative weight, no token, or linearised replicates.
         ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
 
-    >>> from bimix_tracking.fitting.law_fit import DomainFit
+    >>> from bimix_tracking.fitting.domain_fit import DomainFit
     >>> from bimix_tracking.fitting.outcome import Outcome
     >>> def domain(alpha, floor):
     ...     parameters = {"alpha": alpha, "beta": 0.5, "B": 1e-9, "C": floor}
@@ -200,7 +200,7 @@ def recommend(
             )
         )
     box = _with_prior(box, fit, prior, prior_strength)
-    holds = held(fit, asked, reference)
+    holds = holds_of(fit, asked, reference)
     problem = within(fit, volume, weight, box, holds, doubts)
     problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])

@@ -16,7 +16,7 @@ import numpy as np
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import BimixError, RecommendationError
-from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, said
@@ -308,7 +308,7 @@ def _at_target(obs: Observations, found: Worth, laws: Mapping[str, LawFit], sear
     fractions = [search.saved(one, found.target) for one in laws.values()]
     for name, one in laws.items():
         try:
-            again = fit_law(late, name, huber_delta=one.huber_delta, zero_share=one.zero_share, warmup=0.0)
+            again = fit_with(late, name, replace(one.options, warmup=0.0))
         except BimixError:
             again = None
         told = again is not None and all(

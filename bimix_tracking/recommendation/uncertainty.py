@@ -25,8 +25,8 @@ _HALVINGS = 22
 class Uncertainty:
     """What the recommendation could have been, had other runs of the same kind been made.
 
-    It is the uncertainty of the fitted law, from whole runs drawn again; that the law's form may be wrong isn't in
-    it, nor the noise of a single run.
+    It is the uncertainty of the fitted law, from a run-level bootstrap; it excludes model misspecification and the
+    noise of a single run.
 
     Args:
         level: Of the intervals.
@@ -34,7 +34,7 @@ class Uncertainty:
         shares: Interval of each proportion of the optimum, one row a domain, columns low and high.
         gain: Interval of the gain of the recommended mixture over the reference, nats.
         probability: That the recommended mixture's expected weighted loss is below the reference's.
-        regret: Expected weighted loss above that of the true optimum, nats: what more runs could still win.
+        regret: Expected regret, nats: the weighted loss above that of the true optimum, which more runs could win.
         predicted: Interval of each target's expected loss on the recommended mixture, columns low and high.
         reference_predicted: Likewise on the reference.
     """

@@ -65,7 +65,7 @@ class Hold(NamedTuple):
     why: str
 
 
-def held(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
+def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
     """Return the domains that a law which sees only a target's own proportion doesn't want more of, or doesn't know.
 
     Args:

@@ -52,7 +52,7 @@ class Result(Findings, Protocol):
 
     @property
     def replicates(self) -> Replicates | None:
-        """Refits to runs drawn again."""
+        """The fit's replicates, of a run-level bootstrap."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def verdict(rec: Recommendation) -> str:
 
 
 def sureness(rec: Recommendation) -> str:
-    """Return the gain's interval, the probability and what more runs could win, in words."""
+    """Return the gain's interval, the probability and the expected regret, in words."""
     sure = rec.uncertainty
     if sure is None:
         return said(

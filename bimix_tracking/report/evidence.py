@@ -44,7 +44,7 @@ class Findings(Protocol):
 
     @property
     def validation(self) -> Validation | None:
-        """What the law predicts of mixtures it has not seen."""
+        """What the law predicts of held-out mixtures."""
 
     @property
     def created(self) -> str:

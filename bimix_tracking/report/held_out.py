@@ -1,4 +1,4 @@
-"""Predicted against observed, on mixtures that the fit hadn't seen."""
+"""Predicted against observed, on held-out mixtures."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Score:
 
 
 def held_out(validation: Validation | None) -> str:
-    """Return in words how far the law can be trusted on mixtures it has not seen."""
+    """Return in words how far the law can be trusted on held-out mixtures."""
     if validation is None:
         return said("Nothing is known of mixtures the law has not seen: leaving one out takes at least three mixtures.")
     return validation.sentences()

@@ -1,5 +1,5 @@
-"""Which law to believe: held-out errors on mixtures a fit hasn't seen, the choice between laws, what more tokens
-than observed do to it, and what is wrong with a sweep or a fit.
+"""Which law to believe: its held-out error, the choice between laws, what more tokens than observed do to it, and
+what is wrong with a sweep or a fit.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Held-out mixtures: how far off the law is on runs it has not seen, beside what one would say without it."""
+"""Cross-validation: how far off a law is on held-out mixtures, beside what one would say without it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scipy.stats import spearmanr
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.ensemble import Held, combine, common_levels, stack_weights
+from bimix_tracking.fitting.ensemble import combine, common_levels, stack_weights
 from bimix_tracking.fitting.fit import fit_law
-from bimix_tracking.fitting.folds import divide, held_out
+from bimix_tracking.fitting.folds import HeldOut, divide, held_out
 from bimix_tracking.fitting.law_fit import LawFit, level_at
 from bimix_tracking.fitting.problem import Points, mixture_codes
 from bimix_tracking.laws.protocol import Array, Index
@@ -28,11 +28,11 @@ _LAST = 0.95
 
 @dataclass(frozen=True)
 class Validation:
-    """Every loss predicted by a fit that has not seen its mixture.
+    """Every loss predicted by a fit that its mixture was held out of.
 
     Args:
         law: The law.
-        folds: How many parts the mixtures were divided into; each was left out once.
+        folds: How many parts the mixtures were divided into; each was held out once.
         predictions: Columns `run`, `tokens`, `domain`, `observed`, `predicted`, `baseline`; losses in nats per token.
             The baseline is the mean log loss of the other runs at that token count: no law at all.
         weights: Weight of each target domain in the sum that `rank_correlation` is about.
@@ -71,7 +71,7 @@ class Validation:
 
     @property
     def by_mixture(self) -> pd.Series:
-        """Relative error of each mixture left out, every domain counting the same."""
+        """Relative error of each held-out mixture, every domain counting the same."""
         off = (self.predictions["predicted"] / self.predictions["observed"] - 1).abs()
         mixture = self.predictions["run"].map(dict(self.mixtures)).rename("mixture")
         by_domain = off.groupby([mixture, self.predictions["domain"]]).mean()
@@ -89,7 +89,7 @@ class Validation:
         return float(spearmanr(sums["observed"], sums["predicted"]).statistic)
 
     def sentences(self) -> str:
-        """Return in plain words how far the law can be trusted on mixtures it has not seen."""
+        """Return in plain words how far the law can be trusted on held-out mixtures."""
         rank, ranked = self.rank_correlation, len(self.last_sums())
         off = said(
             "On mixtures it has not seen ({folds} folds), the law is off by {error:.2f} % on average; the mean of the "
@@ -154,11 +154,11 @@ def cross_validate(
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
     fit: LawFit | None = None,
-    held: tuple[Held, Index] | None = None,
+    predictions: HeldOut | None = None,
 ) -> Validation:
-    """Leave mixtures out, fit the rest, and predict the mixtures left out.
+    """Hold mixtures out, fit the rest, and predict those held out.
 
-    Runs of one mixture are left out together: a repeat in the fit would give its twin away.
+    Runs of one mixture are held out together: a repeat in the fit would give its twin away.
 
     Args:
         obs: The sweep.
@@ -167,10 +167,10 @@ def cross_validate(
         seed: Of the division, where there are more mixtures than folds.
         weights: Weight of each target domain in the ranking; 1 where not named.
         fit: The law's fit to all of `obs`, if it is at hand.
-        held: What `holdout.held_out` returned of it and the fold of each run, if they are at hand too.
+        predictions: Its held-out predictions (`folds.held_out`), if they are at hand too.
 
     Raises:
-        ObservationsError: Fewer than three mixtures, or none that can be left out.
+        ObservationsError: Fewer than three mixtures, or none that can be held out.
 
     >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.2 * 2}
     ...         for a in (0.2, 0.4, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
@@ -181,25 +181,27 @@ def cross_validate(
     (4, 0.0, 0.05, 1.0)
     """
     fit = fit_law(obs, law) if fit is None else fit
-    fold = divide(obs, folds, seed) if held is None else held[1]
-    if fit.members:
-        return of_stack({n: held_out(obs, member, fold) for n, member in fit.members.items()}, obs, fold, fit, weights)
-    points, predicted = held_out(obs, fit, fold) if held is None else held[0]
-    by_target = dict(zip(points.targets, predicted, strict=True))
-    return _validation(fit.law, obs, points, by_target, fold, weights)
+    if predictions is None:
+        fold = divide(obs, folds, seed)
+        if fit.members:
+            return of_stack(obs, fit, {n: held_out(obs, member, fold) for n, member in fit.members.items()}, weights)
+        predictions = held_out(obs, fit, fold)
+    by_target = dict(zip(predictions.points.targets, predictions.predicted, strict=True))
+    return _validation(fit.law, obs, predictions.points, by_target, predictions.fold, weights)
 
 
 def of_stack(
-    held: Mapping[str, Held], obs: Observations, fold: Index, fit: LawFit, weights: Mapping[str, float] | None
+    obs: Observations, fit: LawFit, predictions: Mapping[str, HeldOut], weights: Mapping[str, float] | None
 ) -> Validation:
     """Validate an ensemble from its laws' held-out predictions; a fold's weights are found on the other folds."""
-    points = max((points for points, _ in held.values()), key=lambda points: len(points.targets))
+    widest = max(predictions.values(), key=lambda one: len(one.points.targets))
+    points, fold = widest.points, widest.fold
     predicted: dict[str, Array] = {target: np.full(len(points.run), np.nan) for target in fit.targets}
     for one in range(int(fold.max()) + 1):
         mine = (fold == one)[points.run]
-        stack = stack_weights(held, fit.huber_delta, keep=fold != one)
-        levels = common_levels(held, stack, keep=fold != one)
-        for target, values in combine(held, stack).items():
+        stack = stack_weights(predictions, fit.huber_delta, keep=fold != one)
+        levels = common_levels(predictions, stack, keep=fold != one)
+        for target, values in combine(predictions, stack).items():
             above = level_at(levels[target], np.exp(points.log_u[mine]) * points.scale)
             predicted[target][mine] = values[mine] + above
     return _validation(fit.law, obs, points, predicted, fold, weights)

@@ -10,8 +10,9 @@ import numpy as np
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.options import USUAL
 from bimix_tracking.messages import joined, said
 
 _MIN_VOLUMES = 3
@@ -92,8 +93,7 @@ def extrapolate(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
-    options = {} if fit is None else {n: getattr(fit, n) for n in ("huber_delta", "zero_share", "warmup")}
-    law = law if fit is None else fit.law
+    law, options = (law, USUAL) if fit is None else (fit.law, fit.options)
     losses, tokens = obs.losses, obs.losses["tokens"]
     early = losses[tokens <= fraction * tokens.max()]
     if early["tokens"].nunique() < _MIN_VOLUMES:
@@ -103,7 +103,7 @@ def extrapolate(
         )
     runs = set(early["run"])
     kept = obs.mixtures[[run in runs for run in obs.mixtures.index]]
-    seen = fit_law(Observations(kept, early.reset_index(drop=True), source=obs.source), law, **options)
+    seen = fit_with(Observations(kept, early.reset_index(drop=True), source=obs.source), law, options)
     point = ["run", "domain"]
     last = losses[losses["run"].isin(runs) & (tokens == losses.groupby(point)["tokens"].transform("max"))]
     last = last[(last["tokens"] > fraction * tokens.max()) & last["domain"].isin(list(seen.targets))]

@@ -1,4 +1,4 @@
-"""The choice of the law: each predicts mixtures it hasn't seen, and the simplest of the best ones is taken."""
+"""The choice of the law: each predicts held-out mixtures, and the simplest of the best ones is taken."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import target_weights
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.ensemble import Held, stack, too_demanding
-from bimix_tracking.fitting.fit import fit_law
-from bimix_tracking.fitting.folds import divide, held_out, noise_floor
+from bimix_tracking.fitting.ensemble import stack, too_demanding
+from bimix_tracking.fitting.folds import HeldOut, divide, held_out, noise_floor
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import ZERO_SHARE
-from bimix_tracking.fitting.warmup import find_warmup
+from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
+from bimix_tracking.fitting.single import fit_single
+from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE, names
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.progress import Progress
@@ -33,7 +33,7 @@ class Selection:
 
     Args:
         fit: The chosen law's fit to all runs.
-        validation: Its held-out predictions; None where nothing could be left out.
+        validation: Its held-out predictions; None where nothing could be held out.
         fits: Every law's fit, by name, the simplest first.
         validations: Every law's held-out predictions.
         excluded: Law → why it wasn't fitted.
@@ -53,7 +53,7 @@ class Selection:
     def scores(self) -> pd.DataFrame:
         """One row a law, the simplest first, then the mean of the other runs.
 
-        `error`: mean relative error on left-out mixtures; `above_best`: how much more than the best law's, and
+        `error`: mean relative error on held-out mixtures; `above_best`: how much more than the best law's, and
         `standard_error`: of that difference, paired by mixture; `rank_correlation`: of the summed final losses;
         `chosen`; `note`: why not.
         """
@@ -139,12 +139,12 @@ def select_law(
     folds: int = 10,
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
-    huber_delta: float = 0.01,
+    huber_delta: float = HUBER_DELTA,
     zero_share: float | None = ZERO_SHARE,
     warmup: float | None = None,
     progress: Progress | None = None,
 ) -> Selection:
-    """Fit every law, let each predict left-out mixtures, and choose.
+    """Fit every law, let each predict held-out mixtures, and choose.
 
     The one-standard-error rule, on differences of error paired by mixture, so that what is hard about a mixture for
     every law cancels. Among single laws: the simplest whose error is above the best one's by no more than one standard
@@ -178,20 +178,18 @@ def select_law(
     ('bimix', 'it needs 5 mixtures, and with a fold left out there are 3')
     """
     weights = target_weights(weights, obs.targets, obs.domains)
-    if warmup is None:
-        warmup = find_warmup(obs, huber_delta=huber_delta, zero_share=zero_share)
-    options: dict[str, Any] = {"huber_delta": huber_delta, "zero_share": zero_share, "warmup": warmup}
+    options = settled(obs, FitOptions(huber_delta, zero_share, warmup))
     laws = (*names(), ENSEMBLE) if laws is None else laws
     singles = [name for name in laws if name != ENSEMBLE]
     noise = noise_floor(obs)
     try:
         fold = divide(obs, folds, seed)
     except ObservationsError:
-        fit = fit_law(obs, singles[0], **options)
+        fit = fit_single(obs, singles[0], options)
         return Selection(fit, None, {fit.law: fit}, {}, {}, noise)
     excluded = too_demanding(obs, singles, fold)
     fits: dict[str, LawFit] = {}
-    held: dict[str, Held] = {}
+    predictions: dict[str, HeldOut] = {}
     validations: dict[str, Validation] = {}
     unjudged: dict[str, LawFit] = {}
     candidates = [name for name in singles if name not in excluded]
@@ -199,19 +197,19 @@ def select_law(
         if progress:
             progress("fitting", number, len(candidates))
         try:
-            fits[name] = fit_law(obs, name, **options)
-            held[name] = held_out(obs, fits[name], fold)
-            validations[name] = cross_validate(obs, weights=weights, fit=fits[name], held=(held[name], fold))
+            fits[name] = fit_single(obs, name, options)
+            predictions[name] = held_out(obs, fits[name], fold)
+            validations[name] = cross_validate(obs, weights=weights, fit=fits[name], predictions=predictions[name])
         except ObservationsError as refused:
             excluded[name] = str(refused)
-            held.pop(name, None)
+            predictions.pop(name, None)
             if name in fits:
                 unjudged[name] = fits.pop(name)
     if progress:
         progress("fitting", len(candidates), len(candidates))
-    if ENSEMBLE in laws and len(held) > 1:
-        fits[ENSEMBLE] = stack(obs, fits, held)
-        validations[ENSEMBLE] = of_stack(held, obs, fold, fits[ENSEMBLE], weights)
+    if ENSEMBLE in laws and len(predictions) > 1:
+        fits[ENSEMBLE] = stack(obs, fits, predictions)
+        validations[ENSEMBLE] = of_stack(obs, fits[ENSEMBLE], predictions, weights)
     elif ENSEMBLE in laws:
         excluded[ENSEMBLE] = said("there is no second law to stack")
     if not validations and unjudged:  # what each target lacks is then known by its outcome

@@ -20,7 +20,7 @@ import pandas as pd
 
 from bimix_tracking import LawFit, Mixture, Observations, bootstrap, fit_law, recommend, select_law
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.fitting.law_fit import DomainFit
+from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.registry import BUILT_IN
 from bimix_tracking.recommendation.constraints import constrain

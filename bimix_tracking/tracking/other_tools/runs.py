@@ -43,7 +43,7 @@ _LATE_TOKENS = "tokens were not logged at the step of an evaluation: the last co
 class ForeignRuns:
     """How to read runs that were logged without this package: by HF Trainer, Levanter, OLMo-core, Composer and others.
 
-    Which tool it was is recognised by the metrics' names, see `foreign_patterns`. What no tool logs is the mixture.
+    Which tool it was is recognised by the metrics' names, see `patterns`. What no tool logs is the mixture.
 
     Args:
         mixtures: A run's id or name → its mixture; the id counts more.

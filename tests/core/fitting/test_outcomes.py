@@ -11,7 +11,7 @@ import pytest
 from bimix_tracking import Mixture, Observations, fit_law, recommend
 from bimix_tracking.errors import RecommendationError
 from bimix_tracking.fitting import least_squares, solver
-from bimix_tracking.fitting.law_fit import DomainFit
+from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 
 SHARES = (0.1, 0.3, 0.6)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bimix_tracking import LawFit, Mixture, Observations, Recommendation, bootstrap, fit_law, recommend
 from bimix_tracking.errors import ConstraintError, RecommendationError
-from bimix_tracking.fitting.law_fit import DomainFit
+from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.registry import BUILT_IN
 from bimix_tracking.recommendation.constraints import constrain

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bimix_tracking import LawFit, Mixture, Observations, fit_law, recommend
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.fitting.law_fit import DomainFit
+from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 
 TOKENS = 1e8

@@ -186,9 +186,9 @@ def test_the_weights_of_a_stack_are_a_mean_s(chosen: Selection) -> None:
 def test_of_laws_that_say_the_same_the_simplest_is_taken(sweep: MakeSweep) -> None:
     obs = sweep(LAWS, tokens=TOKENS, noise=0.003)
     fold = divide(obs, 8, 0)
-    held = held_out(obs, fit_law(obs), fold)
+    one = held_out(obs, fit_law(obs), fold)
 
-    weights = stack_weights({"bimix": held, "transfer": held, "additive": held}, 0.01)
+    weights = stack_weights({"bimix": one, "transfer": one, "additive": one}, 0.01)
 
     for by_law in weights.values():
         assert by_law["bimix"] > 0.99

@@ -3,7 +3,7 @@
 URIs: `mlflow:EXPERIMENT` (tracking URI as MLflow finds it, by default SQLite in the working directory),
 `mlflow+sqlite:///FILE#EXPERIMENT`, `mlflow+postgresql://HOST/DATABASE#EXPERIMENT`, `mlflow+http://HOST:PORT#EXPERIMENT`,
 `mlflow+file:mlruns#EXPERIMENT` (read only). Without an experiment, MLflow's own choice; `##ID` is one by its id.
-Reading creates, upgrades and writes nothing: see `reading`.
+Reading creates, upgrades and writes nothing: see `stores.reading`.
 """
 
 from bimix_tracking.errors import MissingDependencyError

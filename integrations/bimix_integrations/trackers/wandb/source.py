@@ -65,7 +65,7 @@ class WandbSource:
         return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
-        """Read the training runs, in the order in which they began; those not finished are set aside, unless wanted."""
+        """Read the training runs, in the order in which they began; those not finished are excluded, unless wanted."""
         runs = self._runs()
         records = read_each(runs, self._record, _named, progress=progress, threads=_THREADS)
         cache.trim()

@@ -67,7 +67,7 @@ class WandbOfflineSource:
         return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
-        """Read the training runs, in the order in which they began; those not finished are set aside, unless wanted.
+        """Read the training runs, in the order in which they began; those not finished are excluded, unless wanted.
 
         What comes before damage in a file is used, whether the run is finished or not, for that cannot be known. A run
         of which a file or its folder cannot be read at all is excluded.

@@ -1,0 +1,40 @@
+"""What an analysis is asked: the options that decide its answer, and by which it is known again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.replicates import REPLICATES
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
+from bimix_tracking.recommendation.savings import Costs
+from bimix_tracking.tracking.write_back import key_of
+
+AUTO = "auto"
+"""The law that predicts held-out mixtures best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The question that an analysis answers; arguments as in `analyze`."""
+
+    tokens: float
+    law: str = AUTO
+    weights: Mapping[str, float] | None = None
+    bounds: Bounds | None = None
+    available_tokens: Mapping[str, float] | None = None
+    max_epochs: float | Mapping[str, float] = MAX_EPOCHS
+    prior: Mixture | None = None
+    prior_strength: float = 0.0
+    reference: Mixture | None = None
+    costs: Costs | None = None
+    replicates: int = REPLICATES
+    lang: str = "en"
+
+    def key(self, obs: Observations) -> str:
+        """Return what names the analysis of these observations: the same question to the same data has one key."""
+        asked = {one.name: getattr(self, one.name) for one in fields(self)}
+        said = {one.name: asked[one.name] for one in fields(self) if asked[one.name] != one.default}
+        return key_of("analysis", obs.data_hash, said)

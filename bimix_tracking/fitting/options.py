@@ -1,0 +1,57 @@
+"""How laws are fitted: said once, and handed on whole to everything that is computed from a sweep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+ZERO_SHARE = 1e-3
+"""Default floor of a proportion in a law that is infinite at r = 0."""
+HUBER_DELTA = 0.01
+"""What is off by more than 1 % of the loss pulls no harder than that."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How laws are fitted to a sweep; the same for all laws that are compared.
+
+    Args:
+        huber_delta: δ of the Huber loss, in log loss (a relative error).
+        zero_share: Proportion floor: in a law that is infinite at r = 0, a smaller own proportion counts as this; None
+            excludes such runs for the domain.
+        warmup: Losses at no more than so many tokens don't count. None: the warm-up is found from the data, once
+            (`warmup.settled`).
+
+    Raises:
+        ValueError: An option is out of range; the text has the number.
+
+    >>> FitOptions(huber_delta=0)
+    Traceback (most recent call last):
+    ValueError: huber_delta must be positive and zero_share in (0, 1): 0, 0.001
+    """
+
+    huber_delta: float = HUBER_DELTA
+    zero_share: float | None = ZERO_SHARE
+    warmup: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.huber_delta > 0 or (self.zero_share is not None and not 0 < self.zero_share < 1):
+            raise ValueError(
+                f"huber_delta must be positive and zero_share in (0, 1): {self.huber_delta}, {self.zero_share}"
+            )
+        if self.warmup is not None and not (math.isfinite(self.warmup) and self.warmup >= 0):
+            raise ValueError(f"warmup must be a number of tokens, not negative, got {self.warmup}")
+
+    @property
+    def floor(self) -> float:
+        """Below what an own proportion counts as it."""
+        return ZERO_SHARE if self.zero_share is None else self.zero_share
+
+    @property
+    def first(self) -> float:
+        """Losses at no more than so many tokens don't count: 0 until a warm-up is known."""
+        return 0.0 if self.warmup is None else self.warmup
+
+
+USUAL = FitOptions()
+"""What holds where nothing is said."""
