@@ -61,7 +61,7 @@ class Findings:
         selection: How the law was chosen; None where the caller named it.
         extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
         diagnostics: What to know before acting on it.
-        lang: The language of the reports: `en` or `ja`.
+        lang: The language of the reports: `en`, `ja` or one that a package adds.
     """
 
     observations: Observations
