@@ -62,6 +62,10 @@ class WaitTimeoutError(SourceError):
     """A sweep that has not ended in the time given."""
 
 
+class PluginError(BimixError):
+    """What another package adds by an entry point, and that cannot be used: names the package and the remedy."""
+
+
 class MissingDependencyError(BimixError, ImportError):
     """An optional framework that is not installed.
 

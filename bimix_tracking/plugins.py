@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 from bimix_tracking.credentials import misread, remember
-from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.errors import BimixError, PluginError, SourceError, clipped
+
+T = TypeVar("T")
 
 
 def named(kind: str, name: str, failing: type[BimixError], said: str = "") -> Any:
@@ -53,3 +55,42 @@ def opened(kind: str, uri: str, options: Mapping[str, Any]) -> Any:
             "%23, %2F and %3F"
         )
     return named(kind, name, SourceError, f"{uri!r}: no {kind} for {scheme!r}")(uri, **options)
+
+
+def added(kind: str, ours: Collection[str] = ()) -> list[str]:
+    """Return the names that other packages' entry points of the group `bimix_tracking.<kind>s` add, in their order.
+
+    Args:
+        kind: `law`, `export` or `language`.
+        ours: Names that stay ours, whatever a package calls its own.
+    """
+    entries = importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")
+    return sorted({entry.name for entry in entries} - set(ours))
+
+
+def of_package(kind: str, name: str, check: Callable[[Any], T]) -> T:
+    """Return what a name of `added` stands for.
+
+    Args:
+        kind: As in `added`.
+        name: The entry point's.
+        check: Returns it as it is used, or raises.
+
+    Raises:
+        PluginError: It cannot be loaded, it isn't what it should be, or two packages use the name.
+    """
+    entries = [
+        entry for entry in importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s") if entry.name == name
+    ]
+    packages = [each.dist.name if each.dist is not None else each.value.partition(".")[0] for each in entries]
+    if len(entries) > 1:
+        raise PluginError(
+            f"{kind} {name!r} is in {len(entries)} packages, {' and '.join(packages)}: uninstall all but one"
+        )
+    try:
+        return check(entries[0].load())
+    except Exception as error:  # whatever another package brings out is of that package
+        raise PluginError(
+            f"{kind} {name!r} of package {packages[0]} cannot be used: {type(error).__name__}: {clipped(str(error))}. "
+            f"Update the package, or remove it: pip uninstall {packages[0]}"
+        ) from error

@@ -72,7 +72,7 @@ def analyze(
             the recommended one; the same question to the same data is written once.
         nest: Show the source runs under that run, where the tracker can.
         wanted: Which runs of the source count, and how runs of other tools are read; for a URI.
-        lang: Of the reports: `en` or `ja`.
+        lang: Of the reports: `en`, `ja` or one that a package adds.
         progress: Called as (what, done, total).
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import MissingDependencyError
-from bimix_tracking.exports.formats import FORMATS, write_exports
+from bimix_tracking.exports.formats import all_formats, write_exports
 from bimix_tracking.files.atomic_folder import staged
 from bimix_tracking.files.yaml_json import dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
@@ -30,7 +30,7 @@ from bimix_tracking.selection.extrapolation import Extrapolation
 from bimix_tracking.selection.select import Selection
 from bimix_tracking.tracking.write_back import versions
 
-FILES = (
+_FILES = (
     "mixture.yaml",
     "fit.json",
     "recommendation.json",
@@ -41,9 +41,12 @@ FILES = (
     "report.html",
     "verification.json",
     "verification.md",
-    *(f"exports/{form.file}" for form in FORMATS.values()),
 )
-"""Whatever an analysis or a verification may leave in its folder: the next one replaces all of it."""
+
+
+def owned_files() -> tuple[str, ...]:
+    """Return whatever an analysis or a verification may leave in its folder: the next one replaces all of it."""
+    return (*_FILES, *(f"exports/{form.file}" for form in all_formats().values() if form.file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class Findings:
         selection: How the law was chosen; None where the caller named it.
         extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
         diagnostics: What to know before acting on it.
-        lang: The language of the reports: `en` or `ja`.
+        lang: The language of the reports: `en`, `ja` or one that a package adds.
     """
 
     observations: Observations
@@ -78,7 +81,7 @@ class Findings:
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
-        with reported_later() as missing, staged(directory, FILES) as folder:
+        with reported_later() as missing, staged(directory, owned_files()) as folder:
             fit = json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False)
             (folder / "fit.json").write_text(fit, encoding="utf-8")
             self.observations.to_csv(folder / "observations.csv")
@@ -130,7 +133,7 @@ class Analysis(Findings):
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
-        with reported_later() as missing, staged(directory, FILES) as folder, missing:
+        with reported_later() as missing, staged(directory, owned_files()) as folder, missing:
             self.write(folder)
         return [Path(directory) / name for name in self.names]
 

@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from bimix_tracking.analysis.earlier import earlier as earlier_analysis
 from bimix_tracking.analysis.pipeline import analyze
 from bimix_tracking.analysis.question import AUTO
-from bimix_tracking.analysis.result import FILES, Analysis, reported_later
+from bimix_tracking.analysis.result import Analysis, owned_files, reported_later
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.files.atomic_folder import staged
@@ -117,7 +117,7 @@ class Verification:
 
         They take the place of all files of an earlier one, as in `Analysis.save`.
         """
-        with reported_later() as missing, staged(directory, FILES) as folder, missing:
+        with reported_later() as missing, staged(directory, owned_files()) as folder, missing:
             self.write(folder)
         return [Path(directory) / name for name in ("verification.json", "verification.md", *self.after.names)]
 

@@ -42,13 +42,14 @@ def export(
     from bimix_tracking import exports  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
 
+    known = exports.all_formats()
     if fmt == "list":
-        for name, form in exports.FORMATS.items():
+        for name, form in known.items():
             say(f"{name:14}{form.about}")
-        answer({"formats": {name: form.about for name, form in exports.FORMATS.items()}})
+        answer({"formats": {name: form.about for name, form in known.items()}})
         return
-    if fmt not in exports.FORMATS:
-        raise typer.BadParameter(f"no format {fmt!r}; there are {', '.join(exports.FORMATS)}", param_hint="--format")
+    if fmt not in known:
+        raise typer.BadParameter(f"no format {fmt!r}; there are {', '.join(known)}", param_hint="--format")
     budget = None if tokens is None else number(tokens, "--tokens")
     read = Mixture.from_yaml(mixture)
     provenance = f"{mixture.name}, by bimix export"

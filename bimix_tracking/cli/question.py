@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from bimix_tracking.cli.console import bounds_of, named_numbers
-from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, among, laws
+from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, languages, laws
 
 Lang = Annotated[
     str,
-    typer.Option(help="Language of the reports: en or ja.", autocompletion=among("en", "ja"), rich_help_panel=OUTPUT),
+    typer.Option(help="Language of the reports: {languages}.", autocompletion=languages, rich_help_panel=OUTPUT),
 ]
 
 
@@ -30,7 +30,7 @@ def question(
     law: Annotated[
         str,
         typer.Option(
-            help="auto (which predicts left-out mixtures best), bimix, transfer, additive, exponential or ensemble.",
+            help="auto (which predicts left-out mixtures best), {laws}.",
             autocompletion=laws,
             rich_help_panel=METHOD,
         ),
@@ -120,10 +120,12 @@ def question(
 
 def known_lang(lang: str) -> str:
     """Return the language, which must be one that reports are written in."""
-    from bimix_tracking.report.language import LANGUAGES  # noqa: PLC0415  # --help must not wait for PyYAML
+    from bimix_tracking.report.language import Language  # noqa: PLC0415  # no other option must wait for it
 
-    if lang not in LANGUAGES:
-        raise typer.BadParameter(f"there is no report in {lang!r}; there are en, ja", param_hint="--lang")
+    try:
+        Language(lang)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--lang") from error
     return lang
 
 

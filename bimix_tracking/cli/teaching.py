@@ -54,7 +54,7 @@ class TeachingCommand(TyperCommand):
             if record is not None:
                 argument = parameter.param_type_name == "argument"
                 panel = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or "Options"
-                panels[panel].append(record)
+                panels[panel].append((record[0], filled(record[1])))
         for panel, records in panels.items():
             if records:
                 with formatter.section(panel):
@@ -66,20 +66,46 @@ class TeachingCommand(TyperCommand):
             formatter.write((self.help or "").partition(_EXAMPLES)[2].rstrip() + "\n")
 
 
+def filled(text: str) -> str:
+    """Return a help text with what is installed in the place of `{laws}` and `{languages}`, other packages' too.
+
+    >>> filled("Language of the reports: {languages}.")
+    'Language of the reports: en or ja.'
+    """
+    for field, found in (("{laws}", _laws), ("{languages}", _languages)):
+        if field in text:
+            *first, last = found()
+            text = text.replace(field, f"{', '.join(first)} or {last}")
+    return text
+
+
 def laws(incomplete: str) -> list[str]:
     """Complete the name of a law, third parties' too."""
-    from importlib.metadata import entry_points  # noqa: PLC0415  # only a shell that completes waits for it
+    return _beginning(incomplete, ["auto", *_laws()])
 
-    from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE, GROUP  # noqa: PLC0415  # likewise
 
-    return _beginning(incomplete, ["auto", *BUILT_IN, *(point.name for point in entry_points(group=GROUP)), ENSEMBLE])
+def languages(incomplete: str) -> list[str]:
+    """Complete the language of a report, third parties' too."""
+    return _beginning(incomplete, _languages())
+
+
+def _laws() -> list[str]:
+    from bimix_tracking.laws.registry import ENSEMBLE, names  # noqa: PLC0415  # only help and a shell wait for it
+
+    return [*names(), ENSEMBLE]
+
+
+def _languages() -> list[str]:
+    from bimix_tracking.report.language import languages as found  # noqa: PLC0415  # likewise
+
+    return list(found())
 
 
 def trainers(incomplete: str) -> list[tuple[str, str]]:
     """Complete the name of a trainer's format, and say what it is."""
-    from bimix_tracking.exports.formats import FORMATS  # noqa: PLC0415  # only a shell that completes waits for it
+    from bimix_tracking.exports.formats import all_formats  # noqa: PLC0415  # only a shell that completes waits for it
 
-    known = {"list": "show them all"} | {name: form.about.partition(" (")[0] for name, form in FORMATS.items()}
+    known = {"list": "show them all"} | {name: form.about.partition(" (")[0] for name, form in all_formats().items()}
     return [(name, known[name]) for name in _beginning(incomplete, known)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.copied_runs import without_copies
-from bimix_tracking.data.pooling import LOSS_COLUMNS, Note, summary, without_other_units
+from bimix_tracking.data.pooling import Note, loss_columns, summary, without_other_units
 from bimix_tracking.data.thinning import thinned_table
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.messages import said
@@ -26,7 +26,7 @@ def usable(mixtures: pd.DataFrame, losses: pd.DataFrame, notes: list[Note]) -> t
 
     Args:
         mixtures: As in `Observations`.
-        losses: Columns `LOSS_COLUMNS`, of any runs, in any order.
+        losses: Columns `loss_columns`, of any runs, in any order.
         notes: Added to.
 
     Raises:
@@ -64,7 +64,7 @@ def usable(mixtures: pd.DataFrame, losses: pd.DataFrame, notes: list[Note]) -> t
     mixtures, table = without_copies(mixtures, table, notes)
     order = {run: position for position, run in enumerate(mixtures.index)}
     table = table.sort_values(["run", "tokens"], key=lambda c: c.map(order) if c.name == "run" else c, kind="stable")
-    return mixtures, table[list(LOSS_COLUMNS)].reset_index(drop=True)
+    return mixtures, table.reindex(columns=loss_columns()).reset_index(drop=True)
 
 
 def mixtures_of(shares: pd.DataFrame, names: pd.Series, notes: list[Note]) -> pd.DataFrame:

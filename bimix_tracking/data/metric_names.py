@@ -1,4 +1,4 @@
-"""Metric names ↔ (quantity, domain): the only place that knows how a domain's name is spelt in a tracker.
+"""What is logged, and metric names ↔ (quantity, domain): the only place that knows how a domain's name is spelt.
 
 A key is `<quantity>/<slug>` with one slash, so that MLflow and W&B both make the quantity a section of the
 page. Trackers disagree on what else a key may hold, so a slug is plain ASCII; the map from slug to name is
@@ -8,55 +8,110 @@ kept in the run's manifest.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from bimix_tracking.errors import MixtureError
 from bimix_tracking.mixture import check_domains
 
-STEP = "bimix/step"
-"""Optimizer steps taken: an x-axis."""
-TOKENS = "bimix/tokens"
-"""Loss-bearing training tokens seen, all domains together: an x-axis, and the law's s."""
-TIME = "bimix/time"
-"""When a row was made, seconds since 1970: of two values of a step, the later one counts."""
 
-OTHER_SET = "bimix/other_set"
-"""How many domains were evaluated at a step on other tokens than the held-out set's: their losses aren't logged."""
+@dataclass(frozen=True)
+class Quantity:
+    """Something that is logged.
 
-TRAIN_LOSS = "bimix_train_loss"
-"""Token-weighted training loss of a domain since the last record, nats per token."""
-EVAL_LOSS = "bimix_eval_loss"
-"""Token-weighted evaluation loss of a domain, nats per token."""
-EVAL_TOKENS = "bimix_eval_tokens"
-"""Tokens that an evaluation loss is the mean of."""
-DOMAIN_TOKENS = "bimix_tokens"
-"""Loss-bearing training tokens of a domain, since the start of the run."""
-SHARE = "bimix_share"
-"""Realised proportion of a domain: its tokens over all tokens, since the start of the run."""
-NOMINAL = "bimix_nominal"
-"""Proportion of a domain that the mixture asked for since the last record."""
-EVAL_BPB = "bimix_eval_bpb"
-"""Evaluation loss of a domain in bits per byte of its text."""
-ENTROPIES = ("bimix_entropy_shannon", "bimix_entropy_joint", "bimix_entropy_conditional")
-"""Entropies of a domain's tokens as sampled so far, nats: of a token, of two neighbours, of a token given the last."""
-VON_NEUMANN = "bimix_entropy_von_neumann"
-"""Von Neumann entropy of a domain's embeddings, nats; of a corpus, not of a training stream."""
-NONFINITE = "bimix_nonfinite"
-"""Loss values of a domain that were NaN or infinite and therefore left out, since the last record."""
+    Args:
+        name: The metric's; of one by domain, what stands before the slash.
+        about: Unit and meaning, as docs/reference/metrics.md has it.
+        by_domain: Whether each domain has one.
+        evaluation: Whether it is told of an evaluation.
+        training: Whether it is told of training; neither: of a corpus, or of the row itself.
+        numerator: The field of `DomainSums` that a domain's value is the sum of; empty: it isn't made of these alone.
+        denominator: The field that the sum is divided by, per token, say; empty: it is the sum itself.
+        unit: What the quotient is divided by: ln 2 turns nats into bits.
+        shown: Its name in the report's table of evaluations; empty: it has no row there.
+    """
 
-QUANTITIES = (
-    TRAIN_LOSS,
-    EVAL_LOSS,
-    EVAL_TOKENS,
-    EVAL_BPB,
-    DOMAIN_TOKENS,
-    SHARE,
-    NOMINAL,
-    *ENTROPIES,
-    VON_NEUMANN,
-    NONFINITE,
+    name: str
+    about: str
+    by_domain: bool = True
+    evaluation: bool = False
+    training: bool = False
+    numerator: str = ""
+    denominator: str = ""
+    unit: float = 1.0
+    shown: str = ""
+
+
+QUANTITIES: dict[str, Quantity] = {}
+"""All that is logged, by name: what belongs to an evaluation is said here and nowhere else."""
+
+
+def _quantity(name: str, about: str, **more: Any) -> str:
+    QUANTITIES[name] = Quantity(name, about, **more)
+    return name
+
+
+_BOTH = {"evaluation": True, "training": True}
+_AXIS = {"by_domain": False, **_BOTH}
+STEP = _quantity("bimix/step", "an x-axis: optimizer steps taken", **_AXIS)
+TOKENS = _quantity(
+    "bimix/tokens", "an x-axis: training tokens with a loss, all domains together (the law's s)", **_AXIS
+)
+TIME = _quantity(
+    "bimix/time",
+    "when a row was made, seconds since 1970: of two values of a step, the later one counts",
+    by_domain=False,
+)
+OTHER_SET = _quantity(
+    "bimix/other_set",
+    "how many domains were evaluated at this step on other tokens than the run's held-out set; their losses aren't "
+    "logged",
+    by_domain=False,
+    evaluation=True,
+)
+TRAIN_LOSS = _quantity(
+    "bimix_train_loss",
+    "nats per token: Σ loss / Σ tokens of training, since the last record",
+    training=True,
+    numerator="loss",
+    denominator="tokens",
+)
+EVAL_LOSS = _quantity(
+    "bimix_eval_loss",
+    "nats per token of the evaluation: what laws are fitted to",
+    evaluation=True,
+    numerator="loss",
+    denominator="tokens",
+)
+EVAL_TOKENS = _quantity(
+    "bimix_eval_tokens", "tokens that an evaluation loss is the mean of", evaluation=True, numerator="tokens"
+)
+EVAL_BPB = _quantity(
+    "bimix_eval_bpb",
+    "bits per byte of text, with `token_bytes=`",
+    evaluation=True,
+    numerator="loss",
+    denominator="bytes",
+    unit=math.log(2),
+)
+DOMAIN_TOKENS = _quantity("bimix_tokens", "training tokens with a loss, since the start of the run", training=True)
+SHARE = _quantity(
+    "bimix_share", "realised proportion: tokens over all tokens, since the start of the run", training=True
+)
+NOMINAL = _quantity("bimix_nominal", "the proportion that the mixture asked for, since the last record", training=True)
+_SAMPLED = "of the tokens of every n-th batch, with `entropy_every=n`"
+ENTROPIES = (
+    _quantity("bimix_entropy_shannon", f"nats: entropy of a token, {_SAMPLED}", training=True),
+    _quantity("bimix_entropy_joint", f"nats: entropy of two neighbours, {_SAMPLED}", training=True),
+    _quantity("bimix_entropy_conditional", f"nats: entropy of a token given the last, {_SAMPLED}", training=True),
+)
+VON_NEUMANN = _quantity("bimix_entropy_von_neumann", "nats: of a corpus's embeddings (`bimix entropy --tracker`)")
+NONFINITE = _quantity(
+    "bimix_nonfinite", "losses that were NaN or infinite and left out, since the last record", **_BOTH
 )
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
@@ -125,3 +180,45 @@ def parse(metric: str, domains: Mapping[str, str]) -> tuple[str, str] | None:
     if slash and quantity in QUANTITIES and short in domains:
         return quantity, domains[short]
     return None
+
+
+def is_evaluation(metric: str) -> bool:
+    """Return whether a metric is a domain's, of an evaluation and of nothing else: what a curve is made of.
+
+    >>> is_evaluation("bimix_eval_bpb/web"), is_evaluation("bimix_nonfinite/web"), is_evaluation("bimix/other_set")
+    (True, False, False)
+    """
+    found = QUANTITIES.get(metric.partition("/")[0])
+    return found is not None and found.evaluation and not found.training
+
+
+def is_told_of_evaluation(metric: str) -> bool:
+    """Return whether a metric is told of an evaluation, whatever else it is told of.
+
+    >>> is_told_of_evaluation("bimix_nonfinite/web"), is_told_of_evaluation("bimix/step")
+    (True, True)
+    >>> is_told_of_evaluation("bimix_share/web"), is_told_of_evaluation("loss")
+    (False, False)
+    """
+    found = QUANTITIES.get(metric.partition("/")[0]) or QUANTITIES.get(metric)
+    return found is not None and found.evaluation
+
+
+def has_evaluation(row: Iterable[str]) -> bool:
+    """Return whether a row, or its names, is that of an evaluation, be it one whose losses were left out.
+
+    >>> has_evaluation({"bimix/step": 1.0, "bimix/other_set": 2.0}), has_evaluation({"bimix/step": 1.0})
+    (True, False)
+    """
+    return any(name == OTHER_SET or is_evaluation(name) for name in row)
+
+
+def shown() -> tuple[Quantity, ...]:
+    """Return what an evaluation measures beside losses, and the report shows."""
+    return tuple(each for each in measured_beside() if each.shown)
+
+
+def measured_beside() -> tuple[Quantity, ...]:
+    """Return what an evaluation measures of a domain beside its loss and is made of sums."""
+    found = (each for each in QUANTITIES.values() if is_evaluation(each.name))
+    return tuple(each for each in found if each.numerator and each.name != EVAL_LOSS)

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.credentials import without_credentials
+from bimix_tracking.data import metric_names
 from bimix_tracking.data.cleaning import mixtures_of, usable
 from bimix_tracking.data.manifest import RunRecord
-from bimix_tracking.data.pooling import LOSS_COLUMNS, Note, pool, summary
+from bimix_tracking.data.pooling import Note, loss_columns, pool, summary
 from bimix_tracking.data.run_curve import Shares
 from bimix_tracking.errors import ObservationsError, listed
 from bimix_tracking.files.number_table import read_numbers
@@ -46,7 +47,8 @@ class Observations:
     Args:
         mixtures: Proportions, shape (runs, domains); index: run, columns: domain.
         losses: One row a (run, checkpoint, domain), columns `run`, `step` (optimizer steps), `tokens`
-            (training tokens seen: the law's s), `domain`, `loss` (nats per token), `eval_tokens` (NaN if unknown).
+            (training tokens seen: the law's s), `domain`, `loss` (nats per token), `eval_tokens` (NaN if unknown), and
+            what `metric_names.shown` names.
         notes: What was excluded or adjusted on the way.
         source: Where the numbers came from, for the lineage; credentials in it are dropped.
         run_ids: The tracker's id of each run, where it has one.
@@ -225,7 +227,7 @@ class Observations:
         known = dict.fromkeys(d for record in records for d in record.manifest.domains)
         named = [d for d in known if any(d in mixture for mixture in mixtures.values())]
         frame = pd.DataFrame([{**dict.fromkeys(named, 0.0), **m} for m in mixtures.values()], index=list(mixtures))
-        losses = pd.DataFrame(rows, columns=list(LOSS_COLUMNS))
+        losses = pd.DataFrame(rows, columns=loss_columns())
         return cls._validated(frame, losses, notes, source=source, run_ids=run_ids, shared=shared)
 
     @classmethod
@@ -254,9 +256,10 @@ class Observations:
         index = ["run", "step", "tokens"]
         filled = self.losses.assign(step=self.losses["step"].fillna(-1))  # a pivot drops NaN keys
         blocks = []
-        for value, prefix in (("loss", _LOSS), ("eval_tokens", _EVAL_TOKENS)):
+        beside = ((quantity.name, f"{quantity.name}/") for quantity in metric_names.shown())
+        for value, prefix in (("loss", _LOSS), ("eval_tokens", _EVAL_TOKENS), *beside):
             block = filled.pivot_table(index=index, columns="domain", values=value, sort=False)
-            if value == "eval_tokens" and not np.isfinite(block.to_numpy()).any():
+            if value != "loss" and not np.isfinite(block.to_numpy()).any():
                 continue
             blocks.append(block.reindex(columns=list(self.targets)).add_prefix(prefix))
         wide = pd.concat(blocks, axis=1).dropna(how="all").reset_index()

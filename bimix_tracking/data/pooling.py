@@ -9,6 +9,7 @@ from itertools import islice
 import pandas as pd
 
 from bimix_tracking.credentials import without_credentials
+from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import UNREAD, RunRecord
 from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
 from bimix_tracking.errors import ObservationsError, shown
@@ -18,7 +19,12 @@ LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
 GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens")
 """Fields of the manifest in which pooled runs must agree: each makes the loss at a volume another one."""
-LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
+_LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
+
+
+def loss_columns() -> list[str]:
+    """Return the columns of a table of losses: the loss and its place, and what the report shows beside it."""
+    return [*_LOSS_COLUMNS, *(quantity.name for quantity in metric_names.shown())]
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
 def pool(
     records: Sequence[RunRecord], shares: Shares = "nominal"
 ) -> tuple[list[Note], dict[str, dict[str, float]], list[tuple[object, ...]], dict[str, str], dict[str, str]]:
-    """Return notes, mixtures by run, rows of `LOSS_COLUMNS`, ids by run, and what the manifests have in common.
+    """Return notes, mixtures by run, rows of `loss_columns`, ids by run, and what the manifests have in common.
 
     Args:
         records: The runs.

@@ -51,9 +51,7 @@ def of_one_set(record: RunRecord) -> tuple[RunRecord, int]:
             else:
                 other.append(short)
         counted += len(other)
-        gone = {
-            f"{quantity}/{short}" for short in other for quantity in (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS)
-        }
+        gone = {name for name in row if name.partition("/")[2] in other and metric_names.is_evaluation(name)}
         rows.append({name: value for name, value in row.items() if name not in gone} if gone else row)
     return dataclasses.replace(record, rows=rows), counted
 
@@ -75,7 +73,8 @@ def proportions_of(record: RunRecord, shares: Shares) -> tuple[dict[str, float],
 
 
 def loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
-    """Return a row of `LOSS_COLUMNS` for each evaluation loss."""
+    """Return a row of `loss_columns` for each evaluation loss."""
+    beside = [quantity.name for quantity in metric_names.shown()]
     short_to_name = metric_names.slugs(record.manifest.domains)
     rows: list[tuple[object, ...]] = []
     for row in record.rows:
@@ -88,9 +87,8 @@ def loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
             loss = values.get((metric_names.EVAL_LOSS, domain))
             if loss is not None:
                 counted = values.get((metric_names.EVAL_TOKENS, domain), math.nan)
-                rows.append(
-                    (label, row[metric_names.STEP], row.get(metric_names.TOKENS, math.nan), domain, loss, counted)
-                )
+                at = row[metric_names.STEP], row.get(metric_names.TOKENS, math.nan)
+                rows.append((label, *at, domain, loss, counted, *(values.get((q, domain), math.nan) for q in beside)))
     return rows
 
 

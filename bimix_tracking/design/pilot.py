@@ -15,8 +15,9 @@ from bimix_tracking.design.run_files import PlannedRuns
 from bimix_tracking.design.space_filling import centre, filling, into_box, moderate, rounded, scattered
 from bimix_tracking.errors import ConstraintError, MixtureError
 from bimix_tracking.laws.protocol import Array
-from bimix_tracking.laws.registry import BUILT_IN
+from bimix_tracking.laws.registry import broken
 from bimix_tracking.laws.registry import law as find_law
+from bimix_tracking.laws.registry import names as all_laws
 from bimix_tracking.mixture import Mixture, check_domains
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 
@@ -92,7 +93,8 @@ class Plan(PlannedRuns):
                 "enough": left >= find_law(name).mixtures_needed and len(distinct) > 2,
                 "prediction_error": math.sqrt(expected.variance(shares, name)) if name in self.laws else math.nan,
             }
-            for name in dict.fromkeys((*BUILT_IN, *self.laws))
+            for name in dict.fromkeys((*all_laws(), *self.laws))
+            if not broken(name)
         ]
         return Identifiable(
             domains=pd.DataFrame(rows).set_index("domain"),

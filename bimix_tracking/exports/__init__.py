@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from bimix_tracking.lazy import attach
 
 if TYPE_CHECKING:
-    from bimix_tracking.exports.formats import FORMATS as FORMATS
-    from bimix_tracking.exports.formats import Format as Format
+    from bimix_tracking.exports.formats import all_formats as all_formats
     from bimix_tracking.exports.formats import export as export
     from bimix_tracking.exports.formats import write_exports as write_exports
+    from bimix_tracking.exports.request import Format as Format
     from bimix_tracking.exports.request import Request as Request
+    from bimix_tracking.exports.trainers import FORMATS as FORMATS
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "formats": ["FORMATS", "Format", "export", "write_exports"],
-        "request": ["Request"],
+        "formats": ["all_formats", "export", "write_exports"],
+        "request": ["Format", "Request"],
+        "trainers": ["FORMATS"],
     },
 )

@@ -2,68 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import logging
+import re
+from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from bimix_tracking.errors import MixtureError
-from bimix_tracking.exports import trainers
-from bimix_tracking.exports.request import Request, checked
+from bimix_tracking.errors import MixtureError, PluginError
+from bimix_tracking.exports.request import Format, Request, checked
+from bimix_tracking.exports.trainers import FORMATS
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.plugins import added, of_package
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Format:
-    """One way to write a mixture.
+@cache
+def all_formats() -> Mapping[str, Format]:
+    """Return all formats by name, in the order they are listed: those of this package, then other packages'.
 
-    Args:
-        file: What the file is called.
-        about: What reads it, and where its schema is from.
-        write: Writes it.
+    One of another package that cannot be used is there, says so, and raises `PluginError` when it is asked to write.
+    What is installed later than the first call, the next process finds.
+
+    >>> list(all_formats())[:3]
+    ['megatron', 'nemo', 'streaming']
     """
+    found = dict(FORMATS)
+    taken = {form.file for form in found.values()}
+    for name in added("export", [*found, "list"]):
+        found[name] = _of_package(name, taken)
+        taken.add(found[name].file)
+    return found
 
-    file: str
-    about: str
-    write: Callable[[Request], str]
+
+def _of_package(name: str, taken: Collection[str]) -> Format:
+    def check(found: Any) -> Format:
+        if not isinstance(found, Format):
+            raise TypeError(f"it is a {type(found).__name__}, not a bimix_tracking.exports.Format")
+        if not _PLAIN.fullmatch(found.file):
+            raise ValueError(f"the file's name {found.file!r} isn't letters, digits, '.', '_' and '-'")
+        if found.file in taken:
+            raise ValueError(f"another format writes {found.file!r}")
+        return found
+
+    def write(request: Request) -> str:
+        try:
+            return of_package("export", name, lambda found: _text(found.write(request)))
+        except PluginError as error:
+            if isinstance(error.__cause__, MixtureError):  # what the trainer cannot have is no fault of the package
+                raise error.__cause__ from None
+            raise
+
+    try:
+        form = of_package("export", name, check)
+    except PluginError as error:
+        broken = error
+
+        def refuse(_: Request) -> str:
+            raise broken
+
+        return Format("", str(error), refuse)
+    return Format(form.file, form.about, write)
 
 
-FORMATS: Mapping[str, Format] = {
-    "megatron": Format(
-        "megatron.sh",
-        "Megatron-LM --data-path, weights and prefixes (megatron/core/datasets/utils.py, get_blend_from_list)",
-        trainers.megatron,
-    ),
-    "nemo": Format(
-        "nemo.yaml", "NeMo and Megatron-Bridge data_prefix list (Megatron's get_blend_from_list)", trainers.nemo
-    ),
-    "streaming": Format(
-        "streaming.yaml",
-        "MosaicML Streaming streams, as llm-foundry reads them (streaming/base/stream.py)",
-        trainers.streaming,
-    ),
-    "levanter": Format(
-        "levanter.yaml",
-        "Levanter and Marin train_weights (levanter/data/text, LmDataConfig; data/mixture.py)",
-        trainers.levanter,
-    ),
-    "olmo-core": Format(
-        "olmo-core.yaml", "OLMo-core SourceMixtureList (olmo_core/data/source_mixture.py)", trainers.olmo_core
-    ),
-    "torchtitan": Format(
-        "torchtitan.py",
-        "weights for torchtitan DatasetMixConfig (torchtitan/components/data/dataset.py)",
-        trainers.torchtitan,
-    ),
-    "llamafactory": Format(
-        "llamafactory.yaml", "LLaMA-Factory dataset and interleave_probs (hparams/data_args.py)", trainers.llamafactory
-    ),
-    "hf": Format("hf.json", "arguments of Hugging Face datasets.interleave_datasets", trainers.hf),
-    "doremi": Format("doremi.json", "DoReMi configs/*.json domain weights (doremi/train.py)", trainers.doremi),
-    "yaml": Format("mixture.yaml", "the mixture alone; Mixture.from_yaml reads it back", trainers.plain_yaml),
-    "json": Format("mixture.json", "the mixture alone", trainers.plain_json),
-    "csv": Format("mixture.csv", "the mixture alone, one row a domain, in its order", trainers.plain_csv),
-}
-"""By name, in the order they are listed."""
+def _text(written: Any) -> str:
+    if not isinstance(written, str):
+        raise TypeError(f"it wrote a {type(written).__name__}, not a text")
+    return written
 
 
 def export(
@@ -81,7 +88,7 @@ def export(
 
     Args:
         mixture: The mixture.
-        fmt: A name of `FORMATS`.
+        fmt: A name of `all_formats()`.
         paths: Where a domain's data are: a path, prefix or data-set name, as the trainer wants it. A domain that isn't
             named stands with its own name.
         tokens: Training tokens the mixture is for; only said.
@@ -92,6 +99,7 @@ def export(
 
     Raises:
         MixtureError: No such format, a path of an unknown domain or of two, or a name that the format cannot hold.
+        PluginError: The format is another package's, and cannot be used; names the package.
 
     >>> print(export(Mixture({"code": 0.25, "web/en": 0.75}), "megatron", paths={"code": "/data/the code"}), end="")
     # domain order: ["code", "web/en"]
@@ -103,9 +111,10 @@ def export(
       0.75 web/en
     )
     """
-    if fmt not in FORMATS:
-        raise MixtureError(f"no format {fmt!r}; there are {', '.join(FORMATS)}")
-    return FORMATS[fmt].write(checked(mixture, paths, tokens, provenance))
+    known = all_formats()
+    if fmt not in known:
+        raise MixtureError(f"no format {fmt!r}; there are {', '.join(known)}")
+    return known[fmt].write(checked(mixture, paths, tokens, provenance))
 
 
 def write_exports(
@@ -118,7 +127,8 @@ def write_exports(
 ) -> list[Path]:
     """Write a mixture in every format that can hold it; return the files.
 
-    A format whose trainer cannot have one of the names is left out; `export` says why.
+    A format whose trainer cannot have one of the names is left out; `export` says why. So is one of another package
+    that cannot be used, with a warning in the log.
 
     Args:
         mixture: The mixture.
@@ -128,24 +138,27 @@ def write_exports(
         provenance: As in `export`.
 
     Returns:
-        The files written, in the order of `FORMATS`.
+        The files written, in the order of `all_formats()`.
 
     Raises:
         MixtureError: A path of an unknown domain or of two.
 
     >>> from tempfile import mkdtemp
-    >>> [file.name for file in write_exports(Mixture({"a, b": 1.0}), mkdtemp())][-4:]
+    >>> [file.name for file in write_exports(Mixture({"a, b": 1.0}), mkdtemp())][7:11]
     ['doremi.json', 'mixture.yaml', 'mixture.json', 'mixture.csv']
     """
     request = checked(mixture, paths, tokens, provenance)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     written = []
-    for form in FORMATS.values():
+    for form in all_formats().values():
         try:
             text = form.write(request)
         except MixtureError:
             continue  # a name this trainer cannot have is no reason to lose the others
+        except PluginError as error:
+            _logger.warning("%s", error)
+            continue
         (target / form.file).write_text(text, encoding="utf-8")
         written.append(target / form.file)
     return written

@@ -1,11 +1,11 @@
-"""What a mixture's file is written from, and what it says of itself."""
+"""What a mixture's file is written from, what it says of itself, and what a format is."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bimix_tracking.errors import MixtureError, listed, shown
@@ -64,6 +64,21 @@ class Request:
     def commented(self, body: str, *notes: str, places: bool = True, zeros: bool = False) -> str:
         """Return a text with these lines above it as comments."""
         return "".join(f"# {line}\n" for line in self.said(*notes, places=places, zeros=zeros)) + body
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a mixture.
+
+    Args:
+        file: What the file is called.
+        about: What reads it, and where its schema is from.
+        write: Returns its text; raises `MixtureError` where the trainer cannot have one of the names.
+    """
+
+    file: str
+    about: str
+    write: Callable[[Request], str]
 
 
 def checked(mixture: Mixture, paths: Mapping[str, str] | None, tokens: float | None, provenance: str | None) -> Request:

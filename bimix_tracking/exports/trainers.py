@@ -1,4 +1,4 @@
-"""One function a format: the text that a trainer's own parser reads."""
+"""One function a format: the text that a trainer's own parser reads. What stands above it is all that lists it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ import io
 import json
 import math
 import shlex
+from collections.abc import Callable
 
 from bimix_tracking.errors import MixtureError
-from bimix_tracking.exports.request import Request
+from bimix_tracking.exports.request import Format, Request
 from bimix_tracking.files.spreadsheet import defused
 from bimix_tracking.files.yaml_json import dump_yaml
+
+FORMATS: dict[str, Format] = {}
+"""The formats of this package by name, in the order they are listed, which is that of this file."""
+_Write = Callable[[Request], str]
+
+
+def _format(name: str, file: str, about: str) -> Callable[[_Write], _Write]:
+    """List the function below as a format; see `Format`."""
+
+    def listed(write: _Write) -> _Write:
+        FORMATS[name] = Format(file, about, write)
+        return write
+
+    return listed
+
 
 _BY_SEQUENCE = (
     "the trainer draws sequences (or rows), not tokens: the proportions of tokens are these if all domains' sequences "
@@ -23,6 +39,11 @@ _BY_DOCUMENT = (
 )
 
 
+@_format(
+    "megatron",
+    "megatron.sh",
+    "Megatron-LM --data-path, weights and prefixes (megatron/core/datasets/utils.py, get_blend_from_list)",
+)
 def megatron(of: Request) -> str:
     """Write a bash array for `--data-path` (NVIDIA/Megatron-LM, megatron/core/datasets/utils.py, get_blend_from_list).
 
@@ -42,6 +63,7 @@ def megatron(of: Request) -> str:
     )
 
 
+@_format("nemo", "nemo.yaml", "NeMo and Megatron-Bridge data_prefix list (Megatron's get_blend_from_list)")
 def nemo(of: Request) -> str:
     """Write the list of weights and prefixes (NVIDIA/NeMo, collections/llm/gpt/data/pre_training.py, and its examples).
 
@@ -57,6 +79,11 @@ def nemo(of: Request) -> str:
     )
 
 
+@_format(
+    "streaming",
+    "streaming.yaml",
+    "MosaicML Streaming streams, as llm-foundry reads them (streaming/base/stream.py)",
+)
 def streaming(of: Request) -> str:
     """Write `streams` (mosaicml/llm-foundry, data/text_data.py; mosaicml/streaming, streaming/base/stream.py).
 
@@ -77,6 +104,11 @@ def streaming(of: Request) -> str:
     )
 
 
+@_format(
+    "levanter",
+    "levanter.yaml",
+    "Levanter and Marin train_weights (levanter/data/text, LmDataConfig; data/mixture.py)",
+)
 def levanter(of: Request) -> str:
     """Write `train_weights` (marin-community/levanter, data/text, LmDataConfig, and data/mixture.py, MixtureDataset).
 
@@ -92,6 +124,7 @@ def levanter(of: Request) -> str:
     )
 
 
+@_format("olmo-core", "olmo-core.yaml", "OLMo-core SourceMixtureList (olmo_core/data/source_mixture.py)")
 def olmo_core(of: Request) -> str:
     """Write a `SourceMixtureList` (allenai/OLMo-core, src/olmo_core/data/source_mixture.py).
 
@@ -109,6 +142,11 @@ def olmo_core(of: Request) -> str:
     )
 
 
+@_format(
+    "torchtitan",
+    "torchtitan.py",
+    "weights for torchtitan DatasetMixConfig (torchtitan/components/data/dataset.py)",
+)
 def torchtitan(of: Request) -> str:
     """Write names, data sets and weights (pytorch/torchtitan, torchtitan/components/data/dataset.py, DatasetMixConfig).
 
@@ -123,6 +161,7 @@ def torchtitan(of: Request) -> str:
     )
 
 
+@_format("llamafactory", "llamafactory.yaml", "LLaMA-Factory dataset and interleave_probs (hparams/data_args.py)")
 def llamafactory(of: Request) -> str:
     """Write `dataset` and `interleave_probs` (hiyouga/LLaMA-Factory, src/llamafactory/hparams/data_args.py).
 
@@ -145,6 +184,7 @@ def llamafactory(of: Request) -> str:
     return of.commented(dump_yaml(body), _BY_DOCUMENT)
 
 
+@_format("hf", "hf.json", "arguments of Hugging Face datasets.interleave_datasets")
 def hf(of: Request) -> str:
     """Write arguments of `interleave_datasets` (huggingface/datasets), which refuses a 0 under `all_exhausted`.
 
@@ -160,6 +200,7 @@ def hf(of: Request) -> str:
     )
 
 
+@_format("doremi", "doremi.json", "DoReMi configs/*.json domain weights (doremi/train.py)")
 def doremi(of: Request) -> str:
     """Write a `configs/*.json` (sangmichaelxie/doremi, doremi/train.py), whose other keys nothing reads.
 
@@ -179,6 +220,7 @@ def doremi(of: Request) -> str:
     )
 
 
+@_format("yaml", "mixture.yaml", "the mixture alone; Mixture.from_yaml reads it back")
 def plain_yaml(of: Request) -> str:
     """Write what `Mixture.from_yaml` reads."""
     content: dict[str, object] = {"mixture": dict(of.mixture)}
@@ -187,6 +229,7 @@ def plain_yaml(of: Request) -> str:
     return of.commented(dump_yaml(content), places=False, zeros=True)
 
 
+@_format("json", "mixture.json", "the mixture alone")
 def plain_json(of: Request) -> str:
     """Write the mixture, its order, and where the data are if that was said."""
     content: dict[str, object] = {"domains": list(of.mixture), "mixture": dict(of.mixture)}
@@ -195,6 +238,7 @@ def plain_json(of: Request) -> str:
     return _json(content | {"notes": of.said(places=False, zeros=True)})
 
 
+@_format("csv", "mixture.csv", "the mixture alone, one row a domain, in its order")
 def plain_csv(of: Request) -> str:
     """Write one row a domain."""
     text = io.StringIO()

@@ -30,7 +30,7 @@ from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.single import fit_single, goodness
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.protocol import Array, Index
-from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
+from bimix_tracking.laws.registry import ENSEMBLE, broken, names
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import said
 
@@ -42,7 +42,7 @@ _TO_SIMPLEST, _TO_ALL = 1.0, 30.0
 
 def fit_ensemble(
     obs: Observations,
-    laws: Sequence[str] = BUILT_IN,
+    laws: Sequence[str] | None = None,
     *,
     folds: int = 10,
     seed: int = 0,
@@ -52,7 +52,8 @@ def fit_ensemble(
 
     Args:
         obs: The sweep.
-        laws: Names, the simplest first. A law that needs more mixtures than a training part has is left out.
+        laws: Names, the simplest first; None: all of `laws.names()`. A law that needs more mixtures than a training
+            part has is left out, as one of another package that cannot be used is.
         folds: Into how many parts the mixtures are divided.
         seed: Of the division.
         options: How each law is fitted.
@@ -62,6 +63,7 @@ def fit_ensemble(
     """
     fold = divide(obs, folds, seed)
     options = settled(obs, options)
+    laws = names() if laws is None else laws
     refused = too_demanding(obs, laws, fold)
     told = [name for name in laws if name not in refused]
     if not told:
@@ -71,16 +73,17 @@ def fit_ensemble(
 
 
 def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
-    """Return the laws that need more mixtures than the smallest training part has, and the words for it."""
+    """Return the laws that need more mixtures than the smallest training part has or are broken, and why."""
     mixtures = smallest_training(obs, fold)
-    return {
+    useless = {name: why for name in laws if (why := broken(name))}
+    return useless | {
         name: said(
             "it needs {needed} mixtures, and with a fold left out there are {left}",
             needed=find_law(name).mixtures_needed,
             left=mixtures,
         )
         for name in laws
-        if find_law(name).mixtures_needed > mixtures
+        if name not in useless and find_law(name).mixtures_needed > mixtures
     }
 
 

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING
 from bimix_tracking.lazy import attach
 
 if TYPE_CHECKING:
+    from bimix_tracking.laws.checking import check_law as check_law
+    from bimix_tracking.laws.protocol import ByShare as ByShare
     from bimix_tracking.laws.protocol import Inputs as Inputs
     from bimix_tracking.laws.protocol import Law as Law
+    from bimix_tracking.laws.protocol import script_beside as script_beside
     from bimix_tracking.laws.registry import BUILT_IN as BUILT_IN
     from bimix_tracking.laws.registry import ENSEMBLE as ENSEMBLE
     from bimix_tracking.laws.registry import law as law
+    from bimix_tracking.laws.registry import names as names
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "protocol": ["Inputs", "Law"],
-        "registry": ["BUILT_IN", "ENSEMBLE", "law"],
+        "checking": ["check_law"],
+        "protocol": ["ByShare", "Inputs", "Law", "script_beside"],
+        "registry": ["BUILT_IN", "ENSEMBLE", "law", "names"],
     },
 )

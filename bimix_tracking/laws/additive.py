@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot, script_beside
 from bimix_tracking.laws.volume import LOG_BETA
 
 _FIXED = 4
@@ -43,9 +43,16 @@ class Additive:
     mixtures_needed = 5
     needs_own = False
     infinite_at_zero = False
+    own_only = False
+    power_of_own = False
     effect = 3
     watched: Mapping[str, int] = MappingProxyType({"E": 0, "beta": 1, "B": 2})
     fine_at: Mapping[tuple[str, str], str] = MappingProxyType({("E", "low"): "fine"})
+
+    @property
+    def page_script(self) -> str:
+        """The file beside this one."""
+        return script_beside(__file__)
 
     def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Return E, β, B and for each domain C and γ."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.laws import volume
-from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot, script_beside
 
 _ALPHAS = (0.02, 0.1, 0.4)
 _BETAS = (0.1, 0.3, 0.5, 0.8, 1.2)
@@ -30,9 +30,16 @@ class BiMix:
     mixtures_needed = 2
     needs_own = True
     infinite_at_zero = True
+    own_only = True
+    power_of_own = True
     effect = 0
     watched: Mapping[str, int] = MappingProxyType({"alpha": 0, "beta": 1, "B": 2, "C": 3})
     fine_at: Mapping[tuple[str, str], str] = MappingProxyType({("C", "low"): "no floor"})
+
+    @property
+    def page_script(self) -> str:
+        """The file beside this one."""
+        return script_beside(__file__)
 
     def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Return α, β, B and C."""

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot, script_beside
 from bimix_tracking.laws.volume import LOG_BETA
 
 _SPREAD, _OWN_SPREAD = 1.0, 10.0
@@ -34,9 +34,16 @@ class Exponential:
     mixtures_needed = 5
     needs_own = False
     infinite_at_zero = False
+    own_only = False
+    power_of_own = False
     effect = 0
     watched: Mapping[str, int] = MappingProxyType({"c": 0, "beta": -2, "B": -1})
     fine_at: Mapping[tuple[str, str], str] = MappingProxyType({("c", "low"): "fine", ("B", "high"): "no floor"})
+
+    @property
+    def page_script(self) -> str:
+        """The file beside this one."""
+        return script_beside(__file__)
 
     def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Return c, a slope a domain, β and B."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -83,7 +84,8 @@ class Law(Protocol):
     A law works on θ, its parameters in a scale in which steps of one size mean the same for each of them, and on a
     batch of problems: the first axis of θ, each with a target domain (`own`, its column in the shares; −1: a target
     that is no domain of the mixtures). s₀ is the geometric mean of the observed s, so a fit on tokens and one on
-    steps are the same fit. Third parties add laws by the entry point group `bimix_tracking.laws`, an object each.
+    steps are the same fit. Third parties add laws by the entry point group `bimix_tracking.laws`, an object each;
+    `bimix_tracking.laws.check_law` says what one lacks.
     """
 
     name: str
@@ -95,12 +97,26 @@ class Law(Protocol):
     """Whether a target must be a domain of the mixtures."""
     infinite_at_zero: bool
     """Whether a target's own proportion must be above 0."""
+    own_only: bool
+    """Whether it sees no proportion but the target's own. Then `effect` is watched, and a reported value above 0 of it
+    means that the loss falls when the proportion grows."""
+    power_of_own: bool
+    """Whether L = K(s) r_i^−α of the own proportion, so that the best mixture has a closed form."""
     effect: int
     """Position in θ of a parameter without which the effect of the mixture isn't told."""
     watched: Mapping[str, int]
     """Reported name → position in θ of the parameters whose reaching a bound says something."""
     fine_at: Mapping[tuple[str, str], str]
     """(name, side) → `no floor` or `fine`: bounds that are no cause for doubt."""
+
+    @property
+    def page_script(self) -> str | None:
+        """What the report's explorer evaluates: a JavaScript function (t, at, r, own, logU, floor) → log L.
+
+        t[at], t[at + 1], … is θ, r the proportions (`count` of them), `own` the target's place in them or −1, logU
+        log(s / s₀), `floor` the proportion floor. `logAddExp` and `power` (that of `volume`) are at hand. None: a page
+        in which the law has a part says that it isn't interactive.
+        """
 
     def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the parameters as they are reported."""
@@ -134,6 +150,15 @@ class Law(Protocol):
 
     def internal(self, parameters: Mapping[str, float], scale: float, own: int, domains: Sequence[str]) -> Array:
         """Return θ of reported parameters: the inverse of `report`."""
+
+
+def script_beside(module: str) -> str:
+    """Return a law's page script, from the file of the module's name that ends in `.js`.
+
+    Args:
+        module: The module's `__file__`.
+    """
+    return Path(module).with_suffix(".js").read_text(encoding="utf-8")
 
 
 def loss_range(log_loss: Array, weight: Array) -> tuple[Array, Array]:

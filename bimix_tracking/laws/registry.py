@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
-from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-from bimix_tracking.laws.additive import Additive
-from bimix_tracking.laws.bimix import BiMix
-from bimix_tracking.laws.exponential import Exponential
-from bimix_tracking.laws.protocol import Law
-from bimix_tracking.laws.transfer import Transfer
+from bimix_tracking.errors import PluginError
+from bimix_tracking.plugins import added, of_package
+
+if TYPE_CHECKING:  # `--help` lists the names without NumPy
+    from bimix_tracking.laws.protocol import Law
 
 ENSEMBLE = "ensemble"
 """A stack of fitted laws, which `bimix_tracking.fitting.ensemble` builds: no law of its own."""
-GROUP = "bimix_tracking.laws"
-_BUILT_IN: tuple[Law, ...] = (BiMix(), Transfer(), Additive(), Exponential())
-BUILT_IN = tuple(each.name for each in _BUILT_IN)
+_CLASSES = {"bimix": "BiMix", "transfer": "Transfer", "additive": "Additive", "exponential": "Exponential"}
+"""The laws of this package, the simplest first: module beside this one, which is the law's name → its class."""
+BUILT_IN = tuple(_CLASSES)
 """Names of the laws of this package, the simplest first."""
+_TAKEN = (*BUILT_IN, ENSEMBLE, "auto", "mean")
+"""Names that no other package's law can have: ours, and what else stands in their place."""
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all laws: those of this package, the simplest first, then other packages', by name.
+
+    One that cannot be used is among them: `select_law` excludes it and says why. What is installed later than the first
+    call, the next process finds.
+
+    >>> names()[:4]
+    ('bimix', 'transfer', 'additive', 'exponential')
+    """
+    return (*BUILT_IN, *added("law", _TAKEN))
 
 
 @cache
@@ -25,15 +41,29 @@ def law(name: str) -> Law:
 
     Raises:
         ValueError: No such law.
+        PluginError: It is another package's, and cannot be used; names the package.
 
     >>> law("bimix").parameters(("code", "web"))
     ('alpha', 'beta', 'B', 'C')
     """
-    known = {each.name: each for each in _BUILT_IN}
-    if name in known:
-        return known[name]
-    added = {point.name: point for point in entry_points(group=GROUP)}
-    if name in added:
-        loaded: Law = added[name].load()
-        return loaded
-    raise ValueError(f"there is no law {name!r}; there are {', '.join([*known, *added, ENSEMBLE])}")
+    if name in _CLASSES:
+        ours: Law = getattr(importlib.import_module(f"bimix_tracking.laws.{name}"), _CLASSES[name])()
+        return ours
+    if name in names():
+        from bimix_tracking.laws.checking import checked  # noqa: PLC0415  # `--help` lists the names without NumPy
+
+        return of_package("law", name, lambda found: checked(found, name))
+    raise ValueError(f"there is no law {name!r}; there are {', '.join([*names(), ENSEMBLE])}")
+
+
+def broken(name: str) -> str:
+    """Return why a law of another package cannot be used, in words; nothing where it can.
+
+    Raises:
+        ValueError: No such law.
+    """
+    try:
+        law(name)
+    except PluginError as error:
+        return str(error)
+    return ""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bimix_tracking.laws import volume
 from bimix_tracking.laws.bimix import BiMix, power_bend
-from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, one_hot
+from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, one_hot, script_beside
 
 _SPREAD = 0.3
 """Standard deviation of a transfer before anything is seen: a share elsewhere is worth a third of an own one."""
@@ -32,10 +32,17 @@ class Transfer:
     mixtures_needed = 4
     needs_own = True
     infinite_at_zero = True
+    own_only = False
+    power_of_own = False
     effect = 0
     watched: Mapping[str, int] = MappingProxyType({"alpha": 0, "beta": 1, "B": 2, "C": 3})
     fine_at: Mapping[tuple[str, str], str] = MappingProxyType({("C", "low"): "no floor"})
     _plain = BiMix()
+
+    @property
+    def page_script(self) -> str:
+        """The file beside this one."""
+        return script_beside(__file__)
 
     def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Return α, β, B, C and a transfer a domain."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
+from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import Constraints
 from bimix_tracking.recommendation.objective import WeightedLoss
@@ -119,7 +120,8 @@ class Problem:
 
     @cached_property
     def _closed(self) -> bool:
-        return self.fit.law == "bimix" and (self.prior is None or self.strength == 0)
+        power = not self.fit.members and find_law(self.fit.law).power_of_own
+        return power and (self.prior is None or self.strength == 0)
 
     def _starts(self, starts: Sequence[Array]) -> Array:
         count = len(self.fit.domains)

@@ -200,7 +200,7 @@ def recommend(
             )
         )
     box = _with_prior(box, fit, prior, prior_strength)
-    holds = holds_of(fit, asked, reference) if fit.law == "bimix" else {}
+    holds = holds_of(fit, asked, reference)
     problem = within(fit, volume, weight, box, holds, doubts)
     problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])

@@ -11,6 +11,7 @@ from bimix_tracking.errors import RecommendationError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Array
+from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few, said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import PINNED, Constraints
@@ -65,18 +66,22 @@ class Hold(NamedTuple):
 
 
 def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
-    """Return the domains that BiMix doesn't want more of, or doesn't know.
+    """Return the domains that a law which sees only a target's own proportion doesn't want more of, or doesn't know.
 
     Args:
-        fit: BiMix's.
+        fit: Its fit; of another law nothing is held.
         weight: As it was asked for: also of targets that are left out of the objective.
         reference: Where a domain of unknown effect stays, within what was tried.
     """
-    found = {}
+    found: dict[str, Hold] = {}
+    if not _own_only(fit):
+        return found
+    law = find_law(fit.law)
+    effect = next(name for name, place in law.watched.items() if place == law.effect)
     for domain in fit.domains:
         fitted = fit.targets[domain]
         smallest, largest = fitted.shares
-        alpha = fitted.parameters["alpha"]
+        value = fitted.parameters[effect]
         if weight[domain] == 0:
             found[domain] = Hold(0.0, 1.0, said("has weight 0, so the objective gives it nothing"))
         elif not fitted.outcome.usable:
@@ -85,15 +90,20 @@ def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> di
                 "has an unknown effect: it is held at {share:.4g}, the nearest tried to the reference", share=share
             )
             found[domain] = Hold(share, share, why)
-        elif not alpha > 0:
+        elif not value > 0:
             why = said(
-                "has alpha = {alpha:.3g}, not above 0: its loss doesn't fall when its proportion grows. It is held at "
+                "has {name} = {value:.3g}, not above 0: its loss doesn't fall when its proportion grows. It is held at "
                 "the smallest proportion tried, {smallest:.4g}",
-                alpha=alpha,
+                name=effect,
+                value=value,
                 smallest=smallest,
             )
             found[domain] = Hold(smallest, 1.0, why)
     return found
+
+
+def _own_only(fit: LawFit) -> bool:
+    return not fit.members and find_law(fit.law).own_only
 
 
 def within(
@@ -104,9 +114,9 @@ def within(
     holds: Mapping[str, Hold],
     doubts: list[str],
 ) -> Problem:
-    """Return what to minimise, within what the law may be asked: BiMix holds the domains that it doesn't want."""
+    """Return what to minimise, within what the law may be asked, which holds the domains that it doesn't want."""
     of_targets = {target: w for target, w in weight.items() if target in fit.targets}
-    if fit.law == "bimix":
+    if _own_only(fit):
         free = Hold(0.0, 1.0, "")
         lower, upper, _ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
         named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +9,6 @@ import numpy.typing as npt
 
 from bimix_tracking.data import metric_names
 from bimix_tracking.recording.sums import DomainSums
-
-_OF_AN_EVALUATION = (
-    metric_names.STEP,
-    metric_names.TOKENS,
-    metric_names.EVAL_LOSS,
-    metric_names.EVAL_TOKENS,
-    metric_names.EVAL_BPB,
-)
 
 
 def losses(slugs: Sequence[str], quantity: str, sums: DomainSums) -> dict[str, float]:
@@ -39,14 +30,18 @@ def losses(slugs: Sequence[str], quantity: str, sums: DomainSums) -> dict[str, f
 
 
 def evaluated(slugs: Sequence[str], sums: DomainSums) -> dict[str, float]:
-    """Return what evaluation losses are means of, and bits per byte where bytes are known."""
+    """Return what an evaluation measures of each domain beside its loss, as `metric_names.QUANTITIES` says."""
     row: dict[str, float] = {}
-    columns = (slugs, sums.loss.tolist(), sums.tokens.tolist(), sums.bytes.tolist())
-    for short, loss, tokens, of_text in zip(*columns, strict=True):
-        if tokens:
-            row[f"{metric_names.EVAL_TOKENS}/{short}"] = float(tokens)
-        if tokens and of_text:
-            row[f"{metric_names.EVAL_BPB}/{short}"] = loss / math.log(2) / of_text
+    quantities = metric_names.measured_beside()
+    lists = sums.to_lists()
+    for place, short in enumerate(slugs):
+        if not lists["tokens"][place]:
+            continue
+        for quantity in quantities:
+            total = float(lists[quantity.numerator][place]) / quantity.unit
+            counted = lists[quantity.denominator][place] if quantity.denominator else 1
+            if counted:
+                row[f"{quantity.name}/{short}"] = total / counted
     return row
 
 
@@ -61,6 +56,6 @@ def shares(slugs: Sequence[str], tokens: npt.NDArray[Any]) -> dict[str, float]:
 def evaluation_of(rows: Iterable[Mapping[str, float]], step: int) -> dict[str, float]:
     """Return the evaluation among some rows that is of a step; nothing where none has a loss."""
     row: dict[str, float] = {}
-    for found in (found for found in rows if found[metric_names.STEP] == step):
-        row |= {n: v for n, v in found.items() if n.partition("/")[0] in _OF_AN_EVALUATION or n in _OF_AN_EVALUATION}
+    for found in (found for found in rows if found[metric_names.STEP] == step and metric_names.has_evaluation(found)):
+        row |= {name: value for name, value in found.items() if metric_names.is_told_of_evaluation(name)}
     return row if any(name.startswith(f"{metric_names.EVAL_LOSS}/") for name in row) else {}

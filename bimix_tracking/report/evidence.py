@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bimix_tracking.data import metric_names
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.law_fit import LawFit
@@ -81,6 +82,13 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Measured(Spread):
+    """The same of what an evaluation measures beside the loss."""
+
+    quantity: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One run in the provenance."""
 
@@ -103,6 +111,7 @@ class Evidence:
     fitted: tuple[Fitted, ...]
     remedies: tuple[str, ...]
     spreads: tuple[Spread, ...]
+    measured: tuple[Measured, ...]
     notes: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     domains: tuple[str, ...]
@@ -132,6 +141,7 @@ def evidence(found: Findings) -> Evidence:
         fitted=tuple(fitted_row(fit, found.validation, domain) for domain in targets),
         remedies=(*remedies(fit, targets), *found_lines(found.diagnostics)),
         spreads=tuple(_spread(obs, domain) for domain in targets if domain in fit.domains),
+        measured=tuple(_measured(obs, [target for target in targets if target in fit.domains])),
         notes=tuple(grouped(fit.notes)),
         facts=_facts(found),
         domains=tuple(map(printable, obs.domains)),
@@ -145,6 +155,20 @@ def _spread(obs: Observations, domain: str) -> Spread:
     shares = obs.mixtures[domain].reindex(table["run"]).to_numpy(float)
     low, high = int(losses.argmin()), int(losses.argmax())
     return Spread(printable(domain), nats(losses[low]), percent(shares[low]), nats(losses[high]), percent(shares[high]))
+
+
+def _measured(obs: Observations, targets: Sequence[str]) -> Iterator[Measured]:
+    for quantity in metric_names.shown():
+        for domain in targets:
+            known = obs.losses[(obs.losses["domain"] == domain) & obs.losses[quantity.name].notna()]
+            if known.empty:
+                continue
+            table = known.drop_duplicates("run", keep="last")  # in order of tokens
+            values = table[quantity.name].to_numpy(float)
+            shares = obs.mixtures[domain].reindex(table["run"]).to_numpy(float)
+            low, high = int(values.argmin()), int(values.argmax())
+            ends = (f"{values[low]:.4g}", percent(shares[low]), f"{values[high]:.4g}", percent(shares[high]))
+            yield Measured(printable(domain), *ends, quantity.shown)
 
 
 def grouped(notes: Sequence[Note]) -> Iterator[str]:

@@ -7,37 +7,14 @@
   const count = data.domains.length;
   const words = data.words;
 
-  // --- the laws: log L at shares r and log u = log(s / s0), from theta in the order of bimix_tracking/laws ---
+  // --- the laws: log L at shares r and log u = log(s / s0), each from its page script in bimix_tracking/laws ---
   const logAddExp = (a, b) => {
     const most = Math.max(a, b);
     return most === -Infinity ? most : most + Math.log1p(Math.exp(-Math.abs(a - b)));
   };
   const power = (logBeta, logB, logC, logU) => logAddExp(logB - Math.exp(logBeta) * logU, logC);
-  const laws = {
-    bimix: (t, at, r, own, logU, floor) =>
-      power(t[at + 1], t[at + 2], t[at + 3], logU) - t[at] * Math.log(Math.max(r[own], floor)),
-    transfer: (t, at, r, own, logU, floor) => {
-      let effective = Math.max(r[own], floor);
-      for (let j = 0; j < count; j++) effective += t[at + 4 + j] * r[j];
-      return power(t[at + 1], t[at + 2], t[at + 3], logU) - t[at] * Math.log(effective);
-    },
-    additive: (t, at, r, own, logU) => {
-      let terms = 0;
-      for (let j = 0; j < count; j++) {
-        const share = j === own ? Math.max(r[j], 1e-6) : r[j];
-        if (share > 0) terms += (t[at + 4 + j] + (j === own ? 1 : 0)) * Math.exp(Math.exp(t[at + 4 + count + j]) * Math.log(share));
-      }
-      const value = Math.exp(-t[at + 3]) / Math.max(terms, 1e-12);
-      return Math.log(Math.exp(t[at]) + value + Math.exp(t[at + 2] - Math.exp(t[at + 1]) * logU));
-    },
-    exponential: (t, at, r, own, logU) => {
-      let slope = 0;
-      for (let j = 0; j < count; j++) slope += t[at + 1 + j] * r[j];
-      const logit = t[at + 2 + count];
-      const falling = -logAddExp(0, -logit) - Math.exp(t[at + 1 + count]) * logU;
-      return logAddExp(t[at], slope) + logAddExp(falling, -logAddExp(0, logit));
-    },
-  };
+  const laws = {};
+  /* the laws' page scripts */
 
   const half = (bits) => {
     const sign = bits & 0x8000 ? -1 : 1;

@@ -1,6 +1,7 @@
 """What the mixture explorer of the page computes from: the fitted laws themselves, and their replicates.
 
-The script beside (`explorer.js`) evaluates the same laws from the same θ as `LawFit.predict`. Replicates travel as
+The script beside (`explorer.js`, with each law's own, which stands beside the law) evaluates the same laws from the
+same θ as `LawFit.predict`. Replicates travel as
 half-precision deviations from the fit: an interval needs three digits of them, and there are hundreds of thousands.
 """
 
@@ -18,21 +19,37 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.registry import BUILT_IN
+from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import printable, shorten
+from bimix_tracking.report.templates import own_text
 
 MOST_BYTES = 1_000_000
 """Of replicates: as base64 a third more. Of a large sweep fewer replicates are in the page."""
 FEWEST = 50
 """With fewer replicates than that an interval's ends would be single draws."""
 
+_LAWS = "/* the laws' page scripts */"
+"""Where `explorer.js` has them."""
 
-def explorable(fit: LawFit) -> bool:
-    """Return whether the page's script knows the laws of a fit: a third party's it doesn't."""
-    return {one.law for one in _members(fit).values()} <= set(BUILT_IN)
+
+def unscripted(fit: LawFit) -> list[str]:
+    """Return the laws with a part in a prediction that have no page script: without them a page cannot compute it."""
+    used = dict.fromkeys(
+        one.law for name, one in _members(fit).items() if any(_weight(fit, name, target) for target in fit.targets)
+    )
+    return [name for name in used if find_law(name).page_script is None]
+
+
+def script(fit: LawFit) -> str:
+    """Return the page's one script: the explorer's, with those of our laws, and of other packages' that have a part."""
+    used = dict.fromkeys([*BUILT_IN, *(one.law for one in _members(fit).values())])
+    scripts = {name: find_law(name).page_script for name in used}
+    joined = "\n".join(f"laws[{as_script(name)}] =\n{text.strip()}\n;" for name, text in scripts.items() if text)
+    return own_text("explorer.js").replace(_LAWS, joined)
 
 
 def content(
@@ -72,7 +89,7 @@ def content(
     }
 
 
-def as_script(values: Mapping[str, Any]) -> str:
+def as_script(values: Mapping[str, Any] | str) -> str:
     r"""Return JSON that a page may hold in a script element: no text in it can end the element.
 
     >>> as_script({"name": "</script><b>"})

@@ -10,7 +10,7 @@ from bimix_tracking.report import content, explorer, figures, held_out, laws, mi
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import printable
-from bimix_tracking.report.templates import Verbatim, fill, own_text
+from bimix_tracking.report.templates import Verbatim, fill
 
 
 def render(result: content.Result) -> str:
@@ -24,9 +24,10 @@ def render(result: content.Result) -> str:
     """
     obs, fit, rec, say = result.observations, result.fit, result.recommendation, Language(result.lang)
     targets = [target for target in fit.targets if target in fit.domains]
-    script = own_text("explorer.js")
+    unscripted = explorer.unscripted(fit)
+    script = explorer.script(fit)
     values: dict[str, Any] | None = None
-    if explorer.explorable(fit):
+    if not unscripted:
         values = explorer.content(obs, fit, rec, result.replicates, say)
     return fill(
         "report.html.j2",
@@ -41,6 +42,7 @@ def render(result: content.Result) -> str:
         moved=[Verbatim(panel) for panel in mixture_figures.moved(fit, rec, say)],
         response=[Verbatim(figures.response(obs, fit, rec, target, say)) for target in targets],
         explorer=values,
+        unscripted=printable(", ".join(unscripted)),
         explorer_data=Verbatim("" if values is None else explorer.as_script(values)),
         script=Verbatim(script),
         # The page's policy lets this one script run, and nothing that a name could smuggle in.

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-
-import yaml
+from typing import Any
 
 from bimix_tracking.messages import Said, said, translated
+from bimix_tracking.plugins import added, of_package
 
-LANGUAGES = ("en", "ja")
-"""English, which the sentences are written in, and those with a catalogue beside this module."""
+_CODE = re.compile(r"[a-z]{2,8}(-[A-Za-z0-9]{2,8})*")
+"""A language as HTML's `lang` has it."""
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """Return the codes: English, which the sentences are written in; those with a catalogue here; other packages'.
+
+    >>> languages()[:2]
+    ('en', 'ja')
+    """
+    ours = ("en", *_ours())
+    return (*ours, *added("language", ours))
 
 
 class Language:
     """Says sentences in one language.
 
     Args:
-        code: One of `LANGUAGES`.
+        code: One of `languages()`.
 
     Raises:
         ValueError: No such language.
+        PluginError: It is another package's, and cannot be used; names the package.
 
     >>> Language("en")(said("{runs} runs", runs=3))
     '3 runs'
@@ -31,13 +45,14 @@ class Language:
     """
 
     def __init__(self, code: str = "en") -> None:
-        if code not in LANGUAGES:
-            raise ValueError(f"there is no report in {code!r}; there are {', '.join(LANGUAGES)}")
+        if code not in languages():
+            raise ValueError(f"there is no report in {code!r}; there are {', '.join(languages())}")
         self.code = code
+        self._find = None if code == "en" else catalogue(code).get
 
     def __call__(self, text: str) -> str:
         """Return a sentence of `said` in this language; a name or a number stays as it is."""
-        return str(text) if self.code == "en" else translated(text, catalogue(self.code).get)
+        return str(text) if self._find is None else translated(text, self._find)
 
     def template(self, template: str, **values: object) -> str:
         """Return a sentence that a template of a page holds: a literal, with its fields."""
@@ -46,7 +61,42 @@ class Language:
 
 @cache
 def catalogue(code: str) -> Mapping[str, str]:
-    """Return a language's sentences by the English ones."""
+    """Return a language's sentences by the English ones; what a catalogue lacks stays English.
+
+    Raises:
+        PluginError: It is another package's, and cannot be used; names the package.
+    """
+    if code not in _ours():
+        return of_package("language", code, lambda found: _checked(found, code))
+    import yaml  # noqa: PLC0415  # `--help` lists the languages without it
+
     text = resources.files("bimix_tracking.report").joinpath(f"{code}.yaml").read_text(encoding="utf-8")
     sentences: dict[str, str] = yaml.safe_load(text) or {}
     return sentences
+
+
+def _ours() -> list[str]:
+    """Return the languages with a catalogue beside this module."""
+    files = [file.name for file in resources.files("bimix_tracking.report").iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def _checked(found: Any, code: str) -> Mapping[str, str]:
+    """Return another package's catalogue, if its sentences can be filled in as ours are."""
+    if not _CODE.fullmatch(code):
+        raise ValueError(f"{code!r} is no code of a language, such as fr or pt-BR")
+    if not isinstance(found, Mapping):
+        raise TypeError(f"a catalogue is a mapping of English sentences to those of the language, not {type(found)}")
+    for template, sentence in found.items():
+        if not (isinstance(template, str) and isinstance(sentence, str)):
+            raise TypeError(f"{template!r} and what it is translated to must be texts")
+        if _fields(template) != _fields(sentence):
+            raise ValueError(f"the translation of {template!r} has other fields: {sentence!r}")
+    return found
+
+
+def _fields(template: str) -> list[tuple[str, str, str]]:
+    """Return the fields of a sentence with their formats, and what the explorer's script fills in."""
+    parts = string.Formatter().parse(template)
+    own = [(name, spec or "", turn or "") for _, name, spec, turn in parts if name is not None]
+    return sorted(own) + sorted((name, "", "") for name in re.findall(r"\{\{(\w+)\}\}", template))

@@ -81,6 +81,7 @@ class _Writer:
                 ],
                 [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
             ),
+            self._measured(page),
             self._bullets("## ", said("Set aside or adjusted"), page.notes or [said("nothing")]),
             self._heading("## ", said("Where this comes from")),
             f"`{formula}`",
@@ -161,6 +162,15 @@ class _Writer:
             return ""
         head = [said("law"), said("held-out error, %"), said("above the best, %"), said("rank correlation")]
         return self._table([*head, said("note")], [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
+
+    def _measured(self, page: content.Page) -> str:
+        if not page.measured:
+            return ""
+        head = [said("domain"), said("quantity"), said("lowest"), said("at proportion")]
+        head += [said("highest"), said("at proportion")]
+        rows = [(m.domain, m.quantity, m.lowest, m.lowest_at, m.highest, m.highest_at) for m in page.measured]
+        title = self._heading("### ", said("Also measured at the last checkpoint of each run"))
+        return title + "\n\n" + self._table(head, rows)
 
     def _bimix(self, page: content.Page) -> str:
         if not page.bimix:

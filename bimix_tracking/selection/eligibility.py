@@ -26,6 +26,6 @@ def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weig
             "targets {targets} are no domains of the mixtures, and it needs their own proportion", targets=few(outside)
         )
     silent = [d for d in domains if d not in obs_targets]
-    if law == "bimix" and silent:
+    if find_law(law).own_only and silent:
         return said("it sees a domain's own proportion only, and domains {domains} have no losses", domains=few(silent))
     return ""

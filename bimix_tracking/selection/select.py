@@ -19,7 +19,7 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
 from bimix_tracking.fitting.single import fit_single
 from bimix_tracking.fitting.warmup import settled
-from bimix_tracking.laws.registry import BUILT_IN, ENSEMBLE
+from bimix_tracking.laws.registry import ENSEMBLE, names
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.progress import Progress
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
@@ -139,7 +139,7 @@ class Selection:
 
 def select_law(
     obs: Observations,
-    laws: Sequence[str] = (*BUILT_IN, ENSEMBLE),
+    laws: Sequence[str] | None = None,
     *,
     folds: int = 10,
     seed: int = 0,
@@ -160,7 +160,8 @@ def select_law(
 
     Args:
         obs: The sweep.
-        laws: Candidates, the simplest first; `ensemble` stacks the others.
+        laws: Candidates, the simplest first; `ensemble` stacks the others. None: all of `laws.names()`, with their
+            ensemble: those of other packages compete.
         folds: Into how many parts the mixtures are divided, at most one a mixture.
         seed: Of the division.
         weights: Weight of each target, as in `recommend`: the laws are compared on targets that count.
@@ -183,6 +184,7 @@ def select_law(
     """
     weights = target_weights(weights, obs.targets, obs.domains)
     options = settled(obs, FitOptions(huber_delta, zero_share, warmup))
+    laws = (*names(), ENSEMBLE) if laws is None else laws
     singles = [name for name in laws if name != ENSEMBLE]
     noise = noise_floor(obs)
     try:

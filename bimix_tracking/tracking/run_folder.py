@@ -226,11 +226,11 @@ def _readable(path: Path, read: Callable[[Path], T]) -> T:
 
 
 def _evaluations(rows: Sequence[Mapping[str, float]]) -> dict[tuple[float, str], float | None]:
-    """Return the losses, and the tokens they were measured at, by step and name; NaN as None, which is itself."""
+    """Return what was measured of domains, and at how many tokens, by step and name; NaN as None, which is itself."""
     found: dict[tuple[float, str], float | None] = {}
     for row in rows:
-        losses = [name for name in row if name.startswith(f"{metric_names.EVAL_LOSS}/")]
-        for name in (*losses, metric_names.TOKENS) if losses else ():
+        measured = [name for name in row if metric_names.is_evaluation(name)]
+        for name in (*measured, metric_names.TOKENS) if measured else ():
             value = row.get(name, math.nan)
             found[row[metric_names.STEP], name] = None if math.isnan(value) else value
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from bimix_tracking.cli import app
+from bimix_tracking.cli.teaching import filled
 
 MARKER = "<!-- commands -->"
 
@@ -47,6 +48,6 @@ def _table(parameters: list[Any]) -> str:
         if parameter.envvar:
             said += f" `{parameter.envvar}`"
         # A pipe would end the cell, a tag would be one, and asterisks would be emphasis
-        text = html.escape(parameter.help or "", quote=False).replace("|", "&#124;").replace("*", "&#42;")
+        text = html.escape(filled(parameter.help or ""), quote=False).replace("|", "&#124;").replace("*", "&#42;")
         rows.append(f"| `{name}` | {text} | {said.strip()} |")
     return "\n".join(rows)

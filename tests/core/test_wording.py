@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import bimix_tracking
 from bimix_tracking.messages import Said, joined, said, translated
-from bimix_tracking.report.language import LANGUAGES, Language, catalogue
+from bimix_tracking.report.language import Language, catalogue, languages
 
 ROOT = Path(bimix_tracking.__file__).parent
-TRANSLATED = [code for code in LANGUAGES if code != "en"]
+TRANSLATED = [code for code in languages() if code != "en"]
 
 
 def sentences() -> Iterator[tuple[str, str]]:

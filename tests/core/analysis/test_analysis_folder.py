@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bimix_tracking import Analysis, analyze, plan_pilot
-from bimix_tracking.analysis.result import FILES
+from bimix_tracking.analysis.result import owned_files
 from bimix_tracking.errors import MissingDependencyError
 from tests.core.conftest import MakeSweep
 from tests.core.files.killed_saves import listed
@@ -53,7 +53,7 @@ def test_an_analysis_replaces_all_files_of_an_earlier_one_and_none_of_the_users(
     assert (folder / "notes.txt").read_text() == "mine"
     assert listed(tmp_path) == ["analysis"]
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert written - {"notes.txt"} <= set(FILES)
+    assert written - {"notes.txt"} <= set(owned_files())
 
 
 def test_a_page_that_nothing_is_recommended_does_not_stand_beside_a_recommendation(

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from bimix_tracking import Mixture, analyze, export, write_exports
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import MixtureError
-from bimix_tracking.exports.formats import FORMATS
+from bimix_tracking.exports import FORMATS
 from bimix_tracking.files.spreadsheet import restored
 
 HOSTILE = Mixture({"c++ #1": 0.1, "web: en%": 0.2, "it's $HOME `x`": 0.3, 'ä"\\': 0.15, "- list": 0.25})

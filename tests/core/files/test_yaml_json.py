@@ -18,7 +18,7 @@ from bimix_tracking import Mixture, export
 from bimix_tracking.data.manifest import RunManifest, parse_row
 from bimix_tracking.design.run_files import PlannedRuns
 from bimix_tracking.errors import BimixError, listed, shown
-from bimix_tracking.exports.formats import FORMATS
+from bimix_tracking.exports import FORMATS
 from bimix_tracking.files.csv_table import read_table
 from bimix_tracking.files.yaml_json import LARGEST, dump_yaml, load_yaml, read_text
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns

@@ -17,7 +17,7 @@ from bimix_tracking import Mixture, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.laws.bimix import BiMix
 from bimix_tracking.laws.protocol import Inputs
-from bimix_tracking.laws.registry import BUILT_IN, law
+from bimix_tracking.laws.registry import BUILT_IN, law, names
 
 Array = npt.NDArray[np.float64]
 Truth = Callable[[Array, float], Array]
@@ -290,9 +290,11 @@ def test_a_fitted_loss_is_convex_in_the_mixture(name: str, source: str) -> None:
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """Forget the laws found, before and after."""
-    law.cache_clear()
+    for found in (law, names):
+        found.cache_clear()
     yield
-    law.cache_clear()
+    for found in (law, names):
+        found.cache_clear()
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -304,9 +306,9 @@ def test_a_law_of_another_package_is_found_and_fitted(monkeypatch: pytest.Monkey
 
     def points(*, group: str) -> list[Any]:
         asked.append(group)
-        return [SimpleNamespace(name="mine", load=Mine)]
+        return [SimpleNamespace(name="mine", load=Mine, dist=None, value="mine.laws:Mine")]
 
-    monkeypatch.setattr("bimix_tracking.laws.registry.entry_points", points)
+    monkeypatch.setattr("importlib.metadata.entry_points", points)
     obs = measured(bimix, dirichlet(5, 1))
 
     fit = fit_law(obs, "mine")

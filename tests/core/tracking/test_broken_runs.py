@@ -257,7 +257,7 @@ def test_histories_that_lack_what_the_artifact_has_are_not_preferred(sweep: Path
     obs = source.observations()
 
     assert obs.data_hash == whole.data_hash
-    assert reason_of(obs) == "its rows.jsonl lacks 6 of the values of its evaluations; curves.json is read instead"
+    assert reason_of(obs) == "its rows.jsonl lacks 10 of the values of its evaluations; curves.json is read instead"
     rows.unlink()
     assert source.observations().data_hash == whole.data_hash
     assert whole.notes == source.observations().notes  # a run of an artifact alone is a whole one

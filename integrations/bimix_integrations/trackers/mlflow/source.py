@@ -35,8 +35,6 @@ from bimix_tracking.tracking.ports import RunState, Wanted, WriteBack
 from bimix_tracking.tracking.reading import read_each, why
 
 _THREADS = 8
-_EVALUATION = (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS)
-_QUANTITIES = (*_EVALUATION, metric_names.SHARE)
 _STATUS: Mapping[str, Literal["finished", "failed"]] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "failed"}
 _BROKEN = (BimixError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """What reading a run raises that isn't as it should be; a server that is down raises something else."""
@@ -133,9 +131,7 @@ class MlflowSource:
                 if self.wanted.foreign is not None:
                     raise
                 return []  # nobody has asked for it
-        return [m for m in run.data.metrics if m == metric_names.TOKENS or m.partition("/")[0] in _QUANTITIES] or [
-            metric_names.TOKENS
-        ]
+        return [m for m in run.data.metrics if _is_used(m)] or [metric_names.TOKENS]
 
     def _nothing(self, reader: Reader, found: Found) -> SourceError:
         ours = sum(_role(run) is not None for run in found.runs)
@@ -207,7 +203,7 @@ class MlflowSource:
                 raise RunError(str(error)) from error
         manifest, notes = self._manifest(run)
         rows, mended = rows_of({name: history[name] for name in self._metrics(run) if name in history})
-        rows = [row for row in rows if any(name.partition("/")[0] in _EVALUATION for name in row)]
+        rows = [row for row in rows if metric_names.has_evaluation(row)]
         return RunRecord(*_named(run), manifest, rows, {**mended, **unread}, notes)
 
     def _from_curves(self, run: Run, unreadable: set[str]) -> RunRecord | None:
@@ -249,6 +245,13 @@ class MlflowSource:
             if text is not None:
                 return RunManifest.from_dict(parse_json(text)), {}
         return _manifest_of(run), {}
+
+
+def _is_used(metric: str) -> bool:
+    """Return whether a metric of a training run says something of its curve."""
+    if metric == metric_names.STEP:  # MLflow has it of each point
+        return False
+    return metric_names.is_told_of_evaluation(metric) or metric.startswith(f"{metric_names.SHARE}/")
 
 
 def _manifest_of(run: Run) -> RunManifest:
@@ -300,10 +303,10 @@ def _agrees(rows: Sequence[Mapping[str, float]], latest: Mapping[str, float]) ->
     """Return whether an artifact's rows end as the run itself does."""
     last: dict[str, float] = {}
     for row in rows:
-        last.update({m: v for m, v in row.items() if m.partition("/")[0] in _EVALUATION})
+        last.update({m: v for m, v in row.items() if metric_names.is_evaluation(m)})
     steps = [row[metric_names.STEP] for row in rows]
     return (
-        last == {m: v for m, v in latest.items() if m.partition("/")[0] in _EVALUATION}
+        last == {m: v for m, v in latest.items() if metric_names.is_evaluation(m)}
         and all(one < next_ for one, next_ in itertools.pairwise(steps))
         and all(row.get(metric_names.TOKENS, 0.0) <= latest.get(metric_names.TOKENS, math.inf) for row in rows)
     )

@@ -23,7 +23,6 @@ from bimix_tracking.errors import BimixError, RefusedError
 from bimix_tracking.tracking.ports import Row
 
 _PARENT = "mlflow.parentRunId"
-_EVALUATION = (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS, metric_names.EVAL_BPB)
 _LONGEST_NAME = 250
 _ATTEMPTS = 3
 """How often an artifact is tried while the server is there: it is optional, for the histories hold all of it."""
@@ -211,9 +210,8 @@ class MlflowTracker:
 
     def _evaluations(self, run: Run) -> list[dict[str, float]]:
         run_id = str(run.info.run_id)
-        names = [
-            name for name in run.data.metrics if name == metric_names.TOKENS or name.partition("/")[0] in _EVALUATION
-        ]
+        told = [name for name in run.data.metrics if metric_names.is_told_of_evaluation(name)]
+        names = [name for name in told if name != metric_names.STEP]  # MLflow has it of each point
         server = Server(lambda: self._client, self._store.shown, http=self._store.http)
         quickly = server.histories([run_id], names).get(run_id, {})
         histories = quickly | dict(server.history(run_id, [name for name in names if not quickly.get(name)]))

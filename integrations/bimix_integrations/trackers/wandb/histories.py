@@ -14,7 +14,6 @@ from bimix_tracking.data.histories import number
 
 PAGE = 2000
 """Steps of a page."""
-EVALUATIONS = (metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS, metric_names.EVAL_BPB)
 
 
 def scanned(run: Run, wanted: Callable[[str], bool], *, fresh: bool = False) -> list[dict[str, float]]:
@@ -43,7 +42,7 @@ def scanned(run: Run, wanted: Callable[[str], bool], *, fresh: bool = False) -> 
 
 def evaluations(rows: Iterable[Mapping[str, float]]) -> list[Mapping[str, float]]:
     """Return the rows of `own_rows` that have an evaluation."""
-    return [row for row in own_rows(rows)[0] if any(_is_evaluation(name) for name in row)]
+    return [row for row in own_rows(rows)[0] if metric_names.has_evaluation(row)]
 
 
 def misses(rows: Iterable[Mapping[str, float]], summary: Mapping[str, Any]) -> list[str]:
@@ -52,7 +51,7 @@ def misses(rows: Iterable[Mapping[str, float]], summary: Mapping[str, Any]) -> l
     >>> misses([{"bimix_eval_loss/web": 3.0}], {"bimix_eval_loss/web": 2.5, "loss": 1.0})
     ['bimix_eval_loss/web']
     """
-    latest = {name: number(value) for name, value in summary.items() if _is_evaluation(name)}
+    latest = {name: number(value) for name, value in summary.items() if metric_names.is_evaluation(name)}
     open_ = dict(latest)
     for row in rows:
         for name in [name for name in open_ if name in row and _same(row[name], open_[name])]:
@@ -64,13 +63,9 @@ def ends_with(rows: Iterable[Mapping[str, float]], summary: Mapping[str, Any]) -
     """Return whether the last evaluation of the rows is the run's last, as its summary says."""
     last: dict[str, float] = {}
     for row in rows:
-        last.update({name: value for name, value in row.items() if name.startswith(f"{metric_names.EVAL_LOSS}/")})
-    latest = {n: number(v) for n, v in summary.items() if n.startswith(f"{metric_names.EVAL_LOSS}/")}
+        last.update({name: value for name, value in row.items() if metric_names.is_evaluation(name)})
+    latest = {name: number(value) for name, value in summary.items() if metric_names.is_evaluation(name)}
     return last.keys() == latest.keys() and all(_same(last[name], latest[name]) for name in last)
-
-
-def _is_evaluation(metric: str) -> bool:
-    return metric.partition("/")[0] in EVALUATIONS
 
 
 def _same(one: float, other: float) -> bool:

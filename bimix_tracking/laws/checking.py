@@ -1,0 +1,146 @@
+"""`check_law(law)`: whether a law is what fitting, predicting, optimising and the report's page need."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
+
+_DOMAINS = ("a", "b", "c")
+_STEP = 1e-6
+_OFF = 1e-4
+"""Of a derivative, beside what differences tell: far above their rounding, far below a wrong sign or factor."""
+_SCALE = 1e7
+
+
+def check_law(law: Law) -> None:
+    """Raise where a law isn't whole, or contradicts itself; whether it is right only data tell.
+
+    Every package's law is asked this when it is first used. It compares shapes on a small sweep of three domains, the
+    derivatives with differences, and `internal` with `report`.
+
+    Args:
+        law: The law.
+
+    Raises:
+        TypeError: An attribute or a method is missing.
+        ValueError: Something it returns has another shape or value than the protocol says.
+
+    >>> from bimix_tracking.laws.bimix import BiMix
+    >>> check_law(BiMix())
+    >>> class Sloppy(BiMix):
+    ...     def held(self, domains):
+    ...         return np.zeros(3)
+    >>> check_law(Sloppy())
+    Traceback (most recent call last):
+    ValueError: held has shape (3,), not (4,)
+    """
+    wanted = {*get_type_hints(Law), *(name for name in vars(Law) if not name.startswith("_"))}
+    if lacks := sorted(name for name in wanted if not hasattr(law, name)):
+        raise TypeError(f"it lacks {', '.join(lacks)}")
+    if law.power_of_own and not law.own_only:
+        raise ValueError("power_of_own is said of a law that isn't own_only")
+    if law.own_only and law.effect not in law.watched.values():
+        raise ValueError("own_only is said, and watched lacks the parameter at effect")
+    if re.search(r"<(/script|!--)", law.page_script or "", re.IGNORECASE):
+        raise ValueError("page_script would end the script of the page")
+    own = np.array([0, 1, 2] if law.needs_own else [0, 1, -1], np.intp)
+    _numbers(law, own)
+
+
+def checked(found: Any, name: str) -> Law:
+    """Return the law of an entry point, an object or its class, if it is one.
+
+    Args:
+        found: What the entry point names.
+        name: The entry point's.
+    """
+    law: Law = found() if isinstance(found, type) else found
+    check_law(law)
+    if law.name != name:
+        raise ValueError(f"it calls itself {law.name!r}, and its entry point {name!r}")
+    return law
+
+
+def _numbers(law: Law, own: Index) -> None:
+    x, log_loss, weight = _sweep(len(own))
+    starts = np.asarray(law.starts(own, x, log_loss, weight), float)
+    if starts.ndim != 3 or starts.shape[0] != len(own):
+        raise ValueError(f"starts has shape {starts.shape}, not (problems, starts, parameters)")
+    size, points, domains = starts.shape[2], len(x.mixture), len(_DOMAINS)
+    lower, upper = law.bounds(own, x, log_loss, weight)
+    theta = np.clip(starts[:, 0], lower, upper)
+    value, slopes = law.evaluate(theta, own, x)
+    by_share = law.by_share(theta, own, x)
+    mean, precision = law.prior(own, domains)
+    shapes = {
+        "the lower bounds": (lower, (len(own), size)),
+        "the upper bounds": (upper, (len(own), size)),
+        "evaluate's log L": (value, (len(own), points)),
+        "evaluate's derivatives": (slopes, (len(own), points, size)),
+        "by_share's log_loss": (by_share.log_loss, (len(own), points)),
+        "by_share's gradient": (by_share.gradient, (len(own), points, domains)),
+        "by_share's factor": (by_share.factor, (len(own), points)),
+        "by_share's diagonal": (by_share.diagonal, (len(own), points, domains)),
+        "prior's mean": (mean, (len(own), size)),
+        "prior's precision": (precision, (len(own), size, size)),
+        "told": (law.told(4, 4, 4, domains), (size,)),
+        "held": (law.held(domains), (size,)),
+    }
+    for what, (array, shape) in shapes.items():
+        if np.shape(array) != shape:
+            raise ValueError(f"{what} has shape {np.shape(array)}, not {shape}")
+    _agree("by_share's log_loss", by_share.log_loss, "evaluate", value)
+    _derivatives(law, own, x, theta, slopes)
+    _gradient(law, own, x, theta, by_share.gradient)
+    for one, place in zip(theta, own.tolist(), strict=True):
+        reported = law.report(one, _SCALE, place, _DOMAINS)
+        if tuple(reported) != tuple(law.parameters(_DOMAINS)):
+            raise ValueError(
+                f"report names {', '.join(reported)}, and parameters {', '.join(law.parameters(_DOMAINS))}"
+            )
+        again = law.internal(reported, _SCALE, place, _DOMAINS)
+        row = own[own == place][:1]
+        _agree(
+            "evaluate at internal(report(θ))",
+            law.evaluate(np.asarray(again, float)[None], row, x)[0],
+            "evaluate at θ",
+            law.evaluate(one[None], row, x)[0],
+        )
+
+
+def _sweep(problems: int) -> tuple[Inputs, Array, Array]:
+    """Return four mixtures at four volumes, and losses that fall with both."""
+    shares = np.array([[0.2, 0.3, 0.5], [0.5, 0.2, 0.3], [0.3, 0.5, 0.2], [0.6, 0.3, 0.1]])
+    log_u = np.array([-2.0, -0.5, 0.5, 2.0])
+    mixture, volume = (places.ravel() for places in np.meshgrid(np.arange(4), np.arange(4), indexing="ij"))
+    losses = np.stack([1.5 + 0.2 * k + 0.4 * np.exp(-0.3 * log_u[volume]) - 0.1 * shares[mixture, k] for k in range(3)])
+    return Inputs(shares, mixture, log_u, volume, 1e-3), np.log(losses[:problems]), np.ones((problems, len(mixture)))
+
+
+def _derivatives(law: Law, own: Index, x: Inputs, theta: Array, slopes: Array) -> None:
+    for k in range(theta.shape[1]):
+        step = np.zeros_like(theta)
+        step[:, k] = _STEP
+        ahead, behind = law.evaluate(theta + step, own, x)[0], law.evaluate(theta - step, own, x)[0]
+        _agree(f"evaluate's derivative by θ[{k}]", slopes[..., k], "differences", (ahead - behind) / (2 * _STEP))
+
+
+def _gradient(law: Law, own: Index, x: Inputs, theta: Array, gradient: Array) -> None:
+    for j in range(x.shares.shape[1]):
+        step = np.zeros_like(x.shares)
+        step[:, j] = _STEP
+        sides = [
+            law.evaluate(theta, own, Inputs(x.shares + by, x.mixture, x.log_u, x.volume, x.zero_share))[0]
+            for by in (step, -step)
+        ]
+        _agree(f"by_share's gradient by r[{j}]", gradient[..., j], "differences", (sides[0] - sides[1]) / (2 * _STEP))
+
+
+def _agree(what: str, one: Array, other_what: str, other: Array) -> None:
+    off = float(np.max(np.abs(one - other) / (1 + np.abs(other))))
+    if not off < _OFF:  # NaN too
+        raise ValueError(f"{what} is off by {off:.2g} from {other_what}")
