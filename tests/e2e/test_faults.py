@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from bimix_tracking import DomainLossRecorder, Observations, Wanted, open_source
 from tests.adapters.services import MlflowServer, Postgres, free_port
 from tests.adapters.wandb.wandb_server import serving
 from tests.e2e.scripts.killed import MIXTURE, STEPS, evaluate, loss
+from tests.warm import program
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -106,7 +106,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 def lives(mode: str, tracker: str, folder: Path, kills: int) -> dict[str, int]:
-    command = [sys.executable, str(SCRIPTS / "killed.py"), mode, tracker, str(folder), str(kills)]
+    command = [program("python"), str(SCRIPTS / "killed.py"), mode, tracker, str(folder), str(kills)]
     alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # this process's sidecar
     done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -175,7 +175,7 @@ def said_in(folder: Path) -> dict[str, set[int]]:
 
 def test_two_writers_of_one_sqlite_store(tmp_path: Path) -> None:
     uri = f"mlflow+sqlite:///{tmp_path}/m.db#two"
-    command = [sys.executable, str(SCRIPTS / "killed.py"), "write", uri, str(tmp_path), "0"]
+    command = [program("python"), str(SCRIPTS / "killed.py"), "write", uri, str(tmp_path), "0"]
     writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for writer in writers:
         assert writer.stdout is not None
