@@ -38,8 +38,25 @@ SLOW = (
 """Files of more than half a minute, the slowest first; a place too early or too late costs seconds, no test."""
 
 
+STATISTICAL = (
+    "core/analysis/test_verification.py",
+    "core/design/test_pilot.py",
+    "core/fitting/test_replicates.py",
+    "core/recommendation/test_savings.py",
+    "core/selection/test_eligibility.py",
+)
+"""Files that fit hundreds of made-up sweeps, to count how often an interval holds or a rule is right.
+
+They take half of the core's time, and fail where the statistics changed: `make check` leaves them to `make test`.
+"""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let each of several processes begin with a slow file, so that none is left when the others have ended."""
+    """Mark what is statistical; let each of several processes begin with a slow file, so that they end together."""
+    statistical = {Path(__file__).parent / name for name in STATISTICAL}
+    for item in items:
+        if item.path in statistical:
+            item.add_marker("statistical")
     if hasattr(config, "workerinput"):
         ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(SLOW)}
         items.sort(key=lambda item: ranks.get(item.path, len(SLOW)))

@@ -36,9 +36,10 @@ if at_start != {at_start!r} or not known:
 mask = os.umask(0)
 os.umask(mask)
 deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+leads = os.getsid(0) == os.getpid()
 told = json.dumps({{
     "arguments": SCRIPT + ARGUMENTS, "folder": os.getcwd(), "environment": dict(os.environ), "mask": mask,
-    "deaf": deaf, "leads": os.getsid(0) == os.getpid(),
+    "deaf": deaf, "leads": leads,
 }}).encode()
 server = socket.socket(socket.AF_UNIX)
 server.connect({socket!r})
@@ -49,7 +50,7 @@ pid = int(answers.readline())
 for stream in (0, 1, 2):  # whose end must be that of the other process
     os.close(stream)
 for number in {{signal.SIGTERM, signal.SIGINT, signal.SIGHUP}} - ({{signal.SIGINT}} if deaf else set()):
-    signal.signal(number, lambda number, _: os.kill(pid, number))
+    signal.signal(number, lambda number, _: (os.killpg if leads else os.kill)(pid, number))
 code = int(answers.readline())
 if code < 0:
     if -code != signal.SIGKILL:

@@ -32,8 +32,9 @@ def _asked(path: str, owner: int, ready: int) -> dict[str, Any]:
         listening.bind(path)
         listening.listen(128)
         os.close(ready)
+        awaited: list[Any] = [listening, until]
         while True:
-            if until in select.select([listening, until], [], [])[0]:
+            if until in select.select(awaited, [], [])[0]:
                 shutil.rmtree(Path(path).parent, ignore_errors=True)
                 os._exit(0)
             asking, _ = listening.accept()
@@ -58,9 +59,10 @@ def _kept(asking: socket.socket) -> dict[str, Any]:
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(pid)
+    awaited: list[Any] = [asking, ended]
     with contextlib.suppress(ConnectionError):
         asking.sendall(f"{pid}\n".encode())
-    if ended not in select.select([asking, ended], [], [])[0]:
+    if ended not in select.select(awaited, [], [])[0]:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if told["leads"] else os.kill)(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)

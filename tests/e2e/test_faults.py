@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import shutil
 import signal
 import subprocess
 import warnings
@@ -15,6 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from bimix_tracking import DomainLossRecorder, Observations, Wanted, open_source, open_tracker, replay
+from tests import mlflow_stores
 from tests.adapters.services import MlflowServer, Postgres, free_port
 from tests.adapters.wandb.wandb_server import serving
 from tests.e2e.scripts.killed import MIXTURE, STEPS, evaluate, loss
@@ -116,6 +118,7 @@ def lives(mode: str, tracker: str, folder: Path, kills: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("tracker", ["mlflow+sqlite:///{}/m.db#x", "jsonl:{}/runs"], ids=["mlflow", "jsonl"])
 def test_a_training_killed_at_random_steps_and_resumed_has_each_point_once(tracker: str, tmp_path: Path) -> None:
+    shutil.copy(mlflow_stores.made(), tmp_path / "m.db")  # a life that makes it may be killed before it is whole
     uri = tracker.format(tmp_path)
     assert lives("resume", uri, tmp_path, 25)["killed"] == 25
 
@@ -129,6 +132,7 @@ def test_a_training_killed_at_random_steps_and_resumed_has_each_point_once(track
 
 
 def test_what_killed_trainings_had_logged_is_there_after_a_replay(tmp_path: Path) -> None:
+    shutil.copy(mlflow_stores.made(), tmp_path / "m.db")  # likewise
     uri = f"mlflow+sqlite:///{tmp_path}/m.db#x"
     assert lives("replay", uri, tmp_path, 25)["killed"] == 25
     replayed = list(replay(os.environ["BIMIX_SPOOL"]))
