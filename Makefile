@@ -71,8 +71,9 @@ bench: .venv/installed-dev .venv/installed-bench
 
 # Before the tests, to which a warning of the compiler would be an error. Not what they never import, a third of it all;
 # templates among the packages are no Python.
+UNUSED := /(tests?|testing|_inductor|_dynamo|models|rllib|serve|databricks|lexers|networkx|fontTools|physics|_vendor)/
 .venv/compiled: .venv/installed-dev
-	-$(BIN)/python -m compileall -q -j 2 -x '/(tests?|testing|_inductor|_dynamo|models|rllib|serve)/' .venv/lib > /dev/null
+	-$(BIN)/python -m compileall -q -j 2 -x '$(UNUSED)' .venv/lib > /dev/null
 	$(BIN)/python -m compileall -q .venv/lib/python3*/site-packages/transformers/models/auto
 	touch $@
 
