@@ -71,10 +71,11 @@ bench: .venv/installed-dev .venv/installed-bench
 
 # Before the tests, to which a warning of the compiler would be an error. Not what they never import, a third of it all;
 # templates among the packages are no Python.
-UNUSED := /(tests?|testing|_inductor|_dynamo|models|rllib|serve|databricks|lexers|networkx|fontTools|physics|_vendor)/
+UNUSED := /(tests?|_inductor|_dynamo|transformers/models|rllib|serve|databricks|lexers|networkx|fontTools|physics|_vendor)/
+MODELS := $(addprefix .venv/lib/python3*/site-packages/transformers/models/,auto bert gpt2 llama roberta t5)
 .venv/compiled: .venv/installed-dev
 	-$(BIN)/python -m compileall -q -j 2 -x '$(UNUSED)' .venv/lib > /dev/null
-	$(BIN)/python -m compileall -q .venv/lib/python3*/site-packages/transformers/models/auto
+	$(BIN)/python -m compileall -q $(MODELS)
 	touch $@
 
 # The last 4.x and what it pins, in a folder of its own that goes before the environment's 5.x.
