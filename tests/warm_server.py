@@ -39,13 +39,12 @@ def _asked(path: str, owner: int, ready: int) -> dict[str, Any]:
                 os._exit(0)
             asking, _ = listening.accept()
             if os.fork() == 0:
-                os.close(until)
                 break
             asking.close()
-    return _kept(asking)
+    return _kept(asking, until)
 
 
-def _kept(asking: socket.socket) -> dict[str, Any]:
+def _kept(asking: socket.socket, until: int) -> dict[str, Any]:
     """Wait for a fork and tell who asked how it ended, or kill it if nobody is there to be told; return in the fork."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     length, streams, _, _ = socket.recv_fds(asking, 4, 3)
@@ -54,12 +53,13 @@ def _kept(asking: socket.socket) -> dict[str, Any]:
     pid = os.fork()
     if pid == 0:
         asking.close()
+        os.close(until)
         _become(told, streams)
         return told
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(pid)
-    awaited: list[Any] = [asking, ended]
+    awaited: list[Any] = [asking, ended, until]
     with contextlib.suppress(ConnectionError):
         asking.sendall(f"{pid}\n".encode())
     if ended not in select.select(awaited, [], [])[0]:
