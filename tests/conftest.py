@@ -20,26 +20,50 @@ def _spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SLOW = (
-    "e2e/test_faults.py",
-    "e2e/docs/test_docs.py",
-    "adapters/mlflow/test_mlflow.py",
-    "e2e/docs/test_examples.py",
-    "e2e/test_distributed.py",
-    "adapters/mlflow/test_broken_runs.py",
-    "adapters/mlflow/test_source.py",
-    "e2e/test_ray_entropy.py",
     "adapters/trainers/test_forward.py",
-    "adapters/mlflow/test_older.py",
+    "e2e/test_ray_entropy.py",
+    "adapters/mlflow/test_mlflow.py",
+    "e2e/docs/test_docs.py",
     "e2e/test_report_page.py",
-    "e2e/cli/test_manners.py",
-    "e2e/docs/test_pilot.py",
+    "e2e/docs/test_examples.py",
     "adapters/trainers/test_transformers.py",
+    "adapters/test_sweeps.py",
+    "e2e/test_faults.py",
+    "e2e/docs/test_pilot.py",
+    "adapters/mlflow/test_source.py",
+    "adapters/mlflow/test_broken_runs.py",
+    "e2e/test_wheel.py",
+    "adapters/trainers/test_trainings.py",
+    "e2e/test_tracking_pages.py",
+    "adapters/trainers/test_lightning.py",
+    "e2e/test_resume.py",
+    "e2e/test_trackers.py",
+    "adapters/mlflow/test_older.py",
+    "e2e/test_distributed.py",
+    "adapters/trainers/test_several_passes.py",
 )
-"""Files of more than half a minute, the slowest first; a place too early or too late costs seconds, no test."""
+"""Files of more than a quarter of a minute, the slowest first; a place too early or too late costs seconds, no test."""
+
+
+STATISTICAL = (
+    "core/analysis/test_verification.py",
+    "core/design/test_pilot.py",
+    "core/fitting/test_replicates.py",
+    "core/recommendation/test_savings.py",
+    "core/selection/test_eligibility.py",
+)
+"""Files that fit hundreds of made-up sweeps, to count how often an interval holds or a rule is right.
+
+They take half of the core's time, and fail where the statistics changed: `make check` leaves them to `make test`.
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let each of several processes begin with a slow file, so that none is left when the others have ended."""
+    """Mark what is statistical; let each of several processes begin with a slow file, so that they end together."""
+    statistical = {Path(__file__).parent / name for name in STATISTICAL}
+    for item in items:
+        if item.path in statistical:
+            item.add_marker("statistical")
     if hasattr(config, "workerinput"):
         ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(SLOW)}
         items.sort(key=lambda item: ranks.get(item.path, len(SLOW)))

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests import mlflow_stores
+from tests.warm import program
 
 
 def free_port() -> int:
@@ -23,6 +23,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+# Its own processes are started by whatever Python started it: these are warm too.
+_MLFLOW = "import sys; sys.executable = sys.argv.pop(1); from mlflow.cli import cli; cli()"
 
 
 class MlflowServer:
@@ -44,7 +48,8 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, again at the same port and with the same store."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        python = program("python")
+        command = [python, "-c", _MLFLOW, python, "server", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--workers", "1", "--backend-store-uri", self.store]
         command += ["--artifacts-destination", str(self.folder / "files")]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -65,6 +70,12 @@ class MlflowServer:
         if self._process.poll() is None:
             os.killpg(self._process.pid, with_signal)
             self._process.wait(30)
+            while self._listens():
+                time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
 
 class Postgres:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from bimix_tracking import DomainLossRecorder, Mixture, analyze, open_source, open_tracker
 from bimix_tracking.credentials import forget
 from bimix_tracking.errors import SourceError
+from tests.warm import program
 
 RAW = ("Qx/s3cret", "100%25xyz9", "&token=tok3n", "pä sswörd", "<q>u'o\"te\\d1")
 ENCODED = ("p@ss w0rd", "s3cr#t%ly")
@@ -101,8 +101,15 @@ def test_no_hostile_password_is_left_anywhere(
         assert Mixture.from_yaml(out / "mixture.yaml") == found.recommendation.mixture
     nowhere = f"mlflow+postgresql://{user}:{quote(RAW[0])}@127.0.0.1:1/postgres#x"
     # In a process of its own: MLflow goes on trying for minutes, and lets nobody else open a database meanwhile.
-    lost = subprocess.run([sys.executable, "-c", _LOST, nowhere], capture_output=True, text=True, check=True)
-    command = [sys.executable, "-c", "from bimix_tracking.cli import main; main()", "--debug", "analyze", f"{uri}-none"]
+    lost = subprocess.run([program("python"), "-c", _LOST, nowhere], capture_output=True, text=True, check=True)
+    command = [
+        program("python"),
+        "-c",
+        "from bimix_tracking.cli import main; main()",
+        "--debug",
+        "analyze",
+        f"{uri}-none",
+    ]
     done = subprocess.run([*command, "--tokens", "1e9"], capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert "Traceback" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from ray import tune
 
 from bimix_tracking.errors import BimixError, ConstraintError, MixtureError, ObservationsError
 from tests.core.proxies import RECOMMENDED, SWEEP, analyses, begin, train
+from tests.warm import program
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -139,7 +139,7 @@ print("analysed" if analysis.analysis else "trained")
 
 def test_of_several_processes_on_one_storage_one_analyses(tmp_path: Path) -> None:
     optuna.create_study(study_name="sweep", storage=f"sqlite:///{tmp_path}/optuna.db")
-    command = [sys.executable, "-W", "ignore", "-c", _WORKER, str(tmp_path)]
+    command = [program("python"), "-c", _WORKER, str(tmp_path)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
 
     said = [worker.communicate(timeout=300)[0].strip() for worker in workers]

@@ -108,7 +108,7 @@ def test_processes_with_the_same_batches_count_once_in_the_data_parallel_group(
 
 
 def test_an_id_outside_the_list_on_one_process_ends_all_and_all_name_it(tmp_path: Path) -> None:
-    done = launch.run("plain.py", {"folder": str(tmp_path), "scenarios": ["wrong_id"]}, processes=2)
+    done = launch.run("plain.py", {"folder": str(tmp_path), "scenarios": ["wrong_id"]}, processes=2, started=True)
 
     assert done.returncode != 0
     said = [json.loads((tmp_path / "wrong_id" / "errors" / f"{rank}.json").read_text()) for rank in range(2)]

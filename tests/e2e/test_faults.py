@@ -5,9 +5,9 @@ from __future__ import annotations
 import collections
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +16,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from bimix_tracking import DomainLossRecorder, Observations, Wanted, open_source, open_tracker, replay
+from tests import mlflow_stores
 from tests.adapters.services import MlflowServer, Postgres, free_port
 from tests.adapters.wandb.wandb_server import serving
 from tests.e2e.scripts.killed import MIXTURE, STEPS, evaluate, loss
+from tests.warm import program
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -106,7 +108,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 def lives(mode: str, tracker: str, folder: Path, kills: int) -> dict[str, int]:
-    command = [sys.executable, str(SCRIPTS / "killed.py"), mode, tracker, str(folder), str(kills)]
+    command = [program("python"), str(SCRIPTS / "killed.py"), mode, tracker, str(folder), str(kills)]
     alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # this process's sidecar
     done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -116,6 +118,7 @@ def lives(mode: str, tracker: str, folder: Path, kills: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("tracker", ["mlflow+sqlite:///{}/m.db#x", "jsonl:{}/runs"], ids=["mlflow", "jsonl"])
 def test_a_training_killed_at_random_steps_and_resumed_has_each_point_once(tracker: str, tmp_path: Path) -> None:
+    shutil.copy(mlflow_stores.made(), tmp_path / "m.db")  # a life that makes it may be killed before it is whole
     uri = tracker.format(tmp_path)
     assert lives("resume", uri, tmp_path, 25)["killed"] == 25
 
@@ -129,6 +132,7 @@ def test_a_training_killed_at_random_steps_and_resumed_has_each_point_once(track
 
 
 def test_what_killed_trainings_had_logged_is_there_after_a_replay(tmp_path: Path) -> None:
+    shutil.copy(mlflow_stores.made(), tmp_path / "m.db")  # likewise
     uri = f"mlflow+sqlite:///{tmp_path}/m.db#x"
     assert lives("replay", uri, tmp_path, 25)["killed"] == 25
     replayed = list(replay(os.environ["BIMIX_SPOOL"]))
@@ -175,7 +179,7 @@ def said_in(folder: Path) -> dict[str, set[int]]:
 
 def test_two_writers_of_one_sqlite_store(tmp_path: Path) -> None:
     uri = f"mlflow+sqlite:///{tmp_path}/m.db#two"
-    command = [sys.executable, str(SCRIPTS / "killed.py"), "write", uri, str(tmp_path), "0"]
+    command = [program("python"), str(SCRIPTS / "killed.py"), "write", uri, str(tmp_path), "0"]
     writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for writer in writers:
         assert writer.stdout is not None

@@ -12,7 +12,6 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from bimix_tracking import Observations
-from tests.e2e import forked
 from tests.e2e.scripts import hf, launch, light, plain
 
 Options = dict[str, Any]
@@ -81,12 +80,9 @@ def killed_and_resumed(
 ) -> None:
     """Train until a process of its own is killed there, and go on from a checkpoint."""
     own = folder / "train"
-    if processes == 1:
-        own.mkdir()
-        forked.kill_when_reached(_TRAIN[trainer], options | {"pause": pause, "folder": str(own)})
-    else:
-        given = {"folder": str(folder), "scenarios": ["train"], "pause": pause} | options
-        launch.kill_when_reached("plain.py", given, folder, processes=processes)
+    given = options | {"pause": pause}
+    several = given | {"scenarios": ["train"]} if trainer == "plain" else {"scenarios": {"train": given}}
+    launch.kill_when_reached(f"{trainer}.py", several | {"folder": str(folder)}, folder, processes=processes)
     saved = own / _CHECKPOINT[trainer].format(checkpoint)
     assert saved.exists()
     _TRAIN[trainer](options | {"folder": str(own), "resume": str(saved)})

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ from tests.adapters.trainers.toys import (
     run_trainer,
 )
 from tests.adapters.trainers.toys import callback as of_transformers
+from tests.warm import program
 
 MIXTURE = {"code": 0.4, "web": 0.4, "c++": 0.2}
 Loaders = Any
@@ -332,7 +332,7 @@ print(json.dumps([found, "bimix_integrations.trainers.lightning" in sys.modules]
 def trainers_of_a_fresh_process(**variables: str) -> Any:
     """Return whose callbacks the Trainers of both packages have, and whether our module is imported."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("BIMIX_")} | variables
-    command = [sys.executable, "-W", "ignore", "-c", _LOOK]
+    command = [program("python", training=True), "-c", _LOOK]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -34,6 +34,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
 from bimix_tracking.tracking.ports import Wanted, WriteBack, open_source
 from tests.adapters.wandb import wandb_offline_runs as runs
+from tests.warm import program
 
 KILLED_AT = "ready"
 HEADER = b":W&B\xe1\xbe\x00"
@@ -43,7 +44,7 @@ CPP = metric_names.key(metric_names.EVAL_LOSS, "c++")
 def _logging(what: str, folder: Path) -> subprocess.Popen[str]:
     places = {f"WANDB_{kind}_DIR": str(folder / "wandb-home") for kind in ("CACHE", "CONFIG", "DATA")}
     environment = os.environ | places | {"WANDB_SILENT": "true"}
-    command = [sys.executable, "-m", "tests.adapters.wandb.wandb_offline_runs", what, str(folder)]
+    command = [program("python"), "-m", "tests.adapters.wandb.wandb_offline_runs", what, str(folder)]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE)
 
 

@@ -1,4 +1,4 @@
-"""The command line as a script meets it: a real process, its exit code, its two streams."""
+"""The command line as a script meets it: a process, its exit code, its two streams."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Mixture, Observations
+from tests.warm import program
 
 _BIMIX = Path(sys.executable).with_name("bimix")
 
 
-def bimix(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(_BIMIX), *map(str, arguments)]
+def bimix(*arguments: object, started: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command; `started`: with the start that a user's has, not in an interpreter that has its imports."""
+    command = [str(_BIMIX) if started else program("bimix"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -35,7 +37,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_analyze_prints_a_table_and_leaves_the_artifacts(table: Path, tmp_path: Path) -> None:
-    done = bimix("analyze", f"csv:{table}", "--tokens", "1e9", "--out", tmp_path / "out")
+    done = bimix("analyze", f"csv:{table}", "--tokens", "1e9", "--out", tmp_path / "out", started=True)
 
     assert done.returncode == 0, done.stderr
     mixture = Mixture.from_yaml(tmp_path / "out" / "mixture.yaml")

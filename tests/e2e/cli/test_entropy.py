@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from mlflow import MlflowClient
 
 from bimix_tracking import Mixture, open_source
 from bimix_tracking.errors import SourceError
-
-_BIMIX = Path(sys.executable).with_name("bimix")
+from tests.warm import program
 
 
 def bimix(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [str(_BIMIX), *map(str, arguments)]
+    command = [program("bimix"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-_BIMIX = Path(sys.executable).with_name("bimix")
+from tests.warm import program
 
 
 def export(folder: Path, content: bytes, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "m.yaml").write_bytes(content)
-    command = [str(_BIMIX), "export", str(folder / "m.yaml"), *options]
+    command = [program("bimix"), "export", str(folder / "m.yaml"), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -22,6 +22,7 @@ import bimix_tracking
 from bimix_tracking import Mixture
 from bimix_tracking.cli import app
 from bimix_tracking.cli.ending import OPTIONS
+from tests.warm import program
 
 _BIMIX = Path(sys.executable).with_name("bimix")
 known: Any = typer.main.get_command(app)
@@ -30,7 +31,7 @@ COMMANDS = ("plan", "entropy", "analyze", "pull", "verify", "export", "replay", 
 
 
 def bimix(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(_BIMIX), *map(str, arguments)]
+    command = [program("bimix"), *map(str, arguments)]
     env = os.environ | environment
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
 
@@ -163,7 +164,7 @@ def test_in_a_log_file_there_are_lines_and_no_colours(folder: Path) -> None:
     ids=["colours", "NO_COLOR", "dumb"],
 )
 def test_on_a_terminal(folder: Path, environment: dict[str, str], colours: bool, moves: bool) -> None:
-    command = [str(_BIMIX), "analyze", f"csv:{folder / 'sweep.csv'}", "--tokens", "1e6", "--replicates", "40"]
+    command = [program("bimix"), "analyze", f"csv:{folder / 'sweep.csv'}", "--tokens", "1e6", "--replicates", "40"]
     here, there = pty.openpty()
     env = {name: v for name, v in os.environ.items() if name not in ("NO_COLOR", "TERM")}
     env |= {"TERM": "xterm-256color", "COLUMNS": "60"} | environment

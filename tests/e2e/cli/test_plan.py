@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,11 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Mixture
-
-_BIMIX = Path(sys.executable).with_name("bimix")
+from tests.warm import program
 
 
 def plan(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(_BIMIX), "plan", *map(str, arguments)]
+    command = [program("bimix"), "plan", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

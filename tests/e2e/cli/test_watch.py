@@ -14,17 +14,17 @@ import pytest
 
 from bimix_tracking import recommended_mixture
 from tests.core.proxies import RECOMMENDED, analyses, begin, train
+from tests.warm import program
 
-_BIMIX = Path(sys.executable).with_name("bimix")
 _LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d (.*)")
 
 
 class Watcher:
     """A `bimix watch` that writes to a log file."""
 
-    def __init__(self, sweeps: Path, log: Path, *options: str) -> None:
+    def __init__(self, sweeps: Path, log: Path, bimix: str, *options: str) -> None:
         self.log = log
-        command = [str(_BIMIX), "watch", f"jsonl:{sweeps}", "--tokens", "1e9", "--replicates", "0", *options]
+        command = [bimix, "watch", f"jsonl:{sweeps}", "--tokens", "1e9", "--replicates", "0", *options]
         with log.open("w") as file:
             self.process = subprocess.Popen([*command, "--every", "0.1"], stdout=file, stderr=subprocess.STDOUT)
 
@@ -56,8 +56,9 @@ def _watch(tmp_path: Path) -> Iterator[Callable[..., Watcher]]:
     """Return what starts watchers, none of which outlives the test."""
     started: list[Watcher] = []
 
-    def start(*options: str) -> Watcher:
-        started.append(Watcher(tmp_path / "sweeps", tmp_path / f"log-{len(started)}", *options))
+    def start(*options: str, bimix: str | None = None) -> Watcher:
+        log = tmp_path / f"log-{len(started)}"
+        started.append(Watcher(tmp_path / "sweeps", log, bimix or program("bimix"), *options))
         return started[-1]
 
     yield start
@@ -74,7 +75,8 @@ def test_each_sweep_is_analysed_once_though_the_watch_is_killed(tmp_path: Path, 
     sweeps = tmp_path / "sweeps"
     uri = f"jsonl:{sweeps}"
 
-    first = watch("--runs", "3")
+    # As a user starts it: when a kill of that has returned, nothing of it runs.
+    first = watch("--runs", "3", bimix=str(Path(sys.executable).with_name("bimix")))
     first.until(any_of("the source cannot be read or written"))  # no run has begun yet
     train(uri, "a", prefix="a")
     first.until(any_of("sweep 'a': 3 runs analysed"))
@@ -138,7 +140,7 @@ def test_sweeps_in_mlflow_are_analysed_once_too(tmp_path: Path) -> None:
     uri = f"mlflow+sqlite:///{tmp_path}/mlflow.db#pilots"
     train(uri, "a")
     going = begin(uri, "going", sweep="b")
-    command = [str(_BIMIX), "watch", uri, "--tokens", "1e9", "--replicates", "0", "--settle", "0", "--once"]
+    command = [program("bimix"), "watch", uri, "--tokens", "1e9", "--replicates", "0", "--settle", "0", "--once"]
 
     said = [subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout for _ in range(2)]
 

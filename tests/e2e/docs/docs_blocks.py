@@ -138,9 +138,9 @@ def run(page: Path) -> bool:
     return True
 
 
-def arguments(pages: Sequence[Path]) -> Sequence[str]:
+def arguments(pages: Sequence[Path], python: str = sys.executable) -> Sequence[str]:
     """Return the command that runs pages, one after the other."""
-    return [sys.executable, __file__, *map(str, pages)]
+    return [python, __file__, *map(str, pages)]
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ import bimix_tracking
 from bimix_tracking.cli import app
 from bimix_tracking.data import metric_names
 from tests.e2e.docs.docs_blocks import Block, arguments, blocks_of, commands
+from tests.warm import program, programs
 
 _ROOT = Path(__file__).parents[3]
 _DOCS = _ROOT / "docs"
@@ -82,12 +83,13 @@ def test_pages_do_what_they_say(folder: Path, tmp_path: Path) -> None:
         place.mkdir()
         for name in ("docs", "examples"):
             (place / name).symlink_to(_ROOT / name)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([programs(training=True), str(Path(sys.executable).parent), os.environ["PATH"]])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BIMIX_", "MLFLOW_", "WANDB_"))}
     environment = kept | {"PATH": path, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
 
+    command = arguments(pages, program("python", training=True))
     done = subprocess.run(
-        arguments(pages), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
     assert done.returncode == 0, done.stdout[-8000:]
@@ -190,7 +192,9 @@ def test_a_page_that_is_wrong_fails(tmp_path: Path) -> None:
 
     def run(text: str) -> subprocess.CompletedProcess[str]:
         page.write_text(text, encoding="utf-8")
-        return subprocess.run(arguments([page]), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            arguments([page], program("python")), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
 
     blocks = ("python\nx = 1\nprint(x)", "text\n1", "python\nassert x == 1")
     right = "\n".join(f"{fence}{block}\n{fence}\n" for block in blocks)

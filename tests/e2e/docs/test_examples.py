@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Mixture, Observations, open_source, recommended_mixture
+from tests.warm import program
 
 _ROOT = Path(__file__).parents[3]
 _EXAMPLES = _ROOT / "examples"
@@ -29,14 +30,14 @@ _SWEEPS = {
 _UNTRAINED = {"csv_sweep.py": ("--replicates", "4"), "entropy_only.py": ()}
 _WRITES_BACK = ("hf_trainer_mlflow.py", "ray_tune_sweep.py")
 _SAME_AS_PLAIN = ("lightning_wandb_offline.py", "torchtitan_style.py", "ray_tune_sweep.py")
-_TESTED_IN = {"pilot": "test_pilot.py", "recipes": "test_recipes.py", "ray_entropy.py": "test_ray_entropy.py"}
+_TESTED_IN = {"pilot": "test_pilot.py", "recipes": "test_recipes.py", "ray_entropy.py": "../test_ray_entropy.py"}
 _NOTHING_TO_RUN = {"README.md", "data", "tiny.py"}
 Ran = Callable[[str], tuple[Path, str]]
 
 
-def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: str, folder: Path, python: str) -> subprocess.CompletedProcess[str]:
     """Run an example offline, from a folder elsewhere: it needs nothing of where it is started."""
-    command = [sys.executable, str(_EXAMPLES / name), *arguments]
+    command = [python, str(_EXAMPLES / name), *arguments]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -53,7 +54,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
             folder = tmp_path_factory.mktemp(name.removesuffix(".py"))
             (folder / "tiny.py").touch()  # Ray's workers would take it for that of the examples
             small = _UNTRAINED.get(name, ("--runs", str(_RUNS), "--steps", str(_STEPS)))
-            ended = run(name, "--out", "results", *small, folder=folder)
+            ended = run(name, "--out", "results", *small, folder=folder, python=program("python", training=True))
             assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
             assert "Traceback" not in ended.stderr
             assert {path.name for path in folder.iterdir()} == {"tiny.py", "results"}
@@ -137,7 +138,7 @@ def test_the_next_command_that_is_printed_is_one(ran: Ran, name: str) -> None:
     found = re.search(r"^Next: bimix (.*)$", printed, re.MULTILINE)
     assert found is not None
 
-    command = [str(Path(sys.executable).with_name("bimix")), *shlex.split(found[1])]
+    command = [program("bimix"), *shlex.split(found[1])]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
@@ -146,7 +147,7 @@ def test_the_next_command_that_is_printed_is_one(ran: Ran, name: str) -> None:
 def test_results_that_are_there_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "there" / "runs").mkdir(parents=True)
 
-    done = run("plain_loop.py", "--out", "there", folder=tmp_path)
+    done = run("plain_loop.py", "--out", "there", folder=tmp_path, python=sys.executable)
 
     assert done.returncode != 0
     assert done.stderr == "there holds something already: remove it, or choose another folder with --out\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from bimix_tracking import Mixture, Observations
+from tests.warm import program
 
 _ROOT = Path(__file__).parents[3]
 
@@ -19,7 +19,7 @@ _ROOT = Path(__file__).parents[3]
 def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run the pilot and return its folder and what it printed."""
     folder = tmp_path_factory.mktemp("pilot") / "results"
-    command = [sys.executable, str(_ROOT / "examples" / "pilot"), "--short", "--out", str(folder)]
+    command = [program("python", training=True), str(_ROOT / "examples" / "pilot"), "--short", "--out", str(folder)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -18,6 +18,7 @@ from bimix_tracking import open_source, recommended_mixture
 from bimix_tracking.design.run_files import PlannedRuns
 from bimix_tracking.mixture import Mixture
 from tests.core.proxies import analyses
+from tests.warm import programs
 
 _RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
 _SBATCH = '''\
@@ -59,7 +60,7 @@ print(job + ";cluster")
 
 def shell(command: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command with this environment's programs, and those in `folder`, first in the path."""
-    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(folder), programs(), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path} | variables
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False

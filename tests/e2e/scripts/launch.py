@@ -13,20 +13,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.warm import program
+
 _SCRIPTS = Path(__file__).parent
-_ROOT = _SCRIPTS.parents[2]
 _SECONDS = 120
 
 
-def run(script: str, options: dict[str, Any], *, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end, under torchrun where there are several processes."""
-    with _started(script, options, processes) as process:
+def run(
+    script: str, options: dict[str, Any], *, processes: int, started: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, under torchrun.
+
+    Args:
+        script: Its name.
+        options: What it is given.
+        processes: How many torchrun starts.
+        started: Whether torchrun and they start as a user's do, and not in interpreters that have imported PyTorch.
+    """
+    with _started(script, options, processes, sys.executable if started else None) as process:
         out, err = process.communicate(timeout=_SECONDS)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def kill_when_reached(script: str, options: dict[str, Any], folder: Path, *, processes: int = 1) -> None:
     """Run a script until all its processes have said that they are where they are to die, and kill them with -9.
+
+    Several run under torchrun.
 
     Args:
         script: Its name.
@@ -49,15 +61,22 @@ def kill_when_reached(script: str, options: dict[str, Any], folder: Path, *, pro
 
 
 @contextmanager
-def _started(script: str, options: dict[str, Any], processes: int) -> Iterator[subprocess.Popen[str]]:
+def _started(
+    script: str, options: dict[str, Any], processes: int, python: str | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Start it; nothing of it is left afterwards."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(_SCRIPTS / script), json.dumps(options)]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{_ROOT}:{_ROOT}/integrations",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    python = python or program("python", training=True)
+    torchrun = [
+        python,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "--no-python",
+    ]
+    command = [*(torchrun if processes > 1 else []), python, str(_SCRIPTS / script), json.dumps(options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
