@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from bimix_tracking.selection.cross_validation import cross_validate as cross_validate
     from bimix_tracking.selection.diagnostics import diagnose as diagnose
     from bimix_tracking.selection.extrapolation import extrapolate as extrapolate
-    from bimix_tracking.selection.select import Selection as Selection
-    from bimix_tracking.selection.select import select_law as select_law
+    from bimix_tracking.selection.law_choice import Selection as Selection
+    from bimix_tracking.selection.law_choice import select_law as select_law
     from bimix_tracking.tracking.other_tools.runs import ForeignRuns as ForeignRuns
     from bimix_tracking.tracking.ports import Wanted as Wanted
     from bimix_tracking.tracking.ports import open_source as open_source
@@ -76,7 +76,7 @@ _public, __dir__, __all__ = attach(
         "selection.cross_validation": ["cross_validate"],
         "selection.diagnostics": ["diagnose"],
         "selection.extrapolation": ["extrapolate"],
-        "selection.select": ["Selection", "select_law"],
+        "selection.law_choice": ["Selection", "select_law"],
         "tracking.other_tools.runs": ["ForeignRuns"],
         "tracking.ports": ["Wanted", "open_source", "open_tracker", "recommended_mixture"],
         "tracking.waiting": ["wait_for"],

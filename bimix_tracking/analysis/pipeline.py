@@ -25,7 +25,7 @@ from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
-from bimix_tracking.selection.select import Selection, select_law
+from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
 from bimix_tracking.tracking.write_back import leave
 

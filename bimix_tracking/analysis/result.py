@@ -27,7 +27,7 @@ from bimix_tracking.report.markdown import escape
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.extrapolation import Extrapolation
-from bimix_tracking.selection.select import Selection
+from bimix_tracking.selection.law_choice import Selection
 from bimix_tracking.tracking.write_back import versions
 
 _FILES = (

@@ -219,8 +219,8 @@ def entropy(
 
 def _sensible(compare: str, estimator: str | None, temperature: float, weights: Mapping[str, float] | None) -> None:
     """Refuse now what would be refused when all is counted, which may be hours later."""
+    from bimix_tracking.entropy.domain_entropies import Compared  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.entropy.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
-    from bimix_tracking.entropy.measured import Compared  # noqa: PLC0415  # --help must not wait for NumPy
 
     if compare not in get_args(Compared):
         raise typer.BadParameter(f"domains are compared equal or all, not {compare!r}", param_hint="--compare")
@@ -289,8 +289,8 @@ def print_entropies(one: Comparison) -> None:
     from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
     from rich.table import Table  # noqa: PLC0415  # likewise
 
+    from bimix_tracking.entropy.checks import doubts  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.page import NAMES  # noqa: PLC0415  # likewise
-    from bimix_tracking.entropy.warnings import doubts  # noqa: PLC0415  # likewise
 
     console, found = talk(), one.found
     passages = f", {found.passages:,} passages" if one.sampled("von_neumann") and found.passages else ""

@@ -34,8 +34,8 @@ def replay(
       bimix replay bimix-spool --tracker mlflow+http://mlflow.internal:5000#sweep
     """
     from bimix_tracking.recording.replaying import replay as send  # noqa: PLC0415  # likewise
-    from bimix_tracking.recording.spools import journals as found_in  # noqa: PLC0415  # --help must not wait for it
-    from bimix_tracking.recording.spools import spool  # noqa: PLC0415  # likewise
+    from bimix_tracking.recording.spool import journals as found_in  # noqa: PLC0415  # --help must not wait for it
+    from bimix_tracking.recording.spool import spool  # noqa: PLC0415  # likewise
 
     place = directory or spool()
     sent = []

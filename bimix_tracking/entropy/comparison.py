@@ -10,8 +10,8 @@ from typing import Any, TypedDict, get_args
 import numpy as np
 
 from bimix_tracking.entropy.counter import entropy_mixture
+from bimix_tracking.entropy.domain_entropies import PROXIES, Compared, Measured, Proxy
 from bimix_tracking.entropy.estimators import ESTIMATORS
-from bimix_tracking.entropy.measured import PROXIES, Compared, Measured, Proxy
 from bimix_tracking.entropy.sample_error import Curve
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.mixture import Mixture

@@ -9,7 +9,7 @@ from typing import Unpack
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.entropy.comparison import HowMixed
-from bimix_tracking.entropy.measured import PROXIES
+from bimix_tracking.entropy.domain_entropies import PROXIES
 from bimix_tracking.entropy.result import CorpusEntropies
 from bimix_tracking.tracking.ports import Row, open_tracker
 

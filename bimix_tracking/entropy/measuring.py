@@ -9,9 +9,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
+from bimix_tracking.entropy.block_counts import DEFAULT_TOKENIZER, count_blocks
 from bimix_tracking.entropy.corpora.documents import Block
 from bimix_tracking.entropy.corpora.opening import find_blocks
-from bimix_tracking.entropy.counting import DEFAULT_TOKENIZER, count_blocks
 from bimix_tracking.entropy.domain_counts import (
     SKETCH,
     DomainCounts,
@@ -20,8 +20,8 @@ from bimix_tracking.entropy.domain_counts import (
     shared,
     tokenizer_of,
 )
+from bimix_tracking.entropy.domain_entropies import DomainEntropies, Overlap
 from bimix_tracking.entropy.estimators import ESTIMATORS
-from bimix_tracking.entropy.measured import DomainEntropies, Overlap
 from bimix_tracking.entropy.result import CorpusEntropies
 from bimix_tracking.entropy.sample_error import token_curves, von_neumann_curve
 from bimix_tracking.errors import CorpusError

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from bimix_tracking.entropy.checks import warnings_of
 from bimix_tracking.entropy.comparison import Comparison
-from bimix_tracking.entropy.measured import Compared, Proxy, usual_estimator
+from bimix_tracking.entropy.domain_entropies import Compared, Proxy, usual_estimator
 from bimix_tracking.entropy.sample_error import Curve
-from bimix_tracking.entropy.warnings import doubts
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
@@ -70,7 +70,7 @@ def render(one: Comparison) -> str:
         sampled=one.sampled("shannon"),
         names=[NAMES[proxy] for proxy in found.proxies],
         rows=[_row(one, mixtures, errors, domain) for domain in found.domains],
-        warnings=[*doubts(one)],
+        warnings=[*warnings_of(one)],
         facts=_facts(one),
         shares=Verbatim(proportions(mixtures, errors)),
         panels=[Verbatim(convergence(one, proxy)) for proxy in found.proxies],

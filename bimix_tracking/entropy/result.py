@@ -11,8 +11,9 @@ from typing import Any, Unpack
 
 import pandas as pd
 
+from bimix_tracking.entropy.checks import warnings_of
 from bimix_tracking.entropy.comparison import Comparison, HowMixed
-from bimix_tracking.entropy.measured import (
+from bimix_tracking.entropy.domain_entropies import (
     PROXIES,
     Compared,
     DomainEntropies,
@@ -21,7 +22,6 @@ from bimix_tracking.entropy.measured import (
     usual_estimator,
 )
 from bimix_tracking.entropy.page import render
-from bimix_tracking.entropy.warnings import doubts
 from bimix_tracking.errors import CorpusError
 from bimix_tracking.files.atomic_folder import staged
 from bimix_tracking.files.spreadsheet import table_csv
@@ -136,7 +136,7 @@ class CorpusEntropies(Measured):
         Args:
             how: As in `mixture`.
         """
-        return tuple(doubts(self.compared(**how)))
+        return tuple(warnings_of(self.compared(**how)))
 
     def to_dict(self, **how: Unpack[HowMixed]) -> dict[str, Any]:
         """Return all of it as JSON types.

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from bimix_tracking.files.atomic_file import replace as replace
     from bimix_tracking.files.atomic_file import write as write
     from bimix_tracking.files.atomic_folder import staged as staged
-    from bimix_tracking.files.plain import lines_of as lines_of
-    from bimix_tracking.files.plain import opened as opened
-    from bimix_tracking.files.plain import text_of as text_of
+    from bimix_tracking.files.regular_file import lines_of as lines_of
+    from bimix_tracking.files.regular_file import opened as opened
+    from bimix_tracking.files.regular_file import text_of as text_of
     from bimix_tracking.files.spreadsheet import defused as defused
     from bimix_tracking.files.spreadsheet import restored as restored
     from bimix_tracking.files.spreadsheet import table_csv as table_csv
@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "atomic_file": ["append", "replace", "write"],
         "atomic_folder": ["staged"],
-        "plain": ["lines_of", "opened", "text_of"],
+        "regular_file": ["lines_of", "opened", "text_of"],
         "spreadsheet": ["defused", "restored", "table_csv"],
         "writer_lock": ["WriterLock"],
         "yaml_json": ["dump_yaml", "load_yaml", "read_text"],

@@ -27,7 +27,7 @@ from bimix_tracking.fitting.folds import HeldOut, divide, held_out, smallest_tra
 from bimix_tracking.fitting.law_fit import LawFit, Levels
 from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.single import fit_single, goodness
+from bimix_tracking.fitting.single_law import fit_single, goodness
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import ENSEMBLE, broken, names

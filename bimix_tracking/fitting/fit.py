@@ -6,7 +6,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.ensemble import fit_ensemble
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
-from bimix_tracking.fitting.single import fit_single
+from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE
 

@@ -11,7 +11,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import Points, mixture_codes, points_of
-from bimix_tracking.fitting.single import refit
+from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 

@@ -18,7 +18,7 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import points_of
-from bimix_tracking.fitting.single import refit
+from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.fitting.solver import by_run, prior_of
 from bimix_tracking.laws.protocol import Array, Inputs
 from bimix_tracking.laws.registry import law as find_law

@@ -25,10 +25,10 @@ from bimix_tracking.errors import BimixError, RefusedError
 from bimix_tracking.files import writer_lock
 from bimix_tracking.files.writer_lock import BeingWrittenError, WriterLock
 from bimix_tracking.recording import open_runs
+from bimix_tracking.recording.delivery_warnings import Troubles
 from bimix_tracking.recording.journal import Journal
 from bimix_tracking.recording.open_runs import OpenRun
 from bimix_tracking.recording.outbox import Outbox
-from bimix_tracking.recording.troubles import Troubles
 from bimix_tracking.tracking.ports import Row, Tracker, another
 
 OPEN_SECONDS = 10.0

@@ -29,7 +29,7 @@ from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import parse_json, parse_row
 from bimix_tracking.errors import SourceError
 from bimix_tracking.files import atomic_file, writer_lock
-from bimix_tracking.recording.spools import DELIVERY, FILE, FOLDER, made, rows_file, spool
+from bimix_tracking.recording.spool import DELIVERY, FILE, FOLDER, made, rows_file, spool
 from bimix_tracking.tracking.ports import Row
 
 LARGEST = 2**30

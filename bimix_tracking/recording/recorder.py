@@ -17,7 +17,7 @@ from bimix_tracking.data.manifest import SCHEMA, RunManifest, other_tokenizer
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recording.delivery import Delivery
-from bimix_tracking.recording.numbers_given import metrics, step_number, sums_of
+from bimix_tracking.recording.input_checks import metrics, step_number, sums_of
 from bimix_tracking.recording.rows import evaluation_of
 from bimix_tracking.recording.sums import DomainSums
 from bimix_tracking.recording.training import Training

@@ -13,7 +13,7 @@ from bimix_tracking.errors import BimixError, RefusedError, SourceError, listed
 from bimix_tracking.recording import open_runs
 from bimix_tracking.recording.journal import Journal
 from bimix_tracking.recording.outbox import Outbox
-from bimix_tracking.recording.spools import journals
+from bimix_tracking.recording.spool import journals
 from bimix_tracking.tracking.ports import Tracker, open_tracker
 
 _BARE = (

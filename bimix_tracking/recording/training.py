@@ -11,7 +11,7 @@ from bimix_tracking.data import metric_names
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.recording.drift import Drift
 from bimix_tracking.recording.evaluation_set import Evaluations
-from bimix_tracking.recording.numbers_given import step_number
+from bimix_tracking.recording.input_checks import step_number
 from bimix_tracking.recording.rows import evaluated, losses, shares
 from bimix_tracking.recording.sums import DomainSums, check_total
 

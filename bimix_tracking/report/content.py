@@ -12,7 +12,7 @@ from bimix_tracking.messages import joined, said
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
-from bimix_tracking.report import decision, noise
+from bimix_tracking.report import decision, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
 from bimix_tracking.report.numbers import MISSING, listing, nats, percent, printable, tokens
 
@@ -131,7 +131,7 @@ def page(result: Result) -> Page:
         worth="" if result.worth is None else decision.savings(result.worth),
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
-        noise=noise.measure(obs, counted).sentences(rec.gain),
+        noise=run_noise.measure(obs, counted).sentences(rec.gain),
         warnings=tuple(map(printable, (*rec.warnings, *held_lines(rec)))),
         weighted=weighted,
         reference=_reference(rec),

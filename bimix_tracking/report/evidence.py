@@ -28,7 +28,7 @@ from bimix_tracking.report.numbers import nats, percent, printable, tokens
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.extrapolation import Extrapolation
-from bimix_tracking.selection.select import Selection
+from bimix_tracking.selection.law_choice import Selection
 
 
 class Findings(Protocol):

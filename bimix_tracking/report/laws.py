@@ -13,7 +13,7 @@ from bimix_tracking.messages import said
 from bimix_tracking.report.numbers import MISSING, digits, printable, shorten
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
-from bimix_tracking.selection.select import Selection
+from bimix_tracking.selection.law_choice import Selection
 
 SOME_NOTES = 3
 """More notes of one kind become one line: every run of a large sweep may be evaluated before training."""

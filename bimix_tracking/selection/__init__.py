@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from bimix_tracking.selection.diagnostics import diagnose as diagnose
     from bimix_tracking.selection.extrapolation import Extrapolation as Extrapolation
     from bimix_tracking.selection.extrapolation import extrapolate as extrapolate
-    from bimix_tracking.selection.select import Selection as Selection
-    from bimix_tracking.selection.select import select_law as select_law
+    from bimix_tracking.selection.law_choice import Selection as Selection
+    from bimix_tracking.selection.law_choice import select_law as select_law
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -22,6 +22,6 @@ __getattr__, __dir__, __all__ = attach(
         "cross_validation": ["Validation", "cross_validate"],
         "diagnostics": ["Diagnostic", "diagnose"],
         "extrapolation": ["Extrapolation", "extrapolate"],
-        "select": ["Selection", "select_law"],
+        "law_choice": ["Selection", "select_law"],
     },
 )

@@ -13,7 +13,7 @@ from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import RunManifest, parse_json, parse_row
 from bimix_tracking.errors import RefusedError, RunError, SourceError
 from bimix_tracking.files import atomic_file, writer_lock
-from bimix_tracking.files.plain import text_of
+from bimix_tracking.files.regular_file import text_of
 from bimix_tracking.files.writer_lock import BeingWrittenError, WriterLock
 from bimix_tracking.tracking import run_folder
 from bimix_tracking.tracking.ports import Row

@@ -20,7 +20,7 @@ from typing import Literal
 from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import RunError, SourceError
-from bimix_tracking.files.plain import printable, text_of
+from bimix_tracking.files.regular_file import printable, text_of
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking import run_folder
 from bimix_tracking.tracking.jsonl_tracker import JsonlTracker as JsonlTracker  # noqa: PLC0414  # the entry point is here

@@ -16,7 +16,7 @@ from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json, parse_row
 from bimix_tracking.data.thinning import Thinner, kind_and_tokens, note_of
 from bimix_tracking.errors import RunError
-from bimix_tracking.files.plain import lines_of, printable, text_of
+from bimix_tracking.files.regular_file import lines_of, printable, text_of
 from bimix_tracking.tracking.reading import why
 from bimix_tracking.tracking.run_names import told_name
 

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError
 
+from bimix_tracking.entropy.block_counts import count_blocks
 from bimix_tracking.entropy.corpora.documents import Block
-from bimix_tracking.entropy.counting import count_blocks
 from bimix_tracking.entropy.domain_counts import DomainCounts, EntropySettings
 from bimix_tracking.errors import BimixError, CorpusError, MissingDependencyError
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bimix_tracking.entropy import counting, domain_counts, measuring
+from bimix_tracking.entropy import block_counts, domain_counts, measuring
+from bimix_tracking.entropy.block_counts import count_blocks
 from bimix_tracking.entropy.corpora import find_blocks
 from bimix_tracking.entropy.corpora.documents import Block, Reading
 from bimix_tracking.entropy.counter import EntropyCounter, entropy_mixture
-from bimix_tracking.entropy.counting import count_blocks
 from bimix_tracking.entropy.domain_counts import DomainCounts, EntropySettings, shared
 from bimix_tracking.entropy.measuring import Threads, corpus_entropies
 from bimix_tracking.entropy.result import CorpusEntropies
@@ -305,7 +305,7 @@ def test_an_embedder_that_gives_no_number_is_refused(corpora: dict[str, Path], m
         def __call__(self, texts: list[str]) -> np.ndarray:
             return np.full((len(texts), 2), np.nan)
 
-    for module in (counting, domain_counts):
+    for module in (block_counts, domain_counts):
         monkeypatch.setattr(module, "embedder_of", lambda _: Broken())
 
     with pytest.raises(CorpusError, match=r"mail.jsonl: embedding 0 of \d+ has NaN or infinity"):
@@ -339,7 +339,7 @@ def test_an_error_in_a_thread_stops_the_rest(
     for number in range(60):
         (tmp_path / f"{number:02}.jsonl").write_text("no json" if number == 3 else '{"text": "some text"}\n')
     counted: list[list[Block]] = []
-    count = counting.count_blocks
+    count = block_counts.count_blocks
 
     def counting_too(blocks: list[Block], settings: EntropySettings, before: DomainCounts) -> DomainCounts:
         counted.append(blocks)

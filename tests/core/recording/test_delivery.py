@@ -24,7 +24,7 @@ from bimix_tracking.recording.delivery import Delivery
 from bimix_tracking.recording.journal import Journal
 from bimix_tracking.recording.outbox import Outbox
 from bimix_tracking.recording.replaying import replay
-from bimix_tracking.recording.spools import journals
+from bimix_tracking.recording.spool import journals
 from bimix_tracking.tracking.ports import Row
 from tests.core.memory import Tracker
 

@@ -18,8 +18,8 @@ from bimix_tracking.data.histories import rows_of
 from bimix_tracking.data.manifest import CURVES, RunManifest
 from bimix_tracking.recording import replaying
 from bimix_tracking.recording.delivery import Delivery
+from bimix_tracking.recording.delivery_warnings import Troubles
 from bimix_tracking.recording.journal import Journal
-from bimix_tracking.recording.troubles import Troubles
 from bimix_tracking.tracking.ports import Row
 from tests.core.memory import Tracker
 

@@ -23,7 +23,7 @@ from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.savings import Costs
-from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, noise, svg
+from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, run_noise, svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import digits, listing, nats, percent, width
 from bimix_tracking.report.numbers import tokens as show_tokens
@@ -189,7 +189,7 @@ def test_repeats_that_differ_by_more_than_the_gain_are_said_to_hide_it() -> None
     twice = {**SPREAD, "four again": SPREAD["four"]}
     obs = sweep(twice, off={"four again": 0.2})
     result = analyze(obs, tokens=32e6)
-    found = noise.measure(obs, result.recommendation.weights)
+    found = run_noise.measure(obs, result.recommendation.weights)
     last = obs.losses[obs.losses["tokens"] == VOLUMES[-1]].groupby("run")["loss"].sum()
     assert found.difference == pytest.approx(abs(last["four"] - last["four again"]))
     assert found.difference > result.recommendation.gain
@@ -208,7 +208,7 @@ def test_noise_counts_weights_and_the_last_shared_checkpoint_only() -> None:
     twice = {"a": (0.5, 0.3, 0.2), "b": (0.5, 0.3, 0.2), "c": (0.2, 0.3, 0.5)}
     obs = sweep(twice, off={"b": 0.01})
     cut = Observations(obs.mixtures, obs.losses[~((obs.losses["run"] == "b") & (obs.losses["tokens"] > VOLUMES[3]))])
-    found = noise.measure(cut, {"code": 1.0, "web": 3.0, "math": 0.0})
+    found = run_noise.measure(cut, {"code": 1.0, "web": 3.0, "math": 0.0})
     at = obs.losses[(obs.losses["tokens"] == VOLUMES[3]) & (obs.losses["run"] == "a")].set_index("domain")["loss"]
     assert found.tokens == VOLUMES[3]
     assert found.difference == pytest.approx(0.01 * (at["code"] + 3 * at["web"]))
@@ -221,7 +221,7 @@ def test_without_repeats_the_noise_is_unknown(plain: Analysis) -> None:
     apart.loc[apart["run"] == "two", "tokens"] *= 1.5
     repeats = sweep(dict.fromkeys(SPREAD, (0.2, 0.3, 0.5)), off={"two": 0.01, "three": 0.02, "four": 0.03})
     repeated = Observations(repeats.mixtures.loc[["one", "two"]], apart)
-    assert "never with all weighted domains" in noise.measure(repeated, dict.fromkeys(SPREAD, 1.0)).sentences(0.1)
+    assert "never with all weighted domains" in run_noise.measure(repeated, dict.fromkeys(SPREAD, 1.0)).sentences(0.1)
 
 
 def test_repeats_without_any_difference_are_doubted() -> None:
@@ -229,7 +229,7 @@ def test_repeats_without_any_difference_are_doubted() -> None:
     assert obs.runs[-1] == "four again"
     rounded = Observations(obs.mixtures, obs.losses.round({"loss": 6}))  # as a table may hold them
     assert "same seed" in content.page(analyze(rounded, tokens=32e6)).noise
-    assert "no mixture was run twice" in noise.measure(
+    assert "no mixture was run twice" in run_noise.measure(
         sweep({**SPREAD, "four again": SPREAD["four"]}), dict.fromkeys(("code", "web", "math"), 1.0)
     ).sentences(0.1)
 

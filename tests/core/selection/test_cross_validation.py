@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from bimix_tracking import Observations, analyze, cross_validate, fit_law
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.single import refit
+from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.registry import law
 
 MakeSweep = Callable[..., Observations]

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from bimix_tracking.entropy.block_counts import passages_of
 from bimix_tracking.entropy.corpora.embedders import open_embedder
-from bimix_tracking.entropy.counting import passages_of
 from bimix_tracking.entropy.von_neumann import DensityMatrix
 
 _DATA = Path(__file__).parents[4] / "examples" / "pilot" / "data"

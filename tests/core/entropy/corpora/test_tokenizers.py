@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bimix_tracking.entropy.block_counts import passages_of
 from bimix_tracking.entropy.corpora.embedders import open_embedder
 from bimix_tracking.entropy.corpora.hashing_embedder import HashingEmbedder
 from bimix_tracking.entropy.corpora.tokenizers import PIECE, fingerprint, ids_in_pieces, narrow, open_tokenizer
-from bimix_tracking.entropy.counting import passages_of
 from bimix_tracking.errors import CorpusError
 
 SAMPLE = [

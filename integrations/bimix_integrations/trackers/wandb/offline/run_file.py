@@ -12,7 +12,7 @@ from typing import Any
 from bimix_integrations.trackers.wandb.offline.history_record import HistoryReader, parsed
 from bimix_integrations.trackers.wandb.offline.transaction_log import TransactionLog
 from bimix_integrations.trackers.wandb.rows import summary_values
-from bimix_tracking.files.plain import printable
+from bimix_tracking.files.regular_file import printable
 from bimix_tracking.tracking.reading import why
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bimix_tracking.errors import RunError
-from bimix_tracking.files.plain import opened
+from bimix_tracking.files.regular_file import opened
 
 BLOCK = 32768
 LARGEST = 2**26

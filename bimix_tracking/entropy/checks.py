@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bimix_tracking.entropy.comparison import Comparison
-from bimix_tracking.entropy.measured import Proxy
+from bimix_tracking.entropy.domain_entropies import Proxy
 from bimix_tracking.entropy.sample_error import MOST_DRIFT
 
 _MANY_COPIES = 0.1
@@ -14,7 +14,7 @@ _LIKE = 1.1
 """Sizes that differ by less are taken for equal."""
 
 
-def doubts(one: Comparison) -> Iterator[str]:
+def warnings_of(one: Comparison) -> Iterator[str]:
     """Yield what may make entropies wrong, in sentences: overlaps, unreadable input, small samples."""
     found = one.found
     for first, other, share in found.overlaps:

@@ -17,7 +17,7 @@ from bimix_tracking.fitting.ensemble import stack, too_demanding
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out, noise_floor
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
-from bimix_tracking.fitting.single import fit_single
+from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE, names
 from bimix_tracking.messages import few, joined, said

@@ -18,7 +18,7 @@ from bimix_tracking.fitting.law_fit import level_at
 from bimix_tracking.fitting.warmup import find_warmup
 from bimix_tracking.laws.registry import BUILT_IN, law
 from bimix_tracking.selection.extrapolation import extrapolate
-from bimix_tracking.selection.select import Selection, select_law
+from bimix_tracking.selection.law_choice import Selection, select_law
 
 Array = npt.NDArray[np.float64]
 MakeSweep = Callable[..., Observations]
