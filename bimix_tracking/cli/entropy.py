@@ -289,7 +289,7 @@ def print_entropies(one: Comparison) -> None:
     from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
     from rich.table import Table  # noqa: PLC0415  # likewise
 
-    from bimix_tracking.entropy.checks import doubts  # noqa: PLC0415  # likewise
+    from bimix_tracking.entropy.checks import warnings_of  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.page import NAMES  # noqa: PLC0415  # likewise
 
     console, found = talk(), one.found
@@ -313,5 +313,5 @@ def print_entropies(one: Comparison) -> None:
         table.add_row(escape(name), f"{domain.tokens:,}", *cells)
     console.print(table)
     say(one.sample())
-    for text in doubts(one):
+    for text in warnings_of(one):
         typer.echo(f"warning: {text}", err=True)
