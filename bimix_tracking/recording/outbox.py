@@ -17,6 +17,7 @@ _METRICS = 1000
 _IN_MEMORY = 10_000
 _BY_NAME = 8
 """So many values of a metric are refused, and none was ever taken: it is its name, and the others aren't asked for."""
+_AS_BEFORE = "as before"
 
 
 class Outbox:
@@ -208,48 +209,52 @@ class Outbox:
     def _log(self, rows: Sequence[Row]) -> None:
         """Log rows, without what is refused for good."""
         self._left_out.clear()
-        never = {name for name, count in self.refused.items() if count >= _BY_NAME and name not in self._taken}
         try:
-            self._try(rows, never)
+            self._try(rows)
         except RefusedError as error:
             if self._told is not None:
                 self.tracker.start(self._told)  # a run that is gone or closed takes nothing: then nothing is left out
-            self._narrow(rows, error, never)
+            self._narrow(rows, error)
         if self._left_out:
             self._tell_left_out()
 
-    def _try(self, rows: Sequence[Row], never: set[str]) -> None:
-        if never:
-            for row in rows:
-                for name in never & row.metrics.keys():
-                    self._left_out.append((row._replace(metrics={name: row.metrics[name]}), "as before"))
-            rows = [row._replace(metrics={n: v for n, v in row.metrics.items() if n not in never}) for row in rows]
-            rows = [row for row in rows if row.metrics]
-        if rows:
-            self.tracker.log(rows)
-            self._taken.update(*(row.metrics for row in rows))
+    def _try(self, rows: Sequence[Row]) -> None:
+        """Log rows without the metrics that are refused by their names."""
+        taken, known = self._without_known(rows)
+        if taken:
+            self.tracker.log(taken)
+            self._taken.update(*(row.metrics for row in taken))
+        self._left_out += known
 
-    def _narrow(self, rows: Sequence[Row], error: RefusedError, never: set[str]) -> None:
+    def _without_known(self, rows: Sequence[Row]) -> tuple[list[Row], list[tuple[Row, str]]]:
+        """Return rows without metrics that are known to be refused, and these, one by one."""
+        counts = self.refused + Counter(name for row, _ in self._left_out for name in row.metrics)
+        never = {name for name, count in counts.items() if count >= _BY_NAME and name not in self._taken}
+        if not never:
+            return list(rows), []
+        split = [(row, never & row.metrics.keys()) for row in rows]
+        left = [(row._replace(metrics={n: row.metrics[n]}), _AS_BEFORE) for row, names in split for n in names]
+        rest = [row._replace(metrics={n: v for n, v in row.metrics.items() if n not in names}) for row, names in split]
+        return [row for row in rest if row.metrics], left
+
+    def _narrow(self, rows: Sequence[Row], error: RefusedError) -> None:
         """Halve the rows, and the metrics of one, until what is refused is found; all else is logged."""
-        self._left_out = [(row, why) for row, why in self._left_out if why != "as before"]
-        parts: list[list[Row]]
         if len(rows) > 1:
             parts = [list(rows[: len(rows) // 2]), list(rows[len(rows) // 2 :])]
         else:
-            (row,) = rows
-            metrics = [(name, value) for name, value in row.metrics.items() if name not in never]
-            if len(metrics) <= 1:
-                self._left_out += [(row._replace(metrics={name: value}), str(error)) for name, value in metrics]
+            ((row,), known) = self._without_known(rows)
+            self._left_out += known
+            metrics = list(row.metrics.items())
+            if len(metrics) == 1:
+                self._left_out.append((row, str(error)))
                 return
             middle = len(metrics) // 2
             parts = [[row._replace(metrics=dict(half))] for half in (metrics[:middle], metrics[middle:])]
         for part in parts:
-            before = list(self._left_out)
             try:
-                self._try(part, never)
+                self._try(part)
             except RefusedError as narrower:
-                self._left_out = before
-                self._narrow(part, narrower, never)
+                self._narrow(part, narrower)
 
     def _tell_left_out(self) -> None:
         """Count what was refused, and keep it where nothing else is of it."""
@@ -263,7 +268,7 @@ class Outbox:
             self.refused.update(row.metrics.keys())
             reasons.setdefault(why, []).extend(row.metrics)
         for why, names in reasons.items():
-            if why != "as before":
+            if why != _AS_BEFORE:
                 self.news.append(
                     (
                         f"value {why}",

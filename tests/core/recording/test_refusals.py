@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,26 @@ def test_one_name_that_is_refused_is_left_out_and_told_once_and_all_else_arrives
         (kept,) = Path(os.environ["BIMIX_SPOOL"]).glob("*/*")
         assert kept.name == "refused.jsonl"
         assert [json.loads(line)["reward/mean@1"] for line in kept.read_text().splitlines()] == [1.0] * 38
+
+
+def test_what_is_refused_by_its_name_is_kept_too_where_another_name_is_refused_beside_it() -> None:
+    tracker = Tracker(remote=True, refuses=lambda name, _: "@" in name)
+    delivery = Delivery(tracker)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for step in range(1, 41):
+            later = {"b@1": 2.0} if step > 20 else {}
+            delivery.add({"s": float(step), "a@1": 1.0, **later}, step, MANIFEST)
+            until = time.monotonic() + 20
+            while step == 20 and len(tracker.rows) < 20 and time.monotonic() < until:
+                time.sleep(0.005)  # its name is known before the other comes
+        delivery.finish(MANIFEST, {"rows": []})
+
+    (kept,) = Path(os.environ["BIMIX_SPOOL"]).glob("*/refused.jsonl")
+    found = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert sorted(row["bimix/step"] for row in found if "a@1" in row) == list(range(1, 41))
+    assert sorted(row["bimix/step"] for row in found if "b@1" in row) == list(range(21, 41))
+    assert sorted(row["s"] for row in tracker.rows if "s" in row) == list(range(1, 41))
 
 
 def test_a_value_that_is_refused_does_not_take_the_name_s_other_values_along() -> None:
