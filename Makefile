@@ -21,12 +21,12 @@ check: .venv/installed-dev
 	$(MAKE) --no-print-directory --jobs 2 lint test-core
 
 test-core: .venv/installed-dev
-	$(PYTEST) --numprocesses 2 -m 'not statistical' tests/core
+	$(PYTEST) --numprocesses 3 -m 'not statistical' tests/core
 
 test: lint test-all test-transformers-4
 
 test-all: .venv/compiled .venv/installed-mlflow-2.13
-	$(PYTEST) --numprocesses 3 --durations 30
+	$(PYTEST) --numprocesses 4 --durations 30
 
 test-transformers-4: .venv/compiled .venv/installed-transformers-4
 	PYTHONPATH=.venv/transformers-4 $(PYTEST) --numprocesses 2 $(HUGGING_FACE_TESTS)

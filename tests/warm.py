@@ -24,7 +24,7 @@ _SCIENCE = (
     "numpy", "scipy.optimize", "scipy.stats", "scipy.linalg", "pandas", "yaml", "typer", "rich.console", "rich.table",
     "rich.progress", "jinja2", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "sqlalchemy", "alembic",
 )  # fmt: skip
-_TRAINING = (*_SCIENCE, "torch", "transformers.trainer", "lightning.pytorch", "pytorch_lightning")
+_TRAINING = (*_SCIENCE, "torch._dynamo", "transformers.trainer", "lightning.pytorch", "pytorch_lightning")
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "HF_", "OMP_", "OPENBLAS_", "MKL_")
 _SHIM = """#!{python} -IS
 import json, os, signal, socket, sys

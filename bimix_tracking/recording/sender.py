@@ -9,7 +9,7 @@ from threading import Event, Thread
 from bimix_tracking.errors import RefusedError
 from bimix_tracking.recording.outbox import Outbox
 
-_LONGEST_PAUSE = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _REFUSED_PAUSE = 600.0
 """A run that the tracker refuses for good is asked for so seldom."""
 
@@ -53,7 +53,7 @@ class Sender:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        pause = 1.0
+        pause = _FIRST_PAUSE
         while True:
             self._news.wait()
             self._news.clear()
@@ -62,7 +62,7 @@ class Sender:
             last = self._closing.is_set()
             try:
                 self._outbox.send()
-                pause = 1.0
+                pause = _FIRST_PAUSE
             except Exception as error:  # noqa: BLE001  # whatever a tracker raises, training goes on
                 if self._outbox.abandoned:
                     return
@@ -75,7 +75,7 @@ class Sender:
                 if not self._closing.wait(_REFUSED_PAUSE if refused else pause):
                     pause = min(2 * pause, _LONGEST_PAUSE)
                 elif not refused:
-                    self._closing_pause(min(pause, 1.0))  # the end doesn't wait for long pauses
+                    self._closing_pause(min(pause, _FIRST_PAUSE))  # the end doesn't wait for long pauses
                 self._news.set()
                 continue
             if not self._open.is_set():

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from bimix_tracking import DomainLossRecorder, Observations
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import SourceError
+from bimix_tracking.recording import sender
 from bimix_tracking.recording.delivery import Delivery
 from bimix_tracking.recording.journal import Journal
 from bimix_tracking.recording.outbox import Outbox
@@ -36,6 +37,7 @@ both = pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIMIX_FLUSH_SECONDS", "20")
+    monkeypatch.setattr(sender, "_FIRST_PAUSE", 0.05)
 
 
 def feed(recorder: DomainLossRecorder, steps: range) -> None:

@@ -17,7 +17,7 @@ import pytest
 from bimix_tracking import replay
 from bimix_tracking.data.histories import rows_of
 from bimix_tracking.data.manifest import CURVES, RunManifest
-from bimix_tracking.recording import replaying
+from bimix_tracking.recording import replaying, sender
 from bimix_tracking.recording.delivery import Delivery
 from bimix_tracking.recording.delivery_warnings import Troubles
 from bimix_tracking.recording.journal import Journal
@@ -31,6 +31,7 @@ both = pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIMIX_FLUSH_SECONDS", "20")
+    monkeypatch.setattr(sender, "_FIRST_PAUSE", 0.05)
 
 
 def train(delivery: Delivery, bad: int = 0) -> list[str]:
