@@ -21,7 +21,7 @@ check: .venv/installed-dev
 	$(MAKE) --no-print-directory --jobs 2 lint test-core
 
 test-core: .venv/installed-dev
-	$(PYTEST) --numprocesses 3 -m 'not statistical' tests/core
+	$(PYTEST) --numprocesses 2 -m 'not statistical' tests/core
 
 test: lint test-all test-transformers-4
 

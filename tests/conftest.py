@@ -48,11 +48,13 @@ SLOW = (
 STATISTICAL = (
     "core/analysis/test_verification.py",
     "core/design/test_pilot.py",
+    "core/entropy/test_estimators.py",
     "core/fitting/test_replicates.py",
     "core/recommendation/test_savings.py",
+    "core/recording/test_drift.py",
     "core/selection/test_eligibility.py",
 )
-"""Files that fit hundreds of made-up sweeps, to count how often an interval holds or a rule is right.
+"""Files that draw samples or fit made-up sweeps by the hundred, to count how often an interval or a rule holds.
 
 They take half of the core's time, and fail where the statistics changed: `make check` leaves them to `make test`.
 """
