@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from bimix_tracking.credentials import misread, remember
@@ -28,7 +28,7 @@ def named(kind: str, name: str, failing: type[BimixError], said: str = "") -> An
     Traceback (most recent call last):
     bimix_tracking.errors.BimixError: no format 'clay'; there are datasets, jsonl, megatron, parquet, text, tokens
     """
-    entries = importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")
+    entries = _entries(kind)
     found = [entry for entry in entries if entry.name == name]
     if not found:
         known = ", ".join(sorted({entry.name for entry in entries}))
@@ -64,8 +64,7 @@ def added(kind: str, ours: Collection[str] = ()) -> list[str]:
         kind: `law`, `export` or `language`.
         ours: Names that stay ours, whatever a package calls its own.
     """
-    entries = importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")
-    return sorted({entry.name for entry in entries} - set(ours))
+    return sorted({entry.name for entry in _entries(kind)} - set(ours))
 
 
 def of_package(kind: str, name: str, check: Callable[[Any], T]) -> T:
@@ -79,9 +78,7 @@ def of_package(kind: str, name: str, check: Callable[[Any], T]) -> T:
     Raises:
         PluginError: It cannot be loaded, it isn't what it should be, or two packages use the name.
     """
-    entries = [
-        entry for entry in importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s") if entry.name == name
-    ]
+    entries = [entry for entry in _entries(kind) if entry.name == name]
     packages = [each.dist.name if each.dist is not None else each.value.partition(".")[0] for each in entries]
     if len(entries) > 1:
         raise PluginError(
@@ -94,3 +91,7 @@ def of_package(kind: str, name: str, check: Callable[[Any], T]) -> T:
             f"{kind} {name!r} of package {packages[0]} cannot be used: {type(error).__name__}: {clipped(str(error))}. "
             f"Update the package, or remove it: pip uninstall {packages[0]}"
         ) from error
+
+
+def _entries(kind: str) -> Iterable[importlib.metadata.EntryPoint]:
+    return importlib.metadata.entry_points(group=f"bimix_tracking.{kind}s")

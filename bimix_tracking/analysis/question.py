@@ -35,6 +35,5 @@ class Question:
 
     def key(self, obs: Observations) -> str:
         """Return what names the analysis of these observations: the same question to the same data has one key."""
-        asked = {one.name: getattr(self, one.name) for one in fields(self)}
-        said = {one.name: asked[one.name] for one in fields(self) if asked[one.name] != one.default}
-        return key_of("analysis", obs.data_hash, said)
+        asked = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
+        return key_of("analysis", obs.data_hash, asked)

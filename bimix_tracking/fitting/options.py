@@ -48,7 +48,7 @@ class FitOptions:
         return ZERO_SHARE if self.zero_share is None else self.zero_share
 
     @property
-    def first(self) -> float:
+    def warmup_end(self) -> float:
         """Losses at no more than so many tokens don't count: 0 until a warm-up is known."""
         return 0.0 if self.warmup is None else self.warmup
 

@@ -114,7 +114,7 @@ def points_of(obs: Observations, law: Law, options: FitOptions, *, notes: list[N
     points = Points(tuple(targets), own, inputs, log_loss, weight, scale)
     if law.infinite_at_zero:
         _near_zero(points, options.zero_share, notes)
-    _warm_up(points, options.first, notes)
+    _warm_up(points, options.warmup_end, notes)
     _repeated_checkpoints(points, obs.runs, notes)
     return points
 

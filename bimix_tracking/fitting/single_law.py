@@ -60,7 +60,7 @@ def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
         data_hash=obs.data_hash,
         source=obs.source,
         notes=tuple(notes),
-        warmup=options.first,
+        warmup=options.warmup_end,
         shares={d: (float(obs.mixtures[d].min()), float(obs.mixtures[d].max())) for d in obs.domains},
     )
 
