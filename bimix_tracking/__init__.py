@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bimix_tracking.exports.formats import write_exports as write_exports
     from bimix_tracking.fitting.fit import fit_law as fit_law
     from bimix_tracking.fitting.law_fit import LawFit as LawFit
-    from bimix_tracking.fitting.replicates import bootstrap as bootstrap
+    from bimix_tracking.fitting.resampling import bootstrap as bootstrap
     from bimix_tracking.mixture import Mixture as Mixture
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation.recommendation import recommend as recommend
@@ -67,7 +67,7 @@ _public, __dir__, __all__ = attach(
         "exports.formats": ["export", "write_exports"],
         "fitting.fit": ["fit_law"],
         "fitting.law_fit": ["LawFit"],
-        "fitting.replicates": ["bootstrap"],
+        "fitting.resampling": ["bootstrap"],
         "mixture": ["Mixture"],
         "recommendation.recommendation": ["Recommendation", "recommend"],
         "recommendation.savings": ["Costs"],

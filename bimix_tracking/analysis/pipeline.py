@@ -15,7 +15,8 @@ from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates, bootstrap
+from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates
+from bimix_tracking.fitting.resampling import bootstrap
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds

@@ -15,7 +15,8 @@ from bimix_tracking.design.run_files import PlannedRuns
 from bimix_tracking.design.space_filling import centre, inside, into_box, rounded, scattered, usable
 from bimix_tracking.errors import ObservationsError, RecommendationError
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.replicates import MIN_RUNS, Replicates, bootstrap
+from bimix_tracking.fitting.replicates import MIN_RUNS, Replicates
+from bimix_tracking.fitting.resampling import bootstrap
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bimix_tracking.fitting.law_fit import LawFit as LawFit
     from bimix_tracking.fitting.outcome import Outcome as Outcome
     from bimix_tracking.fitting.replicates import Replicates as Replicates
-    from bimix_tracking.fitting.replicates import bootstrap as bootstrap
+    from bimix_tracking.fitting.resampling import bootstrap as bootstrap
     from bimix_tracking.fitting.warmup import find_warmup as find_warmup
 
 __getattr__, __dir__, __all__ = attach(
@@ -24,7 +24,8 @@ __getattr__, __dir__, __all__ = attach(
         "domain_fit": ["DomainFit"],
         "law_fit": ["LawFit"],
         "outcome": ["Outcome"],
-        "replicates": ["Replicates", "bootstrap"],
+        "replicates": ["Replicates"],
+        "resampling": ["bootstrap"],
         "warmup": ["find_warmup"],
     },
 )

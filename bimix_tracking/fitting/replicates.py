@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +16,9 @@ import pandas as pd
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import points_of
-from bimix_tracking.fitting.single_law import refit
-from bimix_tracking.fitting.solver import by_run, prior_of
 from bimix_tracking.laws.protocol import Array, Inputs
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.progress import Progress
 
 Method = Literal["few-steps", "exact", "linearised"]
 MIN_RUNS = 3
@@ -178,72 +173,6 @@ def _sides(off: Array, level: float) -> Array:
     return sides
 
 
-def bootstrap(
-    obs: Observations,
-    fit: LawFit,
-    *,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-    method: Method = "few-steps",
-    progress: Progress | None = None,
-) -> Replicates:
-    """Fit again to runs drawn with replacement.
-
-    `exact` minimises again. `few-steps` stops minimising when the cost hardly falls (a k-step bootstrap, Andrews
-    2002): several times faster than `exact`, with the same intervals. `linearised` takes the one step that a
-    replicate's own gradient and curvature ask for from the fit at hand,
-    θ_b = θ − (Σ_r n_r H_r + P)⁻¹ (Σ_r n_r g_r + P(θ − m)): sums over runs that were made once, so a thousand
-    replicates cost what a few evaluations of the law do. It is for standard errors of a law that the runs tell well
-    (`bimix`, many runs). Its laws are tangents: they cannot be optimised over, and where runs hardly tell the
-    parameters (`additive` in 17 domains) they leave the data by nats.
-
-    Args:
-        obs: The sweep that was fitted.
-        fit: Its fit.
-        replicates: How many.
-        seed: Of the draws.
-        method: `few-steps`, `exact` or `linearised`.
-        progress: Is told how many refits of how many are made.
-
-    Raises:
-        ValueError: Fewer than three runs, or no such method.
-
-    >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3) + 0.01 * np.sin(99 * a)}
-    ...         for a in (0.2, 0.4, 0.5, 0.6, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
-    >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses={"a": "la"}, tokens="tokens")
-    >>> from bimix_tracking import fit_law
-    >>> found = bootstrap(obs, fit_law(obs))
-    >>> low, high = found.interval(Mixture({"a": 0.3, "b": 0.7}), tokens=1e5)
-    >>> bool(low["a"][0] < found.fit.predict(Mixture({"a": 0.3, "b": 0.7}), 1e5)["a"][0] < high["a"][0])
-    True
-    """
-    if len(obs.runs) < MIN_RUNS:
-        raise ValueError(f"{len(obs.runs)} runs cannot be drawn again: a bootstrap needs at least {MIN_RUNS}")
-    if method not in get_args(Method):
-        raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
-    count = len(obs.runs)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
-    laws = fit.members or {fit.law: fit}
-    told = _Told(progress, len(laws) * replicates * len(obs.targets))
-    make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps", after=told.more)
-    theta = {name: make(obs, one, drawn) for name, one in laws.items()}
-    told.more(told.total - told.done)  # what cannot be told isn't refitted
-    return Replicates(fit, theta, method, last_off(obs, fit))
-
-
-class _Told:
-    """Adds up what is done, for whoever wants to know."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.done, self.total = progress, 0, total
-        self.more(0)
-
-    def more(self, count: int) -> None:
-        self.done += count
-        if self.progress:
-            self.progress("drawing runs again", self.done, self.total)
-
-
 def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
     """Return what each run's last losses are off the fit: observed − predicted, nats; NaN where there is none."""
     last = obs.losses[obs.losses["tokens"] > fit.warmup].drop_duplicates(["run", "domain"], keep="last")
@@ -260,62 +189,3 @@ def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
         predicted = fit.losses(shares[known], tokens[target].to_numpy(float)[known]).to_numpy(float)[:, i]
         off.loc[known, target] = observed.loc[known, target].to_numpy(float) - predicted
     return off
-
-
-def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
-    model = find_law(fit.law)
-    points = points_of(obs, model, fit.options)
-    thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
-    known = np.array([theta is not None for theta in thetas])
-    held = model.held(len(obs.domains))
-    theta = np.stack([held if at is None else at for at in thetas])
-    prior = prior_of(model, points)
-    lower, upper = model.bounds(points.own, points.inputs, points.log_loss, points.weight)
-    scores, curvature = by_run(model, points, theta, fit.huber_delta)
-    # What the fit could not tell is held; what it left at a bound with the slope leading out stays there.
-    pull = scores.sum(1) + prior.pull(theta, np.arange(len(theta)))
-    free = curvature.sum(1).diagonal(axis1=1, axis2=2) > 0
-    free &= ~((theta <= lower + 1e-9) & (pull > -1e-12)) & ~((theta >= upper - 1e-9) & (pull < 1e-12))
-    size = theta.shape[1]
-    result = np.full((len(drawn), *theta.shape), np.nan)
-    for i in np.flatnonzero(known):
-        use = free[i]
-        gradient = (drawn @ scores[i] + prior.pull(theta, np.arange(len(theta)))[i])[:, use]
-        flat = drawn @ curvature[i][:, use][:, :, use].reshape(len(scores[i]), -1)
-        matrix = flat.reshape(len(drawn), int(use.sum()), -1) + prior.precision[i][np.ix_(use, use)]
-        level = np.einsum("bkk->bk", matrix).max(-1, initial=0.0)
-        matrix = matrix + 1e-12 * level[:, None, None] * np.eye(int(use.sum()))
-        told = level > 0
-        step = np.zeros((len(drawn), size))
-        step[np.ix_(told, use)] = _inside(
-            matrix[told], gradient[told], lower[i][use] - theta[i][use], upper[i][use] - theta[i][use]
-        )
-        result[told, i] = theta[i] + step[told]
-        result[:, i, ~use] = theta[i, ~use]
-    return result
-
-
-def _inside(matrix: Array, gradient: Array, lower: Array, upper: Array) -> Array:
-    """Return the minima of ½ dᵀHd + gᵀd with lower ≤ d ≤ upper: what leaves the box is set on its side, the rest anew.
-
-    Args:
-        matrix: Shape (replicates, parameters, parameters).
-        gradient: Shape (replicates, parameters).
-        lower: Shape (parameters,), at most 0.
-        upper: Likewise, at least 0.
-    """
-    fixed = np.zeros(gradient.shape, bool)
-    step: Array = np.zeros_like(gradient)
-    eye = np.eye(gradient.shape[1])
-    for _ in range(gradient.shape[1] + 1):
-        free = ~fixed
-        held = np.where(fixed, step, 0.0)
-        right = np.where(free, -gradient - (matrix @ held[..., None])[..., 0], held)
-        system = np.where(free[:, :, None] & free[:, None, :], matrix, 0.0) + fixed[:, :, None] * eye
-        step = np.asarray(np.linalg.solve(system, right[..., None])[..., 0], np.float64)
-        out = free & ((step < lower) | (step > upper))
-        if not out.any():
-            break
-        step = np.where(out, np.clip(step, lower, upper), step)
-        fixed |= out
-    return np.clip(step, lower, upper)

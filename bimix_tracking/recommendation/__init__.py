@@ -9,12 +9,12 @@ from bimix_tracking.lazy import attach
 if TYPE_CHECKING:
     from bimix_tracking.recommendation.constraints import Constraints as Constraints
     from bimix_tracking.recommendation.constraints import constrain as constrain
+    from bimix_tracking.recommendation.near_optimal import NearOptimal as NearOptimal
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation.recommendation import recommend as recommend
     from bimix_tracking.recommendation.savings import Costs as Costs
     from bimix_tracking.recommendation.savings import Worth as Worth
     from bimix_tracking.recommendation.savings import worth as worth
-    from bimix_tracking.recommendation.uncertainty import NearOptimal as NearOptimal
     from bimix_tracking.recommendation.uncertainty import Uncertainty as Uncertainty
 
 __getattr__, __dir__, __all__ = attach(
@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = attach(
         "constraints": ["Constraints", "constrain"],
         "recommendation": ["Recommendation", "recommend"],
         "savings": ["Costs", "Worth", "worth"],
-        "uncertainty": ["NearOptimal", "Uncertainty"],
+        "near_optimal": ["NearOptimal"],
+        "uncertainty": ["Uncertainty"],
     },
 )

@@ -22,8 +22,9 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
+from bimix_tracking.recommendation.near_optimal import NearOptimal, near_optimal
 from bimix_tracking.recommendation.optimum import Problem
-from bimix_tracking.recommendation.uncertainty import NearOptimal, Uncertainty, ends, finite, near_optimal, uncertainty
+from bimix_tracking.recommendation.uncertainty import Uncertainty, ends, finite, uncertainty
 from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, within
 
 

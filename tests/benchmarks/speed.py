@@ -23,7 +23,7 @@ from scipy.optimize import curve_fit
 from sweeps import observe, simulated, slimpajama
 
 from bimix_tracking import Observations, fit_law, select_law
-from bimix_tracking.fitting.replicates import bootstrap
+from bimix_tracking.fitting.resampling import bootstrap
 
 Array = npt.NDArray[np.float64]
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Mixture, Observations, fit_law
-from bimix_tracking.fitting.replicates import Method, bootstrap
+from bimix_tracking.fitting.replicates import Method
+from bimix_tracking.fitting.resampling import bootstrap
 
 Array = npt.NDArray[np.float64]
 MakeSweep = Callable[..., Observations]

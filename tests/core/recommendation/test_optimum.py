@@ -19,8 +19,9 @@ from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.registry import BUILT_IN
 from bimix_tracking.recommendation.constraints import constrain
+from bimix_tracking.recommendation.near_optimal import near_optimal
 from bimix_tracking.recommendation.optimum import Problem
-from bimix_tracking.recommendation.uncertainty import between, near_optimal, uncertainty
+from bimix_tracking.recommendation.uncertainty import between, uncertainty
 
 Array = npt.NDArray[np.float64]
 cp: Any = cvxpy  # half-typed: it says it is typed, and names its functions at run time
