@@ -4,12 +4,15 @@
 
 The weights minimise Σ (Σ_k w_ik e_ik)² over the held-out errors e of log loss, which are small, so a mean of losses
 and one of log losses differ by less than 1e-4 of the loss; of the two, the mean of losses keeps convex laws convex.
-Few mixtures can't tell weights, so a target's are drawn to those of all targets together, and these to the simplest
-law: as strongly as so many runs would.
+
+A wild loss is known by the best law's error there, and counts less for all laws alike: errors clipped law by law make
+one that is far off everywhere look hardly worse than the best. Few mixtures can't tell weights, so a target's are drawn
+to those of all targets together, and these to the simplest law: as strongly as so many runs would.
 
 δ_i(s) is what all runs have in common at one checkpoint and no smooth law has: the learning-rate schedule, the order
 of the data. It is the median held-out error there, kept as far as it exceeds its own standard error, interpolated in
-log s, and 0 outside the volumes observed. It moves all mixtures alike, so no recommendation depends on it.
+log s, and fades to 0 outside the volumes observed, within a step between checkpoints. It moves all mixtures alike, so
+no recommendation depends on it.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ from bimix_tracking.laws.registry import ENSEMBLE, broken, names
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import said
 
-_CLIP = 3.0
-"""Held-out errors beyond this many δ count as that: one wild run must not choose the law."""
+_WILD, _WILD_DELTAS = 5.0, 3.0
+"""A loss that even the best law misses by more than five usual errors, and three δ, counts as if it missed by that."""
 _TO_SIMPLEST, _TO_ALL = 1.0, 30.0
 """Runs' worth of evidence that draw the common weights to the simplest law, and a target's to the common ones."""
 
@@ -154,10 +157,10 @@ def stack_weights(
         delta: δ of the Huber loss the laws were fitted with.
         keep: Runs that count, boolean; None: all.
     """
-    errors = {name: _errors(one, delta, keep) for name, one in predictions.items()}
+    errors = _tamed({name: _errors(one, keep) for name, one in predictions.items()}, delta)
     targets = list(dict.fromkeys(t for by_target in errors.values() for t in by_target))
     common: dict[str, float] = {}
-    shared = [t for t in targets if all(t in by_target for by_target in errors.values())]
+    shared = _shared(errors)
     names = list(errors)
     if shared:
         off, runs = _aligned([errors[n] for n in names], shared)
@@ -212,23 +215,50 @@ def common_levels(
     return result
 
 
-def _errors(one: HeldOut, delta: float, keep: Index | None) -> dict[str, tuple[Array, Index]]:
-    """Return by target the weighted and clipped held-out errors, NaN where there is none, and the runs they are of."""
+_Errors = dict[str, tuple[Array, Array, Index]]
+"""By target: held-out errors of log loss, NaN where there is none; their weights; the runs they are of."""
+
+
+def _errors(one: HeldOut, keep: Index | None) -> _Errors:
     points = one.points
     counted = np.ones(len(points.run), bool) if keep is None else keep[points.run]
     result = {}
     for i, target in enumerate(points.targets):
-        off = np.clip(one.predicted[i] - points.log_loss[i], -_CLIP * delta, _CLIP * delta)
-        off = np.where((points.weight[i] > 0) & counted, off * np.sqrt(points.weight[i]), np.nan)
+        off = np.where((points.weight[i] > 0) & counted, one.predicted[i] - points.log_loss[i], np.nan)
         if np.isfinite(off).any():
-            result[target] = (off, points.run)
+            result[target] = (off, points.weight[i], points.run)
     return result
 
 
-def _aligned(errors: Sequence[Mapping[str, tuple[Array, Index]]], targets: Sequence[str]) -> tuple[Array, int]:
-    """Return errors of shape (points, laws) where all laws have one, and of how many runs."""
-    table = np.concatenate([np.stack([by_target[t][0] for by_target in errors], -1) for t in targets])
-    run = np.concatenate([errors[0][t][1] for t in targets])
+def _shared(errors: Mapping[str, _Errors]) -> list[str]:
+    """Return the targets that all laws have errors of, in their order."""
+    return [t for t in next(iter(errors.values()), {}) if all(t in by_target for by_target in errors.values())]
+
+
+def _tamed(errors: Mapping[str, _Errors], delta: float) -> dict[str, _Errors]:
+    """Scale what even the best law misses by too much down to the most that counts, for all laws alike."""
+    shared = _shared(errors)
+    usual = {
+        name: 1.4826 * float(np.nanmedian(np.abs(np.concatenate([by_target[t][0] for t in shared or by_target]))))
+        for name, by_target in errors.items()
+        if by_target
+    }
+    by_error = sorted(usual, key=usual.__getitem__)
+    most = max(_WILD_DELTAS * delta, _WILD * min(usual.values(), default=0.0))
+    result: dict[str, _Errors] = {name: {} for name in errors}
+    for name, by_target in errors.items():
+        for target, (off, weight, run) in by_target.items():
+            best = next(errors[n][target][0] for n in by_error if target in errors[n])
+            result[name][target] = (off / np.maximum(np.abs(best) / most, 1.0), weight, run)
+    return result
+
+
+def _aligned(errors: Sequence[_Errors], targets: Sequence[str]) -> tuple[Array, int]:
+    """Return weighted errors of shape (points, laws) where all laws have one, and of how many runs."""
+    table = np.concatenate(
+        [np.stack([by_target[t][0] * np.sqrt(by_target[t][1]) for by_target in errors], -1) for t in targets]
+    )
+    run = np.concatenate([errors[0][t][2] for t in targets])
     whole = np.isfinite(table).all(-1)
     return table[whole], len(np.unique(run[whole]))
 

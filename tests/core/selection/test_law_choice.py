@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import pytest
 from bimix_tracking import LawFit, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import fit_ensemble, stack_weights
-from bimix_tracking.fitting.folds import divide, held_out, noise_floor
+from bimix_tracking.fitting.folds import HeldOut, divide, held_out, noise_floor
 from bimix_tracking.fitting.law_fit import level_at
 from bimix_tracking.fitting.warmup import find_warmup
 from bimix_tracking.laws.registry import BUILT_IN, law
@@ -201,6 +202,37 @@ def test_a_law_that_alone_is_right_gets_the_weight() -> None:
         assert fitted.parameters["bimix"] + fitted.parameters["transfer"] < 0.2
 
 
+def off_by(held: HeldOut, errors: Array) -> HeldOut:
+    """Return predictions that are off by errors of log loss, (targets, runs), the same at each point of a run."""
+    return replace(held, predicted=held.points.log_loss + errors[:, held.points.run])
+
+
+def test_a_law_that_is_far_off_everywhere_is_out_whatever_delta_is(sweep: MakeSweep) -> None:
+    obs = sweep(LAWS, runs=20, tokens=TOKENS)
+    held = held_out(obs, fit_law(obs), divide(obs, 10, 0))
+    rng = np.random.default_rng(3)
+    right, wrong = 0.02 * rng.standard_normal((3, 20)), 0.15 * rng.standard_normal((3, 20))
+
+    weights = stack_weights({"bimix": off_by(held, wrong), "additive": off_by(held, right)}, 0.01)
+
+    # Inverse variances would give it 1.7 %, and as much again comes from leaning to the simplest.
+    for by_law in weights.values():
+        assert by_law["bimix"] < 0.05
+
+
+def test_one_wild_run_does_not_choose_the_law(sweep: MakeSweep) -> None:
+    obs = sweep(LAWS, runs=20, tokens=TOKENS)
+    held = held_out(obs, fit_law(obs), divide(obs, 10, 0))
+    rng = np.random.default_rng(4)
+    right, wrong = 0.003 * rng.standard_normal((3, 20)), 0.02 * rng.standard_normal((3, 20))
+    right[:, 7], wrong[:, 7] = 0.3, 0.1  # all laws miss it, the wrong one by less
+
+    weights = stack_weights({"bimix": off_by(held, wrong), "additive": off_by(held, right)}, 0.01)
+
+    for by_law in weights.values():
+        assert by_law["additive"] > 0.8
+
+
 def test_what_all_runs_have_at_one_checkpoint_is_a_level(sweep: MakeSweep) -> None:
     obs = sweep(LAWS, runs=12, tokens=TOKENS, noise=0.001)
     raised = obs.losses.assign(loss=obs.losses["loss"] * np.where(obs.losses["tokens"] == TOKENS[5], 1.02, 1.0))
@@ -210,6 +242,20 @@ def test_what_all_runs_have_at_one_checkpoint_is_a_level(sweep: MakeSweep) -> No
     for levels in fit.levels.values():
         assert dict(levels)[TOKENS[5]] == pytest.approx(0.02, abs=0.005)
         assert abs(dict(levels)[TOKENS[3]]) < 0.006
+
+
+def test_a_level_fades_beyond_the_last_checkpoint_instead_of_jumping(sweep: MakeSweep) -> None:
+    obs = sweep(LAWS, runs=12, tokens=TOKENS, noise=0.001)
+    raised = obs.losses.assign(loss=obs.losses["loss"] * np.where(obs.losses["tokens"] == TOKENS[-1], 1.02, 1.0))
+    fit = fit_ensemble(Observations(obs.mixtures, raised))
+    step = TOKENS[-1] / TOKENS[-2]
+
+    at = TOKENS[-1] * step ** np.array([0.0, 0.01, 0.5, 1.0, 2.0])
+    level = np.array([level_at(fit.levels[target], at) for target in LAWS])
+
+    last = np.array([fit.levels[target][-1][1] for target in LAWS])
+    assert (last > 0.005).all()
+    assert level == pytest.approx(last[:, None] * [1, 0.99, 0.5, 0, 0], abs=1e-9)
 
 
 def test_the_noise_floor_is_that_of_repeated_mixtures(sweep: MakeSweep) -> None:
