@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
@@ -16,6 +16,8 @@ from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 
 MIN_MIXTURES = 3
+_NEAR, _USUAL_STEP = 0.25, 0.9
+"""Twins are so much nearer to one another than neighbours usually are, and which quantile of steps is usual."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth
@@ -38,19 +40,82 @@ class HeldOut:
 
 
 def divide(obs: Observations, folds: int, seed: int) -> Index:
-    """Return the fold of each run; runs of one mixture share one, for a repeat would give its twin away.
+    """Return the fold of each run: whole groups of repeats and near-twins, in folds of about as many mixtures.
+
+    Neither the order nor the names of runs and domains decide: the same sweep told otherwise has the same folds.
+
+    Args:
+        obs: The sweep.
+        folds: At most so many.
+        seed: Of the division.
 
     Raises:
         ObservationsError: Fewer than three mixtures.
     """
-    mixture = mixture_codes(obs.mixtures.to_numpy(float))
-    count = int(mixture.max()) + 1
-    if count < MIN_MIXTURES:
+    mixture, twin = twins(obs)
+    if int(mixture.max()) + 1 < MIN_MIXTURES:
+        count = int(mixture.max()) + 1
         raise ObservationsError(
             f"{count} distinct mixture{'s' if count > 1 else ''}: leaving one out needs at least {MIN_MIXTURES}"
         )
-    order = np.random.default_rng(seed).permutation(count)
-    return np.asarray((order % min(folds, count))[mixture])
+    count = int(twin.max()) + 1
+    drawn = np.random.default_rng(seed).permutation(count)
+    size = np.bincount(twin[np.unique(mixture, return_index=True)[1]], minlength=count)
+    filled = np.zeros(min(folds, count), np.intp)
+    fold = np.zeros(count, np.intp)
+    for one in drawn[np.argsort(-size[drawn], kind="stable")]:
+        fold[one] = filled.argmin()
+        filled[fold[one]] += size[one]
+    return np.asarray(fold[twin])
+
+
+def twins(obs: Observations) -> tuple[Index, Index]:
+    """Return the mixture of each run and its group of near-twins, both numbered whatever runs and domains are called.
+
+    Mixtures nearer to one another than a quarter of the distance at which neighbours usually are (`_groups`) are
+    twins: held out alone, one would be predicted from the other. Distances are of the square roots of proportions, in
+    which a small domain's doubling counts, as it does in the laws, and a proportion of 0 is nothing special.
+
+    Args:
+        obs: The sweep.
+    """
+    shares = obs.mixtures.to_numpy(float)
+    mixture = mixture_codes(shares)
+    run, _ = obs.codes
+    # Mixtures that differ by names only are told apart by their losses.
+    count = int(mixture.max()) + 1
+    total = np.bincount(mixture[run], np.log(obs.losses["loss"].to_numpy(float)), count)
+    mean = total / np.maximum(np.bincount(mixture[run], minlength=count), 1)
+    first = np.unique(mixture, return_index=True)[1]
+    order = np.lexsort((mean.round(9), *np.sort(shares[first].round(6)).T))
+    rank = np.empty(len(order), np.intp)
+    rank[order] = np.arange(len(order))
+    group = _groups(np.sqrt(shares[first][order]), len(order) // MIN_MIXTURES)
+    return rank[mixture], group[rank[mixture]]
+
+
+def _groups(at: Array, most: int) -> Index:
+    """Number groups of points that are linked by steps shorter than is usual between neighbours, in the points' order.
+
+    A step counts as short below a quarter of the 90th percentile of the steps of the minimum spanning tree: in a
+    sweep of twins only, most steps are between twins. A group of more than `most` points is a dense part of the sweep,
+    no set of twins, and is divided by its own distances.
+
+    Args:
+        at: Shape (points, coordinates).
+        most: Points of a group.
+    """
+    if len(at) < MIN_MIXTURES:
+        return np.arange(len(at))
+    tree = linkage(at, "single")
+    found = fcluster(tree, _NEAR * np.quantile(tree[:, 2], _USUAL_STEP), "distance")
+    number = np.zeros(len(at), np.intp)
+    for one in np.unique(found):
+        mine = np.flatnonzero(found == one)
+        parts = _groups(at[mine], most) if len(mine) > most else np.zeros(len(mine), np.intp)
+        number[mine] = parts + number.max() + 1
+    first, code = np.unique(number, return_index=True, return_inverse=True)[1:]
+    return np.asarray(np.argsort(np.argsort(first))[code])
 
 
 def smallest_training(obs: Observations, fold: Index) -> int:
@@ -79,27 +144,3 @@ def held_out(obs: Observations, fit: LawFit, fold: Index) -> HeldOut:
             values = model.evaluate(theta[one][told], points.own[told], points.inputs)[0]
             predicted[np.ix_(told, of == one)] = values[:, of == one]
     return HeldOut(points, predicted, fold)
-
-
-def noise_floor(obs: Observations) -> float | None:
-    """Return the mean relative error that even the right law would have, from runs that repeat a mixture.
-
-    √(2/π) σ with σ² half the mean squared difference of log loss between two runs of one mixture at the same
-    tokens. None where no mixture is repeated.
-
-    Args:
-        obs: The sweep.
-    """
-    table = obs.losses.assign(
-        mixture=pd.Series(mixture_codes(obs.mixtures.to_numpy(float)), index=list(obs.runs))
-        .reindex(obs.losses["run"])
-        .array
-    )
-    table["log_loss"] = np.log(table["loss"])
-    groups = table.groupby(["mixture", "tokens", "domain"])["log_loss"]
-    count, variance = groups.size(), groups.var()
-    repeated = count > 1
-    if not repeated.any():
-        return None
-    free = count[repeated] - 1
-    return float(np.sqrt(2 / np.pi) * np.sqrt((variance[repeated] * free).sum() / free.sum()))

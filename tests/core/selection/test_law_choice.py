@@ -14,12 +14,13 @@ import pytest
 from bimix_tracking import LawFit, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import fit_ensemble, stack_weights
-from bimix_tracking.fitting.folds import HeldOut, divide, held_out, noise_floor
+from bimix_tracking.fitting.folds import HeldOut, divide, held_out
 from bimix_tracking.fitting.law_fit import level_at
 from bimix_tracking.fitting.warmup import find_warmup
 from bimix_tracking.laws.registry import BUILT_IN, law
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
+from bimix_tracking.selection.repeats import NoiseFloor, noise_floor
 
 Array = npt.NDArray[np.float64]
 MakeSweep = Callable[..., Observations]
@@ -267,9 +268,34 @@ def test_the_noise_floor_is_that_of_repeated_mixtures(sweep: MakeSweep) -> None:
     found = noise_floor(obs)
 
     assert found is not None
-    assert found == pytest.approx(np.sqrt(2 / np.pi) * np.sqrt((between**2 / 2).mean()))
+    assert found.error == pytest.approx(np.sqrt(2 / np.pi) * np.sqrt((between**2 / 2).mean()))
     assert noise_floor(sweep(LAWS, noise=0.01)) is None
-    assert f"makes {100 * found:.2f} %" in select_law(obs).sentences()
+    chosen = select_law(obs)
+    assert f"makes {100 * found.error:.2f} %. One pair says almost nothing" in chosen.sentences()
+    assert json.loads(json.dumps(chosen.to_dict()))["noise_floor"] == {
+        "error": found.error,
+        "repeats": 1,
+        "interval": list(found.interval),
+    }
+
+
+def test_the_noise_floor_s_interval_holds_it_in_nine_of_ten_sweeps() -> None:
+    rng = np.random.default_rng(0)
+    for repeats in (1, 4):
+        # σ̂² of ν runs beyond their mixtures' first: checkpoints of a run share what went well in it.
+        drawn = [NoiseFloor(e, repeats) for e in np.sqrt((rng.standard_normal((2000, repeats)) ** 2).mean(1))]
+        held = np.mean([low <= 1 <= high for low, high in (one.interval for one in drawn)])
+        assert held == pytest.approx(0.9, abs=0.03)
+
+
+def test_repeats_of_runs_are_counted_not_their_checkpoints(sweep: MakeSweep) -> None:
+    mixtures = [(0.2, 0.3, 0.5)] * 3 + [(0.5, 0.3, 0.2)] * 2 + [(0.3, 0.6, 0.1)]
+
+    found = noise_floor(sweep(LAWS, mixtures=mixtures, tokens=TOKENS, noise=0.01))
+
+    assert found is not None
+    assert found.repeats == 3
+    assert "by 3 repeats" in found.sentence()
 
 
 def test_a_right_law_sees_beyond_its_tokens(sweep: MakeSweep) -> None:
