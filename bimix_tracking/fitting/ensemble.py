@@ -26,11 +26,11 @@ from scipy.optimize import nnls
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
-from bimix_tracking.fitting.folds import HeldOut, divide, held_out, smallest_training
+from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out, smallest_training
 from bimix_tracking.fitting.law_fit import LawFit, Levels
 from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.single_law import fit_single, goodness
+from bimix_tracking.fitting.single_law import goodness
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import ENSEMBLE, broken, names
@@ -47,7 +47,7 @@ def fit_ensemble(
     obs: Observations,
     laws: Sequence[str] | None = None,
     *,
-    folds: int = 10,
+    folds: int = FOLDS,
     seed: int = 0,
     options: FitOptions = USUAL,
 ) -> LawFit:
@@ -71,8 +71,10 @@ def fit_ensemble(
     told = [name for name in laws if name not in refused]
     if not told:
         raise ObservationsError("no law can be stacked: " + "; ".join(f"{n}: {why}" for n, why in refused.items()))
-    fits = {name: fit_single(obs, name, options) for name in told}
-    return stack(obs, fits, {name: held_out(obs, fit, fold) for name, fit in fits.items()})
+    fits, predictions = {}, {}
+    for name in told:
+        fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
+    return stack(obs, fits, predictions)
 
 
 def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
@@ -126,7 +128,7 @@ def stack(obs: Observations, fits: Mapping[str, LawFit], predictions: Mapping[st
         tokens=first.tokens,
         scale=first.scale,
         huber_delta=first.huber_delta,
-        zero_share=first.zero_share,
+        zero_share=min((f.zero_share for f in fits.values() if f.zero_share is not None), default=None),
         data_hash=first.data_hash,
         source=first.source,
         notes=tuple(notes),

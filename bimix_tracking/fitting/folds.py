@@ -1,8 +1,8 @@
-"""Held-out mixtures: which fold each run is in, and what a fit without a fold predicts of it."""
+"""Held-out mixtures: the fold of each run, what fits without it predict, and the proportion floor chosen by that."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -10,12 +10,15 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.options import FLOORS, FitOptions, ZeroShare
 from bimix_tracking.fitting.problem import Points, mixture_codes, points_of
-from bimix_tracking.fitting.single_law import refit
+from bimix_tracking.fitting.single_law import fit_single, refit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 
 MIN_MIXTURES = 3
+FOLDS = 10
+"""Into how many parts mixtures are divided where nobody says."""
 _NEAR, _USUAL_STEP = 0.25, 0.9
 """Twins are so much nearer to one another than neighbours usually are, and which quantile of steps is usual."""
 
@@ -122,6 +125,49 @@ def smallest_training(obs: Observations, fold: Index) -> int:
     """Return how many distinct mixtures the smallest training part has."""
     mixture = mixture_codes(obs.mixtures.to_numpy(float))
     return min(len(np.unique(mixture[fold != one])) for one in np.unique(fold))
+
+
+def fit_held_out(obs: Observations, law: str, options: FitOptions, fold: Index) -> tuple[LawFit, HeldOut]:
+    """Fit a law and predict each loss by a fit without its fold, with the proportion floor that predicts best.
+
+    The floor is looked for where the law is infinite at 0, the options leave it open and the sweep has own proportions
+    below the usual one; the error is the mean |error of log loss| over all held-out losses.
+
+    Args:
+        obs: The sweep.
+        law: Which law, no ensemble.
+        options: How it is fitted; their warm-up is known.
+        fold: Fold of each run.
+
+    Raises:
+        ObservationsError: As `fit_single`.
+    """
+    found = []
+    for floor in floors(obs, law, options):
+        fit = fit_single(obs, law, replace(options, zero_share=floor))
+        found.append((fit, held_out(obs, fit, fold)))
+    return min(found, key=lambda one: _error(one[1])) if len(found) > 1 else found[0]
+
+
+def floors(obs: Observations, law: str, options: FitOptions) -> tuple[ZeroShare, ...]:
+    """Return the proportion floors to choose from, the usual one first; that of the options where there is no choice.
+
+    Args:
+        obs: The sweep.
+        law: Which law.
+        options: How it is fitted.
+    """
+    own = [target for target in obs.targets if target in obs.domains]
+    if options.zero_share != "chosen" or not find_law(law).infinite_at_zero or not own:
+        return (options.zero_share,)
+    least = float(obs.mixtures[own].to_numpy(float).min())
+    # Of floors that are all below the smallest proportion, one is enough: they don't differ.
+    return tuple(floor for larger, floor in zip((1.0, *FLOORS), FLOORS, strict=False) if larger > least)
+
+
+def _error(found: HeldOut) -> float:
+    off = np.abs(found.predicted - found.points.log_loss)[found.points.weight > 0]
+    return float(np.nanmean(off)) if np.isfinite(off).any() else np.inf
 
 
 def held_out(obs: Observations, fit: LawFit, fold: Index) -> HeldOut:

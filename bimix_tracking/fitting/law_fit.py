@@ -38,7 +38,8 @@ class LawFit:
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were excluded.
+        zero_share: Proportion floor: a smaller own proportion counts as this inside a law that is infinite at 0; None:
+            such runs were excluded. Of an ensemble, the smallest of its laws', each of which has its own.
         warmup: Losses at no more than so many tokens were excluded.
         data_hash: Of the observations.
         source: Where the observations came from.

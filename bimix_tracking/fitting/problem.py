@@ -113,7 +113,7 @@ def points_of(obs: Observations, law: Law, options: FitOptions, *, notes: list[N
     own = np.array([obs.domains.index(t) if t in obs.domains else -1 for t in targets], np.intp)
     points = Points(tuple(targets), own, inputs, log_loss, weight, scale)
     if law.infinite_at_zero:
-        _near_zero(points, options.zero_share, notes)
+        _near_zero(points, options.floor if options.clamped else None, notes)
     _warm_up(points, options.warmup_end, notes)
     _repeated_checkpoints(points, obs.runs, notes)
     return points

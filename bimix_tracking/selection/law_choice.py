@@ -14,9 +14,9 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import target_weights
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import stack, too_demanding
-from bimix_tracking.fitting.folds import HeldOut, divide, held_out
+from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
+from bimix_tracking.fitting.options import HUBER_DELTA, FitOptions, ZeroShare
 from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE, names
@@ -142,11 +142,11 @@ def select_law(
     obs: Observations,
     laws: Sequence[str] | None = None,
     *,
-    folds: int = 10,
+    folds: int = FOLDS,
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
     huber_delta: float = HUBER_DELTA,
-    zero_share: float | None = ZERO_SHARE,
+    zero_share: ZeroShare = "chosen",
     warmup: float | None = None,
     progress: Progress | None = None,
 ) -> Selection:
@@ -203,8 +203,7 @@ def select_law(
         if progress:
             progress("fitting", number, len(candidates))
         try:
-            fits[name] = fit_single(obs, name, options)
-            predictions[name] = held_out(obs, fits[name], fold)
+            fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
             validations[name] = cross_validate(obs, weights=weights, fit=fits[name], predictions=predictions[name])
         except ObservationsError as refused:
             excluded[name] = str(refused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from bimix_tracking import Observations, cross_validate, fit_law
-from bimix_tracking.fitting.folds import divide, smallest_training, twins
+from bimix_tracking import LawFit, Observations, cross_validate, fit_law, select_law
+from bimix_tracking.fitting.folds import divide, floors, smallest_training, twins
+from bimix_tracking.fitting.options import FLOORS, USUAL, FitOptions, ZeroShare
 
 Array = npt.NDArray[np.float64]
 MakeSweep = Callable[..., Observations]
@@ -112,3 +114,66 @@ def test_folds_are_of_about_as_many_mixtures(sweep: MakeSweep) -> None:
     assert sizes.sum() == 24
     assert sizes.tolist() == pytest.approx([4] * 6, abs=1)
     assert pd.Series(divide(obs, 6, 2)).nunique() == 6
+
+
+def sparse(floor: float, *, runs: int = 24, seed: int = 0) -> Observations:
+    """Return a sweep with many proportions of 0, of losses that a proportion below the floor doesn't raise further."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(3, 0.8), runs)
+    shares[np.arange(runs), rng.integers(0, 6, runs) % 3] *= rng.random(runs) > 0.6
+    shares /= shares.sum(1, keepdims=True)
+    rows = [
+        {"run": f"run-{i}", "tokens": s}
+        | {f"p {d}": r for d, r in zip(LAWS, mixture, strict=True)}
+        | {
+            f"l {d}": max(r, floor) ** -alpha * (b / s**beta + c) * np.exp(0.003 * rng.standard_normal())
+            for (d, (alpha, beta, b, c)), r in zip(LAWS.items(), mixture, strict=True)
+        }
+        for i, mixture in enumerate(shares)
+        for s in (1e6, 4e6, 1.6e7)
+    ]
+    shares_of, losses_of = {d: f"p {d}" for d in LAWS}, {d: f"l {d}" for d in LAWS}
+    return Observations.from_wide(
+        pd.DataFrame(rows), proportions=shares_of, losses=losses_of, tokens="tokens", run="run"
+    )
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_the_floor_is_the_one_that_predicts_held_out_mixtures_best(floor: float) -> None:
+    obs = sparse(floor)
+    assert (obs.mixtures.to_numpy() < 1e-3).mean() > 0.1
+
+    fit = fit_law(obs)
+
+    assert fit.zero_share == floor
+    assert fit.targets["math"].parameters["alpha"] == pytest.approx(LAWS["math"][0], rel=0.02)
+    assert LawFit.from_dict(json.loads(json.dumps(fit.to_dict()))).floor == floor
+    found = select_law(obs)
+    assert {name: found.fits[name].floor for name in ("bimix", "transfer")} == {"bimix": floor, "transfer": floor}
+    assert found.fits["ensemble"].floor == min(member.floor for member in found.fits["ensemble"].members.values())
+
+
+def test_a_floor_that_is_given_or_refused_is_not_chosen() -> None:
+    obs = sparse(1e-4)
+
+    assert fit_law(obs, zero_share=1e-3).zero_share == 1e-3
+    none = fit_law(obs, zero_share=None)
+    assert none.zero_share is None
+    assert none.targets["code"].runs < 24
+    with pytest.raises(ValueError, match=r"zero_share must be a number, None or 'chosen', got 'best'"):
+        fit_law(obs, zero_share="best")  # type: ignore[arg-type]
+
+
+def test_floors_are_tried_as_far_as_they_differ(sweep: MakeSweep) -> None:
+    def tried(*mixtures: tuple[float, ...], law: str = "bimix", told: FitOptions = USUAL) -> tuple[ZeroShare, ...]:
+        return floors(sweep(LAWS, mixtures=[(0.3, 0.3, 0.4), *mixtures]), law, told)
+
+    assert tried((0.5, 0.001, 0.499)) == (1e-3,)
+    assert tried((0.5, 5e-4, 0.4995)) == (1e-3, 1e-4)
+    assert tried((0.5, 1e-7, 0.4999999)) == (1e-3, 1e-4, 1e-5)
+    assert tried((0.5, 1e-7, 0.4999999), law="additive") == ("chosen",)  # finite at 0
+    assert tried((0.5, 1e-7, 0.4999999), told=FitOptions(zero_share=0.01)) == (0.01,)
+
+
+def test_with_two_mixtures_the_usual_floor_holds(sweep: MakeSweep) -> None:
+    assert fit_law(sweep(LAWS, mixtures=[(0.5, 1e-7, 0.4999999), (0.3, 0.3, 0.4)])).zero_share == 1e-3
