@@ -234,7 +234,7 @@ class LawFit:
         result = np.full((len(volume), len(self.targets)), np.nan)
         if len(known):
             inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
-            result[:, known] = np.exp(self._law.evaluate(theta, own, inputs)[0]).T
+            result[:, known] = np.exp(self._law.blocks(theta, own, inputs).log_loss[..., 0]).T
         return result
 
     @property
