@@ -40,7 +40,8 @@ class LawFit:
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were excluded.
+        zero_share: Proportion floor: a smaller own proportion counts as this inside a law that is infinite at 0; None:
+            such runs were excluded. Of an ensemble, the smallest of its laws', each of which has its own.
         warmup: Losses at no more than so many tokens were excluded.
         data_hash: Of the observations.
         source: Where the observations came from.
@@ -299,14 +300,28 @@ class LawFit:
 
 
 def level_at(levels: Levels, volume: Array) -> Array:
-    """Return δ at each volume: interpolated in log s, 0 outside.
+    """Return δ at each volume: interpolated in log s between the knots that `faded` has, 0 beyond them.
 
-    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 8e6]))
-    array([0.01, 0.  ])
+    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 4e6, 8e6, 1.6e7])).round(9)
+    array([0.01, 0.02, 0.01, 0.  ])
     """
     if not levels:
         return np.zeros(len(volume))
-    at, off = np.array(levels).T
-    slack = 1 + 1e-6  # a volume read back from a text is still that checkpoint
-    inside = (volume >= at[0] / slack) & (volume <= at[-1] * slack)
-    return np.where(inside, np.interp(np.log(volume), np.log(at), off), 0.0)
+    at, off = np.array(faded(levels)).T
+    return np.asarray(np.interp(np.log(volume), np.log(at), off))
+
+
+def faded(levels: Levels) -> Levels:
+    """Return levels with a 0 added at either end, the usual step between checkpoints (median, in log s) away.
+
+    What schedule and order of the data do at a checkpoint doesn't end there: dropped at once, it would make a forecast
+    for a little more than the last checkpoint's tokens jump by all of it. Nor is anything known of it further away.
+
+    >>> faded(((1e6, 0.01), (4e6, 0.02)))
+    ((250000.0, 0.0), (1000000.0, 0.01), (4000000.0, 0.02), (16000000.0, 0.0))
+    """
+    if not levels:
+        return ()
+    at = np.array([tokens for tokens, _ in levels])
+    step = float(np.median(at[1:] / at[:-1])) if len(at) > 1 else SAME_VOLUME
+    return ((levels[0][0] / step, 0.0), *levels, (levels[-1][0] * step, 0.0))
