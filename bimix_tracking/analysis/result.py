@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.exports.formats import all_formats, write_exports
 from bimix_tracking.files.atomic_folder import staged
-from bimix_tracking.files.yaml_json import dump_yaml
+from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import said
@@ -82,7 +81,7 @@ class Findings:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
         with reported_later() as missing, staged(directory, owned_files()) as folder:
-            fit = json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False)
+            fit = dump_json(self.fit.to_dict())
             (folder / "fit.json").write_text(fit, encoding="utf-8")
             self.observations.to_csv(folder / "observations.csv")
             with missing:
@@ -145,9 +144,9 @@ class Analysis(Findings):
         """
         texts = {
             "mixture.yaml": self.mixture_yaml(),
-            "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
-            "recommendation.json": json.dumps(self.decision(), indent=1, ensure_ascii=False),
-            "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
+            "fit.json": dump_json(self.fit.to_dict()),
+            "recommendation.json": dump_json(self.decision()),
+            "lineage.json": dump_json(self.lineage()),
         }
         if self.validation is not None:
             checks = self.validation.to_dict() | {
@@ -155,7 +154,7 @@ class Analysis(Findings):
                 "extrapolation": None if self.extrapolation is None else self.extrapolation.to_dict(),
                 "diagnostics": [vars(found) for found in self.diagnostics],
             }
-            texts["validation.json"] = json.dumps(checks, indent=1, ensure_ascii=False)
+            texts["validation.json"] = dump_json(checks)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         self.observations.to_csv(folder / "observations.csv")

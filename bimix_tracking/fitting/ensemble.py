@@ -296,8 +296,9 @@ def _simplex(off: Array, runs: int, strength: float, towards: Array) -> Array:
 
 
 def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:
-    """Fill in error and R² of the stack on the points fitted."""
-    targets = {}
+    """Fill in error and R² of the stack on the losses fitted."""
+    targets, widest = {}, max(predictions.values(), key=lambda one: len(one.grid.targets)).grid
+    predicted = dict(zip(fit.targets, fit.surface(widest.shares, np.exp(widest.log_u) * fit.scale), strict=True))
     for target, fitted in fit.targets.items():
         name = next((n for n, weight in fitted.parameters.items() if weight > 0), None)
         if name is None:
@@ -305,9 +306,8 @@ def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:
             continue
         grid = predictions[name].grid
         i = grid.targets.index(target)
-        counts = grid.at(grid.weight[i]) > 0
-        predicted = fit.losses(grid.shares[grid.run[counts]], np.exp(grid.at_u[counts]) * fit.scale)
-        observed = grid.at(grid.log_loss[i])[counts]
-        error, r2 = goodness(observed, np.log(predicted[target].to_numpy(float)) - observed)
+        counts = grid.weight[i] > 0
+        observed = grid.log_loss[i][counts]
+        error, r2 = goodness(observed, np.log(predicted[target][counts]) - observed)
         targets[target] = replace(fitted, error=error, r2=r2)
     return replace(fit, targets=targets)

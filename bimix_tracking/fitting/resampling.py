@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -63,9 +62,18 @@ def bootstrap(
     count = len(obs.runs)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}
-    told = _Told(progress, len(laws) * replicates * len(obs.targets))
-    make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps", after=told.more)
-    theta = {name: make(obs, one, drawn) for name, one in laws.items()}
+    # What has no weight in the stack says nothing in it.
+    wanted = {
+        name: [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
+        for name, one in laws.items()
+    }
+    told = _Told(progress, replicates * sum(map(len, wanted.values())))
+    theta = {
+        name: _one_step(obs, one, drawn)
+        if method == "linearised"
+        else refit(obs, one, drawn, roughly=method == "few-steps", wanted=wanted[name], after=told.more)
+        for name, one in laws.items()
+    }
     told.more(told.total - told.done)  # what cannot be told isn't refitted
     return Replicates(fit, theta, method, last_off(obs, fit))
 

@@ -7,7 +7,7 @@ is off by more than 1 % pulls no harder than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,7 @@ def refit(
     run_weights: Array,
     *,
     roughly: bool = False,
+    wanted: Collection[str] | None = None,
     after: Callable[[int], None] | None = None,
 ) -> Array:
     """Fit again with each run counted so often: held-out folds (0 or 1), or bootstrap replicates (how often drawn).
@@ -82,6 +83,7 @@ def refit(
         fit: Its fit, of one law.
         run_weights: Shape (replicates, runs).
         roughly: Stop when the cost hardly falls any more.
+        wanted: Targets that are refitted; None: all.
         after: Is told how many refits, a replicate and a target each, were made since it was told last.
 
     Returns:
@@ -91,24 +93,28 @@ def refit(
     problem = FitProblem.of(obs, find_law(fit.law), fit.options)
     run_weights = np.asarray(run_weights, float)
     count, held = len(problem.targets), problem.box.held
-    at = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in problem.targets]
+    asked = set(problem.targets if wanted is None else wanted)
+    at = [
+        fit.theta(target) if target in asked and fit.targets[target].outcome.usable else None
+        for target in problem.targets
+    ]
     known = problem.identifiable(run_weights > 0)
     usable = np.array([theta is not None for theta in at])[None, :] & known[..., problem.law.traits.effect]
     start = np.stack([held if theta is None else theta for theta in at])
     # Replicates of one target side by side: they share what their arrays are made of.
     which, replicate = (values.reshape(-1) for values in np.indices((count, len(run_weights))))
-    asked = np.flatnonzero(usable[replicate, which])
+    places = np.flatnonzero(usable[replicate, which])
     result = np.full((len(run_weights), count, len(held)), np.nan)
     found = problem.solve(
-        which[asked],
-        start[which[asked]],
-        known[replicate[asked], which[asked]],
-        run_weights[replicate[asked]],
+        which[places],
+        start[which[places]],
+        known[replicate[places], which[places]],
+        run_weights[replicate[places]],
         offset=_ROUGH_OFFSET if roughly else None,
         steps=_ROUGH_STEPS if roughly else 150,
         after=after,
     )
-    result[replicate[asked], which[asked]] = found.theta
+    result[replicate[places], which[places]] = found.theta
     return result
 
 

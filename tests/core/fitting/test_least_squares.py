@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 from scipy.special import huber as scipy_huber
 
 from bimix_tracking import Mixture, Observations, fit_law
@@ -85,6 +85,34 @@ def test_a_straight_line_is_found_inside_its_box(lower: float, upper: float, end
 
     assert found.theta[0, 0] == pytest.approx(end, rel=1e-12)
     assert (found.offset < 1e-3).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_most_parameters_are_at_their_side_a_few_steps_arrive_where_nnls_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    common = rng.random((60, 1))
+    columns = common + 0.05 * rng.random((60, 40))  # so alike that one can do the work of another
+    y = columns @ np.maximum(rng.normal(-1, 1, 40), 0) + 0.01 * rng.standard_normal(60)
+    expected, _ = nnls(columns, y)
+
+    def plane(theta: np.ndarray, _: np.ndarray) -> Blocks:
+        residual = theta @ columns.T - y
+        return Blocks(residual[..., None], None, np.empty((len(theta), 1, 1, 0)), np.tile(columns, (len(theta), 1, 1)))
+
+    found = minimize(
+        plane,
+        np.full((1, 40), 0.5),
+        np.ones((1, 60, 1)),
+        lower=np.zeros((1, 40)),
+        upper=np.full((1, 40), 50.0),
+        delta=1e6,
+        steps=30,
+    )
+
+    assert (expected == 0).sum() > 20
+    assert found.offset[0] < 1e-3
+    least = 0.5 * float(((columns @ expected - y) ** 2).sum())
+    assert found.cost[0] == pytest.approx(least, rel=1e-3)
 
 
 def test_a_problem_ends_the_same_alone_and_in_a_batch(sweep: Callable[..., Observations]) -> None:
