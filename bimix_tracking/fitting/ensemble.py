@@ -79,11 +79,11 @@ def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[s
     return useless | {
         name: said(
             "it needs {needed} mixtures, and with a fold left out there are {left}",
-            needed=find_law(name).mixtures_needed,
+            needed=find_law(name).traits.mixtures_needed,
             left=mixtures,
         )
         for name in laws
-        if name not in useless and find_law(name).mixtures_needed > mixtures
+        if name not in useless and find_law(name).traits.mixtures_needed > mixtures
     }
 
 
@@ -173,7 +173,7 @@ def stack_weights(
 
 
 def combine(predictions: Mapping[str, HeldOut], weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
-    """Return by target log Σ w L of the laws' predictions, shape (points,)."""
+    """Return by target log Σ w L of the laws' predictions, shape (runs, volumes)."""
     result = {}
     for target, by_law in weights.items():
         parts = [weight * np.exp(predictions[name].of(target)) for name, weight in by_law.items() if weight > 0]
@@ -193,35 +193,35 @@ def common_levels(
     """
     result = {}
     for target, stacked in combine(predictions, weights).items():
-        points = next(one.points for one in predictions.values() if target in one.points.targets)
-        i = points.targets.index(target)
-        off = points.log_loss[i] - stacked
-        counts = np.isfinite(off) & (points.weight[i] > 0)
+        grid = next(one.grid for one in predictions.values() if target in one.grid.targets)
+        i = grid.targets.index(target)
+        off = grid.at(grid.log_loss[i] - stacked)
+        counts = np.isfinite(off) & (grid.at(grid.weight[i]) > 0)
         if keep is not None:
-            counts &= keep[points.run]
+            counts &= np.asarray(keep[grid.run], bool)
         levels = []
-        for volume in np.unique(points.inputs.volume[counts]):
-            here = off[counts & (points.inputs.volume == volume)]
+        for log_u in np.unique(grid.at_u[counts]):
+            here = off[counts & (grid.at_u == log_u)]
             if len(here) >= _LEVEL_RUNS:
                 middle = float(np.median(here))
                 # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
                 error = 1.2533 * 1.4826 * float(np.median(np.abs(here - middle))) / np.sqrt(len(here))
                 kept = max(0.0, 1 - (error / middle) ** 2) if middle else 0.0
-                levels.append((float(np.exp(points.inputs.log_u[volume]) * points.scale), kept * middle))
+                levels.append((float(np.exp(log_u) * grid.scale), kept * middle))
         result[target] = tuple(levels)
     return result
 
 
 def _errors(one: HeldOut, delta: float, keep: Index | None) -> dict[str, tuple[Array, Index]]:
     """Return by target the weighted and clipped held-out errors, NaN where there is none, and the runs they are of."""
-    points = one.points
-    counted = np.ones(len(points.run), bool) if keep is None else keep[points.run]
+    grid = one.grid
+    counted = np.ones(len(grid.shares), bool) if keep is None else keep
     result = {}
-    for i, target in enumerate(points.targets):
-        off = np.clip(one.predicted[i] - points.log_loss[i], -_CLIP * delta, _CLIP * delta)
-        off = np.where((points.weight[i] > 0) & counted, off * np.sqrt(points.weight[i]), np.nan)
+    for i, target in enumerate(grid.targets):
+        off = np.clip(one.predicted[i] - grid.log_loss[i], -_CLIP * delta, _CLIP * delta)
+        off = np.where((grid.weight[i] > 0) & counted[:, None], off * np.sqrt(grid.weight[i]), np.nan)
         if np.isfinite(off).any():
-            result[target] = (off, points.run)
+            result[target] = (grid.at(off), grid.run)
     return result
 
 
@@ -255,11 +255,11 @@ def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:
         if name is None:
             targets[target] = fitted
             continue
-        points = predictions[name].points
-        i = points.targets.index(target)
-        counts = points.weight[i] > 0
-        predicted = fit.losses(points.inputs.shares[points.run[counts]], np.exp(points.log_u[counts]) * fit.scale)
-        observed = points.log_loss[i][counts]
+        grid = predictions[name].grid
+        i = grid.targets.index(target)
+        counts = grid.at(grid.weight[i]) > 0
+        predicted = fit.losses(grid.shares[grid.run[counts]], np.exp(grid.at_u[counts]) * fit.scale)
+        observed = grid.at(grid.log_loss[i])[counts]
         error, r2 = goodness(observed, np.log(predicted[target].to_numpy(float)) - observed)
         targets[target] = replace(fitted, error=error, r2=r2)
     return replace(fit, targets=targets)

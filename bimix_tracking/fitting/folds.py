@@ -9,8 +9,9 @@ import pandas as pd
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.grid import Grid, mixture_codes
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import Points, mixture_codes, points_of
+from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
@@ -23,18 +24,18 @@ class HeldOut:
     """Every loss as a law predicts it that was fitted without its mixture.
 
     Args:
-        points: What was fitted.
-        predicted: log L at each point, shape (targets, points); NaN where the other folds cannot tell.
+        grid: What was fitted.
+        predicted: log L, shape (targets, runs, volumes); NaN where the other folds cannot tell.
         fold: Of each run.
     """
 
-    points: Points
+    grid: Grid
     predicted: Array
     fold: Index
 
     def of(self, target: str) -> Array:
-        """Return log L of one target, shape (points,)."""
-        return np.asarray(self.predicted[self.points.targets.index(target)])
+        """Return log L of one target, shape (runs, volumes)."""
+        return np.asarray(self.predicted[self.grid.targets.index(target)])
 
 
 def divide(obs: Observations, folds: int, seed: int) -> Index:
@@ -67,18 +68,15 @@ def held_out(obs: Observations, fit: LawFit, fold: Index) -> HeldOut:
         fit: Its fit, of one law: where the fits without a fold start from.
         fold: Fold of each run.
     """
-    model = find_law(fit.law)
     count = int(fold.max()) + 1
     theta = refit(obs, fit, (fold[None, :] != np.arange(count)[:, None]).astype(float))
-    points = points_of(obs, model, fit.options)
-    predicted = np.full(points.log_loss.shape, np.nan)
-    of = fold[points.run]
+    problem = FitProblem.of(obs, find_law(fit.law), fit.options)
+    predicted = np.full(problem.grid.log_loss.shape, np.nan)
     for one in range(count):
-        told = np.isfinite(theta[one]).all(-1)
-        if told.any():
-            values = model.evaluate(theta[one][told], points.own[told], points.inputs)[0]
-            predicted[np.ix_(told, of == one)] = values[:, of == one]
-    return HeldOut(points, predicted, fold)
+        told, mine = np.flatnonzero(np.isfinite(theta[one]).all(-1)), np.flatnonzero(fold == one)
+        if len(told):
+            predicted[np.ix_(told, mine)] = problem.predict(theta[one][told], told)[:, mine]
+    return HeldOut(problem.grid, predicted, fold)
 
 
 def noise_floor(obs: Observations) -> float | None:

@@ -23,6 +23,8 @@ from bimix_tracking.mixture import Mixture
 Array = npt.NDArray[np.float64]
 Levels = tuple[tuple[float, float], ...]
 """(tokens, log loss above the law) of checkpoints, in the order of tokens."""
+_HELD = 2_000_000
+"""Numbers of an array held at once (16 MB)."""
 SAME_VOLUME = 1.02
 """Data volumes within this factor of one another are one: between them no fall with the tokens can be told."""
 
@@ -124,16 +126,37 @@ class LawFit:
     ) -> pd.DataFrame:
         """Return the law's own losses, as `predict`, also at data volumes at which a target's can't be known."""
         shares, volume = self.rows(mixtures, tokens)
+        return pd.DataFrame(self.surface(shares, volume[:, None])[..., 0].T, columns=list(self.targets))
+
+    def surface(self, shares: Array, volume: Array) -> Array:
+        """Return the law's own losses of mixtures at volumes, nats per token, shape (targets, mixtures, volumes).
+
+        Args:
+            shares: Shape (mixtures, domains).
+            volume: s: (1, volumes) for all mixtures, or (mixtures, volumes).
+        """
         if self.members:
-            parts = {name: fit.losses(shares, volume).to_numpy(float) for name, fit in self.members.items()}
-            return pd.DataFrame(self.stacked(parts, volume), columns=list(self.targets))
-        values = self._losses(shares, volume)
+            whole = np.broadcast_to(volume, (len(shares), volume.shape[1]))
+            parts = {
+                name: np.moveaxis(fit.surface(shares, volume), 0, -1).reshape(whole.size, -1)
+                for name, fit in self.members.items()
+            }
+            return np.moveaxis(self.stacked(parts, whole.reshape(-1)).reshape(*whole.shape, -1), -1, 0)
+        values = np.full((len(self.targets), len(shares), volume.shape[1]), np.nan)
+        known, theta, own = self._fitted
+        log_u = np.log(volume / self.scale)
+        # A law gives its slopes along with its losses: so many mixtures at a time that these fit into the memory.
+        size = max(1, _HELD // max(1, theta.size * volume.shape[1])) if len(known) else len(shares)
+        for begin in range(0, len(shares) if len(known) else 0, size):
+            rows = slice(begin, begin + size)
+            inputs = Inputs(shares[rows], log_u if len(log_u) == 1 else log_u[rows], self.floor)
+            values[known, rows] = np.exp(self._law.blocks(theta, own, inputs).log_loss)
         for i, (target, fitted) in enumerate(self.targets.items()):
-            if fitted.outcome is Outcome.SINGLE_MIXTURE:
-                own = self.own(target)
-                same = np.isclose(shares[:, own], fitted.shares[0], rtol=1e-6) if own >= 0 else False
-                values[:, i] = np.where(same, values[:, i], np.nan)
-        return pd.DataFrame(values, columns=list(self.targets))
+            if fitted.outcome is Outcome.SINGLE_MIXTURE and self.own(target) >= 0:
+                values[i, ~np.isclose(shares[:, self.own(target)], fitted.shares[0], rtol=1e-6)] = np.nan
+            elif fitted.outcome is Outcome.SINGLE_MIXTURE:
+                values[i] = np.nan
+        return values
 
     def gradient(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
         """Return ∂L/∂r at fixed s, nats per token, shape (n, targets, domains): what one more share of each does.
@@ -151,7 +174,8 @@ class LawFit:
         result = np.full((len(volume), len(self.targets), len(self.domains)), np.nan)
         if len(known):
             slopes = self._law.by_share(theta, own, inputs).gradient
-            result[:, known] = np.swapaxes(slopes, 0, 1) * self._losses(shares, volume)[:, known, None]
+            losses = self.surface(shares, volume[:, None])[known, :, 0]
+            result[:, known] = np.swapaxes(slopes * losses[..., None], 0, 1)
         single = [fitted.outcome is Outcome.SINGLE_MIXTURE for fitted in self.targets.values()]
         result[:, single] = np.nan
         return result
@@ -226,15 +250,6 @@ class LawFit:
         own = np.array([self.own(target) for target in self.targets], np.intp)[known]
         stacked = np.stack([theta for theta in thetas if theta is not None]) if len(known) else np.empty((0, 0))
         return known, stacked, own
-
-    def _losses(self, shares: Array, volume: Array) -> Array:
-        """Return the law's losses, (n, targets); NaN where nothing was fitted."""
-        known, theta, own = self._fitted
-        result = np.full((len(volume), len(self.targets)), np.nan)
-        if len(known):
-            inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
-            result[:, known] = np.exp(self._law.evaluate(theta, own, inputs)[0]).T
-        return result
 
     @property
     def _law(self) -> Law:

@@ -195,7 +195,7 @@ class WeightedLoss:
         """Proportion floor of each domain in the only law of a fit that has one: 0 elsewhere, shape (domains,)."""
         (part,) = self._parts
         floor = np.zeros(self._domains)
-        floor[part.own[part.own >= 0]] = part.floor if part.law.infinite_at_zero else 0.0
+        floor[part.own[part.own >= 0]] = part.floor if part.law.traits.infinite_at_zero else 0.0
         return floor
 
     def _of(
@@ -213,7 +213,7 @@ class WeightedLoss:
         )
         found = part.law.by_share(part.theta[which].reshape(len(x.shares), -1), np.tile(part.own, len(shares)), x)
         weighted = np.exp(found.log_loss).reshape(len(shares), targets) * part.weight
-        if not (self._sloped and part.law.infinite_at_zero):
+        if not (self._sloped and part.law.traits.infinite_at_zero):
             return found, weighted, None
         under = np.where(part.own >= 0, np.minimum(shares[:, part.own] - part.floor, 0.0), 0.0)
         if not under.any():

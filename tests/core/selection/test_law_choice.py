@@ -315,10 +315,10 @@ def test_runs_without_a_domain_count_where_the_law_is_finite(name: str, zero_sha
     fit = fit_law(Observations(without, obs.losses), name, zero_share=zero_share)
 
     notes = [note for note in fit.notes if note.domain == "code"]
-    if not law(name).infinite_at_zero:
+    if not law(name).traits.infinite_at_zero:
         assert not notes
     else:
         assert [(note.action, note.count) for note in notes] == [("adjusted" if zero_share else "set aside", 2)]
-    used = 10 if zero_share is None and law(name).infinite_at_zero else 12
+    used = 10 if zero_share is None and law(name).traits.infinite_at_zero else 12
     assert fit.targets["code"].runs == used
     assert fit.targets["web"].runs == 12
