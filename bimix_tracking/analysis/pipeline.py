@@ -43,6 +43,7 @@ def analyze(
     prior: Mixture | None = None,
     prior_strength: float = 0.0,
     reference: Mixture | None = None,
+    beyond_tried: bool = False,
     costs: Costs | None = None,
     replicates: int = REPLICATES,
     out: str | Path | None = None,
@@ -60,12 +61,13 @@ def analyze(
         law: Which law to fit; `auto`: the one that predicts held-out mixtures best (see `select_law`).
         weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
             that is no domain, or 1 where none is.
-        bounds: As in `recommend`, like the six that follow.
+        bounds: As in `recommend`, like the seven that follow.
         available_tokens: Distinct tokens by domain.
         max_epochs: How often a token may be repeated.
         prior: A mixture to stay near.
         prior_strength: How strongly.
         reference: The mixture to compare with.
+        beyond_tried: Seek the mixture outside the proportions tried too.
         costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
         replicates: How many refits tell how sure the recommendation is; 0: none.
         out: A folder for the artifacts (see `Analysis.save`), or for a page that says why nothing can be recommended.
@@ -86,7 +88,9 @@ def analyze(
     ...         for a in (0.2, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
     >>> losses = {"a": "la", "b": "lb"}
     >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
-    >>> analyze(obs, tokens=1e9).recommendation.mixture
+    >>> analyze(obs, tokens=1e9).recommendation.mixture  # no run had more of a
+    Mixture({'a': 0.7, 'b': 0.3})
+    >>> analyze(obs, tokens=1e9, beyond_tried=True).recommendation.mixture
     Mixture({'a': 0.729189, 'b': 0.270811})
     """
     Language(lang)  # an unknown one is told before the work
@@ -100,6 +104,7 @@ def analyze(
         prior=prior,
         prior_strength=prior_strength,
         reference=reference,
+        beyond_tried=beyond_tried,
         costs=costs,
         replicates=replicates,
         lang=lang,
@@ -185,6 +190,7 @@ def _recommended(
         prior=question.prior,
         prior_strength=question.prior_strength,
         reference=question.reference,
+        beyond_tried=question.beyond_tried,
         replicates=replicates,
     )
 
