@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.held_out_errors import LaterErrors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import points_of
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
-from bimix_tracking.fitting.single_law import refit
-from bimix_tracking.fitting.solver import by_run, prior_of
+from bimix_tracking.fitting.single_law import fit_single, refit
+from bimix_tracking.fitting.solver import by_run, prior_of, volume_codes
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.progress import Progress
@@ -68,7 +71,64 @@ def bootstrap(
     make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps", after=told.more)
     theta = {name: make(obs, one, drawn) for name, one in laws.items()}
     told.more(told.total - told.done)  # what cannot be told isn't refitted
-    return Replicates(fit, theta, method, last_off(obs, fit))
+    later = None if method == "linearised" else later_errors(obs, fit)
+    return Replicates(fit, theta, method, last_off(obs, fit), later)
+
+
+def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
+    """Return how far losses are from what a fit to those up to half of the tokens predicts; None of few volumes.
+
+    Each law is fitted to the losses up to half of the largest volume, or up to the third volume where that is later;
+    an ensemble keeps its weights, and has no levels beyond what was observed. What is left over of the losses is
+    averaged over runs, in up to four parts of log s: what a single mixture does is its form error.
+
+    Args:
+        obs: The sweep.
+        fit: Its fit.
+    """
+    losses = obs.losses[obs.losses["tokens"] > fit.warmup]
+    tokens = losses["tokens"].to_numpy(float)
+    if not len(tokens):
+        return None
+    volumes = np.unique(tokens)
+    groups = volume_codes(np.log(volumes))
+    if groups.max() < _EARLY_VOLUMES:
+        return None
+    end = max(volumes[volumes <= tokens.max() / 2].max(initial=0.0), volumes[groups == _EARLY_VOLUMES - 1].max())
+    early = losses[tokens <= end]
+    seen = set(early["run"])
+    kept = Observations(obs.mixtures[[run in seen for run in obs.mixtures.index]], early.reset_index(drop=True))
+    try:
+        laws = {name: fit_single(kept, name, one.options) for name, one in (fit.members or {fit.law: fit}).items()}
+    except ObservationsError:
+        return None
+    targets = {
+        target: one
+        for target, one in fit.targets.items()
+        if all(target in law.targets for name, law in laws.items() if not fit.members or one.parameters.get(name))
+    }
+    first = replace(fit, targets=targets, members=laws, levels={}) if fit.members else laws[fit.law]
+    later = losses[(tokens > end) & losses["run"].isin(seen) & losses["domain"].isin(list(targets))]
+    if later.empty:
+        return None
+    shares = obs.mixtures.loc[later["run"], list(fit.domains)].to_numpy(float)
+    volume = later["tokens"].to_numpy(float)
+    at = [list(first.targets).index(target) for target in later["domain"]]
+    predicted = first.losses(shares, volume).to_numpy(float)[np.arange(len(later)), at]
+    ahead = np.log(volume / end)
+    part = np.minimum((ahead / ahead.max() * _PARTS).astype(int), _PARTS - 1)
+    table = later.assign(off=later["loss"].to_numpy(float) - predicted, ahead=ahead, part=part)
+    # A target that isn't told, or not in all parts, has no rate.
+    off = table.pivot_table(index="part", columns="domain", values="off", aggfunc="mean").dropna(axis="columns")
+    return LaterErrors(
+        tuple(table.groupby("part")["ahead"].mean().tolist()),
+        {str(target): tuple(values) for target, values in off.to_dict("list").items()},
+    )
+
+
+_EARLY_VOLUMES = 3
+"""Fewer tell no law: its exponent and its floor."""
+_PARTS = 4
 
 
 class _Told:
