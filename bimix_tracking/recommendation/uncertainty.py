@@ -11,6 +11,7 @@ import pandas as pd
 
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.optimum import Problem
 
 LEVEL = 0.9
@@ -59,7 +60,13 @@ class Uncertainty:
 
 
 def uncertainty(
-    problem: Problem, replicates: Replicates, mixture: Mixture, reference: Mixture, level: float = LEVEL
+    problem: Problem,
+    replicates: Replicates,
+    mixture: Mixture,
+    reference: Mixture,
+    level: float = LEVEL,
+    *,
+    progress: Progress | None = None,
 ) -> Uncertainty | None:
     """Return how sure the optimum of a problem is; None where too few replicates could be fitted.
 
@@ -72,6 +79,7 @@ def uncertainty(
         mixture: Its optimum.
         reference: What it is compared with.
         level: Of the intervals.
+        progress: Is told how many replicates are optimised.
     """
     told = problem.loss(replicates.theta).told
     if told.sum() < _FEWEST:
@@ -79,7 +87,7 @@ def uncertainty(
     theta = {name: values[told] for name, values in replicates.theta.items()}
     fit = problem.fit
     at = mixture.array(fit.domains)
-    found = problem.minima(theta, at)
+    found = problem.minima(theta, at, progress=progress)
     sides = np.array([(1 - level) / 2, (1 + level) / 2])
     wider = max(replicates.wider(target) for target, weight in problem.weights.items() if weight > 0)
     low, high = at + wider * np.quantile(found.shares - at, sides, axis=0)
