@@ -9,6 +9,7 @@ import pandas as pd
 
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.optimum import Problem
 
 _MOST_DOMAINS = 64
@@ -35,7 +36,12 @@ class NearOptimal:
 
 
 def near_optimal(
-    problem: Problem, shares: Array, replicates: Replicates | None, tolerance: float | None = None
+    problem: Problem,
+    shares: Array,
+    replicates: Replicates | None,
+    tolerance: float | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> NearOptimal | None:
     """Return how far each proportion can move at nearly the same loss; None without a tolerance, or with many domains.
 
@@ -48,6 +54,7 @@ def near_optimal(
         shares: Its optimum, shape (domains,).
         replicates: Give the tolerance, where none is given.
         tolerance: Nats of the weighted loss.
+        progress: Is told how many ends of how many are found.
     """
     if tolerance is None and replicates is not None:
         tolerance = replicates.run_noise(problem.weights)
@@ -73,6 +80,8 @@ def near_optimal(
     last = np.zeros(len(places))
     going = np.flatnonzero(~free & (np.abs(outside - inside) > _WIDTH))
     for _ in range(_ROUNDS):
+        if progress:
+            progress("finding the near-optimal range", len(places) - len(going), len(places))
         if not len(going):
             break
         a, b, below, above = inside[going], outside[going], low[going], high[going]

@@ -21,6 +21,7 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import Constraints
 from bimix_tracking.recommendation.objective import WeightedLoss
 from bimix_tracking.recommendation.sqp import SimplexMinimum, kkt, minimize_on_simplex, onto_simplex
@@ -36,6 +37,7 @@ _NOTHING = 1e-30
 _HALVINGS = 80
 _LEAST, _STEEPEST = 1e-12, 50.0
 _MOST_LEANING = 6
+_TOLD_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,30 @@ class Problem:
         only = slice(best, best + 1)
         return SimplexMinimum(found.shares[only], found.value[only], found.kkt_residual[only]), (agree, len(several))
 
-    def minima(self, theta: Mapping[str, Array], start: Array) -> SimplexMinimum:
+    def minima(self, theta: Mapping[str, Array], start: Array, *, progress: Progress | None = None) -> SimplexMinimum:
         """Return each replicate's optimum, from the fit's.
 
         Args:
             theta: As in `Replicates`, only finite.
             start: Shape (domains,).
+            progress: Is told how many replicates of how many are optimised.
         """
         if self._closed:
             return self._filled(theta, self.box.lower, self.box.upper)
         count = len(next(iter(theta.values())))
-        return self._newton(theta, np.tile(start, (count, 1)), np.arange(count), self.box.lower, self.box.upper)
+        size = count if progress is None else _TOLD_EVERY
+        found = []
+        for begin in range(0, count, size):
+            if progress:
+                progress("optimising replicates", begin, count)
+            part = {name: values[begin : begin + size] for name, values in theta.items()}
+            each = np.arange(min(size, count - begin))
+            found.append(self._newton(part, np.tile(start, (len(each), 1)), each, self.box.lower, self.box.upper))
+        if progress:
+            progress("optimising replicates", count, count)
+        return SimplexMinimum(
+            *(np.concatenate([getattr(part, name) for part in found]) for name in ("shares", "value", "kkt_residual"))
+        )
 
     def prices(self, shares: Array) -> Array:
         """Return what a unit more of each proportion would win, nats, the other free ones giving way; 0 off the bounds.

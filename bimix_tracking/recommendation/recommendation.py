@@ -21,6 +21,7 @@ from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 from bimix_tracking.recommendation.near_optimal import NearOptimal, near_optimal
 from bimix_tracking.recommendation.optimum import Problem
@@ -142,6 +143,7 @@ def recommend(
     replicates: Replicates | None = None,
     tolerance: float | None = None,
     beyond_tried: bool = False,
+    progress: Progress | None = None,
 ) -> Recommendation:
     """Return the mixture with the least weighted sum of predicted losses at a data volume, and how sure it is.
 
@@ -160,6 +162,7 @@ def recommend(
         tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
             the standard deviation of a run about the law.
         beyond_tried: Seek the mixture outside the proportions tried too. What a law says there, no run has checked.
+        progress: Called as (what, done, total).
 
     Raises:
         RecommendationError: No target whose effect is known, a law that can't serve the question, an unknown domain or
@@ -248,8 +251,10 @@ def recommend(
         by_law=_by_law(problem),
         prior=prior,
         prior_strength=prior_strength,
-        uncertainty=None if replicates is None else uncertainty(problem, replicates, mixture, reference),
-        near_optimal=near_optimal(problem, shares, replicates, tolerance),
+        uncertainty=None
+        if replicates is None
+        else uncertainty(problem, replicates, mixture, reference, progress=progress),
+        near_optimal=near_optimal(problem, shares, replicates, tolerance, progress=progress),
     )
 
 
