@@ -288,11 +288,12 @@ class Replicates:
                 continue
             if self.method != "linearised":
                 own = np.full(int(told.sum()), fit.own(target), np.intp)
-                result[told, :, i] = np.exp(model.evaluate(theta[told, i], own, inputs)[0])
+                result[told, :, i] = np.exp(model.blocks(theta[told, i], own, inputs).log_loss[..., 0])
             else:
                 # Along the tangent, as the step itself: the law at the end of a straight step leaves the valley.
-                log_loss, jacobian = model.evaluate(at[None], np.array([fit.own(target)], np.intp), inputs)
-                result[told, :, i] = np.exp(log_loss[0] + (theta[told, i] - at) @ jacobian[0].T)
+                found = model.blocks(at[None], np.array([fit.own(target)], np.intp), inputs)
+                along = (theta[told, i] - at) @ found.jacobian()[0, :, 0].T
+                result[told, :, i] = np.exp(found.log_loss[0, :, 0] + along)
         return result
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.grid import volume_codes
 from bimix_tracking.fitting.held_out_errors import LaterErrors
-from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import points_of
+from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
-from bimix_tracking.fitting.single_law import fit_single, refit
-from bimix_tracking.fitting.solver import by_run, prior_of, volume_codes
+from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.progress import Progress
@@ -67,9 +66,15 @@ def bootstrap(
     count = len(obs.runs)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}
-    told = _Told(progress, len(laws) * replicates * len(obs.targets))
-    make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps", after=told.more)
-    theta = {name: make(obs, one, drawn) for name, one in laws.items()}
+    # What has no weight in the stack says nothing in it.
+    wanted = {name: _weighing(fit, name, one) for name, one in laws.items()}
+    told = _Told(progress, replicates * sum(map(len, wanted.values())))
+    theta = {
+        name: _one_step(obs, one, drawn)
+        if method == "linearised"
+        else refit(obs, one, drawn, roughly=method == "few-steps", wanted=wanted[name], after=told.more)
+        for name, one in laws.items()
+    }
     told.more(told.total - told.done)  # what cannot be told isn't refitted
     later = None if method == "linearised" else later_errors(obs, fit)
     return Replicates(fit, theta, method, last_off(obs, fit), later)
@@ -78,8 +83,8 @@ def bootstrap(
 def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
     """Return how far losses are from what a fit to those up to half of the tokens predicts; None of few volumes.
 
-    Each law is fitted to the losses up to half of the largest volume, or up to the third volume where that is later;
-    an ensemble keeps its weights, and has no levels beyond what was observed. What is left over of the losses is
+    Each law is fitted again to the losses up to half of the largest volume, or up to the third volume where that is
+    later; an ensemble keeps its weights, and has no levels beyond what was observed. What is left over of the losses is
     averaged over runs, in up to four parts of log s: what a single mixture does is its form error.
 
     Args:
@@ -91,30 +96,28 @@ def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
     if not len(tokens):
         return None
     volumes = np.unique(tokens)
-    groups = volume_codes(np.log(volumes))
+    groups = volume_codes(np.log(volumes), SAME_VOLUME)
     if groups.max() < _EARLY_VOLUMES:
         return None
     end = max(volumes[volumes <= tokens.max() / 2].max(initial=0.0), volumes[groups == _EARLY_VOLUMES - 1].max())
     early = losses[tokens <= end]
     seen = set(early["run"])
     kept = Observations(obs.mixtures[[run in seen for run in obs.mixtures.index]], early.reset_index(drop=True))
-    try:
-        laws = {name: fit_single(kept, name, one.options) for name, one in (fit.members or {fit.law: fit}).items()}
-    except ObservationsError:
-        return None
-    targets = {
-        target: one
-        for target, one in fit.targets.items()
-        if all(target in law.targets for name, law in laws.items() if not fit.members or one.parameters.get(name))
-    }
-    first = replace(fit, targets=targets, members=laws, levels={}) if fit.members else laws[fit.law]
-    later = losses[(tokens > end) & losses["run"].isin(seen) & losses["domain"].isin(list(targets))]
+    theta, first = {}, replace(fit, levels={})
+    for name, one in (fit.members or {fit.law: fit}).items():
+        scale = FitProblem.of(kept, find_law(one.law), one.options).grid.scale
+        there = replace(one, targets={t: one.targets[t] for t in one.targets if t in kept.targets}, scale=scale)
+        theta[name] = refit(kept, there, np.ones((1, len(kept.runs))), wanted=_weighing(fit, name, there))
+        first = replace(first, members={**first.members, name: there}) if fit.members else there
+    told = [target for target in first.targets if target in kept.targets]
+    first = replace(first, targets={target: first.targets[target] for target in told})
+    later = losses[(tokens > end) & losses["run"].isin(seen) & losses["domain"].isin(told)]
     if later.empty:
         return None
     shares = obs.mixtures.loc[later["run"], list(fit.domains)].to_numpy(float)
     volume = later["tokens"].to_numpy(float)
-    at = [list(first.targets).index(target) for target in later["domain"]]
-    predicted = first.losses(shares, volume).to_numpy(float)[np.arange(len(later)), at]
+    at = [told.index(target) for target in later["domain"]]
+    predicted = Replicates(first, theta, "exact", pd.DataFrame()).losses(shares, volume)[0, np.arange(len(later)), at]
     ahead = np.log(volume / end)
     part = np.minimum((ahead / ahead.max() * _PARTS).astype(int), _PARTS - 1)
     table = later.assign(off=later["loss"].to_numpy(float) - predicted, ahead=ahead, part=part)
@@ -124,6 +127,11 @@ def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
         tuple(table.groupby("part")["ahead"].mean().tolist()),
         {str(target): tuple(values) for target, values in off.to_dict("list").items()},
     )
+
+
+def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:
+    """Return the targets in whose prediction one law of a fit has a weight."""
+    return [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
 
 
 _EARLY_VOLUMES = 3
@@ -145,32 +153,28 @@ class _Told:
 
 
 def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
-    model = find_law(fit.law)
-    points = points_of(obs, model, fit.options)
-    thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
-    known = np.array([theta is not None for theta in thetas])
-    held = model.held(len(obs.domains))
-    theta = np.stack([held if at is None else at for at in thetas])
-    prior = prior_of(model, points)
-    lower, upper = model.bounds(points.own, points.inputs, points.log_loss, points.weight)
-    scores, curvature = by_run(model, points, theta, fit.huber_delta)
-    # What the fit could not tell is held; what it left at a bound with the slope leading out stays there.
-    pull = scores.sum(1) + prior.pull(theta, np.arange(len(theta)))
-    free = curvature.sum(1).diagonal(axis1=1, axis2=2) > 0
-    free &= ~((theta <= lower + 1e-9) & (pull > -1e-12)) & ~((theta >= upper - 1e-9) & (pull < 1e-12))
-    size = theta.shape[1]
+    problem = FitProblem.of(obs, find_law(fit.law), fit.options)
+    thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in problem.targets]
+    theta = np.stack([problem.box.held if at is None else at for at in thetas])
+    prior, size = problem.prior, theta.shape[1]
+    pulls = prior.pull(theta, np.arange(len(theta)))
     result = np.full((len(drawn), *theta.shape), np.nan)
-    for i in np.flatnonzero(known):
-        use = free[i]
-        gradient = (drawn @ scores[i] + prior.pull(theta, np.arange(len(theta)))[i])[:, use]
-        flat = drawn @ curvature[i][:, use][:, :, use].reshape(len(scores[i]), -1)
+    for i in np.flatnonzero([at is not None for at in thetas]):
+        scores, curvature = problem.by_run(theta[i], int(i))
+        lower, upper = problem.box.lower[i], problem.box.upper[i]
+        # What the fit could not tell is held; what it left at a bound with the slope leading out stays there.
+        down = scores.sum(0) + pulls[i]
+        use = curvature.sum(0).diagonal() > 0
+        use &= ~((theta[i] <= lower + 1e-9) & (down > -1e-12)) & ~((theta[i] >= upper - 1e-9) & (down < 1e-12))
+        gradient = (drawn @ scores + pulls[i])[:, use]
+        flat = drawn @ curvature[:, use][:, :, use].reshape(len(scores), -1)
         matrix = flat.reshape(len(drawn), int(use.sum()), -1) + prior.precision[i][np.ix_(use, use)]
         level = np.einsum("bkk->bk", matrix).max(-1, initial=0.0)
         matrix = matrix + 1e-12 * level[:, None, None] * np.eye(int(use.sum()))
         told = level > 0
         step = np.zeros((len(drawn), size))
         step[np.ix_(told, use)] = _inside(
-            matrix[told], gradient[told], lower[i][use] - theta[i][use], upper[i][use] - theta[i][use]
+            matrix[told], gradient[told], lower[use] - theta[i][use], upper[use] - theta[i][use]
         )
         result[told, i] = theta[i] + step[told]
         result[:, i, ~use] = theta[i, ~use]

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.grid import mixture_codes, volume_codes
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
-from bimix_tracking.fitting.problem import mixture_codes
 from bimix_tracking.fitting.replicates import Replicates
-from bimix_tracking.fitting.solver import volume_codes
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.volume import LOG_BETA
 from bimix_tracking.recommendation.objective import WeightedLoss
@@ -145,7 +144,7 @@ def beta_held(fit: LawFit, target: str) -> bool:
 def late_part(obs: Observations, largest: float) -> Observations | None:
     """Return the late evaluations: the last factor of four in tokens, or the later half; None if too few."""
     volumes = np.unique(obs.losses["tokens"].to_numpy(float))
-    codes = volume_codes(np.log(volumes))
+    codes = volume_codes(np.log(volumes), SAME_VOLUME)
     groups = np.array([volumes[codes == code].min() for code in range(int(codes.max()) + 1)])
     for first in (largest / FARTHEST, groups[len(groups) // 2]):
         kept = groups >= first

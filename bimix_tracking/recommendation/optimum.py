@@ -120,7 +120,7 @@ class Problem:
 
     @cached_property
     def _closed(self) -> bool:
-        power = not self.fit.members and find_law(self.fit.law).power_of_own
+        power = not self.fit.members and find_law(self.fit.law).traits.power_of_own
         return power and (self.prior is None or self.strength == 0)
 
     def _starts(self, starts: Sequence[Array]) -> Array:

@@ -77,7 +77,7 @@ def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> di
     if not _own_only(fit):
         return found
     law = find_law(fit.law)
-    effect = next(name for name, place in law.watched.items() if place == law.effect)
+    effect = next(name for name, place in law.traits.watched.items() if place == law.traits.effect)
     for domain in fit.domains:
         fitted = fit.targets[domain]
         smallest, largest = fitted.shares
@@ -103,7 +103,7 @@ def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> di
 
 
 def _own_only(fit: LawFit) -> bool:
-    return not fit.members and find_law(fit.law).own_only
+    return not fit.members and find_law(fit.law).traits.own_only
 
 
 def within(

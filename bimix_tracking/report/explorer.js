@@ -37,7 +37,7 @@
     return part.values;
   };
 
-  // What all runs have in common at a checkpoint: interpolated in log s, 0 outside.
+  // What all runs have in common at a checkpoint: interpolated in log s, 0 beyond the knots, of which the ends are 0.
   const levelAt = (levels, tokens) => {
     if (!levels.length) return 0;
     const [at, off] = levels;

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.law_fit import LawFit, faded
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.registry import BUILT_IN
@@ -81,7 +81,7 @@ def content(
         "reference": rec.reference.array(fit.domains).tolist(),
         "best": sum(weights[target] * rec.predicted[target] for target in counted),
         "tolerance": None if rec.near_optimal is None else rec.near_optimal.tolerance,
-        "levels": [list(map(list, zip(*fit.levels.get(target, ()), strict=True))) for target in targets],
+        "levels": [list(map(list, zip(*faded(fit.levels.get(target, ())), strict=True))) for target in targets],
         "laws": [_law(one, name, fit, targets, replicates, kept) for name, one in _members(fit).items()],
         "replicates": kept,
         "sure": None if replicates is None else _sure(replicates, rec, targets),

@@ -13,11 +13,11 @@ from scipy.stats import spearmanr
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.ensemble import combine, common_levels, stack_weights
+from bimix_tracking.fitting.ensemble import held_out_stack
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out
-from bimix_tracking.fitting.law_fit import LawFit, level_at
-from bimix_tracking.fitting.problem import Points, mixture_codes
+from bimix_tracking.fitting.grid import Grid, mixture_codes
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.messages import joined, said
 
@@ -187,48 +187,40 @@ def cross_validate(
         if fit.members:
             return of_stack(obs, fit, {n: held_out(obs, member, fold) for n, member in fit.members.items()}, weights)
         predictions = held_out(obs, fit, fold)
-    by_target = dict(zip(predictions.points.targets, predictions.predicted, strict=True))
-    return _validation(fit.law, obs, predictions.points, by_target, predictions.fold, weights)
+    by_target = dict(zip(predictions.grid.targets, predictions.predicted, strict=True))
+    return _validation(fit.law, obs, predictions.grid, by_target, predictions.fold, weights)
 
 
 def of_stack(
     obs: Observations, fit: LawFit, predictions: Mapping[str, HeldOut], weights: Mapping[str, float] | None
 ) -> Validation:
     """Validate an ensemble from its laws' held-out predictions; a fold's weights are found on the other folds."""
-    widest = max(predictions.values(), key=lambda one: len(one.points.targets))
-    points, fold = widest.points, widest.fold
-    predicted: dict[str, Array] = {target: np.full(len(points.run), np.nan) for target in fit.targets}
-    for one in range(int(fold.max()) + 1):
-        mine = (fold == one)[points.run]
-        stack = stack_weights(predictions, fit.huber_delta, keep=fold != one)
-        levels = common_levels(predictions, stack, keep=fold != one)
-        for target, values in combine(predictions, stack).items():
-            above = level_at(levels[target], np.exp(points.log_u[mine]) * points.scale)
-            predicted[target][mine] = values[mine] + above
-    return _validation(fit.law, obs, points, predicted, fold, weights)
+    grid, predicted = held_out_stack(fit, predictions)
+    fold = next(iter(predictions.values())).fold
+    return _validation(fit.law, obs, grid, predicted, fold, weights)
 
 
 def _validation(
     law: str,
     obs: Observations,
-    points: Points,
+    grid: Grid,
     predicted: Mapping[str, Array],
     fold: Index,
     weights: Mapping[str, float] | None,
 ) -> Validation:
     parts = []
-    for i, target in enumerate(points.targets):
-        counts = points.weight[i] > 0
-        run, log_u, log_loss = points.run[counts], points.log_u[counts], points.log_loss[i][counts]
+    for i, target in enumerate(grid.targets):
+        counts = grid.at(grid.weight[i]) > 0
+        run, log_u, log_loss = grid.run[counts], grid.at_u[counts], grid.at(grid.log_loss[i])[counts]
         if target in predicted and len(run):
             parts.append(
                 pd.DataFrame(
                     {
                         "run": np.array(obs.runs)[run],
-                        "tokens": np.exp(log_u) * points.scale,
+                        "tokens": np.exp(log_u) * grid.scale,
                         "domain": target,
                         "observed": np.exp(log_loss),
-                        "predicted": np.exp(predicted[target][counts]),
+                        "predicted": np.exp(grid.at(predicted[target])[counts]),
                         "baseline": np.exp(_baseline(run, log_u, log_loss, fold)),
                     }
                 )
