@@ -21,13 +21,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import nnls
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out, smallest_training
-from bimix_tracking.fitting.law_fit import LawFit, Levels
+from bimix_tracking.fitting.grid import Grid
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
+from bimix_tracking.fitting.law_fit import LawFit, Levels, level_at
 from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.single_law import goodness
@@ -74,7 +77,40 @@ def fit_ensemble(
     fits, predictions = {}, {}
     for name in told:
         fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
-    return stack(obs, fits, predictions)
+    fit = stack(obs, fits, predictions)
+    grid, predicted = held_out_stack(fit, predictions)
+    parts = []
+    for target, values in predicted.items():
+        i = grid.targets.index(target)
+        counts = grid.at(grid.weight[i]) > 0
+        observed, expected = (np.exp(grid.at(each)[counts]) for each in (grid.log_loss[i], values))
+        part = {"run": np.array(obs.runs)[grid.run[counts]], "tokens": np.exp(grid.at_u[counts]) * grid.scale}
+        parts.append(pd.DataFrame({**part, "domain": target, "observed": observed, "predicted": expected}))
+    return replace(fit, held_out=HeldOutErrors.of(pd.concat(parts).dropna(), obs.mixtures))
+
+
+def held_out_stack(fit: LawFit, predictions: Mapping[str, HeldOut]) -> tuple[Grid, dict[str, Array]]:
+    """Return what an ensemble predicts of held-out mixtures; a fold's weights and levels are found on the others.
+
+    Args:
+        fit: The ensemble.
+        predictions: Its laws' held-out predictions.
+
+    Returns:
+        The grid, and by target log L, shape (runs, volumes).
+    """
+    widest = max(predictions.values(), key=lambda one: len(one.grid.targets))
+    grid, fold = widest.grid, widest.fold
+    predicted: dict[str, Array] = {target: np.full(grid.log_loss.shape[1:], np.nan) for target in fit.targets}
+    for one in range(int(fold.max()) + 1):
+        mine = fold == one
+        volumes = np.broadcast_to(grid.log_u, grid.log_loss.shape[1:])[mine]
+        stacked = stack_weights(predictions, fit.huber_delta, keep=fold != one)
+        levels = common_levels(predictions, stacked, keep=fold != one)
+        for target, values in combine(predictions, stacked).items():
+            above = level_at(levels[target], np.exp(volumes.reshape(-1)) * grid.scale)
+            predicted[target][mine] = values[mine] + above.reshape(volumes.shape)
+    return grid, predicted
 
 
 def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:

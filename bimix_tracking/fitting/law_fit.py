@@ -14,6 +14,7 @@ import pandas as pd
 
 from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Inputs, Law
@@ -49,6 +50,7 @@ class LawFit:
         members: Of an ensemble: the fitted laws by name.
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
         shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
+        held_out: How far fits without its mixture are off each run's last losses; None where nothing was held out.
     """
 
     law: str
@@ -65,6 +67,7 @@ class LawFit:
     members: Mapping[str, LawFit] = field(default_factory=dict)
     levels: Mapping[str, Levels] = field(default_factory=dict)
     shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    held_out: HeldOutErrors | None = None
 
     def tried(self, domain: str) -> tuple[float, float]:
         """Return the smallest and the largest proportion of a domain that the law was fitted to; 0 and 1 if unknown."""
@@ -226,6 +229,7 @@ class LawFit:
             "levels": {target: [list(level) for level in levels] for target, levels in self.levels.items()},
             "shares": {domain: list(ends) for domain, ends in self.shares.items()},
             "members": {name: fit.to_dict() for name, fit in self.members.items()},
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
 
     @classmethod
@@ -240,6 +244,7 @@ class LawFit:
             levels={target: tuple((at, off) for at, off in levels) for target, levels in content["levels"].items()},
             shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
+            held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
 

@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
@@ -63,10 +64,7 @@ def bootstrap(
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}
     # What has no weight in the stack says nothing in it.
-    wanted = {
-        name: [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
-        for name, one in laws.items()
-    }
+    wanted = {name: _weighing(fit, name, one) for name, one in laws.items()}
     told = _Told(progress, replicates * sum(map(len, wanted.values())))
     theta = {
         name: _one_step(obs, one, drawn)
@@ -75,7 +73,13 @@ def bootstrap(
         for name, one in laws.items()
     }
     told.more(told.total - told.done)  # what cannot be told isn't refitted
-    return Replicates(fit, theta, method, last_off(obs, fit))
+    later = None if method == "linearised" else later_errors(obs, fit)
+    return Replicates(fit, theta, method, last_off(obs, fit), later)
+
+
+def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:
+    """Return the targets in whose prediction one law of a fit has a weight."""
+    return [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
 
 
 class _Told:

@@ -25,7 +25,7 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few
 
-_ROUGH_OFFSET, _ROUGH_STEPS = 0.05, -30
+_ROUGH_OFFSET, _ROUGH_STEPS = 0.02, -20
 """Of refits whose spread is wanted and not their last digits."""
 _ROUNDING = 1e-7
 """Where a law is off by no more than this, log loss, its offset is rounding too."""

@@ -14,11 +14,11 @@ from scipy.stats import spearmanr
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.ensemble import combine, common_levels, stack_weights
+from bimix_tracking.fitting.ensemble import held_out_stack
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out, twins
 from bimix_tracking.fitting.grid import Grid
-from bimix_tracking.fitting.law_fit import LawFit, level_at
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.messages import joined, said
 from bimix_tracking.selection.baseline import mean_of_others
@@ -235,17 +235,8 @@ def of_stack(
     obs: Observations, fit: LawFit, predictions: Mapping[str, HeldOut], weights: Mapping[str, float] | None
 ) -> Validation:
     """Validate an ensemble from its laws' held-out predictions; a fold's weights are found on the other folds."""
-    widest = max(predictions.values(), key=lambda one: len(one.grid.targets))
-    grid, fold = widest.grid, widest.fold
-    predicted: dict[str, Array] = {target: np.full(grid.log_loss.shape[1:], np.nan) for target in fit.targets}
-    for one in range(int(fold.max()) + 1):
-        mine = fold == one
-        volumes = np.broadcast_to(grid.log_u, grid.log_loss.shape[1:])[mine]
-        stack = stack_weights(predictions, fit.huber_delta, keep=fold != one)
-        levels = common_levels(predictions, stack, keep=fold != one)
-        for target, values in combine(predictions, stack).items():
-            above = level_at(levels[target], np.exp(volumes.reshape(-1)) * grid.scale)
-            predicted[target][mine] = values[mine] + above.reshape(volumes.shape)
+    grid, predicted = held_out_stack(fit, predictions)
+    fold = next(iter(predictions.values())).fold
     return _validation(fit.law, obs, grid, predicted, fold, weights)
 
 

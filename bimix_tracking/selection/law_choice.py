@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from bimix_tracking.data.weights import target_weights
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import stack, too_demanding
 from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import HUBER_DELTA, FitOptions, ZeroShare
 from bimix_tracking.fitting.single_law import fit_single
@@ -222,6 +223,8 @@ def select_law(
         return Selection((able or list(unjudged.values()))[0], None, unjudged, {}, excluded, noise)
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
+    for name, found in validations.items():  # after the stack, so that its members don't carry theirs along
+        fits[name] = replace(fits[name], held_out=HeldOutErrors.of(found.predictions, obs.mixtures))
     ineligible = _ineligible(obs, fits, weights)
     eligible = {name: found for name, found in validations.items() if name not in ineligible} or validations
     chosen = _chosen(eligible, weights)
