@@ -14,6 +14,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
 from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates
 from bimix_tracking.fitting.resampling import bootstrap
@@ -23,7 +24,7 @@ from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.recommendation import Recommendation, recommend
 from bimix_tracking.recommendation.savings import Costs, worth
 from bimix_tracking.report.language import Language
-from bimix_tracking.selection.cross_validation import cross_validate
+from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
@@ -111,10 +112,10 @@ def analyze(
     )
     obs, opened = _read(source, wanted, progress)
     counted = checked_weights(weights, obs.targets, obs.domains)
-    selection, fit = _fitted(obs, law, counted, progress)
+    selection, validation, fit = _fitted(obs, law, counted, progress)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
-    findings = _checked(obs, fit, selection, counted, question, progress)
+    findings = _checked(obs, fit, selection, validation, question, progress)
     try:
         recommendation = _recommended(fit, counted, drawn, question, progress)
     except ConstraintError:
@@ -146,38 +147,40 @@ def _read(
 
 def _fitted(
     obs: Observations, law: str, weights: Mapping[str, float], progress: Progress | None
-) -> tuple[Selection | None, LawFit]:
-    """Return the fit, of the law that was named or of the one that predicts held-out mixtures best."""
+) -> tuple[Selection | None, Validation | None, LawFit]:
+    """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does."""
     if law == AUTO:
         selection = select_law(obs, weights=weights, progress=progress)
-        return selection, selection.fit
+        return selection, selection.validation, selection.fit
     (fit,) = (fit_law(obs, name) for name in told(progress, "fitting", [law]))
-    return None, fit
+    validation: Validation | None
+    (validation,) = (
+        _or_none(cross_validate, obs, weights=weights, fit=fit)
+        for _ in told(progress, "predicting held-out mixtures", [law])
+    )
+    if validation is not None:
+        fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures))
+    return None, validation, fit
 
 
 def _checked(
     obs: Observations,
     fit: LawFit,
     selection: Selection | None,
-    weights: Mapping[str, float],
+    validation: Validation | None,
     question: Question,
     progress: Progress | None,
 ) -> Findings:
     """Return what the sweep and its fit show, checked on held-out mixtures and on later losses."""
-    checks: dict[str, Callable[[], Any]] = {
-        "validation": lambda: (
-            _or_none(cross_validate, obs, weights=weights, fit=fit) if selection is None else selection.validation
-        ),
-        "extrapolation": lambda: _or_none(extrapolate, obs, fit=fit),
-    }
-    found = {name: check() for name, check in told(progress, "checking the law", checks.items())}
+    (later,) = (_or_none(extrapolate, obs, fit=fit) for _ in told(progress, "predicting later losses", [fit.law]))
     return Findings(
         observations=obs,
         fit=fit,
-        **found,
+        validation=validation,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         selection=selection,
-        diagnostics=diagnose(obs, fit, validation=found["validation"], tokens=question.tokens),
+        extrapolation=later,
+        diagnostics=diagnose(obs, fit, validation=validation, tokens=question.tokens),
         lang=question.lang,
     )
 

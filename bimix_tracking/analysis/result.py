@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.exports.formats import all_formats, write_exports
 from bimix_tracking.files.atomic_folder import staged
-from bimix_tracking.files.yaml_json import dump_yaml
+from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import said
@@ -83,7 +82,7 @@ class Findings:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
         with reported_later() as missing, staged(directory, owned_files()) as folder:
-            (folder / "fit.json").write_text(_json(self.fit.to_dict()), encoding="utf-8")
+            (folder / "fit.json").write_text(dump_json(self.fit.to_dict()), encoding="utf-8")
             self.observations.to_csv(folder / "observations.csv")
             with missing:
                 (folder / "report.html").write_text(html.render_undecided(self, why), encoding="utf-8")
@@ -153,10 +152,10 @@ class Analysis(Findings):
         """
         texts: dict[str, Callable[[], str]] = {
             "mixture.yaml": self.mixture_yaml,
-            "fit.json": lambda: _json(self.fit.to_dict()),
-            "recommendation.json": lambda: _json(self.decision()),
-            "lineage.json": lambda: _json(self.lineage()),
-            "validation.json": lambda: _json(self._checks()),
+            "fit.json": lambda: dump_json(self.fit.to_dict()),
+            "recommendation.json": lambda: dump_json(self.decision()),
+            "lineage.json": lambda: dump_json(self.lineage()),
+            "validation.json": lambda: dump_json(self._checks()),
             "report.md": lambda: markdown.render(self),
             # Last, for it is the one part with a dependency of its own: what can be written is written.
             "report.html": lambda: html.render(self),
@@ -298,7 +297,3 @@ def reported_later() -> Iterator[contextlib.AbstractContextManager[None]]:
     yield missing()
     if found:
         raise found[0]
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Inputs, Law
@@ -40,7 +41,8 @@ class LawFit:
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were excluded.
+        zero_share: Proportion floor: a smaller own proportion counts as this inside a law that is infinite at 0; None:
+            such runs were excluded. Of an ensemble, the smallest of its laws', each of which has its own.
         warmup: Losses at no more than so many tokens were excluded.
         data_hash: Of the observations.
         source: Where the observations came from.
@@ -48,6 +50,7 @@ class LawFit:
         members: Of an ensemble: the fitted laws by name.
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
         shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
+        held_out: How far fits without its mixture are off each run's last losses; None where nothing was held out.
     """
 
     law: str
@@ -64,6 +67,7 @@ class LawFit:
     members: Mapping[str, LawFit] = field(default_factory=dict)
     levels: Mapping[str, Levels] = field(default_factory=dict)
     shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    held_out: HeldOutErrors | None = None
 
     def tried(self, domain: str) -> tuple[float, float]:
         """Return the smallest and the largest proportion of a domain that the law was fitted to; 0 and 1 if unknown."""
@@ -225,6 +229,7 @@ class LawFit:
             "levels": {target: [list(level) for level in levels] for target, levels in self.levels.items()},
             "shares": {domain: list(ends) for domain, ends in self.shares.items()},
             "members": {name: fit.to_dict() for name, fit in self.members.items()},
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
 
     @classmethod
@@ -239,6 +244,7 @@ class LawFit:
             levels={target: tuple((at, off) for at, off in levels) for target, levels in content["levels"].items()},
             shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
+            held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
 
@@ -299,14 +305,28 @@ class LawFit:
 
 
 def level_at(levels: Levels, volume: Array) -> Array:
-    """Return δ at each volume: interpolated in log s, 0 outside.
+    """Return δ at each volume: interpolated in log s between the knots that `faded` has, 0 beyond them.
 
-    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 8e6]))
-    array([0.01, 0.  ])
+    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 4e6, 8e6, 1.6e7])).round(9)
+    array([0.01, 0.02, 0.01, 0.  ])
     """
     if not levels:
         return np.zeros(len(volume))
-    at, off = np.array(levels).T
-    slack = 1 + 1e-6  # a volume read back from a text is still that checkpoint
-    inside = (volume >= at[0] / slack) & (volume <= at[-1] * slack)
-    return np.where(inside, np.interp(np.log(volume), np.log(at), off), 0.0)
+    at, off = np.array(faded(levels)).T
+    return np.asarray(np.interp(np.log(volume), np.log(at), off))
+
+
+def faded(levels: Levels) -> Levels:
+    """Return levels with a 0 added at either end, the usual step between checkpoints (median, in log s) away.
+
+    What schedule and order of the data do at a checkpoint doesn't end there: dropped at once, it would make a forecast
+    for a little more than the last checkpoint's tokens jump by all of it. Nor is anything known of it further away.
+
+    >>> faded(((1e6, 0.01), (4e6, 0.02)))
+    ((250000.0, 0.0), (1000000.0, 0.01), (4000000.0, 0.02), (16000000.0, 0.0))
+    """
+    if not levels:
+        return ()
+    at = np.array([tokens for tokens, _ in levels])
+    step = float(np.median(at[1:] / at[:-1])) if len(at) > 1 else SAME_VOLUME
+    return ((levels[0][0] / step, 0.0), *levels, (levels[-1][0] * step, 0.0))

@@ -251,22 +251,25 @@ def _counted(grid: Grid, law: Law, options: FitOptions, runs: Sequence[str], not
     """Return the grid in which what doesn't count has weight 0."""
     weight = grid.weight.copy()
     if law.traits.infinite_at_zero:
-        _near_zero(grid, weight, options.zero_share, options.floor, notes)
+        _near_zero(grid, weight, options, notes)
     _warm_up(grid, weight, options.warmup_end, notes)
     _repeated_checkpoints(grid, weight, len(runs), notes)
     return replace(grid, weight=weight)
 
 
-def _near_zero(grid: Grid, weight: Array, zero_share: float | None, floor: float, notes: list[Note]) -> None:
+def _near_zero(grid: Grid, weight: Array, options: FitOptions, notes: list[Note]) -> None:
+    floor = options.floor
     for i, (target, own) in enumerate(zip(grid.targets, grid.own.tolist(), strict=True)):
         low = (grid.shares[:, own] < floor) & weight[i].any(1) if own >= 0 else np.zeros(len(grid.shares), bool)
         runs = int(low.sum())
-        if runs and zero_share is None:
+        if runs and not options.clamped:
             reason = said("runs with a proportion of (nearly) 0 of the domain")
             notes.append(Note(said("set aside"), reason, runs, domain=target))
             weight[i, low] = 0.0
         elif runs:
-            text = said("proportions below {least:g} counted as {least:g}, where the law is finite", least=zero_share)
+            text = said(
+                "proportions below {least:g} counted as {least:g}, where the law is finite", least=options.floor
+            )
             notes.append(Note(said("adjusted"), text, runs, domain=target))
 
 

@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
@@ -75,7 +76,8 @@ def bootstrap(
         for name, one in laws.items()
     }
     told.more(told.total - told.done)  # what cannot be told isn't refitted
-    return Replicates(fit, theta, method, last_off(obs, fit))
+    later = None if method == "linearised" else later_errors(obs, fit)
+    return Replicates(fit, theta, method, last_off(obs, fit), later)
 
 
 class _Told:

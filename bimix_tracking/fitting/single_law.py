@@ -56,7 +56,7 @@ def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
         tokens=(float(tokens.min()), float(tokens.max())),
         scale=problem.grid.scale,
         huber_delta=options.huber_delta,
-        zero_share=options.zero_share,
+        zero_share=options.floor if options.clamped else None,
         data_hash=obs.data_hash,
         source=obs.source,
         notes=tuple(notes),

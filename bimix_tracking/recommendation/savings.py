@@ -241,7 +241,7 @@ def worth(
     if why:
         return replace(told, unknown=why)
     by_law = {name: search.saved(one, at) for name, one in single.items()}
-    interval = None if replicates is None else search.interval(fit, replicates, at, level)
+    interval = None if replicates is None else search.interval(fit, replicates, at, level, rec.uncertainty)
     found = replace(told, fraction=fraction, by_law=by_law, interval=interval)
     span = found.span
     found = replace(found, demonstrated=bool(interval and span and span[0] > 0 and not rec.inside_noise))

@@ -118,11 +118,14 @@ def test_a_real_sweep_shows_how_weakly_the_law_ranks(reference_data: Path) -> No
     shares, losses = {d: f"weight_{d}" for d in domains}, {d: f"{d}_loss" for d in domains}
     obs = Observations.from_wide(table, proportions=shares, losses=losses, tokens="n_tokens")
 
-    found = cross_validate(obs)
+    fit = fit_law(obs)
 
-    # The README says 0.69: a law that sees only a domain's own proportion is known to rank such sweeps at about 0.7.
-    assert f"{found.rank_correlation:.2f}" == "0.69"
-    assert found.mean_error < 0.015 < found.mean_baseline_error
+    found = [cross_validate(obs, seed=seed, fit=fit) for seed in range(6)]
+
+    # A law that sees only a domain's own proportion is known to rank such sweeps at about 0.7.
+    assert np.mean([each.rank_correlation for each in found]) == pytest.approx(0.68, abs=0.02)
+    for each in found:
+        assert each.mean_error < 0.015 < each.mean_baseline_error
 
 
 def test_what_cannot_be_left_out_is_said(sweep: MakeSweep) -> None:
