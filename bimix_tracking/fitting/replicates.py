@@ -96,12 +96,12 @@ class Replicates:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the lower and the upper end of the interval of the expected loss at each mixture and target.
 
-            log L̂ ± √((t/z √(n / (n − 2)) q)² + t² (σ_form² + σ_later²) / L̂²)
+            log L̂ ± √((t/z q)² + t² (σ_form² + σ_later²) / L̂²)
 
-        with q the quantiles of the replicates' log loss about the fit, z and t those of the normal and Student's
-        distribution with n − 2 degrees of freedom. √(n / (n − 2)), since a replicate's runs are fitted as closely as
-        the sweep's, and so stray less than new ones would. σ_form² is `FormError.each` of the fit's held-out errors, 0
-        without them; σ_later grows from 0 at the largest volume observed. A single run has noise of its own besides.
+        with q the quantiles of the replicates' log loss about their median, z and t those of the normal and Student's
+        distribution with n − 2 degrees of freedom. σ_form² is `FormError.each` of the fit's held-out errors. Without
+        them it is 0, and q times √(n / (n − 2)): a replicate's runs are fitted as closely as the sweep's, and so stray
+        less than new ones would. σ_later grows from 0 at the largest volume observed. A single run has noise besides.
 
         Args:
             mixtures: As in `LawFit.predict`.
@@ -154,7 +154,7 @@ class Replicates:
         """Return how far the lower and the upper end of an interval are from its centre.
 
         Args:
-            off: Deviations of the replicates from it, shape (replicates, …).
+            off: Of the replicates, shape (replicates, …); what counts are their deviations from their own median.
             weights: Of the targets it is of.
             variance: What else it may be off, in the unit of `off` squared, shape (…).
             level: Between 0 and 1.
@@ -162,10 +162,10 @@ class Replicates:
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         times, wider = self.times(weights, level), self.stretch(weights, level)
-        low, high = _sides(off, level)
+        low, middle, high = _quantiles(off, [(1 - level) / 2, 0.5, (1 + level) / 2])
         return (
-            -np.hypot(wider * np.minimum(low, 0), times * np.sqrt(variance)),
-            np.hypot(wider * np.maximum(high, 0), times * np.sqrt(variance)),
+            -np.hypot(wider * (low - middle), times * np.sqrt(variance)),
+            np.hypot(wider * (high - middle), times * np.sqrt(variance)),
         )
 
     def times(self, weights: Mapping[str, float], level: float) -> float:
@@ -173,10 +173,12 @@ class Replicates:
         return float(student.ppf((1 + level) / 2, self.free(weights)))
 
     def stretch(self, weights: Mapping[str, float], level: float) -> float:
-        """Return by how much quantiles of the replicates about the fit are widened: t/z √(n / (n − 2))."""
+        """Return by how much replicates' quantiles are widened: t/z, without held-out errors √(n / (n − 2)) more."""
         return self.times(weights, level) / float(norm.ppf((1 + level) / 2)) * self._widest(weights)
 
     def _widest(self, weights: Mapping[str, float]) -> float:
+        if self.form(weights) is not None:  # held-out errors have what replicates stray too little
+            return 1.0
         return max((self.wider(target) for target, weight in weights.items() if weight > 0), default=1.0)
 
     def form(self, weights: Mapping[str, float]) -> FormError | None:
@@ -219,7 +221,7 @@ class Replicates:
     def half_of_run(self, weights: Mapping[str, float], mixture: Mixture, tokens: float, level: float) -> float:
         """Return half the interval of one run's weighted loss, in log loss: as `interval`, with a run's own noise.
 
-        t √((n / (n − 2)) σ_b² + σ_run² + σ_later²), the first from replicates, `run_noise`, and `beyond`.
+        t √(σ_b² + σ_run² + σ_later²): of the replicates, widened as there, `run_noise`, and `beyond`.
 
         Args:
             weights: Of the targets.
@@ -297,12 +299,12 @@ class Replicates:
         return result
 
 
-def _sides(off: Array, level: float) -> Array:
-    """Return the two quantiles that hold the middle part of each column; NaN where no replicate could tell."""
+def _quantiles(off: Array, at: Sequence[float]) -> Array:
+    """Return quantiles of each column, shape (quantiles, …); NaN where no replicate could tell."""
     told = ~np.isnan(off).all(axis=0)
-    sides = np.full((2, *off.shape[1:]), np.nan)
-    sides[:, told] = np.nanquantile(off[:, told], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return sides
+    found = np.full((len(at), *off.shape[1:]), np.nan)
+    found[:, told] = np.nanquantile(off[:, told], at, axis=0)
+    return found
 
 
 def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
