@@ -232,25 +232,38 @@ def common_levels(
         weights: By target and law.
         keep: Runs that count, boolean; None: all.
     """
-    result = {}
+    result: dict[str, Levels] = {}
     for target, stacked in combine(predictions, weights).items():
         grid = next(one.grid for one in predictions.values() if target in one.grid.targets)
         i = grid.targets.index(target)
-        off = grid.at(grid.log_loss[i] - stacked)
-        counts = np.isfinite(off) & (grid.at(grid.weight[i]) > 0)
+        counts = np.isfinite(stacked) & (grid.weight[i] > 0)
         if keep is not None:
-            counts &= np.asarray(keep[grid.run], bool)
-        levels = []
-        for log_u in np.unique(grid.at_u[counts]):
-            here = off[counts & (grid.at_u == log_u)]
-            if len(here) >= _LEVEL_RUNS:
-                middle = float(np.median(here))
-                # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
-                error = 1.2533 * 1.4826 * float(np.median(np.abs(here - middle))) / np.sqrt(len(here))
-                kept = max(0.0, 1 - (error / middle) ** 2) if middle else 0.0
-                levels.append((float(np.exp(log_u) * grid.scale), kept * middle))
-        result[target] = tuple(levels)
+            counts &= np.asarray(keep, bool)[:, None]
+        off = (grid.log_loss[i] - stacked)[counts]
+        log_u, code, number = np.unique(
+            np.broadcast_to(grid.log_u, counts.shape)[counts], return_inverse=True, return_counts=True
+        )
+        shared = number >= _LEVEL_RUNS
+        if not shared.any():
+            result[target] = ()
+            continue
+        # A column a checkpoint, filled up with NaN.
+        order = np.argsort(code, kind="stable")
+        columns = np.full((int(number.max()), len(number)), np.nan)
+        columns[np.arange(len(off)) - np.repeat(np.cumsum(number) - number, number), code[order]] = off[order]
+        columns, number = columns[:, shared], number[shared]
+        middle = _medians(columns, number)
+        # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
+        error = 1.2533 * 1.4826 * _medians(np.abs(columns - middle), number) / np.sqrt(number)
+        kept = np.where(np.abs(middle) > error, middle - error**2 / np.where(middle == 0, 1, middle), 0.0)
+        result[target] = tuple(zip((np.exp(log_u[shared]) * grid.scale).tolist(), kept.tolist(), strict=True))
     return result
+
+
+def _medians(columns: Array, number: Index) -> Array:
+    """Return the median of each column, of which so many values are no NaN."""
+    ordered, each = np.sort(columns, axis=0), np.arange(len(number))  # NaN comes last
+    return np.asarray((ordered[(number - 1) // 2, each] + ordered[number // 2, each]) / 2)
 
 
 _Errors = dict[str, tuple[Array, Array, Index]]
@@ -319,8 +332,9 @@ def _simplex(off: Array, runs: int, strength: float, towards: Array) -> Array:
 
 
 def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:
-    """Fill in error and R² of the stack on the points fitted."""
-    targets = {}
+    """Fill in error and R² of the stack on the losses fitted."""
+    targets, widest = {}, max(predictions.values(), key=lambda one: len(one.grid.targets)).grid
+    predicted = dict(zip(fit.targets, fit.surface(widest.shares, np.exp(widest.log_u) * fit.scale), strict=True))
     for target, fitted in fit.targets.items():
         name = next((n for n, weight in fitted.parameters.items() if weight > 0), None)
         if name is None:
@@ -328,9 +342,8 @@ def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:
             continue
         grid = predictions[name].grid
         i = grid.targets.index(target)
-        counts = grid.at(grid.weight[i]) > 0
-        predicted = fit.losses(grid.shares[grid.run[counts]], np.exp(grid.at_u[counts]) * fit.scale)
-        observed = grid.at(grid.log_loss[i])[counts]
-        error, r2 = goodness(observed, np.log(predicted[target].to_numpy(float)) - observed)
+        counts = grid.weight[i] > 0
+        observed = grid.log_loss[i][counts]
+        error, r2 = goodness(observed, np.log(predicted[target][counts]) - observed)
         targets[target] = replace(fitted, error=error, r2=r2)
     return replace(fit, targets=targets)

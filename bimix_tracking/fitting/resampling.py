@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import get_args
 
 import numpy as np
-import pandas as pd
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.grid import volume_codes
-from bimix_tracking.fitting.held_out_errors import LaterErrors
-from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.later import later_errors
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
 from bimix_tracking.fitting.single_law import refit
@@ -80,63 +77,9 @@ def bootstrap(
     return Replicates(fit, theta, method, last_off(obs, fit), later)
 
 
-def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
-    """Return how far losses are from what a fit to those up to half of the tokens predicts; None of few volumes.
-
-    Each law is fitted again to the losses up to half of the largest volume, or up to the third volume where that is
-    later; an ensemble keeps its weights, and has no levels beyond what was observed. What is left over of the losses is
-    averaged over runs, in up to four parts of log s: what a single mixture does is its form error.
-
-    Args:
-        obs: The sweep.
-        fit: Its fit.
-    """
-    losses = obs.losses[obs.losses["tokens"] > fit.warmup]
-    tokens = losses["tokens"].to_numpy(float)
-    if not len(tokens):
-        return None
-    volumes = np.unique(tokens)
-    groups = volume_codes(np.log(volumes), SAME_VOLUME)
-    if groups.max() < _EARLY_VOLUMES:
-        return None
-    end = max(volumes[volumes <= tokens.max() / 2].max(initial=0.0), volumes[groups == _EARLY_VOLUMES - 1].max())
-    early = losses[tokens <= end]
-    seen = set(early["run"])
-    kept = Observations(obs.mixtures[[run in seen for run in obs.mixtures.index]], early.reset_index(drop=True))
-    theta, first = {}, replace(fit, levels={})
-    for name, one in (fit.members or {fit.law: fit}).items():
-        scale = FitProblem.of(kept, find_law(one.law), one.options).grid.scale
-        there = replace(one, targets={t: one.targets[t] for t in one.targets if t in kept.targets}, scale=scale)
-        theta[name] = refit(kept, there, np.ones((1, len(kept.runs))), wanted=_weighing(fit, name, there))
-        first = replace(first, members={**first.members, name: there}) if fit.members else there
-    told = [target for target in first.targets if target in kept.targets]
-    first = replace(first, targets={target: first.targets[target] for target in told})
-    later = losses[(tokens > end) & losses["run"].isin(seen) & losses["domain"].isin(told)]
-    if later.empty:
-        return None
-    shares = obs.mixtures.loc[later["run"], list(fit.domains)].to_numpy(float)
-    volume = later["tokens"].to_numpy(float)
-    at = [told.index(target) for target in later["domain"]]
-    predicted = Replicates(first, theta, "exact", pd.DataFrame()).losses(shares, volume)[0, np.arange(len(later)), at]
-    ahead = np.log(volume / end)
-    part = np.minimum((ahead / ahead.max() * _PARTS).astype(int), _PARTS - 1)
-    table = later.assign(off=later["loss"].to_numpy(float) - predicted, ahead=ahead, part=part)
-    # A target that isn't told, or not in all parts, has no rate.
-    off = table.pivot_table(index="part", columns="domain", values="off", aggfunc="mean").dropna(axis="columns")
-    return LaterErrors(
-        tuple(table.groupby("part")["ahead"].mean().tolist()),
-        {str(target): tuple(values) for target, values in off.to_dict("list").items()},
-    )
-
-
 def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:
     """Return the targets in whose prediction one law of a fit has a weight."""
     return [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
-
-
-_EARLY_VOLUMES = 3
-"""Fewer tell no law: its exponent and its floor."""
-_PARTS = 4
 
 
 class _Told:

@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.optimum import Problem
 
 LEVEL = 0.9
@@ -70,7 +71,13 @@ class Uncertainty:
 
 
 def uncertainty(
-    problem: Problem, replicates: Replicates, mixture: Mixture, reference: Mixture, level: float = LEVEL
+    problem: Problem,
+    replicates: Replicates,
+    mixture: Mixture,
+    reference: Mixture,
+    level: float = LEVEL,
+    *,
+    progress: Progress | None = None,
 ) -> Uncertainty | None:
     """Return how sure the optimum of a problem is; None where too few replicates could be fitted.
 
@@ -89,6 +96,7 @@ def uncertainty(
         mixture: Its optimum.
         reference: What it is compared with.
         level: Of the intervals.
+        progress: Is told how many replicates are optimised.
     """
     told = problem.loss(replicates.theta).told
     if told.sum() < _FEWEST:
@@ -96,7 +104,7 @@ def uncertainty(
     theta = {name: values[told] for name, values in replicates.theta.items()}
     fit, weights = problem.fit, problem.weights
     at = mixture.array(fit.domains)
-    found = problem.minima(theta, at)
+    found = problem.minima(theta, at, progress=progress)
     box = problem.box
     weight = np.array([weights.get(target, 0.0) for target in fit.targets])
     counted = weight > 0
