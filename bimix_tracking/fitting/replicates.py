@@ -43,6 +43,7 @@ class Replicates:
         method: How they were found.
         off: By how much each run's last losses are off the fit, nats, one row a run and one column a target.
         later: What losses beyond the volumes observed may be off; None where too few volumes were observed to tell.
+        drawn: How often each run of `off` was drawn, shape (replicates, runs); None where that isn't known.
     """
 
     fit: LawFit
@@ -50,6 +51,7 @@ class Replicates:
     method: Method
     off: pd.DataFrame
     later: LaterErrors | None = None
+    drawn: Array | None = None
 
     def parameters(self, target: str) -> pd.DataFrame:
         """Return the reported parameters of a target, one row a replicate.
@@ -196,10 +198,13 @@ class Replicates:
         held_out = self.fit.held_out
         if held_out is None or not held_out.runs:
             return None
-        drawn, fitted = self._at_held_out
         weight = np.array([weights.get(target, 0.0) for target in self.fit.targets])
         use = weight > 0
-        return held_out.form(weights, (drawn[..., use] - fitted[:, use]) @ weight[use])
+        out = None
+        if self.drawn is not None:
+            place = self.off.index.get_indexer(pd.Index([one.run for one in held_out.runs]))
+            out = (self.drawn[:, place] == 0) & (place >= 0)
+        return held_out.form(weights, self._at_held_out[..., use] @ weight[use], out)
 
     def free(self, weights: Mapping[str, float]) -> int:
         """Return Student's degrees of freedom of a weighted sum's interval: n − 2, of mixtures held out or of runs."""
@@ -272,13 +277,12 @@ class Replicates:
         return {}
 
     @cached_property
-    def _at_held_out(self) -> tuple[Array, Array]:
-        """Losses of the held-out runs by the replicates, (replicates, runs, targets), and by the fit."""
+    def _at_held_out(self) -> Array:
+        """Losses of the held-out runs by the replicates, (replicates, runs, targets)."""
         held_out = self.fit.held_out
         if held_out is None:
             raise ValueError("no held-out errors travel with this fit")
-        at = held_out.shares, held_out.tokens
-        return self.losses(*at), self.fit.losses(*at).to_numpy(float)
+        return self.losses(held_out.shares, held_out.tokens)
 
     def _of_law(self, fit: LawFit, shares: Array, volume: Array) -> Array:
         model, theta = find_law(fit.law), self.theta[fit.law]
