@@ -44,6 +44,7 @@ docs: .venv/installed-dev
 
 bench: .venv/installed-dev .venv/installed-bench
 	env -u OPENBLAS_NUM_THREADS $(BIN)/python tests/benchmarks/speed.py
+	env -u OPENBLAS_NUM_THREADS -u OMP_NUM_THREADS $(BIN)/python tests/benchmarks/engine.py
 	$(BIN)/python tests/benchmarks/accuracy.py --splits 20
 	$(BIN)/python tests/benchmarks/regmix.py
 	$(BIN)/python tests/benchmarks/decisions.py

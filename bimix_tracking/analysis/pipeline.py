@@ -14,16 +14,17 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
 from bimix_tracking.fitting.fit import fit_law
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates
 from bimix_tracking.fitting.resampling import bootstrap
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.progress import Progress
+from bimix_tracking.progress import Progress, told
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.recommendation import Recommendation, recommend
 from bimix_tracking.recommendation.savings import Costs, worth
 from bimix_tracking.report.language import Language
-from bimix_tracking.selection.cross_validation import cross_validate
+from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
@@ -43,6 +44,7 @@ def analyze(
     prior: Mixture | None = None,
     prior_strength: float = 0.0,
     reference: Mixture | None = None,
+    beyond_tried: bool = False,
     costs: Costs | None = None,
     replicates: int = REPLICATES,
     out: str | Path | None = None,
@@ -60,12 +62,13 @@ def analyze(
         law: Which law to fit; `auto`: the one that predicts held-out mixtures best (see `select_law`).
         weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
             that is no domain, or 1 where none is.
-        bounds: As in `recommend`, like the six that follow.
+        bounds: As in `recommend`, like the seven that follow.
         available_tokens: Distinct tokens by domain.
         max_epochs: How often a token may be repeated.
         prior: A mixture to stay near.
         prior_strength: How strongly.
         reference: The mixture to compare with.
+        beyond_tried: Seek the mixture outside the proportions tried too.
         costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
         replicates: How many refits tell how sure the recommendation is; 0: none.
         out: A folder for the artifacts (see `Analysis.save`), or for a page that says why nothing can be recommended.
@@ -86,7 +89,9 @@ def analyze(
     ...         for a in (0.2, 0.5, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
     >>> losses = {"a": "la", "b": "lb"}
     >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
-    >>> analyze(obs, tokens=1e9).recommendation.mixture
+    >>> analyze(obs, tokens=1e9).recommendation.mixture  # no run had more of a
+    Mixture({'a': 0.7, 'b': 0.3})
+    >>> analyze(obs, tokens=1e9, beyond_tried=True).recommendation.mixture
     Mixture({'a': 0.729189, 'b': 0.270811})
     """
     Language(lang)  # an unknown one is told before the work
@@ -100,18 +105,19 @@ def analyze(
         prior=prior,
         prior_strength=prior_strength,
         reference=reference,
+        beyond_tried=beyond_tried,
         costs=costs,
         replicates=replicates,
         lang=lang,
     )
     obs, opened = _read(source, wanted, progress)
     counted = checked_weights(weights, obs.targets, obs.domains)
-    selection, fit = _fitted(obs, law, counted, progress)
+    selection, validation, fit = _fitted(obs, law, counted, progress)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
-    findings = _checked(obs, fit, selection, counted, question)
+    findings = _checked(obs, fit, selection, validation, question, progress)
     try:
-        recommendation = _recommended(fit, counted, drawn, question)
+        recommendation = _recommended(fit, counted, drawn, question, progress)
     except ConstraintError:
         raise  # the question is at fault, not the sweep
     except RecommendationError as error:
@@ -119,12 +125,12 @@ def analyze(
             raise
         page = findings.save_undecided(out, str(error))
         raise RecommendationError(f"{error}. What the sweep does show is in {page}") from error
-    result = _answered(findings, recommendation, drawn, question)
+    result = _answered(findings, recommendation, drawn, question, progress)
     if out is not None:
-        result.save(out)
+        result.save(out, progress=progress)
     if write_back:
         into = opened or open_source(obs.source) if isinstance(write_back, bool) else write_back
-        result = replace(result, location=_left(result, into, question, nest=nest))
+        result = replace(result, location=_left(result, into, question, nest=nest, progress=progress))
     return result
 
 
@@ -141,38 +147,46 @@ def _read(
 
 def _fitted(
     obs: Observations, law: str, weights: Mapping[str, float], progress: Progress | None
-) -> tuple[Selection | None, LawFit]:
-    """Return the fit, of the law that was named or of the one that predicts held-out mixtures best."""
+) -> tuple[Selection | None, Validation | None, LawFit]:
+    """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does."""
     if law == AUTO:
         selection = select_law(obs, weights=weights, progress=progress)
-        return selection, selection.fit
-    if progress:
-        progress("fitting", 0, 1)
-    fit = fit_law(obs, law)
-    if progress:
-        progress("fitting", 1, 1)
-    return None, fit
+        return selection, selection.validation, selection.fit
+    (fit,) = (fit_law(obs, name) for name in told(progress, "fitting", [law]))
+    validation: Validation | None = _or_none(cross_validate, obs, weights=weights, fit=fit)
+    if validation is not None:
+        fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures))
+    return None, validation, fit
 
 
 def _checked(
-    obs: Observations, fit: LawFit, selection: Selection | None, weights: Mapping[str, float], question: Question
+    obs: Observations,
+    fit: LawFit,
+    selection: Selection | None,
+    validation: Validation | None,
+    question: Question,
+    progress: Progress | None,
 ) -> Findings:
     """Return what the sweep and its fit show, checked on held-out mixtures and on later losses."""
-    validation = _or_none(cross_validate, obs, weights=weights, fit=fit) if selection is None else selection.validation
+    (extrapolation,) = (_or_none(check, obs, fit=fit) for check in told(progress, "checking the law", [extrapolate]))
     return Findings(
         observations=obs,
         fit=fit,
         validation=validation,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         selection=selection,
-        extrapolation=_or_none(extrapolate, obs, fit=fit),
+        extrapolation=extrapolation,
         diagnostics=diagnose(obs, fit, validation=validation, tokens=question.tokens),
         lang=question.lang,
     )
 
 
 def _recommended(
-    fit: LawFit, weights: Mapping[str, float], replicates: Replicates | None, question: Question
+    fit: LawFit,
+    weights: Mapping[str, float],
+    replicates: Replicates | None,
+    question: Question,
+    progress: Progress | None,
 ) -> Recommendation:
     return recommend(
         fit,
@@ -185,12 +199,18 @@ def _recommended(
         prior=question.prior,
         prior_strength=question.prior_strength,
         reference=question.reference,
+        beyond_tried=question.beyond_tried,
         replicates=replicates,
+        progress=progress,
     )
 
 
 def _answered(
-    findings: Findings, recommendation: Recommendation, replicates: Replicates | None, question: Question
+    findings: Findings,
+    recommendation: Recommendation,
+    replicates: Replicates | None,
+    question: Question,
+    progress: Progress | None,
 ) -> Analysis:
     """Return the findings with the recommendation, what it saves, and what is to be known before acting on it."""
     obs, fit, selection = findings.observations, findings.fit, findings.selection
@@ -207,19 +227,20 @@ def _answered(
             replicates=replicates,
             laws=None if selection is None else selection.plausible,
             costs=question.costs,
+            progress=progress,
         ),
         replicates=replicates,
     )
 
 
-def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool) -> str:
+def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, progress: Progress | None) -> str:
     """Write an analysis beside its runs, once, and return where it is."""
     obs = result.observations
     return leave(
         into,
         obs,
         result.recommendation.mixture,
-        save=result.write,
+        save=lambda folder: result.write(folder, progress=progress),
         metrics=result.metrics(),
         note=result.note(),
         runs=obs.runs,

@@ -29,6 +29,7 @@ class Question:
     prior: Mixture | None = None
     prior_strength: float = 0.0
     reference: Mixture | None = None
+    beyond_tried: bool = False
     costs: Costs | None = None
     replicates: int = REPLICATES
     lang: str = "en"

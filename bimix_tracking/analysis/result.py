@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.exports.formats import all_formats, write_exports
 from bimix_tracking.files.atomic_folder import staged
-from bimix_tracking.files.yaml_json import dump_yaml
+from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import said
+from bimix_tracking.progress import Progress, told
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import finite
@@ -82,8 +82,7 @@ class Findings:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
         with reported_later() as missing, staged(directory, owned_files()) as folder:
-            fit = json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False)
-            (folder / "fit.json").write_text(fit, encoding="utf-8")
+            (folder / "fit.json").write_text(dump_json(self.fit.to_dict()), encoding="utf-8")
             self.observations.to_csv(folder / "observations.csv")
             with missing:
                 (folder / "report.html").write_text(html.render_undecided(self, why), encoding="utf-8")
@@ -121,7 +120,7 @@ class Analysis(Findings):
     replicates: Replicates | None = None
     location: str | None = None
 
-    def save(self, directory: str | Path) -> list[Path]:
+    def save(self, directory: str | Path, *, progress: Progress | None = None) -> list[Path]:
         """Write mixture, fit, validation, observations, lineage and report; return the files.
 
         `mixture.yaml`, `recommendation.json`, `fit.json`, `validation.json` (if there is one), `observations.csv`,
@@ -130,40 +129,52 @@ class Analysis(Findings):
         They take the place of all files of an earlier analysis or verification as a whole, whenever the process dies
         (see `bimix_tracking.files.atomic_folder`); other files in the folder stay.
 
+        Args:
+            directory: Made where it isn't there.
+            progress: Is told how many parts of how many are written.
+
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
         with reported_later() as missing, staged(directory, owned_files()) as folder, missing:
-            self.write(folder)
+            self.write(folder, progress=progress)
         return [Path(directory) / name for name in self.names]
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, *, progress: Progress | None = None) -> None:
         """Write the files of `save` into a folder that is there, one after another.
+
+        Args:
+            folder: Where.
+            progress: Is told how many parts of how many are written.
 
         Raises:
             MissingDependencyError: The report's template engine isn't installed; the other files are written.
         """
-        texts = {
-            "mixture.yaml": self.mixture_yaml(),
-            "fit.json": json.dumps(self.fit.to_dict(), indent=1, ensure_ascii=False),
-            "recommendation.json": json.dumps(self.decision(), indent=1, ensure_ascii=False),
-            "lineage.json": json.dumps(self.lineage(), indent=1, ensure_ascii=False),
+        texts: dict[str, Callable[[], str]] = {
+            "mixture.yaml": self.mixture_yaml,
+            "fit.json": lambda: dump_json(self.fit.to_dict()),
+            "recommendation.json": lambda: dump_json(self.decision()),
+            "lineage.json": lambda: dump_json(self.lineage()),
+            "validation.json": lambda: dump_json(self._checks()),
+            "report.md": lambda: markdown.render(self),
+            # Last, for it is the one part with a dependency of its own: what can be written is written.
+            "report.html": lambda: html.render(self),
         }
-        if self.validation is not None:
-            checks = self.validation.to_dict() | {
-                "selection": None if self.selection is None else self.selection.to_dict(),
-                "extrapolation": None if self.extrapolation is None else self.extrapolation.to_dict(),
-                "diagnostics": [vars(found) for found in self.diagnostics],
-            }
-            texts["validation.json"] = json.dumps(checks, indent=1, ensure_ascii=False)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        if self.validation is None:
+            del texts["validation.json"]
         self.observations.to_csv(folder / "observations.csv")
         provenance = f"{self.observations.source}, data {self.fit.data_hash}, {self.created}"
         write_exports(self.recommendation.mixture, folder / "exports", provenance=provenance)
-        (folder / "report.md").write_text(markdown.render(self), encoding="utf-8")
-        # Last, for it is the one part with a dependency of its own: what can be written is written.
-        (folder / "report.html").write_text(html.render(self), encoding="utf-8")
+        for name, text in told(progress, "writing", texts.items()):
+            (folder / name).write_text(text(), encoding="utf-8")
+
+    def _checks(self) -> dict[str, Any]:
+        """Return what was checked, as JSON types."""
+        return (self.validation.to_dict() if self.validation else {}) | {
+            "selection": None if self.selection is None else self.selection.to_dict(),
+            "extrapolation": None if self.extrapolation is None else self.extrapolation.to_dict(),
+            "diagnostics": [vars(found) for found in self.diagnostics],
+        }
 
     @property
     def names(self) -> list[str]:

@@ -304,32 +304,26 @@ def _row(run: str, volume: float, target: str, predicted: float, observed: float
 
 def _spreads(before: Analysis, mixture: Mixture, volume: float, counted: Mapping[str, float]) -> dict[str, float]:
     """Return the half-width of each loss's interval of one run, in log loss; the weighted sum's too."""
-    fit = before.fit
-    drawn = before.replicates
-    off = _off(before)
-    weight = np.array([counted.get(target, 0.0) for target in fit.targets])
-    centre = fit.losses(mixture, volume).to_numpy(float)[0]
-    use = weight > 0
-    total = float(weight[use] @ centre[use])
-    relative = {t: off[t].to_numpy(float) / centre[i] for i, t in enumerate(fit.targets)}
-    relative[SUM] = off.to_numpy(float)[:, use] @ weight[use] / total
+    fit, drawn = before.fit, before.replicates
+    asked: dict[str, Mapping[str, float]] = {**{t: {t: 1.0} for t in fit.targets}, SUM: counted}
+    if drawn is not None:
+        return {name: drawn.half_of_run(weights, mixture, volume, LEVEL) for name, weights in asked.items()}
+    off, losses = last_off(before.observations, fit), fit.losses(mixture, volume)
     found = {}
-    losses = None if drawn is None else drawn.losses(mixture, volume)[:, 0]
-    for i, name in enumerate([*fit.targets, SUM]):
-        noise = relative[name][np.isfinite(relative[name])]
+    for name, weights in asked.items():
+        weight = np.array(list(weights.values()))
+        total = float(losses[list(weights)].to_numpy(float)[0] @ weight)
+        noise = (off[list(weights)] @ weight).dropna().to_numpy(float) / total
         free = max(len(noise) - 2, 1)
-        variance = float((noise**2).sum() / free)
-        if losses is not None:
-            values = losses[:, use] @ weight[use] / total if name == SUM else losses[:, i] / centre[i]
-            variance += float(np.nanvar(np.log(values))) * len(noise) / free
-        found[name] = float(student.ppf((1 + LEVEL) / 2, free) * np.sqrt(variance))
+        found[name] = float(student.ppf((1 + LEVEL) / 2, free) * np.sqrt((noise**2).sum() / free))
     return found
 
 
-def _off(before: Analysis) -> pd.DataFrame:
-    if before.replicates is not None:
-        return before.replicates.off
-    return last_off(before.observations, before.fit)
+def _known(before: Analysis) -> str:
+    told = before.replicates is not None and before.replicates.later is not None
+    if told:
+        return "and its intervals have what a fit to the sweep's first half got wrong later"
+    return "and the intervals don't know that"
 
 
 def _doubts(before: Analysis, run: str, mixture: Mixture, volume: float) -> list[str]:
@@ -345,6 +339,6 @@ def _doubts(before: Analysis, run: str, mixture: Mixture, volume: float) -> list
     if volume > 1.001 * high:
         said.append(
             f"run {run!r} saw {volume / high:.3g}× the tokens of the sweep's longest run: its prediction is "
-            "extrapolated, and the intervals don't know that"
+            f"extrapolated, {_known(before)}"
         )
     return said

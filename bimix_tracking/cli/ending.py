@@ -84,6 +84,10 @@ def run_app(app: typer.Typer) -> NoReturn:
         error.show()
         _told(error, error.format_message(), error.exit_code)
         code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort) as error:  # before or after the command itself, which has its own manners
+        _show_traceback(error)
+        typer.echo("interrupted", err=True)
+        code = _INTERRUPTED
     sys.exit(code)
 
 

@@ -69,6 +69,14 @@ def question(
         float,
         typer.Option(help="Nats of weighted loss per nat of divergence from the prior.", rich_help_panel=CONSTRAINTS),
     ] = 0.0,
+    beyond_tried: Annotated[
+        bool,
+        typer.Option(
+            "--beyond-tried",
+            help="Seek the mixture outside the proportions tried too, where no run has checked the law.",
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = False,
     gpu_hours_per_run: Annotated[
         float | None, typer.Option(help="GPU-hours of one proxy run.", rich_help_panel=COSTS)
     ] = None,
@@ -111,6 +119,7 @@ def question(
         "max_epochs": max_epochs,
         "prior": None if prior is None else Mixture.from_yaml(prior),
         "prior_strength": prior_strength,
+        "beyond_tried": beyond_tried,
         "reference": None if reference is None else Mixture.from_yaml(reference),
         "costs": Costs(*told) if any(cost is not None for cost in told) else None,
         "replicates": replicates,

@@ -38,7 +38,7 @@ class Readable(Protocol):
         """Read every finished training run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tables have no one truth
 class Observations:
     """Losses of a sweep and the mixture of each of its runs, validated.
 

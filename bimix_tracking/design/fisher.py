@@ -58,7 +58,7 @@ class _Part:
     def jacobian(self, shares: Array) -> Array:
         """Return ∂ log L / ∂θ, shape (problems, mixtures, parameters)."""
         inputs = Inputs.rows(shares, np.zeros(len(shares)), SMALLEST_SHARE)
-        return np.asarray(self.law.evaluate(self.theta, self.own, inputs)[1] * self.free[:, None, :])
+        return np.asarray(self.law.blocks(self.theta, self.own, inputs).jacobian()[:, :, 0] * self.free[:, None, :])
 
 
 class Information:
@@ -89,16 +89,18 @@ class Information:
         count = len(self._lower)
         inputs = Inputs.rows(general, np.zeros(len(general)), SMALLEST_SHARE)
         truth = self._losses_at(general)[draw, :, own]
-        ones = np.ones_like(truth)
+        observed, ones = truth[..., None], np.ones((*truth.shape, 1))
         # A law's own starts are its guesses at losses like these; the nearest one is a plausible θ.
-        starts = law.starts(own, inputs, truth, ones)
-        fits = [law.evaluate(starts[:, i], own, inputs)[0] - truth for i in range(starts.shape[1])]
+        starts = law.starts(own, inputs, observed, ones)
+        fits = [law.blocks(starts[:, i], own, inputs).log_loss[..., 0] - truth for i in range(starts.shape[1])]
         best = np.argmin([((off - off.mean(1, keepdims=True)) ** 2).sum(1) for off in fits], axis=0)
         theta = starts[np.arange(len(own)), best]
-        low, high = law.bounds(own, inputs, truth, ones)
-        free = (high > low) & law.told(count + 9, count + 9, 1, count)
-        theta = np.clip(np.where(law.told(count + 9, count + 9, 1, count), theta, law.held(count)), low, high)
-        part = _Part(law, theta, own, free.astype(float), law.prior(own, count)[1] + np.eye(theta.shape[1]), ones)
+        box = law.box(own, inputs, observed, ones)
+        identifiable = law.identifiable(count + 9, count + 9, 1, count)
+        free = (box.upper > box.lower) & identifiable
+        theta = np.clip(np.where(identifiable, theta, box.held), box.lower, box.upper)
+        prior = law.prior(own, count).precision + np.eye(theta.shape[1])
+        part = _Part(law, theta, own, free.astype(float), prior, np.empty(0))
         wanted = np.zeros((len(theta), 1 + _NEAR + len(general), theta.shape[1]))
         for one in np.unique(draw):
             near = inside(

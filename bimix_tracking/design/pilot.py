@@ -100,10 +100,10 @@ class Plan(PlannedRuns):
         laws = [
             {
                 "law": name,
-                "mixtures_needed": find_law(name).mixtures_needed,
+                "mixtures_needed": find_law(name).traits.mixtures_needed,
                 "mixtures": len(distinct),
                 "left_in": left,
-                "enough": left >= find_law(name).mixtures_needed and len(distinct) > 2,
+                "enough": left >= find_law(name).traits.mixtures_needed and len(distinct) > 2,
                 "prediction_error": math.sqrt(expected.variance(shares, name)) if name in self.laws else math.nan,
             }
             for name in dict.fromkeys((*all_laws(), *self.laws))

@@ -4,12 +4,15 @@
 
 The weights minimise Σ (Σ_k w_ik e_ik)² over the held-out errors e of log loss, which are small, so a mean of losses
 and one of log losses differ by less than 1e-4 of the loss; of the two, the mean of losses keeps convex laws convex.
-Few mixtures can't tell weights, so a target's are drawn to those of all targets together, and these to the simplest
-law: as strongly as so many runs would.
+
+A wild loss is known by the best law's error there, and counts less for all laws alike: errors clipped law by law make
+one that is far off everywhere look hardly worse than the best. Few mixtures can't tell weights, so a target's are drawn
+to those of all targets together, and these to the simplest law: as strongly as so many runs would.
 
 δ_i(s) is what all runs have in common at one checkpoint and no smooth law has: the learning-rate schedule, the order
 of the data. It is the median held-out error there, kept as far as it exceeds its own standard error, interpolated in
-log s, and 0 outside the volumes observed. It moves all mixtures alike, so no recommendation depends on it.
+log s, and fades to 0 outside the volumes observed, within a step between checkpoints. It moves all mixtures alike, so
+no recommendation depends on it.
 """
 
 from __future__ import annotations
@@ -18,24 +21,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import nnls
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
-from bimix_tracking.fitting.folds import HeldOut, divide, held_out, smallest_training
-from bimix_tracking.fitting.law_fit import LawFit, Levels
+from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out, smallest_training
+from bimix_tracking.fitting.grid import Grid
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
+from bimix_tracking.fitting.law_fit import LawFit, Levels, level_at
 from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.single_law import fit_single, goodness
+from bimix_tracking.fitting.single_law import goodness
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import ENSEMBLE, broken, names
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import said
 
-_CLIP = 3.0
-"""Held-out errors beyond this many δ count as that: one wild run must not choose the law."""
+_WILD, _WILD_DELTAS = 5.0, 3.0
+"""A loss that even the best law misses by more than five usual errors, and three δ, counts as if it missed by that."""
 _TO_SIMPLEST, _TO_ALL = 1.0, 30.0
 """Runs' worth of evidence that draw the common weights to the simplest law, and a target's to the common ones."""
 
@@ -44,7 +50,7 @@ def fit_ensemble(
     obs: Observations,
     laws: Sequence[str] | None = None,
     *,
-    folds: int = 10,
+    folds: int = FOLDS,
     seed: int = 0,
     options: FitOptions = USUAL,
 ) -> LawFit:
@@ -68,8 +74,43 @@ def fit_ensemble(
     told = [name for name in laws if name not in refused]
     if not told:
         raise ObservationsError("no law can be stacked: " + "; ".join(f"{n}: {why}" for n, why in refused.items()))
-    fits = {name: fit_single(obs, name, options) for name in told}
-    return stack(obs, fits, {name: held_out(obs, fit, fold) for name, fit in fits.items()})
+    fits, predictions = {}, {}
+    for name in told:
+        fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
+    fit = stack(obs, fits, predictions)
+    grid, predicted = held_out_stack(fit, predictions)
+    parts = []
+    for target, values in predicted.items():
+        i = grid.targets.index(target)
+        counts = grid.at(grid.weight[i]) > 0
+        observed, expected = (np.exp(grid.at(each)[counts]) for each in (grid.log_loss[i], values))
+        part = {"run": np.array(obs.runs)[grid.run[counts]], "tokens": np.exp(grid.at_u[counts]) * grid.scale}
+        parts.append(pd.DataFrame({**part, "domain": target, "observed": observed, "predicted": expected}))
+    return replace(fit, held_out=HeldOutErrors.of(pd.concat(parts).dropna(), obs.mixtures))
+
+
+def held_out_stack(fit: LawFit, predictions: Mapping[str, HeldOut]) -> tuple[Grid, dict[str, Array]]:
+    """Return what an ensemble predicts of held-out mixtures; a fold's weights and levels are found on the others.
+
+    Args:
+        fit: The ensemble.
+        predictions: Its laws' held-out predictions.
+
+    Returns:
+        The grid, and by target log L, shape (runs, volumes).
+    """
+    widest = max(predictions.values(), key=lambda one: len(one.grid.targets))
+    grid, fold = widest.grid, widest.fold
+    predicted: dict[str, Array] = {target: np.full(grid.log_loss.shape[1:], np.nan) for target in fit.targets}
+    for one in range(int(fold.max()) + 1):
+        mine = fold == one
+        volumes = np.broadcast_to(grid.log_u, grid.log_loss.shape[1:])[mine]
+        stacked = stack_weights(predictions, fit.huber_delta, keep=fold != one)
+        levels = common_levels(predictions, stacked, keep=fold != one)
+        for target, values in combine(predictions, stacked).items():
+            above = level_at(levels[target], np.exp(volumes.reshape(-1)) * grid.scale)
+            predicted[target][mine] = values[mine] + above.reshape(volumes.shape)
+    return grid, predicted
 
 
 def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
@@ -79,11 +120,11 @@ def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[s
     return useless | {
         name: said(
             "it needs {needed} mixtures, and with a fold left out there are {left}",
-            needed=find_law(name).mixtures_needed,
+            needed=find_law(name).traits.mixtures_needed,
             left=mixtures,
         )
         for name in laws
-        if name not in useless and find_law(name).mixtures_needed > mixtures
+        if name not in useless and find_law(name).traits.mixtures_needed > mixtures
     }
 
 
@@ -123,7 +164,7 @@ def stack(obs: Observations, fits: Mapping[str, LawFit], predictions: Mapping[st
         tokens=first.tokens,
         scale=first.scale,
         huber_delta=first.huber_delta,
-        zero_share=first.zero_share,
+        zero_share=min((f.zero_share for f in fits.values() if f.zero_share is not None), default=None),
         data_hash=first.data_hash,
         source=first.source,
         notes=tuple(notes),
@@ -154,10 +195,10 @@ def stack_weights(
         delta: δ of the Huber loss the laws were fitted with.
         keep: Runs that count, boolean; None: all.
     """
-    errors = {name: _errors(one, delta, keep) for name, one in predictions.items()}
+    errors = _tamed({name: _errors(one, keep) for name, one in predictions.items()}, delta)
     targets = list(dict.fromkeys(t for by_target in errors.values() for t in by_target))
     common: dict[str, float] = {}
-    shared = [t for t in targets if all(t in by_target for by_target in errors.values())]
+    shared = _shared(errors)
     names = list(errors)
     if shared:
         off, runs = _aligned([errors[n] for n in names], shared)
@@ -173,7 +214,7 @@ def stack_weights(
 
 
 def combine(predictions: Mapping[str, HeldOut], weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
-    """Return by target log Σ w L of the laws' predictions, shape (points,)."""
+    """Return by target log Σ w L of the laws' predictions, shape (runs, volumes)."""
     result = {}
     for target, by_law in weights.items():
         parts = [weight * np.exp(predictions[name].of(target)) for name, weight in by_law.items() if weight > 0]
@@ -191,44 +232,87 @@ def common_levels(
         weights: By target and law.
         keep: Runs that count, boolean; None: all.
     """
-    result = {}
+    result: dict[str, Levels] = {}
     for target, stacked in combine(predictions, weights).items():
-        points = next(one.points for one in predictions.values() if target in one.points.targets)
-        i = points.targets.index(target)
-        off = points.log_loss[i] - stacked
-        counts = np.isfinite(off) & (points.weight[i] > 0)
+        grid = next(one.grid for one in predictions.values() if target in one.grid.targets)
+        i = grid.targets.index(target)
+        counts = np.isfinite(stacked) & (grid.weight[i] > 0)
         if keep is not None:
-            counts &= keep[points.run]
-        levels = []
-        for volume in np.unique(points.inputs.volume[counts]):
-            here = off[counts & (points.inputs.volume == volume)]
-            if len(here) >= _LEVEL_RUNS:
-                middle = float(np.median(here))
-                # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
-                error = 1.2533 * 1.4826 * float(np.median(np.abs(here - middle))) / np.sqrt(len(here))
-                kept = max(0.0, 1 - (error / middle) ** 2) if middle else 0.0
-                levels.append((float(np.exp(points.inputs.log_u[volume]) * points.scale), kept * middle))
-        result[target] = tuple(levels)
+            counts &= np.asarray(keep, bool)[:, None]
+        off = (grid.log_loss[i] - stacked)[counts]
+        log_u, code, number = np.unique(
+            np.broadcast_to(grid.log_u, counts.shape)[counts], return_inverse=True, return_counts=True
+        )
+        shared = number >= _LEVEL_RUNS
+        if not shared.any():
+            result[target] = ()
+            continue
+        # A column a checkpoint, filled up with NaN.
+        order = np.argsort(code, kind="stable")
+        columns = np.full((int(number.max()), len(number)), np.nan)
+        columns[np.arange(len(off)) - np.repeat(np.cumsum(number) - number, number), code[order]] = off[order]
+        columns, number = columns[:, shared], number[shared]
+        middle = _medians(columns, number)
+        # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
+        error = 1.2533 * 1.4826 * _medians(np.abs(columns - middle), number) / np.sqrt(number)
+        kept = np.where(np.abs(middle) > error, middle - error**2 / np.where(middle == 0, 1, middle), 0.0)
+        result[target] = tuple(zip((np.exp(log_u[shared]) * grid.scale).tolist(), kept.tolist(), strict=True))
     return result
 
 
-def _errors(one: HeldOut, delta: float, keep: Index | None) -> dict[str, tuple[Array, Index]]:
-    """Return by target the weighted and clipped held-out errors, NaN where there is none, and the runs they are of."""
-    points = one.points
-    counted = np.ones(len(points.run), bool) if keep is None else keep[points.run]
+def _medians(columns: Array, number: Index) -> Array:
+    """Return the median of each column, of which so many values are no NaN."""
+    ordered, each = np.sort(columns, axis=0), np.arange(len(number))  # NaN comes last
+    return np.asarray((ordered[(number - 1) // 2, each] + ordered[number // 2, each]) / 2)
+
+
+_Errors = dict[str, tuple[Array, Array, Index]]
+"""By target: held-out errors of log loss, NaN where there is none; their weights; the runs they are of."""
+
+
+def _errors(one: HeldOut, keep: Index | None) -> _Errors:
+    grid = one.grid
+    runs, volumes = grid.log_loss.shape[1:]
+    counted = np.ones(runs, bool) if keep is None else keep
+    # All cells, also those where nothing was measured: then the laws' are the same, whichever targets they have.
+    of = np.repeat(np.arange(runs), volumes)
     result = {}
-    for i, target in enumerate(points.targets):
-        off = np.clip(one.predicted[i] - points.log_loss[i], -_CLIP * delta, _CLIP * delta)
-        off = np.where((points.weight[i] > 0) & counted, off * np.sqrt(points.weight[i]), np.nan)
+    for i, target in enumerate(grid.targets):
+        off = np.where((grid.weight[i] > 0) & counted[:, None], one.predicted[i] - grid.log_loss[i], np.nan)
         if np.isfinite(off).any():
-            result[target] = (off, points.run)
+            result[target] = (off.reshape(-1), grid.weight[i].reshape(-1), of)
     return result
 
 
-def _aligned(errors: Sequence[Mapping[str, tuple[Array, Index]]], targets: Sequence[str]) -> tuple[Array, int]:
-    """Return errors of shape (points, laws) where all laws have one, and of how many runs."""
-    table = np.concatenate([np.stack([by_target[t][0] for by_target in errors], -1) for t in targets])
-    run = np.concatenate([errors[0][t][1] for t in targets])
+def _shared(errors: Mapping[str, _Errors]) -> list[str]:
+    """Return the targets that all laws have errors of, in their order."""
+    return [t for t in next(iter(errors.values()), {}) if all(t in by_target for by_target in errors.values())]
+
+
+def _tamed(errors: Mapping[str, _Errors], delta: float) -> dict[str, _Errors]:
+    """Scale what even the best law misses by too much down to the most that counts, for all laws alike."""
+    shared = _shared(errors)
+    usual = {
+        name: 1.4826 * float(np.nanmedian(np.abs(np.concatenate([by_target[t][0] for t in shared or by_target]))))
+        for name, by_target in errors.items()
+        if by_target
+    }
+    by_error = sorted(usual, key=usual.__getitem__)
+    most = max(_WILD_DELTAS * delta, _WILD * min(usual.values(), default=0.0))
+    result: dict[str, _Errors] = {name: {} for name in errors}
+    for name, by_target in errors.items():
+        for target, (off, weight, run) in by_target.items():
+            best = next(errors[n][target][0] for n in by_error if target in errors[n])
+            result[name][target] = (off / np.maximum(np.abs(best) / most, 1.0), weight, run)
+    return result
+
+
+def _aligned(errors: Sequence[_Errors], targets: Sequence[str]) -> tuple[Array, int]:
+    """Return weighted errors of shape (points, laws) where all laws have one, and of how many runs."""
+    table = np.concatenate(
+        [np.stack([by_target[t][0] * np.sqrt(by_target[t][1]) for by_target in errors], -1) for t in targets]
+    )
+    run = np.concatenate([errors[0][t][2] for t in targets])
     whole = np.isfinite(table).all(-1)
     return table[whole], len(np.unique(run[whole]))
 
@@ -248,18 +332,18 @@ def _simplex(off: Array, runs: int, strength: float, towards: Array) -> Array:
 
 
 def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:
-    """Fill in error and R² of the stack on the points fitted."""
-    targets = {}
+    """Fill in error and R² of the stack on the losses fitted."""
+    targets, widest = {}, max(predictions.values(), key=lambda one: len(one.grid.targets)).grid
+    predicted = dict(zip(fit.targets, fit.surface(widest.shares, np.exp(widest.log_u) * fit.scale), strict=True))
     for target, fitted in fit.targets.items():
         name = next((n for n, weight in fitted.parameters.items() if weight > 0), None)
         if name is None:
             targets[target] = fitted
             continue
-        points = predictions[name].points
-        i = points.targets.index(target)
-        counts = points.weight[i] > 0
-        predicted = fit.losses(points.inputs.shares[points.run[counts]], np.exp(points.log_u[counts]) * fit.scale)
-        observed = points.log_loss[i][counts]
-        error, r2 = goodness(observed, np.log(predicted[target].to_numpy(float)) - observed)
+        grid = predictions[name].grid
+        i = grid.targets.index(target)
+        counts = grid.weight[i] > 0
+        observed = grid.log_loss[i][counts]
+        error, r2 = goodness(observed, np.log(predicted[target][counts]) - observed)
         targets[target] = replace(fitted, error=error, r2=r2)
     return replace(fit, targets=targets)

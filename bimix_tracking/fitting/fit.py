@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import fit_ensemble
+from bimix_tracking.fitting.folds import FOLDS, divide, fit_held_out, floors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
+from bimix_tracking.fitting.options import HUBER_DELTA, FitOptions, ZeroShare
 from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE
@@ -16,7 +18,7 @@ def fit_law(
     law: str = "bimix",
     *,
     huber_delta: float = HUBER_DELTA,
-    zero_share: float | None = ZERO_SHARE,
+    zero_share: ZeroShare = "chosen",
     warmup: float | None = None,
 ) -> LawFit:
     """Fit a law to each target domain, on log losses, robustly, from several starts.
@@ -29,8 +31,9 @@ def fit_law(
         law: `bimix` (arXiv 2405.14908v4, Eq. 3, with A = 1), `transfer`, `additive` (arXiv 2507.09404),
             `exponential` (arXiv 2403.16952), `ensemble` (a stack of these) or the name of an entry point.
         huber_delta: δ of the Huber loss, in log loss (a relative error).
-        zero_share: In a law that is infinite at r = 0, a smaller own proportion counts as this; None excludes such
-            runs for the domain.
+        zero_share: In a law that is infinite at r = 0, a smaller own proportion counts as this. `chosen`: 0.001 where
+            no own proportion is smaller, else the one of 0.001, 0.0001 and 0.00001 with which the law predicts
+            held-out mixtures best; `LawFit.zero_share` is what it came to. None excludes such runs for the domain.
         warmup: Losses at no more than so many tokens don't count, because no power law holds in the warm-up.
             None: found from the residuals of `bimix` at the first evaluations (see `find_warmup`); 0: none.
 
@@ -56,4 +59,11 @@ def fit_law(
 def fit_with(obs: Observations, law: str, options: FitOptions) -> LawFit:
     """Fit a law, or the ensemble, by options at hand: see `fit_law`."""
     options = settled(obs, options)
-    return fit_ensemble(obs, options=options) if law == ENSEMBLE else fit_single(obs, law, options)
+    if law == ENSEMBLE:
+        return fit_ensemble(obs, options=options)
+    if len(floors(obs, law, options)) > 1:
+        try:
+            return fit_held_out(obs, law, options, divide(obs, FOLDS, 0))[0]
+        except ObservationsError:  # too few mixtures to hold one out
+            return fit_single(obs, law, options)
+    return fit_single(obs, law, options)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Inputs, Law
@@ -23,6 +24,8 @@ from bimix_tracking.mixture import Mixture
 Array = npt.NDArray[np.float64]
 Levels = tuple[tuple[float, float], ...]
 """(tokens, log loss above the law) of checkpoints, in the order of tokens."""
+_HELD = 2_000_000
+"""Numbers of an array held at once (16 MB)."""
 SAME_VOLUME = 1.02
 """Data volumes within this factor of one another are one: between them no fall with the tokens can be told."""
 
@@ -38,7 +41,8 @@ class LawFit:
         tokens: Smallest and largest data volume observed.
         scale: s₀, the geometric mean of the data volumes.
         huber_delta: δ of the loss, in log loss.
-        zero_share: Floor of an own proportion inside a law that is infinite at 0; None: such runs were excluded.
+        zero_share: Proportion floor: a smaller own proportion counts as this inside a law that is infinite at 0; None:
+            such runs were excluded. Of an ensemble, the smallest of its laws', each of which has its own.
         warmup: Losses at no more than so many tokens were excluded.
         data_hash: Of the observations.
         source: Where the observations came from.
@@ -46,6 +50,7 @@ class LawFit:
         members: Of an ensemble: the fitted laws by name.
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
         shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
+        held_out: How far fits without its mixture are off each run's last losses; None where nothing was held out.
     """
 
     law: str
@@ -62,6 +67,7 @@ class LawFit:
     members: Mapping[str, LawFit] = field(default_factory=dict)
     levels: Mapping[str, Levels] = field(default_factory=dict)
     shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    held_out: HeldOutErrors | None = None
 
     def tried(self, domain: str) -> tuple[float, float]:
         """Return the smallest and the largest proportion of a domain that the law was fitted to; 0 and 1 if unknown."""
@@ -124,16 +130,37 @@ class LawFit:
     ) -> pd.DataFrame:
         """Return the law's own losses, as `predict`, also at data volumes at which a target's can't be known."""
         shares, volume = self.rows(mixtures, tokens)
+        return pd.DataFrame(self.surface(shares, volume[:, None])[..., 0].T, columns=list(self.targets))
+
+    def surface(self, shares: Array, volume: Array) -> Array:
+        """Return the law's own losses of mixtures at volumes, nats per token, shape (targets, mixtures, volumes).
+
+        Args:
+            shares: Shape (mixtures, domains).
+            volume: s: (1, volumes) for all mixtures, or (mixtures, volumes).
+        """
         if self.members:
-            parts = {name: fit.losses(shares, volume).to_numpy(float) for name, fit in self.members.items()}
-            return pd.DataFrame(self.stacked(parts, volume), columns=list(self.targets))
-        values = self._losses(shares, volume)
+            whole = np.broadcast_to(volume, (len(shares), volume.shape[1]))
+            parts = {
+                name: np.moveaxis(fit.surface(shares, volume), 0, -1).reshape(whole.size, -1)
+                for name, fit in self.members.items()
+            }
+            return np.moveaxis(self.stacked(parts, whole.reshape(-1)).reshape(*whole.shape, -1), -1, 0)
+        values = np.full((len(self.targets), len(shares), volume.shape[1]), np.nan)
+        known, theta, own = self._fitted
+        log_u = np.log(volume / self.scale)
+        # A law gives its slopes along with its losses: so many mixtures at a time that these fit into the memory.
+        size = max(1, _HELD // max(1, theta.size * volume.shape[1])) if len(known) else len(shares)
+        for begin in range(0, len(shares) if len(known) else 0, size):
+            rows = slice(begin, begin + size)
+            inputs = Inputs(shares[rows], log_u if len(log_u) == 1 else log_u[rows], self.floor)
+            values[known, rows] = np.exp(self._law.blocks(theta, own, inputs).log_loss)
         for i, (target, fitted) in enumerate(self.targets.items()):
-            if fitted.outcome is Outcome.SINGLE_MIXTURE:
-                own = self.own(target)
-                same = np.isclose(shares[:, own], fitted.shares[0], rtol=1e-6) if own >= 0 else False
-                values[:, i] = np.where(same, values[:, i], np.nan)
-        return pd.DataFrame(values, columns=list(self.targets))
+            if fitted.outcome is Outcome.SINGLE_MIXTURE and self.own(target) >= 0:
+                values[i, ~np.isclose(shares[:, self.own(target)], fitted.shares[0], rtol=1e-6)] = np.nan
+            elif fitted.outcome is Outcome.SINGLE_MIXTURE:
+                values[i] = np.nan
+        return values
 
     def gradient(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
         """Return ∂L/∂r at fixed s, nats per token, shape (n, targets, domains): what one more share of each does.
@@ -151,7 +178,8 @@ class LawFit:
         result = np.full((len(volume), len(self.targets), len(self.domains)), np.nan)
         if len(known):
             slopes = self._law.by_share(theta, own, inputs).gradient
-            result[:, known] = np.swapaxes(slopes, 0, 1) * self._losses(shares, volume)[:, known, None]
+            losses = self.surface(shares, volume[:, None])[known, :, 0]
+            result[:, known] = np.swapaxes(slopes * losses[..., None], 0, 1)
         single = [fitted.outcome is Outcome.SINGLE_MIXTURE for fitted in self.targets.values()]
         result[:, single] = np.nan
         return result
@@ -201,6 +229,7 @@ class LawFit:
             "levels": {target: [list(level) for level in levels] for target, levels in self.levels.items()},
             "shares": {domain: list(ends) for domain, ends in self.shares.items()},
             "members": {name: fit.to_dict() for name, fit in self.members.items()},
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
 
     @classmethod
@@ -215,6 +244,7 @@ class LawFit:
             levels={target: tuple((at, off) for at, off in levels) for target, levels in content["levels"].items()},
             shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
+            held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
 
@@ -226,15 +256,6 @@ class LawFit:
         own = np.array([self.own(target) for target in self.targets], np.intp)[known]
         stacked = np.stack([theta for theta in thetas if theta is not None]) if len(known) else np.empty((0, 0))
         return known, stacked, own
-
-    def _losses(self, shares: Array, volume: Array) -> Array:
-        """Return the law's losses, (n, targets); NaN where nothing was fitted."""
-        known, theta, own = self._fitted
-        result = np.full((len(volume), len(self.targets)), np.nan)
-        if len(known):
-            inputs = Inputs.rows(shares, np.log(volume / self.scale), self.floor)
-            result[:, known] = np.exp(self._law.evaluate(theta, own, inputs)[0]).T
-        return result
 
     @property
     def _law(self) -> Law:
@@ -284,14 +305,28 @@ class LawFit:
 
 
 def level_at(levels: Levels, volume: Array) -> Array:
-    """Return δ at each volume: interpolated in log s, 0 outside.
+    """Return δ at each volume: interpolated in log s between the knots that `faded` has, 0 beyond them.
 
-    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 8e6]))
-    array([0.01, 0.  ])
+    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 4e6, 8e6, 1.6e7])).round(9)
+    array([0.01, 0.02, 0.01, 0.  ])
     """
     if not levels:
         return np.zeros(len(volume))
-    at, off = np.array(levels).T
-    slack = 1 + 1e-6  # a volume read back from a text is still that checkpoint
-    inside = (volume >= at[0] / slack) & (volume <= at[-1] * slack)
-    return np.where(inside, np.interp(np.log(volume), np.log(at), off), 0.0)
+    at, off = np.array(faded(levels)).T
+    return np.asarray(np.interp(np.log(volume), np.log(at), off))
+
+
+def faded(levels: Levels) -> Levels:
+    """Return levels with a 0 added at either end, the usual step between checkpoints (median, in log s) away.
+
+    What schedule and order of the data do at a checkpoint doesn't end there: dropped at once, it would make a forecast
+    for a little more than the last checkpoint's tokens jump by all of it. Nor is anything known of it further away.
+
+    >>> faded(((1e6, 0.01), (4e6, 0.02)))
+    ((250000.0, 0.0), (1000000.0, 0.01), (4000000.0, 0.02), (16000000.0, 0.0))
+    """
+    if not levels:
+        return ()
+    at = np.array([tokens for tokens, _ in levels])
+    step = float(np.median(at[1:] / at[:-1])) if len(at) > 1 else SAME_VOLUME
+    return ((levels[0][0] / step, 0.0), *levels, (levels[-1][0] * step, 0.0))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-ZERO_SHARE = 1e-3
-"""Default floor of a proportion in a law that is infinite at r = 0."""
+FLOORS = (1e-3, 1e-4, 1e-5)
+"""Proportion floors that are tried where a sweep has smaller proportions, the usual one first."""
+ZeroShare = float | Literal["chosen"] | None
+"""A proportion floor; `chosen`: by held-out error; None: none, runs below the usual one are excluded."""
 HUBER_DELTA = 0.01
 """What is off by more than 1 % of the loss pulls no harder than that."""
 
@@ -17,8 +20,9 @@ class FitOptions:
 
     Args:
         huber_delta: δ of the Huber loss, in log loss (a relative error).
-        zero_share: Proportion floor: in a law that is infinite at r = 0, a smaller own proportion counts as this; None
-            excludes such runs for the domain.
+        zero_share: Proportion floor: in a law that is infinite at r = 0, a smaller own proportion counts as this.
+            `chosen`: the one of `FLOORS` with which each law predicts held-out mixtures best (`folds.fit_held_out`);
+            None excludes such runs for the domain.
         warmup: Losses at no more than so many tokens don't count. None: the warm-up is found from the data, once
             (`warmup.settled`).
 
@@ -27,15 +31,17 @@ class FitOptions:
 
     >>> FitOptions(huber_delta=0)
     Traceback (most recent call last):
-    ValueError: huber_delta must be positive and zero_share in (0, 1): 0, 0.001
+    ValueError: huber_delta must be positive and zero_share in (0, 1): 0, chosen
     """
 
     huber_delta: float = HUBER_DELTA
-    zero_share: float | None = ZERO_SHARE
+    zero_share: ZeroShare = "chosen"
     warmup: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.huber_delta > 0 or (self.zero_share is not None and not 0 < self.zero_share < 1):
+        if isinstance(self.zero_share, str) and self.zero_share != "chosen":
+            raise ValueError(f"zero_share must be a number, None or 'chosen', got {self.zero_share!r}")
+        if not self.huber_delta > 0 or not 0 < self.floor < 1:
             raise ValueError(
                 f"huber_delta must be positive and zero_share in (0, 1): {self.huber_delta}, {self.zero_share}"
             )
@@ -44,8 +50,13 @@ class FitOptions:
 
     @property
     def floor(self) -> float:
-        """Below what an own proportion counts as it."""
-        return ZERO_SHARE if self.zero_share is None else self.zero_share
+        """Below what an own proportion counts as it, or is excluded: the usual one until one is chosen."""
+        return self.zero_share if isinstance(self.zero_share, float | int) else FLOORS[0]
+
+    @property
+    def clamped(self) -> bool:
+        """Whether smaller proportions count as the floor; else such runs are excluded."""
+        return self.zero_share is not None
 
     @property
     def warmup_end(self) -> float:

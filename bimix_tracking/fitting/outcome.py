@@ -12,6 +12,10 @@ class Outcome(enum.Enum):
     """How a domain's fit ended, the worst last; the text is the remedy."""
 
     CONVERGED = said("converged")
+    NEARLY_CONVERGED = said(
+        "the fit stopped a little before its end, by less than a fifth of its parameters' standard errors. Its "
+        "predictions can be used; to pin the parameters down, evaluate more often or add mixtures"
+    )
     NO_FLOOR = said(
         "the loss still falls like a power of the tokens, with no floor in sight (C = 0). Within the tokens observed "
         "that is fine; far beyond them the predictions are too low. Train a run longer to see the floor"

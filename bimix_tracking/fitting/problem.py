@@ -1,164 +1,305 @@
-"""What a fit is made to: the losses of a sweep as one array, every target at every (run, checkpoint).
+"""`FitProblem`: a law's least-squares problems on a grid, one a target, solved for any weights of the runs.
 
-Which points count is decided here, and said in the notes: shares of (nearly) 0, the warm-up, a last checkpoint that
+Which losses count is decided here, and said in the notes: shares of (nearly) 0, the warm-up, a last checkpoint that
 is the one before it once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import Note
+from bimix_tracking.fitting.grid import Grid, grid_of, mixture_codes, near_codes, volume_codes
+from bimix_tracking.fitting.law_fit import SAME_VOLUME
+from bimix_tracking.fitting.least_squares import ARRIVED, Minimum, huber_weight, minimize, normal
 from bimix_tracking.fitting.options import FitOptions
-from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
+from bimix_tracking.fitting.threads import in_threads
+from bimix_tracking.laws.protocol import Array, Blocks, Box, Index, Law, Prior
 from bimix_tracking.messages import said
 
 SAME_CHECKPOINT = 0.005
 """Checkpoints of one run nearer than this in log tokens are one point: its loss would count twice."""
+PRIOR_NOISE = 0.003
+"""Log loss by which a law is off on a run, when its prior is weighed against the data."""
+_BATCH = 600_000
+"""Numbers of an array held at once (5 MB): more problems than that are solved one batch after another."""
+_PLAIN_ARRIVED = 1e-6
+"""Offset of a law that shrinks nothing: it has few parameters, and gets to its last digits in a step or two."""
 
 
-@dataclass(frozen=True)
-class Points:
-    """Losses on a grid; a cell that wasn't measured, or doesn't count, has weight 0.
-
-    Args:
-        targets: Names of the target domains.
-        own: Column of each target in the shares, −1 where it is no domain of the mixtures, shape (targets,).
-        inputs: Shares of each run, and where each of the points is.
-        log_loss: Shape (targets, points).
-        weight: In proportion to the evaluation tokens where these are known, mean 1, shape (targets, points).
-        scale: s₀, the geometric mean of the data volumes.
-    """
-
-    targets: tuple[str, ...]
-    own: Index
-    inputs: Inputs
-    log_loss: Array
-    weight: Array
-    scale: float
-
-    @property
-    def run(self) -> Index:
-        """Position of each point's run in `Observations.runs`."""
-        return self.inputs.mixture
-
-    @property
-    def log_u(self) -> Array:
-        """log(s / s₀) of each point."""
-        return self.inputs.log_u[self.inputs.volume]
-
-    @property
-    def shares(self) -> Array:
-        """Own proportion of each target at each point, shape (targets, points); NaN for a target outside."""
-        own = self.inputs.shares.T[self.own][:, self.run]
-        return np.where(self.own[:, None] < 0, np.nan, own)
-
-    def per_run(self) -> Array:
-        """Return the mean summed weight of a run that counts at all, shape (targets,)."""
-        sums = np.stack([np.bincount(self.run, w, len(self.inputs.shares)) for w in self.weight])
-        return np.asarray(sums.sum(-1) / np.maximum((sums > 0).sum(-1), 1))
-
-
-def mixture_codes(shares: Array) -> Index:
-    """Number the distinct rows of shares, (runs, domains), and return each run's."""
-    return np.asarray(np.unique(np.round(shares, 6), axis=0, return_inverse=True)[1]).reshape(-1)
-
-
-def points_of(obs: Observations, law: Law, options: FitOptions, *, notes: list[Note] | None = None) -> Points:
-    """Return what a law is fitted to, and add to `notes` what was excluded or adjusted for it.
+class FitProblem:
+    """The problems of one law on one sweep: minimise Σ w ρ_δ(log L − log L̂(θ)) + the prior, for each target.
 
     Args:
-        obs: The sweep.
-        law: Decides which targets it can have, and whether a share of 0 is a problem.
-        options: Proportion floor and warm-up.
-        notes: Added to; None: nobody reads them.
+        law: The law.
+        grid: The sweep, with all its targets.
+        options: How laws are fitted; the warm-up is known.
+        runs: Names of the runs, for the notes.
+        notes: Added to: what was excluded or adjusted; None: nobody reads them.
     """
-    notes = [] if notes is None else notes
-    targets = [target for target in obs.targets if target in obs.domains or not law.needs_own]
-    notes += [
-        Note(said("set aside"), said("{law} only has losses of domains of the mixture", law=law.name), 1, domain=target)
-        for target in obs.targets
-        if target not in targets
-    ]
-    table = obs.losses
-    scale = float(np.exp(np.log(obs.losses["tokens"].to_numpy(float)).mean()))
-    run, code = obs.codes
-    volumes, volume = np.unique(table["tokens"].to_numpy(float), return_inverse=True)
-    cell, point = np.unique(run * len(volumes) + volume.reshape(-1), return_inverse=True)
-    # One grid for every law, whichever targets it can have: predictions of several laws are then compared by place.
-    place = np.array([targets.index(t) if t in targets else -1 for t in obs.targets], np.intp)[code]
-    kept = place >= 0
-    table = table[kept]
-    at = (place[kept], point.reshape(-1)[kept])
-    log_loss, weight = np.zeros((2, len(targets), len(cell)))
-    log_loss[at] = np.log(table["loss"].to_numpy(float))
-    tokens = table["eval_tokens"].to_numpy(float)
-    counted = np.full((len(targets), len(cell)), np.nan)
-    counted[at] = np.where(np.isfinite(tokens) & (tokens > 0), tokens, -1.0)
-    for i in range(len(targets)):
-        measured = ~np.isnan(counted[i])
-        known = measured.any() and (counted[i][measured] > 0).all()
-        weight[i, measured] = counted[i][measured] / counted[i][measured].mean() if known else 1.0
-    inputs = Inputs(
-        shares=obs.mixtures.to_numpy(float),
-        mixture=cell // len(volumes),
-        log_u=np.log(volumes / scale),
-        volume=cell % len(volumes),
-        zero_share=options.floor,
-    )
-    own = np.array([obs.domains.index(t) if t in obs.domains else -1 for t in targets], np.intp)
-    points = Points(tuple(targets), own, inputs, log_loss, weight, scale)
-    if law.infinite_at_zero:
-        _near_zero(points, options.zero_share, notes)
-    _warm_up(points, options.warmup_end, notes)
-    _repeated_checkpoints(points, obs.runs, notes)
-    return points
+
+    def __init__(
+        self, law: Law, grid: Grid, options: FitOptions, *, runs: Sequence[str] = (), notes: list[Note] | None = None
+    ) -> None:
+        notes = [] if notes is None else notes
+        kept = np.flatnonzero((grid.own >= 0) | (not law.traits.needs_own))
+        reason = said("{law} only has losses of domains of the mixture", law=law.name)
+        notes += [
+            Note(said("set aside"), reason, 1, domain=target)
+            for i, target in enumerate(grid.targets)
+            if i not in kept.tolist()
+        ]
+        self.law, self.options = law, options
+        self.grid = _counted(grid.only(kept), law, options, runs, notes)
+        # A law that isn't made of blocks sees each point as a mixture of its own.
+        self._solved = self.grid if law.traits.separable else self.grid.points()
+        self._row_of = np.repeat(np.arange(len(grid.shares)), len(self._solved.shares) // max(len(grid.shares), 1))
+        self.inputs = self._solved.inputs(options.floor)
+        domains = grid.shares.shape[1]
+        self.box: Box = law.box(self.grid.own, self.grid.inputs(options.floor), self.grid.log_loss, self.grid.weight)
+        own_prior = law.prior(self.grid.own, domains)
+        # Weighed as one run that is off by so much.
+        self.prior = Prior(own_prior.mean, own_prior.precision * (PRIOR_NOISE**2 * self.grid.per_run())[:, None, None])
+        self.shrinks = bool(self.prior.precision.any())
+
+    @classmethod
+    def of(cls, obs: Observations, law: Law, options: FitOptions, notes: list[Note] | None = None) -> FitProblem:
+        """Return the problem of a sweep."""
+        return cls(law, grid_of(obs), options, runs=obs.runs, notes=notes)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that the law can have."""
+        return self.grid.targets
+
+    def predict(self, theta: Array, which: Index) -> Array:
+        """Return log L on the grid, shape (problems, runs, volumes).
+
+        Args:
+            theta: Shape (problems, parameters).
+            which: Target of each problem.
+        """
+        found = self.law.blocks(theta, self.grid.own[which], self.inputs).log_loss
+        return found.reshape(len(theta), *self.grid.log_loss.shape[1:])
+
+    def solve(
+        self,
+        which: Index,
+        start: Array,
+        identifiable: npt.NDArray[np.bool_],
+        run_weights: Array | None = None,
+        *,
+        offset: float | None = None,
+        steps: int = 150,
+        after: Callable[[int], None] | None = None,
+    ) -> Minimum:
+        """Minimise problems, each of one target with weights of the runs of its own; in two threads where it pays.
+
+        Args:
+            which: Target of each problem.
+            start: Shape (problems, parameters).
+            identifiable: Which parameters its runs can tell, of that shape; the others are held.
+            run_weights: How often each run counts, (problems, runs); None: once.
+            offset: Relative offset at which a problem has arrived; None: as good as it counts for the law.
+            steps: As in `minimize`.
+            after: Is told how many more problems are solved.
+        """
+        if offset is None:
+            offset = ARRIVED if self.shrinks else _PLAIN_ARRIVED
+        size = self._batch_size(start.shape[1])
+        parts = [slice(i, i + size) for i in range(0, len(which), size)]
+
+        def one(rows: slice) -> Minimum:
+            weights = None if run_weights is None else run_weights[rows]
+            found = self._minimize(which[rows], start[rows], identifiable[rows], weights, offset, steps)
+            if after is not None:
+                after(len(found.cost))
+            return found
+
+        found = in_threads(one, parts)
+        if not found:
+            return Minimum(np.empty((0, start.shape[1])), np.empty(0), np.empty(0))
+        return Minimum(*(np.concatenate([getattr(part, n) for part in found]) for n in ("theta", "cost", "offset")))
+
+    def _batch_size(self, parameters: int) -> int:
+        rows, volumes = self._solved.log_loss.shape[1:]
+        return max(1, int(_BATCH // max(1, rows * max(parameters, volumes))))
+
+    def _minimize(
+        self,
+        which: Index,
+        start: Array,
+        identifiable: npt.NDArray[np.bool_],
+        run_weights: Array | None,
+        offset: float,
+        steps: int,
+    ) -> Minimum:
+        weight, observed, own = self._solved.weight[which], self._solved.log_loss[which], self._solved.own[which]
+        if run_weights is not None:
+            weight = weight * run_weights[:, self._row_of, None]
+        lower, upper = (np.where(identifiable, side[which], self.box.held) for side in (self.box.lower, self.box.upper))
+
+        def residuals(theta: Array, of: Index) -> Blocks:
+            found = self.law.blocks(theta, own[of], self.inputs)
+            return replace(found, log_loss=found.log_loss - observed[of])
+
+        return minimize(
+            residuals,
+            start,
+            weight,
+            lower=lower,
+            upper=upper,
+            delta=self.options.huber_delta,
+            prior=Prior(self.prior.mean[which], self.prior.precision[which]) if self.shrinks else None,
+            offset=offset,
+            steps=steps,
+        )
+
+    def cost_at(self, theta: Array, which: Index) -> tuple[Array, Array, Array]:
+        """Return cost, gradient and relative offset of problems at θ, the prior's among them.
+
+        Args:
+            theta: Shape (problems, parameters).
+            which: Target of each.
+
+        Returns:
+            Shapes (problems,), (problems, parameters) and (problems,).
+        """
+        every = np.ones(theta.shape, bool)
+        found = self._minimize(which, theta, every, None, 0.0, 0)
+        blocks = self.law.blocks(theta, self.grid.own[which], self.inputs)
+        residual = replace(blocks, log_loss=blocks.log_loss - self._solved.log_loss[which])
+        weight = self._solved.weight[which] * huber_weight(residual.log_loss, self.options.huber_delta)
+        pull = self.prior.precision[which] @ (theta - self.prior.mean[which])[..., None]
+        return found.cost, normal(residual, weight)[0] + pull[..., 0], found.offset
+
+    def by_run(self, theta: Array, target: int) -> tuple[Array, Array]:
+        """Return each run's part of gradient and curvature of one target at θ, without the prior's.
+
+        The curvature is JᵀJ over the losses within δ: beyond it the Huber loss has none. (Its weight δ / |e|, which
+        makes a minimiser's steps safe, would make what many outliers leave uncertain look sure.)
+
+        Args:
+            theta: Shape (parameters,).
+            target: Place of the target.
+
+        Returns:
+            Shapes (runs, parameters) and (runs, parameters, parameters).
+        """
+        one = slice(target, target + 1)
+        jacobian = self.law.blocks(theta[None], self._solved.own[one], self.inputs)
+        residual = (jacobian.log_loss - self._solved.log_loss[one])[0]
+        delta, weight = self.options.huber_delta, self._solved.weight[target]
+        rows = jacobian.jacobian()[0]
+        scores = np.matmul((weight * huber_weight(residual, delta) * residual)[:, None, :], rows)[:, 0]
+        inner = rows * (weight * (np.abs(residual) <= delta))[..., None]
+        curvature = np.matmul(np.swapaxes(inner, 1, 2), rows)
+        runs = len(self.grid.shares)
+        return (
+            scores.reshape(runs, -1, len(theta)).sum(1),
+            curvature.reshape(runs, -1, len(theta), len(theta)).sum(1),
+        )
+
+    def identifiable(self, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which θ the runs of each replicate can tell, (replicates, targets, parameters).
+
+        Args:
+            counted: Which runs a replicate has, (replicates, runs).
+        """
+        grid = self.grid
+        mixture = mixture_codes(grid.shares)
+        volume = np.zeros(grid.log_loss.shape[1:], np.intp)
+        volume[grid.cells] = volume_codes(grid.at_u, SAME_VOLUME)
+        found = np.zeros((len(counted), len(grid.targets), 3), np.intp)
+        alike: dict[bytes, int] = {}
+        for i, own in enumerate(grid.own):
+            measured = grid.weight[i] > 0
+            runs = measured.any(1)
+            present = counted & runs
+            of_shares = near_codes(grid.shares[:, own]) if own >= 0 else np.zeros(len(grid.shares), np.intp)
+            found[:, i, 0] = _distinct(present, of_shares)
+            # Most targets are measured at the same cells.
+            same = alike.setdefault(measured.tobytes(), i)
+            if same < i:
+                found[:, i, 1:] = found[:, same, 1:]
+                continue
+            found[:, i, 1] = _distinct(present, mixture)
+            at = np.zeros((len(grid.shares), int(volume.max(initial=0)) + 1))
+            at[np.nonzero(measured)[0], volume[measured]] = 1
+            found[:, i, 2] = (present.astype(float) @ at > 0).sum(-1)
+        kinds, each = np.unique(found.reshape(-1, 3), axis=0, return_inverse=True)
+        domains = grid.shares.shape[1]
+        table = np.stack(
+            [self.law.identifiable(shares, mixtures, volumes, domains) for shares, mixtures, volumes in kinds.tolist()]
+        )
+        return np.asarray(table[each.reshape(-1)].reshape(*found.shape[:2], -1))
 
 
-def _near_zero(points: Points, zero_share: float | None, notes: list[Note]) -> None:
-    low = (points.shares < points.inputs.zero_share) & (points.weight > 0)
-    for i, target in enumerate(points.targets):
-        runs = len(np.unique(points.run[low[i]]))
-        if runs and zero_share is None:
-            notes.append(
-                Note(said("set aside"), said("runs with a proportion of (nearly) 0 of the domain"), runs, domain=target)
-            )
-            points.weight[i, low[i]] = 0.0
+def _distinct(present: npt.NDArray[np.bool_], codes: Index) -> Index:
+    """Return how many distinct codes the runs present have, (replicates,)."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) > 0])
+    return np.asarray(np.logical_or.reduceat(present[:, order], starts, axis=1).sum(1), np.intp)
+
+
+def _counted(grid: Grid, law: Law, options: FitOptions, runs: Sequence[str], notes: list[Note]) -> Grid:
+    """Return the grid in which what doesn't count has weight 0."""
+    weight = grid.weight.copy()
+    if law.traits.infinite_at_zero:
+        _near_zero(grid, weight, options, notes)
+    _warm_up(grid, weight, options.warmup_end, notes)
+    _repeated_checkpoints(grid, weight, len(runs), notes)
+    return replace(grid, weight=weight)
+
+
+def _near_zero(grid: Grid, weight: Array, options: FitOptions, notes: list[Note]) -> None:
+    floor = options.floor
+    for i, (target, own) in enumerate(zip(grid.targets, grid.own.tolist(), strict=True)):
+        low = (grid.shares[:, own] < floor) & weight[i].any(1) if own >= 0 else np.zeros(len(grid.shares), bool)
+        runs = int(low.sum())
+        if runs and not options.clamped:
+            reason = said("runs with a proportion of (nearly) 0 of the domain")
+            notes.append(Note(said("set aside"), reason, runs, domain=target))
+            weight[i, low] = 0.0
         elif runs:
-            text = said("proportions below {least:g} counted as {least:g}, where the law is finite", least=zero_share)
+            text = said(
+                "proportions below {least:g} counted as {least:g}, where the law is finite", least=options.floor
+            )
             notes.append(Note(said("adjusted"), text, runs, domain=target))
 
 
-def _warm_up(points: Points, warmup: float, notes: list[Note]) -> None:
-    early = points.log_u <= np.log(max(warmup, 1e-300) / points.scale) + 1e-9
-    hit = early[None, :] & (points.weight > 0)
+def _warm_up(grid: Grid, weight: Array, warmup: float, notes: list[Note]) -> None:
+    early = np.zeros(weight.shape[1:], bool)
+    early[grid.cells] = grid.at_u <= np.log(max(warmup, 1e-300) / grid.scale) + 1e-9
+    hit = early & (weight > 0)
     if hit.any():
         text = said(
             "losses at up to {warmup:.4g} tokens, still in the warm-up: no power law holds there yet", warmup=warmup
         )
         notes.append(Note(said("set aside"), text, int(hit.any(0).sum())))
-        points.weight[hit] = 0.0
+        weight[hit] = 0.0
 
 
-def _repeated_checkpoints(points: Points, runs: Sequence[str], notes: list[Note]) -> None:
-    # Points are in the order of runs, and within a run of tokens.
-    log_u = points.log_u
-    near = np.zeros(len(log_u), bool)
-    near[:-1] = (np.diff(log_u) < SAME_CHECKPOINT) & (np.diff(points.run) == 0)
-    hit = near[None, :] & (points.weight > 0)
+def _repeated_checkpoints(grid: Grid, weight: Array, runs: int, notes: list[Note]) -> None:
+    near = np.zeros(len(grid.run), bool)
+    near[:-1] = (np.diff(grid.at_u) < SAME_CHECKPOINT) & (np.diff(grid.run) == 0)
+    counts = grid.at(weight) > 0
+    hit = near & counts
     # Only where the later one is there to stand for both.
-    hit[:, :-1] &= points.weight[:, 1:] > 0
+    hit[:, :-1] &= counts[:, 1:]
     if hit.any():
-        count = len(np.unique(points.run[hit.any(0)]))
+        count = len(np.unique(grid.run[hit.any(0)]))
         text = said(
             "checkpoints within {near:.1%} of the next one's tokens, in {count} of {runs} runs",
             near=SAME_CHECKPOINT,
             count=count,
-            runs=len(runs),
+            runs=runs,
         )
         notes.append(Note(said("set aside"), text, int(hit.any(0).sum())))
-        points.weight[hit] = 0.0
+        for i in range(len(weight)):
+            weight[i, grid.cells[0][hit[i]], grid.cells[1][hit[i]]] = 0.0

@@ -1,20 +1,26 @@
 """How sure a fit is: the run-level bootstrap, whose replicates are fits to runs drawn with replacement.
 
 The losses of one run rise and fall together, so a bootstrap that draws single losses would promise too much: here a
-replicate draws as many runs as there are, with replacement, and counts each as often as it was drawn.
+replicate draws as many runs as there are, with replacement, and counts each as often as it was drawn. All replicates
+have the law's form; what that form gets wrong is in the fit's held-out errors, and what more tokens add in those of a
+fit to the first of them. Intervals have all three in quadrature, times Student's t.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.held_out_errors import FormError, LaterErrors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Inputs
 from bimix_tracking.laws.registry import law as find_law
@@ -36,12 +42,14 @@ class Replicates:
             cannot tell. Of an ensemble: by law.
         method: How they were found.
         off: By how much each run's last losses are off the fit, nats, one row a run and one column a target.
+        later: What losses beyond the volumes observed may be off; None where too few volumes were observed to tell.
     """
 
     fit: LawFit
     theta: dict[str, Array]
     method: Method
     off: pd.DataFrame
+    later: LaterErrors | None = None
 
     def parameters(self, target: str) -> pd.DataFrame:
         """Return the reported parameters of a target, one row a replicate.
@@ -86,33 +94,40 @@ class Replicates:
         tokens: float | npt.ArrayLike,
         level: float = 0.9,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the lower and the upper end of the interval of the law's loss at each mixture and target.
+        """Return the lower and the upper end of the interval of the expected loss at each mixture and target.
 
-        The expected loss: a single run will also have noise of its own. Quantiles of log loss about the fit,
-        widened by √(n / (n − q)) for the q unshrunk parameters that n runs were fitted with: a replicate's runs are
-        fitted as closely as the sweep's, and so stray less than new ones would.
+            log L̂ ± √((t/z √(n / (n − 2)) q)² + t² (σ_form² + σ_later²) / L̂²)
+
+        with q the quantiles of the replicates' log loss about the fit, z and t those of the normal and Student's
+        distribution with n − 2 degrees of freedom. √(n / (n − 2)), since a replicate's runs are fitted as closely as
+        the sweep's, and so stray less than new ones would. σ_form² is `FormError.each` of the fit's held-out errors, 0
+        without them; σ_later grows from 0 at the largest volume observed. A single run has noise of its own besides.
 
         Args:
             mixtures: As in `LawFit.predict`.
             tokens: As in `LawFit.predict`.
             level: Between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level}")
-        centre = np.log(self.fit.losses(mixtures, tokens).to_numpy(float))
-        off = np.log(self.predict(mixtures, tokens)) - centre
-        low, high = _sides(off, level)
-        wider = np.array([self.wider(target) for target in self.fit.targets])
+        shares, volume = self.fit.rows(mixtures, tokens)
+        centre = self.fit.losses(shares, volume).to_numpy(float)
+        off = np.log(self.predict(shares, volume)) - np.log(centre)
         names = list(self.fit.targets)
-        lower, upper = (pd.DataFrame(np.exp(centre + wider * v), columns=names) for v in (low, high))
-        return lower, upper
+        lower, upper = np.empty_like(centre), np.empty_like(centre)
+        for i, target in enumerate(names):
+            own = {target: 1.0}
+            form = self.form(own)
+            variance = self.beyond(own, volume) + (0.0 if form is None else form.each)
+            low, high = self.sides(off[..., i], own, variance / centre[:, i] ** 2, level)
+            lower[:, i], upper[:, i] = centre[:, i] * np.exp(low), centre[:, i] * np.exp(high)
+        return pd.DataFrame(lower, columns=names), pd.DataFrame(upper, columns=names)
 
     def change(
         self, mixture: Mixture, reference: Mixture, tokens: float, level: float = 0.9
     ) -> tuple[pd.Series, pd.Series]:
         """Return the lower and upper end of the interval of L(mixture) − L(reference) of each target, nats.
 
-        Of the same replicate, so that what both mixtures share cancels; widened as in `interval`.
+        Of the same replicate, so that what both mixtures share cancels; widened as in `interval`, by what the form
+        errors of two mixtures differ (`FormError.between`). More tokens move all mixtures alike, and add nothing.
 
         Args:
             mixture: The one.
@@ -120,32 +135,148 @@ class Replicates:
             tokens: Data volume s.
             level: Between 0 and 1.
         """
-        ours, theirs = self.fit.losses([mixture, reference], tokens).to_numpy(float)
-        drawn = self.predict([mixture, reference], tokens)
-        centre = ours - theirs
-        off = _sides(drawn[:, 0] - drawn[:, 1] - centre, level)
-        wider = np.array([self.wider(target) for target in self.fit.targets])
-        low, high = (pd.Series(centre + wider * side, index=list(self.fit.targets)) for side in off)
+        shares, volume = self.fit.rows([mixture, reference], tokens)
+        centre = self.fit.losses(shares, volume).to_numpy(float)
+        drawn = self.predict(shares, volume)
+        off = drawn[:, 0] - drawn[:, 1] - (centre[0] - centre[1])
+        found = []
+        for i, target in enumerate(self.fit.targets):
+            form = self.form({target: 1.0})
+            variance = np.array(0.0 if form is None else form.between(*shares))
+            ends = self.sides(off[:, i], {target: 1.0}, variance, level)
+            found.append([float(centre[0, i] - centre[1, i] + end) for end in ends])
+        low, high = (pd.Series(end, index=list(self.fit.targets)) for end in zip(*found, strict=True))
         return low, high
+
+    def sides(
+        self, off: Array, weights: Mapping[str, float], variance: npt.ArrayLike, level: float
+    ) -> tuple[Array, Array]:
+        """Return how far the lower and the upper end of an interval are from its centre.
+
+        Args:
+            off: Deviations of the replicates from it, shape (replicates, …).
+            weights: Of the targets it is of.
+            variance: What else it may be off, in the unit of `off` squared, shape (…).
+            level: Between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level}")
+        times, wider = self.times(weights, level), self.stretch(weights, level)
+        low, high = _sides(off, level)
+        return (
+            -np.hypot(wider * np.minimum(low, 0), times * np.sqrt(variance)),
+            np.hypot(wider * np.maximum(high, 0), times * np.sqrt(variance)),
+        )
+
+    def times(self, weights: Mapping[str, float], level: float) -> float:
+        """Return Student's t of an interval of a weighted sum: so many standard deviations are a half of it."""
+        return float(student.ppf((1 + level) / 2, self.free(weights)))
+
+    def stretch(self, weights: Mapping[str, float], level: float) -> float:
+        """Return by how much quantiles of the replicates about the fit are widened: t/z √(n / (n − 2))."""
+        return self.times(weights, level) / float(norm.ppf((1 + level) / 2)) * self._widest(weights)
+
+    def _widest(self, weights: Mapping[str, float]) -> float:
+        return max((self.wider(target) for target, weight in weights.items() if weight > 0), default=1.0)
+
+    def form(self, weights: Mapping[str, float]) -> FormError | None:
+        """Return how far off the law is by its form in a weighted sum; None where that isn't known.
+
+        Args:
+            weights: Of the targets; what isn't named counts 0.
+        """
+        key = tuple(sorted((target, weight) for target, weight in weights.items() if weight > 0))
+        if key not in self._forms:
+            self._forms[key] = self._form(weights)
+        return self._forms[key]
+
+    def _form(self, weights: Mapping[str, float]) -> FormError | None:
+        held_out = self.fit.held_out
+        if held_out is None or not held_out.runs:
+            return None
+        drawn, fitted = self._at_held_out
+        weight = np.array([weights.get(target, 0.0) for target in self.fit.targets])
+        use = weight > 0
+        return held_out.form(weights, (drawn[..., use] - fitted[:, use]) @ weight[use])
+
+    def free(self, weights: Mapping[str, float]) -> int:
+        """Return Student's degrees of freedom of a weighted sum's interval: n − 2, of mixtures held out or of runs."""
+        form = self.form(weights)
+        runs = min((self.fit.targets[target].runs for target, weight in weights.items() if weight > 0), default=3)
+        return max(runs - 2, 1) if form is None else form.free
+
+    def beyond(self, weights: Mapping[str, float], tokens: npt.ArrayLike) -> Array:
+        """Return what more tokens than were observed add to the variance of a weighted sum, nats²; 0 if unknown.
+
+        Args:
+            weights: Of the targets.
+            tokens: Data volumes.
+        """
+        ahead = np.maximum(np.log(np.asarray(tokens, float) / self.fit.tokens[1]), 0.0)
+        rate = 0.0 if self.later is None else self.later.rate(weights)
+        return np.asarray(np.square(np.nan_to_num(rate) * ahead))
+
+    def half_of_run(self, weights: Mapping[str, float], mixture: Mixture, tokens: float, level: float) -> float:
+        """Return half the interval of one run's weighted loss, in log loss: as `interval`, with a run's own noise.
+
+        t √((n / (n − 2)) σ_b² + σ_run² + σ_later²), the first from replicates, `run_noise`, and `beyond`.
+
+        Args:
+            weights: Of the targets.
+            mixture: The run's.
+            tokens: Its data volume.
+            level: Between 0 and 1.
+        """
+        weight = np.array([weights.get(target, 0.0) for target in self.fit.targets])
+        use = weight > 0
+        total = float(self.fit.losses(mixture, tokens).to_numpy(float)[0, use] @ weight[use])
+        drawn = np.log(self.losses(mixture, tokens)[:, 0, use] @ weight[use] / total)
+        noise = self.run_noise(weights)
+        if not np.isfinite(noise):  # fewer than three runs have it
+            off = self.off.loc[:, use] @ weight[use]
+            noise = float(np.sqrt(np.square(off.dropna()).sum()))
+        variance = (
+            self._widest(weights) ** 2 * float(np.nanvar(drawn))
+            + (noise**2 + float(self.beyond(weights, tokens))) / total**2
+        )
+        return self.times(weights, level) * float(np.sqrt(variance))
 
     def run_noise(self, weights: Mapping[str, float]) -> float:
         """Return the standard deviation of one run's weighted loss about the law, nats.
 
-        Chance and what the law doesn't see, in one: √(Σ_runs (Σ w (L − L̂))² / (n − 2)). NaN with fewer than three
-        runs that have all the losses.
+        Chance and what the law doesn't see, in one: √(Σ_runs (Σ w (L − L̂))² / (n − 2)), or what held-out errors tell
+        of it (`FormError.of_run`) where that is more. NaN with fewer than three runs that have all the losses.
 
         Args:
             weights: Of the targets; what isn't named counts 0.
         """
         counted = {t: w for t, w in weights.items() if w > 0 and t in self.off}
         sums = (self.off[list(counted)] * pd.Series(counted)).sum(axis=1, skipna=False).dropna()
-        return float(np.sqrt((sums**2).sum() / (len(sums) - 2))) if len(sums) > 2 else float("nan")
+        if len(sums) < MIN_RUNS:
+            return float("nan")
+        form = self.form(counted)
+        inside = (sums**2).sum() / (len(sums) - 2)
+        return float(np.sqrt(inside if form is None else max(inside, form.of_run)))
 
     def wider(self, target: str) -> float:
         """Return by how much deviations of replicates from the fit are widened: √(n / (n − 2)) for n runs."""
         runs = self.fit.targets[target].runs
         # The effect of the mixture is told between runs: α, or constant and slope; the rest within them.
         return float(np.sqrt(runs / max(runs - 2, 1)))
+
+    @cached_property
+    def _forms(self) -> dict[tuple[tuple[str, float], ...], FormError | None]:
+        """What `form` found, for each target and sum is asked for more than once."""
+        return {}
+
+    @cached_property
+    def _at_held_out(self) -> tuple[Array, Array]:
+        """Losses of the held-out runs by the replicates, (replicates, runs, targets), and by the fit."""
+        held_out = self.fit.held_out
+        if held_out is None:
+            raise ValueError("no held-out errors travel with this fit")
+        at = held_out.shares, held_out.tokens
+        return self.losses(*at), self.fit.losses(*at).to_numpy(float)
 
     def _of_law(self, fit: LawFit, shares: Array, volume: Array) -> Array:
         model, theta = find_law(fit.law), self.theta[fit.law]
@@ -157,11 +288,12 @@ class Replicates:
                 continue
             if self.method != "linearised":
                 own = np.full(int(told.sum()), fit.own(target), np.intp)
-                result[told, :, i] = np.exp(model.evaluate(theta[told, i], own, inputs)[0])
+                result[told, :, i] = np.exp(model.blocks(theta[told, i], own, inputs).log_loss[..., 0])
             else:
                 # Along the tangent, as the step itself: the law at the end of a straight step leaves the valley.
-                log_loss, jacobian = model.evaluate(at[None], np.array([fit.own(target)], np.intp), inputs)
-                result[told, :, i] = np.exp(log_loss[0] + (theta[told, i] - at) @ jacobian[0].T)
+                found = model.blocks(at[None], np.array([fit.own(target)], np.intp), inputs)
+                along = (theta[told, i] - at) @ found.jacobian()[0, :, 0].T
+                result[told, :, i] = np.exp(found.log_loss[0, :, 0] + along)
         return result
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import get_args
 
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import points_of
+from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
 from bimix_tracking.fitting.single_law import refit
-from bimix_tracking.fitting.solver import by_run, prior_of
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.progress import Progress
@@ -64,11 +63,23 @@ def bootstrap(
     count = len(obs.runs)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}
-    told = _Told(progress, len(laws) * replicates * len(obs.targets))
-    make = _one_step if method == "linearised" else partial(refit, roughly=method == "few-steps", after=told.more)
-    theta = {name: make(obs, one, drawn) for name, one in laws.items()}
+    # What has no weight in the stack says nothing in it.
+    wanted = {name: _weighing(fit, name, one) for name, one in laws.items()}
+    told = _Told(progress, replicates * sum(map(len, wanted.values())))
+    theta = {
+        name: _one_step(obs, one, drawn)
+        if method == "linearised"
+        else refit(obs, one, drawn, roughly=method == "few-steps", wanted=wanted[name], after=told.more)
+        for name, one in laws.items()
+    }
     told.more(told.total - told.done)  # what cannot be told isn't refitted
-    return Replicates(fit, theta, method, last_off(obs, fit))
+    later = None if method == "linearised" else later_errors(obs, fit)
+    return Replicates(fit, theta, method, last_off(obs, fit), later)
+
+
+def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:
+    """Return the targets in whose prediction one law of a fit has a weight."""
+    return [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
 
 
 class _Told:
@@ -85,32 +96,28 @@ class _Told:
 
 
 def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
-    model = find_law(fit.law)
-    points = points_of(obs, model, fit.options)
-    thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
-    known = np.array([theta is not None for theta in thetas])
-    held = model.held(len(obs.domains))
-    theta = np.stack([held if at is None else at for at in thetas])
-    prior = prior_of(model, points)
-    lower, upper = model.bounds(points.own, points.inputs, points.log_loss, points.weight)
-    scores, curvature = by_run(model, points, theta, fit.huber_delta)
-    # What the fit could not tell is held; what it left at a bound with the slope leading out stays there.
-    pull = scores.sum(1) + prior.pull(theta, np.arange(len(theta)))
-    free = curvature.sum(1).diagonal(axis1=1, axis2=2) > 0
-    free &= ~((theta <= lower + 1e-9) & (pull > -1e-12)) & ~((theta >= upper - 1e-9) & (pull < 1e-12))
-    size = theta.shape[1]
+    problem = FitProblem.of(obs, find_law(fit.law), fit.options)
+    thetas = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in problem.targets]
+    theta = np.stack([problem.box.held if at is None else at for at in thetas])
+    prior, size = problem.prior, theta.shape[1]
+    pulls = prior.pull(theta, np.arange(len(theta)))
     result = np.full((len(drawn), *theta.shape), np.nan)
-    for i in np.flatnonzero(known):
-        use = free[i]
-        gradient = (drawn @ scores[i] + prior.pull(theta, np.arange(len(theta)))[i])[:, use]
-        flat = drawn @ curvature[i][:, use][:, :, use].reshape(len(scores[i]), -1)
+    for i in np.flatnonzero([at is not None for at in thetas]):
+        scores, curvature = problem.by_run(theta[i], int(i))
+        lower, upper = problem.box.lower[i], problem.box.upper[i]
+        # What the fit could not tell is held; what it left at a bound with the slope leading out stays there.
+        down = scores.sum(0) + pulls[i]
+        use = curvature.sum(0).diagonal() > 0
+        use &= ~((theta[i] <= lower + 1e-9) & (down > -1e-12)) & ~((theta[i] >= upper - 1e-9) & (down < 1e-12))
+        gradient = (drawn @ scores + pulls[i])[:, use]
+        flat = drawn @ curvature[:, use][:, :, use].reshape(len(scores), -1)
         matrix = flat.reshape(len(drawn), int(use.sum()), -1) + prior.precision[i][np.ix_(use, use)]
         level = np.einsum("bkk->bk", matrix).max(-1, initial=0.0)
         matrix = matrix + 1e-12 * level[:, None, None] * np.eye(int(use.sum()))
         told = level > 0
         step = np.zeros((len(drawn), size))
         step[np.ix_(told, use)] = _inside(
-            matrix[told], gradient[told], lower[i][use] - theta[i][use], upper[i][use] - theta[i][use]
+            matrix[told], gradient[told], lower[use] - theta[i][use], upper[use] - theta[i][use]
         )
         result[told, i] = theta[i] + step[told]
         result[:, i, ~use] = theta[i, ~use]

@@ -7,7 +7,7 @@ is off by more than 1 % pulls no harder than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +16,19 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.least_squares import Prior
+from bimix_tracking.fitting.least_squares import ARRIVED, USABLE
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.problem import Points, points_of
-from bimix_tracking.fitting.solver import BATCH, agreeing, best_of, by_run, prior_of, solve, told
-from bimix_tracking.laws.protocol import Array, Law
+from bimix_tracking.fitting.problem import FitProblem
+from bimix_tracking.fitting.starts import Searched, searched
+from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few
 
-_REFIT_STEPS = 150
-"""Enough from the fit at hand; what isn't there by then moves in directions nothing depends on."""
-_ROUGH_REFIT, _ROUGH_REFIT_STEPS = 1e-6, 30
+_ROUGH_OFFSET, _ROUGH_STEPS = 0.02, -20
 """Of refits whose spread is wanted and not their last digits."""
+_ROUNDING = 1e-7
+"""Where a law is off by no more than this, log loss, its offset is rounding too."""
 _RISES = 0.005
 """A median log loss that is so much higher at the end of the runs than at their start is no noise."""
 
@@ -42,8 +42,8 @@ def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
     """
     model = find_law(law)
     notes = list(obs.notes)
-    points = points_of(obs, model, options, notes=notes)
-    if not points.targets:
+    problem = FitProblem.of(obs, model, options, notes)
+    if not problem.targets:
         raise ObservationsError(
             f"no loss is of a domain of the mixtures, and {law} needs a target's own proportion: losses are of "
             f"{few(obs.targets)}, domains are {few(obs.domains)}"
@@ -52,11 +52,11 @@ def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
     return LawFit(
         law=law,
         domains=obs.domains,
-        targets=_fit_targets(model, points, options.huber_delta, obs.domains),
+        targets=_fit_targets(problem, obs.domains),
         tokens=(float(tokens.min()), float(tokens.max())),
-        scale=points.scale,
+        scale=problem.grid.scale,
         huber_delta=options.huber_delta,
-        zero_share=options.zero_share,
+        zero_share=options.floor if options.clamped else None,
         data_hash=obs.data_hash,
         source=obs.source,
         notes=tuple(notes),
@@ -71,6 +71,7 @@ def refit(
     run_weights: Array,
     *,
     roughly: bool = False,
+    wanted: Collection[str] | None = None,
     after: Callable[[int], None] | None = None,
 ) -> Array:
     """Fit again with each run counted so often: held-out folds (0 or 1), or bootstrap replicates (how often drawn).
@@ -82,188 +83,164 @@ def refit(
         fit: Its fit, of one law.
         run_weights: Shape (replicates, runs).
         roughly: Stop when the cost hardly falls any more.
+        wanted: Targets that are refitted; None: all.
         after: Is told how many refits, a replicate and a target each, were made since it was told last.
 
     Returns:
         θ of the law, shape (replicates, targets, parameters); NaN where a target's fit is not usable, or the runs
         that are left cannot tell the effect of the mixture.
     """
-    model = find_law(fit.law)
-    points = points_of(obs, model, fit.options)
+    problem = FitProblem.of(obs, find_law(fit.law), fit.options)
     run_weights = np.asarray(run_weights, float)
-    count, domains = len(points.targets), len(obs.domains)
-    held = model.held(domains)
-    at = [fit.theta(target) if fit.targets[target].outcome.usable else None for target in points.targets]
-    known = told(model, points, run_weights > 0)
-    usable = np.array([theta is not None for theta in at])[None, :] & known[..., model.effect]
+    count, held = len(problem.targets), problem.box.held
+    asked = set(problem.targets if wanted is None else wanted)
+    at = [
+        fit.theta(target) if target in asked and fit.targets[target].outcome.usable else None
+        for target in problem.targets
+    ]
+    known = problem.identifiable(run_weights > 0)
+    usable = np.array([theta is not None for theta in at])[None, :] & known[..., problem.law.traits.effect]
     start = np.stack([held if theta is None else theta for theta in at])
-    replicate, which = (values.reshape(-1) for values in np.indices((len(run_weights), count)))
+    # Replicates of one target side by side: they share what their arrays are made of.
+    which, replicate = (values.reshape(-1) for values in np.indices((count, len(run_weights))))
+    places = np.flatnonzero(usable[replicate, which])
     result = np.full((len(run_weights), count, len(held)), np.nan)
-    size = max(1, BATCH // max(1, len(points.run) * len(held)))
-    asked = np.flatnonzero(usable[replicate, which])
-    for chunk in np.split(asked, range(size, len(asked), size)):
-        if len(chunk):
-            weight = points.weight[which[chunk]] * run_weights[replicate[chunk]][:, points.run]
-            found = solve(
-                model,
-                points,
-                which[chunk],
-                start[which[chunk]],
-                weight,
-                known[replicate[chunk], which[chunk]],
-                fit.huber_delta,
-                most_steps=_ROUGH_REFIT_STEPS if roughly else _REFIT_STEPS,
-                tolerance=_ROUGH_REFIT if roughly else None,
-            )
-            result[replicate[chunk], which[chunk]] = found.theta
-            if after is not None:
-                after(len(chunk))
+    found = problem.solve(
+        which[places],
+        start[which[places]],
+        known[replicate[places], which[places]],
+        run_weights[replicate[places]],
+        offset=_ROUGH_OFFSET if roughly else None,
+        steps=_ROUGH_STEPS if roughly else 150,
+        after=after,
+    )
+    result[replicate[places], which[places]] = found.theta
     return result
 
 
-def _fit_targets(model: Law, points: Points, delta: float, domains: tuple[str, ...]) -> dict[str, DomainFit]:
-    best, rough, found, told = best_of(model, points, delta)
-    agree = agreeing(rough.cost, points)
-    prior = prior_of(model, points)
-    lower, upper = model.bounds(points.own, points.inputs, points.log_loss, points.weight)
-    log_loss = model.evaluate(best, points.own, points.inputs)[0]
+def _fit_targets(problem: FitProblem, domains: tuple[str, ...]) -> dict[str, DomainFit]:
+    found = searched(problem)
+    grid, law, best, told = problem.grid, problem.law, found.theta, found.identifiable
+    lower, upper = problem.box.lower, problem.box.upper
+    residuals = problem.predict(best, np.arange(len(best))) - grid.log_loss
     inside = (best > lower + 1e-9) & (best < upper - 1e-9)
-    errors = _standard_errors(model, points, best, delta, prior, told & inside, domains)
     fits = {}
-    for i, target in enumerate(points.targets):
-        counts = points.weight[i] > 0
-        residual = (log_loss[i] - points.log_loss[i])[counts]
-        free = told[i] & (lower[i] < upper[i])
-        at_bound = {}
-        for name, position in model.watched.items():
-            if free[position] and best[i, position] <= lower[i, position] + 1e-9:
-                at_bound[name] = "low"
-            elif free[position] and best[i, position] >= upper[i, position] - 1e-9:
-                at_bound[name] = "high"
-        unshrunk = int((free & (np.diagonal(prior.precision[i]) == 0)).sum())
-        outcome = _outcome(
-            model,
-            points,
-            i,
-            unshrunk=unshrunk,
-            best=best[i],
-            told=told[i],
-            at_bound=at_bound,
-            agree=int(agree[i]),
-            converged=bool(found.converged[i]),
-        )
-        parameters = model.report(best[i], points.scale, int(points.own[i]), domains)
-        nothing = outcome is Outcome.TOO_FEW_POINTS
+    for i, target in enumerate(problem.targets):
+        counts = grid.weight[i] > 0
+        residual = residuals[i][counts]
+        outcome = _outcome(problem, i, found, float(np.abs(residual).max(initial=0.0)))
+        parameters = law.report(best[i], grid.scale, int(grid.own[i]), domains)
+        nothing = outcome in (Outcome.TOO_FEW_POINTS, Outcome.CONSTANT_LOSS)
         # β and C that the data cannot tell are held at "no change with s" and "no floor": values a prediction can
         # use within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
-        unknown = {"alpha"} if not told[i, 0] else set()
-        own = points.shares[i][counts]
-        error, r2 = goodness(points.log_loss[i][counts], residual)
+        unknown = set() if told[i, law.traits.effect] or "alpha" not in law.traits.watched else {"alpha"}
+        measured = counts.any(1)
+        own = grid.shares[measured, grid.own[i]]
+        error, r2 = goodness(grid.log_loss[i][counts], residual)
+        errors = {} if nothing else _standard_errors(problem, i, best[i], told[i] & inside[i], domains)
         fits[target] = DomainFit(
             parameters={n: np.nan if nothing or n in unknown else v for n, v in parameters.items()},
             outcome=outcome,
             points=int(counts.sum()),
-            runs=len(np.unique(points.run[counts])),
+            runs=int(measured.sum()),
             error=error,
             r2=r2,
-            starts=(int(agree[i]), rough.cost.shape[1]),
-            shares=(float(own.min()), float(own.max())) if points.own[i] >= 0 and counts.any() else (0.0, 0.0),
-            standard_errors={} if nothing else {n: v for n, v in errors[i].items() if n not in unknown},
-            tokens=_observed(points, counts),
+            starts=(int(found.agreeing[i]), found.searches),
+            shares=(float(own.min()), float(own.max())) if grid.own[i] >= 0 and counts.any() else (0.0, 0.0),
+            standard_errors={n: v for n, v in errors.items() if n not in unknown},
+            tokens=_observed(problem, i),
         )
     return fits
 
 
 def _standard_errors(
-    model: Law,
-    points: Points,
-    theta: Array,
-    delta: float,
-    prior: Prior,
-    free: npt.NDArray[np.bool_],
-    domains: tuple[str, ...],
-) -> list[dict[str, float]]:
+    problem: FitProblem, i: int, theta: Array, free: npt.NDArray[np.bool_], domains: tuple[str, ...]
+) -> dict[str, float]:
     """Return standard errors of the reported parameters: the sandwich over whole runs, through `report`'s slopes.
 
-    Points of one run share what went well or badly in it, so the run is the unit. NaN with fewer than three runs, and
+    Losses of one run share what went well or badly in it, so the run is the unit. NaN with fewer than three runs, and
     of a parameter at its bound: which way it would go is known, how far is not.
     """
-    scores, curvature = by_run(model, points, theta, delta)
-    result = []
-    for i, at in enumerate(theta):
-        runs = int(curvature[i].any((-1, -2)).sum())
-        use = free[i]
-        names = list(model.report(at, points.scale, int(points.own[i]), domains))
-        if runs < 3 or not use.any():
-            result.append(dict.fromkeys(names, float("nan")))
-            continue
-        inverse = np.linalg.pinv((curvature[i].sum(0) + prior.precision[i])[np.ix_(use, use)], hermitian=True)
-        meat = scores[i][:, use].T @ scores[i][:, use]
-        spread = np.zeros((len(at), len(at)))
-        spread[np.ix_(use, use)] = inverse @ meat @ inverse * (runs / (runs - 1))
-        slopes = np.zeros((len(names), len(at)))
-        for position in np.flatnonzero(use):
-            step = np.zeros(len(at))
-            step[position] = 1e-5
-            above, below = (
-                np.array(list(model.report(at + sign * step, points.scale, int(points.own[i]), domains).values()))
-                for sign in (1, -1)
-            )
-            slopes[:, position] = (above - below) / 2e-5
-        variance = np.einsum("ap,pq,aq->a", slopes, spread, slopes)
-        variance[variance <= 0] = np.nan
-        result.append(dict(zip(names, np.sqrt(variance).tolist(), strict=True)))
-    return result
+    scores, curvature = problem.by_run(theta, i)
+    runs = int(curvature.any((-1, -2)).sum())
+    scale, own = problem.grid.scale, int(problem.grid.own[i])
+    names = list(problem.law.report(theta, scale, own, domains))
+    if runs < 3 or not free.any():
+        return dict.fromkeys(names, float("nan"))
+    whole = np.ix_(free, free)
+    inverse = np.linalg.pinv((curvature.sum(0) + problem.prior.precision[i])[whole], hermitian=True)
+    meat = scores[:, free].T @ scores[:, free]
+    spread = np.zeros((len(theta), len(theta)))
+    spread[whole] = inverse @ meat @ inverse * (runs / (runs - 1))
+    slopes = np.zeros((len(names), len(theta)))
+    for position in np.flatnonzero(free):
+        step = np.zeros(len(theta))
+        step[position] = 1e-5
+        above, below = (
+            np.array(list(problem.law.report(theta + sign * step, scale, own, domains).values())) for sign in (1, -1)
+        )
+        slopes[:, position] = (above - below) / 2e-5
+    variance = ((slopes @ spread) * slopes).sum(-1)
+    variance[variance <= 0] = np.nan
+    return dict(zip(names, np.sqrt(variance).tolist(), strict=True))
 
 
-def _outcome(
-    model: Law,
-    points: Points,
-    i: int,
-    *,
-    unshrunk: int,
-    best: Array,
-    told: npt.NDArray[np.bool_],
-    at_bound: Mapping[str, str],
-    agree: int,
-    converged: bool,
-) -> Outcome:
-    counts = points.weight[i] > 0
-    log_loss = points.log_loss[i][counts]
+def _at_bound(problem: FitProblem, i: int, found: Searched) -> dict[str, str]:
+    """Return the watched parameters that ended at a bound, and at which side."""
+    lower, upper, theta = problem.box.lower[i], problem.box.upper[i], found.theta[i]
+    free = found.identifiable[i] & (lower < upper)
+    sides = {}
+    for name, position in problem.law.traits.watched.items():
+        if free[position] and theta[position] <= lower[position] + 1e-9:
+            sides[name] = "low"
+        elif free[position] and theta[position] >= upper[position] - 1e-9:
+            sides[name] = "high"
+    return sides
+
+
+def _outcome(problem: FitProblem, i: int, found: Searched, largest: float) -> Outcome:
+    traits, told = problem.law.traits, found.identifiable[i]
+    log_loss = problem.grid.log_loss[i][problem.grid.weight[i] > 0]
+    free = told & (problem.box.lower[i] < problem.box.upper[i])
+    unshrunk = int((free & (np.diagonal(problem.prior.precision[i]) == 0)).sum())
     if not len(log_loss) or len(log_loss) < unshrunk:
         return Outcome.TOO_FEW_POINTS
-    if not told[model.effect]:
+    if not told[traits.effect]:
         return Outcome.SINGLE_MIXTURE
     if len(log_loss) > 1 and np.ptp(log_loss) < 1e-12:
         return Outcome.CONSTANT_LOSS
-    if _rises(points, i):
+    if _rises(problem, i):
         return Outcome.LOSS_RISES
-    if not converged:
+    if found.offset[i] > USABLE and largest > _ROUNDING:
         return Outcome.NOT_CONVERGED
-    if "alpha" in model.watched and best[0] <= 0:
+    if "alpha" in traits.watched and found.theta[i, traits.effect] <= 0:
         return Outcome.ALPHA_NOT_POSITIVE
     if not told.all():
         return Outcome.TOO_FEW_CHECKPOINTS
-    doubtful = {model.fine_at.get(item, "doubt") for item in at_bound.items()} - {"fine"}
+    doubtful = {traits.fine_at.get(item, "doubt") for item in _at_bound(problem, i, found).items()} - {"fine"}
     if doubtful:
         return Outcome.NO_FLOOR if doubtful == {"no floor"} else Outcome.AT_BOUND
-    if agree < 2:
+    if found.agreeing[i] < 2:
         return Outcome.STARTS_DISAGREE
+    if found.offset[i] > ARRIVED and largest > _ROUNDING:
+        return Outcome.NEARLY_CONVERGED
     return Outcome.CONVERGED
 
 
-def _observed(points: Points, counts: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Return the smallest and the largest data volume of the points that count."""
-    if not counts.any():
+def _observed(problem: FitProblem, i: int) -> tuple[float, float] | None:
+    """Return the smallest and the largest data volume of the losses that count."""
+    log_u = problem.grid.at_u[problem.grid.at(problem.grid.weight[i]) > 0]
+    if not len(log_u):
         return None
-    low, high = np.exp([points.log_u[counts].min(), points.log_u[counts].max()]) * points.scale
+    low, high = np.exp([log_u.min(), log_u.max()]) * problem.grid.scale
     return float(f"{low:.12g}"), float(f"{high:.12g}")  # without what logarithms added
 
 
-def _rises(points: Points, i: int) -> bool:
+def _rises(problem: FitProblem, i: int) -> bool:
     """Return whether in most runs the last loss is above the first one, by more than rounding and noise."""
-    counts = points.weight[i] > 0
-    run, log_loss = points.run[counts], points.log_loss[i][counts]
+    grid = problem.grid
+    counts = grid.at(grid.weight[i]) > 0
+    run, log_loss = grid.run[counts], grid.at(grid.log_loss[i])[counts]
     _, first = np.unique(run, return_index=True)
     last = np.r_[first[1:], len(run)] - 1
     several = last > first

@@ -9,9 +9,13 @@ from bimix_tracking.lazy import attach
 
 if TYPE_CHECKING:
     from bimix_tracking.laws.checking import check_law as check_law
+    from bimix_tracking.laws.protocol import Blocks as Blocks
+    from bimix_tracking.laws.protocol import Box as Box
     from bimix_tracking.laws.protocol import ByShare as ByShare
     from bimix_tracking.laws.protocol import Inputs as Inputs
     from bimix_tracking.laws.protocol import Law as Law
+    from bimix_tracking.laws.protocol import Prior as Prior
+    from bimix_tracking.laws.protocol import Traits as Traits
     from bimix_tracking.laws.protocol import script_beside as script_beside
     from bimix_tracking.laws.registry import BUILT_IN as BUILT_IN
     from bimix_tracking.laws.registry import ENSEMBLE as ENSEMBLE
@@ -22,7 +26,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "checking": ["check_law"],
-        "protocol": ["ByShare", "Inputs", "Law", "script_beside"],
+        "protocol": ["Blocks", "Box", "ByShare", "Inputs", "Law", "Prior", "Traits", "script_beside"],
         "registry": ["BUILT_IN", "ENSEMBLE", "law", "names"],
     },
 )

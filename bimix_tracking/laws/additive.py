@@ -18,7 +18,20 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot, script_beside
+from bimix_tracking.laws.protocol import (
+    Array,
+    Blocks,
+    Box,
+    ByShare,
+    Index,
+    Inputs,
+    Prior,
+    Traits,
+    loss_range,
+    mean_log_loss,
+    one_hot,
+    script_beside,
+)
 from bimix_tracking.laws.volume import LOG_BETA
 
 _FIXED = 4
@@ -40,14 +53,14 @@ class Additive:
 
     name = "additive"
     formula = "L(r, s) = E + 1 / sum_j(C_j r_j^gamma_j) + B / s^beta; s in tokens, L in nats per token"
-    mixtures_needed = 5
-    needs_own = False
-    infinite_at_zero = False
-    own_only = False
-    power_of_own = False
-    effect = 3
-    watched: Mapping[str, int] = MappingProxyType({"E": 0, "beta": 1, "B": 2})
-    fine_at: Mapping[tuple[str, str], str] = MappingProxyType({("E", "low"): "fine"})
+    traits = Traits(
+        effect=3,
+        watched=MappingProxyType({"E": 0, "beta": 1, "B": 2}),
+        fine_at=MappingProxyType({("E", "low"): "fine"}),
+        mixtures_needed=5,
+        needs_own=False,
+        infinite_at_zero=False,
+    )
 
     @property
     def page_script(self) -> str:
@@ -59,61 +72,72 @@ class Additive:
         return ("E", "beta", "B", *(f"C[{d}]" for d in domains), *(f"gamma[{d}]" for d in domains))
 
     def _terms(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array, Array, Array, Array]:
-        """Return log r, γ, r^γ and C r^γ / C, each (problems, mixtures, domains), and the term's value."""
+        """Return log r, γ, r^γ and C r^γ / C, each (problems, mixtures, domains), and 1 / their sum and C."""
         domains = x.shares.shape[-1]
         coefficient = theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains)
         gamma = np.exp(theta[:, _FIXED + domains :])
+        present = x.shares > 0
+        log_share = np.log(np.where(present, x.shares, 1.0))
         # 0^γ is 0 with no slope in γ; the own share has a floor, so the sum is never 0.
-        mine = one_hot(own, domains)[:, None, :] > 0
-        shares = np.where(mine, np.maximum(x.shares, _FLOOR), x.shares)
-        log_share = np.log(np.where(shares > 0, shares, 1.0))
-        powers = np.where(shares > 0, np.exp(gamma[:, None, :] * log_share), 0.0)
+        powers = np.exp(gamma[:, None, :] * log_share)
+        if not present.all():
+            powers *= present
+        if (x.shares < _FLOOR).any():
+            log_share = np.broadcast_to(log_share, powers.shape).copy()
+            here = np.flatnonzero(own >= 0)
+            mine = x.shares.T[own[here]] if x.shares.ndim == 2 else x.shares[here, :, own[here]]
+            log_share[here, :, own[here]] = np.log(np.maximum(mine, _FLOOR))
+            powers[here, :, own[here]] = np.exp(gamma[here, own[here]][:, None] * log_share[here, :, own[here]])
         terms = powers * coefficient[:, None, :]
-        value = np.exp(-theta[:, 3:4]) / np.maximum(terms.sum(-1), 1e-12)
-        return log_share, gamma, powers, terms, value
+        return log_share, gamma, powers, terms, 1 / np.maximum(terms.sum(-1), 1e-12)
 
-    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
+    @staticmethod
+    def _falling(theta: Array, x: Inputs) -> tuple[Array, Array]:
+        """Return b u^−β, (problems, 1 or mixtures, volumes), and β."""
+        beta = np.exp(theta[:, 1, None, None])
+        return np.exp(theta[:, 2, None, None] - beta * x.log_u), beta
+
+    def blocks(self, theta: Array, own: Index, x: Inputs) -> Blocks:
         """Return log(E + 1 / Σ C_j r_j^γ_j + b u^−β) and its derivatives."""
-        log_share, gamma, powers, terms, value = self._terms(theta, own, x)
-        beta = np.exp(theta[:, 1:2])
-        falling = np.exp(theta[:, 2:3] - beta * x.log_u)
-        floor = np.exp(theta[:, :1])
-        total = floor + value[:, x.mixture] + falling[:, x.volume]
-        part = value / np.maximum(terms.sum(-1), 1e-12)
-        by_coefficient = -part[..., None] * powers
-        by_gamma = -part[..., None] * terms * gamma[:, None, :] * log_share
-        of_mixture = np.concatenate([-value[..., None], by_coefficient, by_gamma], axis=-1)
-        jacobian = np.empty((*total.shape, theta.shape[1]))
-        jacobian[..., 0] = floor
-        jacobian[..., 1] = (-falling * beta * x.log_u)[:, x.volume]
-        jacobian[..., 2] = falling[:, x.volume]
-        jacobian[..., 3:] = of_mixture[:, x.mixture]
-        jacobian /= total[..., None]
-        return np.log(total), jacobian
+        log_share, gamma, powers, terms, inverse = self._terms(theta, own, x)
+        value = np.exp(-theta[:, 3:4]) * inverse
+        falling, beta = self._falling(theta, x)
+        floor = np.exp(theta[:, 0, None, None])
+        total = (floor + value[..., None]) + falling
+        part = (value * inverse)[..., None]
+        domains = powers.shape[-1]
+        mixture = np.empty((*value.shape, 1 + 2 * domains))
+        mixture[..., 0] = -value
+        np.multiply(powers, -part, out=mixture[..., 1 : 1 + domains])
+        by_gamma = mixture[..., 1 + domains :]
+        np.multiply(terms, -part, out=by_gamma)
+        by_gamma *= log_share
+        by_gamma *= gamma[:, None, :]
+        volume = np.empty((*falling.shape, 3))
+        volume[..., 0], volume[..., 1], volume[..., 2] = floor, -falling * beta * x.log_u, falling
+        return Blocks(np.log(total), 1 / total, volume, mixture)
 
     def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
         """Return the slope −M² C_j γ_j r_j^(γ_j − 1) / L with M the mixture's term; at r = 0 the slope at the floor."""
-        _, gamma, _, terms, value = self._terms(theta, own, x)
+        _, gamma, _, _, inverse = self._terms(theta, own, x)
         domains = x.shares.shape[-1]
         floored = np.maximum(x.shares, _FLOOR)
         coefficient = (theta[:, _FIXED : _FIXED + domains] + one_hot(own, domains))[:, None, :]
         slope = coefficient * gamma[:, None, :] * floored ** (gamma[:, None, :] - 1)
-        part = value / np.maximum(terms.sum(-1), 1e-12)
-        falling = np.exp(theta[:, 2:3] - np.exp(theta[:, 1:2]) * x.log_u)
-        total = np.exp(theta[:, :1]) + value[:, x.mixture] + falling[:, x.volume]
-        bend = -part[..., None] * slope * (gamma[:, None, :] - 1) / floored
+        value = np.exp(-theta[:, 3:4]) * inverse
+        part = (value * inverse)[..., None]
+        total = np.exp(theta[:, :1]) + value + self._falling(theta, x)[0][..., 0]
         return ByShare(
             log_loss=np.log(total),
-            gradient=(-part[..., None] * slope)[:, x.mixture] / total[..., None],
-            factor=2 * total / value[:, x.mixture],
-            diagonal=bend[:, x.mixture] / total[..., None],
+            gradient=-part * slope / total[..., None],
+            factor=2 * total / value,
+            diagonal=-part * slope * (gamma[:, None, :] - 1) / floored / total[..., None],
         )
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
         """Return a small and a large part of the mixture's term, a slow and a fast fall with s."""
         domains, hot = x.shares.shape[1], one_hot(own, x.shares.shape[1])
-        w = np.where(weight.sum(-1, keepdims=True) > 0, weight, 1.0)
-        mean = np.exp((w * log_loss).sum(-1) / w.sum(-1))
+        mean = np.exp(mean_log_loss(log_loss, weight))
         outside = own < 0
         transfers = np.where(outside[:, None], 1.0, 0.1) * (1 - hot)
         thetas = []
@@ -133,18 +157,23 @@ class Additive:
                 thetas.append(np.concatenate([fixed, transfers, np.full((len(mean), domains), math.log(_GAMMA))], -1))
         return np.stack(thetas, axis=1)
 
-    def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
-        """Return a wide box; γ ≤ 1 keeps the law convex, t ≥ 0 keeps it defined."""
+    def box(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Box:
+        """Return a wide box; γ ≤ 1 keeps the law convex, t ≥ 0 keeps it defined.
+
+        Held: no fall with s; no mixture's term, unless other values are known.
+        """
         low, high = loss_range(log_loss, weight)
         domains = x.shares.shape[-1]
         others = 1 - one_hot(own, domains)
         fixed_low = [low - _BELOW, np.full_like(low, LOG_BETA[0]), low - _BELOW, -high - 20]
         fixed_high = [high + _ABOVE, np.full_like(low, LOG_BETA[1]), high + _ABOVE, -low + 20]
-        lower = np.concatenate([np.stack(fixed_low, -1), 0 * others, np.full_like(others, -4.0)], -1)
-        upper = np.concatenate([np.stack(fixed_high, -1), 50 * others, 0 * others], -1)
-        return lower, upper
+        return Box(
+            np.concatenate([np.stack(fixed_low, -1), 0 * others, np.full_like(others, -4.0)], -1),
+            np.concatenate([np.stack(fixed_high, -1), 50 * others, 0 * others], -1),
+            np.r_[0.0, math.log(0.5), _NONE, -_NONE, np.zeros(domains), np.full(domains, math.log(_GAMMA))],
+        )
 
-    def prior(self, own: Index, domains: int) -> tuple[Array, Array]:
+    def prior(self, own: Index, domains: int) -> Prior:
         """Shrink transfers to 0 (to 1 where no domain is the target's own), exponents to one another and to 0.7.
 
         log γ_j = g + d_j with g of spread 0.3 and d_j of 0.5, and d = 0 for the own domain.
@@ -158,18 +187,12 @@ class Additive:
         apart = 1 - one_hot(own, domains)
         covariance = _GAMMA_SPREAD**2 + _OWN_GAMMA_SPREAD**2 * apart[:, :, None] * np.eye(domains)
         precision[:, exponents, exponents] = np.linalg.inv(covariance)
-        return mean, precision
+        return Prior(mean, precision)
 
-    def told(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
+    def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
         """Volumes for β and B; mixtures for the rest, where the prior tells what they don't."""
         varied = mixtures >= 2
         return np.asarray(np.r_[True, volumes >= 3, volumes >= 2, np.full(1 + 2 * domains, varied)])
-
-    def held(self, domains: int) -> Array:
-        """No fall with s; no mixture's term, unless other values are known."""
-        return np.asarray(
-            np.r_[0.0, math.log(0.5), _NONE, -_NONE, np.zeros(domains), np.full(domains, math.log(_GAMMA))]
-        )
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
         """Return E, β, B = b s₀^β, and C and γ of each domain."""

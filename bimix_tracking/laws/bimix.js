@@ -1,3 +1,3 @@
-// log L of BiMix, from theta = (alpha, log beta, log b, log c)
+// log L of BiMix, from theta = (log beta, log b, log c, alpha)
 (t, at, r, own, logU, floor) =>
-  power(t[at + 1], t[at + 2], t[at + 3], logU) - t[at] * Math.log(Math.max(r[own], floor))
+  power(t[at], t[at + 1], t[at + 2], logU) - t[at + 3] * Math.log(Math.max(r[own], floor))

@@ -4,7 +4,7 @@
 
 Only A·B and A·C enter, so A = 1 here and B, C stand for A·B, A·C. In the scaled volume u = s / s₀,
 
-    log L = −α log r + log(b u^−β + c),    b = B s₀^−β,  c = C,    θ = (α, log β, log b, log c).
+    log L = −α log r + log(b u^−β + c),    b = B s₀^−β,  c = C,    θ = (log β, log b, log c, α).
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.laws import volume
-from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, loss_range, one_hot, script_beside
+from bimix_tracking.laws.protocol import (
+    Array,
+    Blocks,
+    Box,
+    ByShare,
+    Index,
+    Inputs,
+    Prior,
+    Traits,
+    loss_range,
+    one_hot,
+    script_beside,
+)
 
 _ALPHAS = (0.02, 0.1, 0.4)
 _BETAS = (0.1, 0.3, 0.5, 0.8, 1.2)
@@ -27,14 +39,16 @@ class BiMix:
 
     name = "bimix"
     formula = "L_i(r_i, s) = r_i^-alpha_i * (B_i / s^beta_i + C_i), A = 1; s in tokens, L in nats per token"
-    mixtures_needed = 2
-    needs_own = True
-    infinite_at_zero = True
-    own_only = True
-    power_of_own = True
-    effect = 0
-    watched: Mapping[str, int] = MappingProxyType({"alpha": 0, "beta": 1, "B": 2, "C": 3})
-    fine_at: Mapping[tuple[str, str], str] = MappingProxyType({("C", "low"): "no floor"})
+    traits = Traits(
+        effect=3,
+        watched=MappingProxyType({"alpha": 3, "beta": 0, "B": 1, "C": 2}),
+        fine_at=MappingProxyType({("C", "low"): "no floor"}),
+        mixtures_needed=2,
+        needs_own=True,
+        infinite_at_zero=True,
+        own_only=True,
+        power_of_own=True,
+    )
 
     @property
     def page_script(self) -> str:
@@ -45,22 +59,18 @@ class BiMix:
         """Return α, β, B and C."""
         return "alpha", "beta", "B", "C"
 
-    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
+    def blocks(self, theta: Array, own: Index, x: Inputs) -> Blocks:
         """Return −α log r + log(b u^−β + c) and its derivatives."""
-        log_share = np.log(x.own_share(own))[:, x.mixture]
-        level, slopes = volume.power(theta[:, 1:], x)
-        jacobian = np.empty((*log_share.shape, 4))
-        jacobian[..., 0] = -log_share
-        jacobian[..., 1:] = slopes[:, x.volume]
-        return level[:, x.volume] - theta[:, :1] * log_share, jacobian
+        log_share = np.log(x.own_share(own))
+        level, slopes = volume.power(theta, x)
+        return Blocks(level - (theta[:, 3:] * log_share)[..., None], None, slopes, -log_share[..., None])
 
     def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
         """Return the slope −α / r in the own domain, 0 in the others."""
-        share, alpha = x.own_share(own), theta[:, :1]
-        level = volume.power(theta[:, 1:], x)[0]
-        slope = (-alpha / share)[:, x.mixture]
+        share, alpha = x.own_share(own), theta[:, 3:]
+        slope = -alpha / share
         return ByShare(
-            log_loss=level[:, x.volume] - (alpha * np.log(share))[:, x.mixture],
+            log_loss=volume.power(theta, x)[0][..., 0] - alpha * np.log(share),
             gradient=slope[..., None] * one_hot(own, x.shares.shape[-1])[:, None, :],
             factor=power_bend(alpha) * np.ones_like(slope),
             diagonal=np.zeros((*slope.shape, x.shares.shape[-1])),
@@ -68,43 +78,42 @@ class BiMix:
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
         """Return a grid in (α, β); given those the law is linear in b and c, which least squares then gives."""
-        log_share = np.log(x.own_share(own))[:, x.mixture]
+        log_share = np.log(x.own_share(own))[..., None]
         thetas = []
         for alpha in _ALPHAS:
             level = np.exp(log_loss + alpha * log_share)  # L r^α = b u^−β + c
             for beta in _BETAS:
                 rest = volume.linear_start(beta, level, x, weight)
-                thetas.append(np.concatenate([np.full((len(rest), 1), alpha), rest], -1))
+                thetas.append(np.concatenate([rest, np.full((len(rest), 1), alpha)], -1))
         return np.stack(thetas, axis=1)
 
-    def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
-        """Return a box wide enough that only a parameter the data don't ask for gets to its side."""
+    def box(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Box:
+        """Return a box wide enough that only a parameter the data don't ask for gets to its side.
+
+        Held: b u^−β nearly constant, no floor, no dependence on the share.
+        """
         low, high = loss_range(log_loss, weight)
-        lower = np.tile([-2.0, volume.LOG_BETA[0], 0, 0], (len(low), 1))
-        upper = np.tile([5.0, volume.LOG_BETA[1], 0, 0], (len(low), 1))
-        lower[:, 2:], upper[:, 2:] = (low - 14)[:, None], (high + 7)[:, None]
-        return lower, upper
+        lower = np.tile([volume.LOG_BETA[0], 0, 0, -2.0], (len(low), 1))
+        upper = np.tile([volume.LOG_BETA[1], 0, 0, 5.0], (len(low), 1))
+        lower[:, 1:3], upper[:, 1:3] = (low - 14)[:, None], (high + 7)[:, None]
+        return Box(lower, upper, np.array([*volume.held(), 0.0]))
 
-    def prior(self, own: Index, domains: int) -> tuple[Array, Array]:
+    def prior(self, own: Index, domains: int) -> Prior:
         """Return nothing: four parameters need no shrinking."""
-        return np.zeros((len(own), 4)), np.zeros((len(own), 4, 4))
+        return Prior(np.zeros((len(own), 4)), np.zeros((len(own), 4, 4)))
 
-    def told(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
+    def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
         """Two distinct shares for α; two volumes for a power of s, a third for its floor beside it."""
-        return np.array([shares >= 2, *volume.told(volumes)])
-
-    def held(self, domains: int) -> Array:
-        """No dependence on the share, b u^−β nearly constant, no floor."""
-        return np.array([0.0, *volume.held()])
+        return np.array([*volume.identifiable(volumes), shares >= 2])
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
         """Return α, β, B = b s₀^β and C."""
-        return {"alpha": float(theta[0]), **volume.report(theta[1:], scale)}
+        return {"alpha": float(theta[3]), **volume.report(theta[:3], scale)}
 
     def internal(self, parameters: Mapping[str, float], scale: float, own: int, domains: Sequence[str]) -> Array:
         """Return θ of α, β, B and C."""
         p = parameters
-        return np.array([p["alpha"], *volume.internal(p["beta"], p["B"], p["C"], scale)])
+        return np.array([*volume.internal(p["beta"], p["B"], p["C"], scale), p["alpha"]])
 
 
 def power_bend(alpha: Array) -> Array:

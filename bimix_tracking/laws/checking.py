@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, get_type_hints
 
 import numpy as np
 
-from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
+from bimix_tracking.laws.protocol import Array, Index, Inputs, Law, Traits
 
 _DOMAINS = ("a", "b", "c")
 _STEP = 1e-6
@@ -32,22 +33,24 @@ def check_law(law: Law) -> None:
     >>> from bimix_tracking.laws.bimix import BiMix
     >>> check_law(BiMix())
     >>> class Sloppy(BiMix):
-    ...     def held(self, domains):
-    ...         return np.zeros(3)
+    ...     def identifiable(self, shares, mixtures, volumes, domains):
+    ...         return np.ones(3, bool)
     >>> check_law(Sloppy())
     Traceback (most recent call last):
-    ValueError: held has shape (3,), not (4,)
+    ValueError: identifiable has shape (3,), not (4,)
     """
     wanted = {*get_type_hints(Law), *(name for name in vars(Law) if not name.startswith("_"))}
     if lacks := sorted(name for name in wanted if not hasattr(law, name)):
         raise TypeError(f"it lacks {', '.join(lacks)}")
-    if law.power_of_own and not law.own_only:
+    if not isinstance(law.traits, Traits):
+        raise TypeError(f"its traits are no Traits, but {type(law.traits).__name__}")
+    if law.traits.power_of_own and not law.traits.own_only:
         raise ValueError("power_of_own is said of a law that isn't own_only")
-    if law.own_only and law.effect not in law.watched.values():
+    if law.traits.own_only and law.traits.effect not in law.traits.watched.values():
         raise ValueError("own_only is said, and watched lacks the parameter at effect")
     if re.search(r"<(/script|!--)", law.page_script or "", re.IGNORECASE):
         raise ValueError("page_script would end the script of the page")
-    own = np.array([0, 1, 2] if law.needs_own else [0, 1, -1], np.intp)
+    own = np.array([0, 1, 2] if law.traits.needs_own else [0, 1, -1], np.intp)
     _numbers(law, own)
 
 
@@ -66,36 +69,41 @@ def checked(found: Any, name: str) -> Law:
 
 
 def _numbers(law: Law, own: Index) -> None:
-    x, log_loss, weight = _sweep(len(own))
-    starts = np.asarray(law.starts(own, x, log_loss, weight), float)
+    grid, log_loss, weight = _sweep(len(own))
+    starts = np.asarray(law.starts(own, grid, log_loss, weight), float)
     if starts.ndim != 3 or starts.shape[0] != len(own):
         raise ValueError(f"starts has shape {starts.shape}, not (problems, starts, parameters)")
-    size, points, domains = starts.shape[2], len(x.mixture), len(_DOMAINS)
-    lower, upper = law.bounds(own, x, log_loss, weight)
-    theta = np.clip(starts[:, 0], lower, upper)
-    value, slopes = law.evaluate(theta, own, x)
-    by_share = law.by_share(theta, own, x)
-    mean, precision = law.prior(own, domains)
+    size, domains = starts.shape[2], len(_DOMAINS)
+    box, prior = law.box(own, grid, log_loss, weight), law.prior(own, domains)
+    theta = np.clip(starts[:, 0], box.lower, box.upper)
+    rows = Inputs.rows(grid.shares, grid.log_u[0], grid.floor)  # each mixture at a volume of its own
+    asked = {"on a grid": grid, "with volumes of each mixture": rows}
+    if not law.traits.separable:
+        del asked["on a grid"]
+    found = {where: law.blocks(theta, own, x) for where, x in asked.items()}
+    by_share, blocks = law.by_share(theta, own, rows), found["with volumes of each mixture"]
+    mixtures = len(grid.shares)
     shapes = {
-        "the lower bounds": (lower, (len(own), size)),
-        "the upper bounds": (upper, (len(own), size)),
-        "evaluate's log L": (value, (len(own), points)),
-        "evaluate's derivatives": (slopes, (len(own), points, size)),
-        "by_share's log_loss": (by_share.log_loss, (len(own), points)),
-        "by_share's gradient": (by_share.gradient, (len(own), points, domains)),
-        "by_share's factor": (by_share.factor, (len(own), points)),
-        "by_share's diagonal": (by_share.diagonal, (len(own), points, domains)),
-        "prior's mean": (mean, (len(own), size)),
-        "prior's precision": (precision, (len(own), size, size)),
-        "told": (law.told(4, 4, 4, domains), (size,)),
-        "held": (law.held(domains), (size,)),
+        "the box's lower bounds": (box.lower, (len(own), size)),
+        "the box's upper bounds": (box.upper, (len(own), size)),
+        "what the box holds": (box.held, (size,)),
+        "the prior's mean": (prior.mean, (len(own), size)),
+        "the prior's precision": (prior.precision, (len(own), size, size)),
+        "blocks' log_loss": (blocks.log_loss, (len(own), mixtures, 1)),
+        "blocks' parts of θ": (np.empty(blocks.volume.shape[3] + blocks.mixture.shape[2]), (size,)),
+        "by_share's log_loss": (by_share.log_loss, (len(own), mixtures)),
+        "by_share's gradient": (by_share.gradient, (len(own), mixtures, domains)),
+        "by_share's factor": (by_share.factor, (len(own), mixtures)),
+        "by_share's diagonal": (by_share.diagonal, (len(own), mixtures, domains)),
+        "identifiable": (law.identifiable(4, 4, 4, domains), (size,)),
     }
     for what, (array, shape) in shapes.items():
         if np.shape(array) != shape:
             raise ValueError(f"{what} has shape {np.shape(array)}, not {shape}")
-    _agree("by_share's log_loss", by_share.log_loss, "evaluate", value)
-    _derivatives(law, own, x, theta, slopes)
-    _gradient(law, own, x, theta, by_share.gradient)
+    _agree("by_share's log_loss", by_share.log_loss, "blocks", blocks.log_loss[..., 0])
+    for x in asked.values():
+        _derivatives(law, own, x, theta)
+    _gradient(law, own, rows, theta, by_share.gradient)
     for one, place in zip(theta, own.tolist(), strict=True):
         reported = law.report(one, _SCALE, place, _DOMAINS)
         if tuple(reported) != tuple(law.parameters(_DOMAINS)):
@@ -105,10 +113,10 @@ def _numbers(law: Law, own: Index) -> None:
         again = law.internal(reported, _SCALE, place, _DOMAINS)
         row = own[own == place][:1]
         _agree(
-            "evaluate at internal(report(θ))",
-            law.evaluate(np.asarray(again, float)[None], row, x)[0],
-            "evaluate at θ",
-            law.evaluate(one[None], row, x)[0],
+            "log L at internal(report(θ))",
+            law.blocks(np.asarray(again, float)[None], row, rows).log_loss,
+            "log L at θ",
+            law.blocks(one[None], row, rows).log_loss,
         )
 
 
@@ -116,27 +124,25 @@ def _sweep(problems: int) -> tuple[Inputs, Array, Array]:
     """Return four mixtures at four volumes, and losses that fall with both."""
     shares = np.array([[0.2, 0.3, 0.5], [0.5, 0.2, 0.3], [0.3, 0.5, 0.2], [0.6, 0.3, 0.1]])
     log_u = np.array([-2.0, -0.5, 0.5, 2.0])
-    mixture, volume = (places.ravel() for places in np.meshgrid(np.arange(4), np.arange(4), indexing="ij"))
-    losses = np.stack([1.5 + 0.2 * k + 0.4 * np.exp(-0.3 * log_u[volume]) - 0.1 * shares[mixture, k] for k in range(3)])
-    return Inputs(shares, mixture, log_u, volume, 1e-3), np.log(losses[:problems]), np.ones((problems, len(mixture)))
+    fall = 0.4 * np.exp(-0.3 * log_u)
+    losses = np.stack([1.5 + 0.2 * k + fall - 0.1 * shares[:, [k]] for k in range(3)])
+    return Inputs(shares, log_u[None], 1e-3), np.log(losses[:problems]), np.ones((problems, 4, 4))
 
 
-def _derivatives(law: Law, own: Index, x: Inputs, theta: Array, slopes: Array) -> None:
+def _derivatives(law: Law, own: Index, x: Inputs, theta: Array) -> None:
+    slopes = law.blocks(theta, own, x).jacobian()
     for k in range(theta.shape[1]):
         step = np.zeros_like(theta)
         step[:, k] = _STEP
-        ahead, behind = law.evaluate(theta + step, own, x)[0], law.evaluate(theta - step, own, x)[0]
-        _agree(f"evaluate's derivative by θ[{k}]", slopes[..., k], "differences", (ahead - behind) / (2 * _STEP))
+        ahead, behind = law.blocks(theta + step, own, x).log_loss, law.blocks(theta - step, own, x).log_loss
+        _agree(f"blocks' derivative by θ[{k}]", slopes[..., k], "differences", (ahead - behind) / (2 * _STEP))
 
 
 def _gradient(law: Law, own: Index, x: Inputs, theta: Array, gradient: Array) -> None:
     for j in range(x.shares.shape[1]):
         step = np.zeros_like(x.shares)
         step[:, j] = _STEP
-        sides = [
-            law.evaluate(theta, own, Inputs(x.shares + by, x.mixture, x.log_u, x.volume, x.zero_share))[0]
-            for by in (step, -step)
-        ]
+        sides = [law.blocks(theta, own, replace(x, shares=x.shares + by)).log_loss[..., 0] for by in (step, -step)]
         _agree(f"by_share's gradient by r[{j}]", gradient[..., j], "differences", (sides[0] - sides[1]) / (2 * _STEP))
 
 

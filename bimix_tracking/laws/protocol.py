@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,41 +16,36 @@ Index = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where a law is evaluated. Mixtures and volumes are held once: many points share them, and powers are dear.
+    """Where a law is evaluated: mixtures × data volumes. Powers are dear, so what many points share is held once.
 
     Args:
         shares: Proportions, shape (mixtures, domains); or of each problem its own, (problems, mixtures, domains).
-        mixture: Which mixture each point is of, shape (points,).
-        log_u: Distinct log(s / s₀), shape (volumes,).
-        volume: Which volume each point is at, shape (points,).
-        zero_share: Floor of a target's own proportion in the laws that are infinite at 0.
+        log_u: log(s / s₀): (1, volumes) where all mixtures share their volumes, (mixtures, volumes) where each has its
+            own; or of each problem its own, (problems, 1 or mixtures, volumes).
+        floor: Proportion floor of a target's own proportion in the laws that are infinite at 0.
     """
 
     shares: Array
-    mixture: Index
     log_u: Array
-    volume: Index
-    zero_share: float
+    floor: float
 
     @classmethod
-    def rows(cls, shares: Array, log_u: Array, zero_share: float) -> Inputs:
-        """Return the inputs of one point a row of shares."""
-        each = np.arange(len(shares))
-        return cls(shares, each, log_u, each, zero_share)
+    def rows(cls, shares: Array, log_u: Array, floor: float) -> Inputs:
+        """Return the inputs of one volume a mixture: log_u of shape (mixtures,)."""
+        return cls(shares, np.asarray(log_u)[:, None], floor)
 
     @classmethod
-    def each(cls, shares: Array, log_u: Array, zero_share: float) -> Inputs:
+    def each(cls, shares: Array, log_u: Array, floor: float) -> Inputs:
         """Return the inputs of one point a problem, each with its own mixture: shares of shape (problems, domains).
 
         At one volume, `log_u` of shape (1,), or at one of its own, (problems, 1).
         """
-        none = np.zeros(1, np.intp)
-        return cls(shares[:, None, :], none, log_u, none, zero_share)
+        return cls(shares[:, None, :], np.asarray(log_u).reshape(-1, 1, 1), floor)
 
     def own_share(self, own: Index) -> Array:
         """Return each problem's own proportion, not below the floor, shape (problems, mixtures)."""
         mine = self.shares.T[own] if self.shares.ndim == 2 else self.shares[np.arange(len(own)), :, own]
-        return np.maximum(mine, self.zero_share)
+        return np.maximum(mine, self.floor)
 
     def along(self, slopes: Array) -> Array:
         """Return Σ_j t_j r_j of slopes (problems, domains), shape (problems, mixtures)."""
@@ -60,16 +55,44 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """A law's value and its derivatives by θ = (volume part, mixture part) on a grid of mixtures × volumes.
+
+    The derivative at mixture m and volume v is a_mv (φ_v, ψ_m): what depends on the volume and what depends on the
+    mixture are never multiplied out. So JᵀWJ of the mixture's part is Σ_m ψ_m ψ_mᵀ Σ_v w_mv a_mv², and no Jacobian
+    at single points is needed.
+
+    Args:
+        log_loss: log L, shape (problems, mixtures, volumes).
+        scale: a, same shape; None: 1 everywhere.
+        volume: φ, shape (problems, 1 or mixtures, volumes, parameters of the volume).
+        mixture: ψ, shape (problems, mixtures, parameters of the mixture).
+    """
+
+    log_loss: Array
+    scale: Array | None
+    volume: Array
+    mixture: Array
+
+    def jacobian(self) -> Array:
+        """Return ∂ log L / ∂θ multiplied out, shape (problems, mixtures, volumes, parameters)."""
+        count = self.volume.shape[-1]
+        result = np.empty((*self.log_loss.shape, count + self.mixture.shape[-1]))
+        result[..., :count], result[..., count:] = self.volume, self.mixture[:, :, None, :]
+        return result if self.scale is None else np.asarray(result * self.scale[..., None])
+
+
+@dataclass(frozen=True)
 class ByShare:
-    """A law's value and its slope and bend in the proportions, at fixed s.
+    """A law's value and its slope and bend in the proportions, at fixed s, one volume a mixture.
 
     The bend of a law L = h(Σ_j φ_j(r_j)) has this form: ∂²L/∂r∂rᵀ = L (q g gᵀ + diag d), with g = ∂ log L/∂r.
 
     Args:
-        log_loss: log L, shape (problems, points).
-        gradient: g, shape (problems, points, domains).
-        factor: q, shape (problems, points).
-        diagonal: d, shape (problems, points, domains).
+        log_loss: log L, shape (problems, mixtures).
+        gradient: g, shape (problems, mixtures, domains).
+        factor: q, shape (problems, mixtures).
+        diagonal: d, shape (problems, mixtures, domains).
     """
 
     log_loss: Array
@@ -78,36 +101,88 @@ class ByShare:
     diagonal: Array
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What is special about a law: the engine asks for these, never for a name.
+
+    Args:
+        effect: Position in θ of a parameter without which the effect of the mixture isn't identifiable.
+        watched: Reported name → position in θ of the parameters whose reaching a bound says something.
+        fine_at: (name, side) → `no floor` or `fine`: bounds that are no cause for doubt.
+        mixtures_needed: With fewer distinct mixtures the law is not chosen: more of its parameters than that are not
+            shrunk.
+        needs_own: Whether a target must be a domain of the mixtures.
+        infinite_at_zero: Whether a target's own proportion must be above 0.
+        own_only: Whether it sees no proportion but the target's own. Then `effect` is watched, and a reported value
+            above 0 of it means that the loss falls when the proportion grows.
+        power_of_own: Whether L = K(s) r_i^−α of the own proportion, so that the best mixture has a closed form.
+        separable: Whether its derivatives are blocks. Otherwise it is asked for one volume a mixture at a time, with
+            all of θ in the mixture's part.
+    """
+
+    effect: int
+    watched: Mapping[str, int]
+    mixtures_needed: int
+    needs_own: bool
+    infinite_at_zero: bool
+    fine_at: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    own_only: bool = False
+    power_of_own: bool = False
+    separable: bool = True
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where θ is sought.
+
+    Args:
+        lower: Shape (problems, parameters).
+        upper: Likewise; equal to `lower` where a parameter doesn't exist.
+        held: The value of a parameter that isn't identifiable, shape (parameters,).
+    """
+
+    lower: Array
+    upper: Array
+    held: Array
+
+
+@dataclass(frozen=True)
+class Prior:
+    """½ (θ − mean)ᵀ precision (θ − mean): what θ is shrunk to, 0 where nothing is shrunk.
+
+    A law's own is in the unit of one run whose losses are off by the prior's noise.
+
+    Args:
+        mean: Shape (problems, parameters).
+        precision: Shape (problems, parameters, parameters).
+    """
+
+    mean: Array
+    precision: Array
+
+    def pull(self, theta: Array, of: Index) -> Array:
+        """Return the gradient at θ of those problems."""
+        return np.asarray((self.precision[of] @ (theta - self.mean[of])[..., None])[..., 0])
+
+    def cost(self, theta: Array, of: Index) -> Array:
+        """Return the cost at θ of those problems."""
+        return np.asarray(0.5 * ((theta - self.mean[of]) * self.pull(theta, of)).sum(-1))
+
+
 class Law(Protocol):
     """A parametric law log L(r, u; θ) of the mixture r and the scaled data volume u = s / s₀.
 
-    A law works on θ, its parameters in a scale in which steps of one size mean the same for each of them, and on a
-    batch of problems: the first axis of θ, each with a target domain (`own`, its column in the shares; −1: a target
-    that is no domain of the mixtures). s₀ is the geometric mean of the observed s, so a fit on tokens and one on
-    steps are the same fit. Third parties add laws by the entry point group `bimix_tracking.laws`, an object each;
-    `bimix_tracking.laws.check_law` says what one lacks.
+    A law works on θ = (volume part, mixture part), its parameters in a scale in which steps of one size mean the same
+    for each of them, and on a batch of problems: the first axis of θ, each with a target domain (`own`, its column in
+    the shares; −1: a target that is no domain of the mixtures). s₀ is the geometric mean of the observed s, so a fit on
+    tokens and one on steps are the same fit. Third parties add laws by the entry point group `bimix_tracking.laws`, an
+    object each; `bimix_tracking.laws.check_law` says what one lacks.
     """
 
     name: str
     formula: str
     """As the report prints it."""
-    mixtures_needed: int
-    """With fewer distinct mixtures the law is not chosen: more of its parameters than that are not shrunk."""
-    needs_own: bool
-    """Whether a target must be a domain of the mixtures."""
-    infinite_at_zero: bool
-    """Whether a target's own proportion must be above 0."""
-    own_only: bool
-    """Whether it sees no proportion but the target's own. Then `effect` is watched, and a reported value above 0 of it
-    means that the loss falls when the proportion grows."""
-    power_of_own: bool
-    """Whether L = K(s) r_i^−α of the own proportion, so that the best mixture has a closed form."""
-    effect: int
-    """Position in θ of a parameter without which the effect of the mixture isn't told."""
-    watched: Mapping[str, int]
-    """Reported name → position in θ of the parameters whose reaching a bound says something."""
-    fine_at: Mapping[tuple[str, str], str]
-    """(name, side) → `no floor` or `fine`: bounds that are no cause for doubt."""
+    traits: Traits
 
     @property
     def page_script(self) -> str | None:
@@ -121,29 +196,23 @@ class Law(Protocol):
     def parameters(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the parameters as they are reported."""
 
-    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
-        """Return log L, shape (problems, points), and ∂ log L / ∂θ, shape (problems, points, parameters)."""
+    def blocks(self, theta: Array, own: Index, x: Inputs) -> Blocks:
+        """Return log L and its derivatives by θ."""
 
     def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
-        """Return log L with its slope and bend in r at fixed s."""
+        """Return log L with its slope and bend in r at fixed s; `x` has one volume a mixture."""
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
-        """Return starting points, shape (problems, starts, parameters), from losses of shape (problems, points)."""
+        """Return starting points, (problems, starts, parameters), from losses of (problems, mixtures, volumes)."""
 
-    def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
-        """Return lower and upper bounds of θ, each (problems, parameters); equal where a parameter doesn't exist."""
+    def box(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Box:
+        """Return where θ is sought, from losses of shape (problems, mixtures, volumes)."""
 
-    def prior(self, own: Index, domains: int) -> tuple[Array, Array]:
-        """Return what θ is shrunk to, (problems, parameters), and the precision, (problems, parameters, parameters).
+    def prior(self, own: Index, domains: int) -> Prior:
+        """Return what θ is shrunk to."""
 
-        In the unit of one run whose losses are off by the prior's noise; 0 where nothing is shrunk.
-        """
-
-    def told(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
+    def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
         """Return which θ data can tell that have so many distinct own shares, mixtures and volumes."""
-
-    def held(self, domains: int) -> Array:
-        """Return the value of θ at which a parameter that cannot be told is held, shape (parameters,)."""
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
         """Return the parameters in the units of s, from θ and s₀."""
@@ -163,10 +232,17 @@ def script_beside(module: str) -> str:
 
 def loss_range(log_loss: Array, weight: Array) -> tuple[Array, Array]:
     """Return the smallest and the largest log loss that counts, each (problems,); 0 where none does."""
-    counts = weight > 0
-    low = np.where(counts, log_loss, np.inf).min(-1, initial=np.inf)
-    high = np.where(counts, log_loss, -np.inf).max(-1, initial=-np.inf)
+    counts, axes = weight > 0, tuple(range(1, weight.ndim))
+    low = np.where(counts, log_loss, np.inf).min(axes, initial=np.inf)
+    high = np.where(counts, log_loss, -np.inf).max(axes, initial=-np.inf)
     return np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(high), high, 0.0)
+
+
+def mean_log_loss(log_loss: Array, weight: Array) -> Array:
+    """Return the weighted mean of each problem's log losses, (problems,); plain where nothing counts."""
+    axes = tuple(range(1, weight.ndim))
+    w = np.where(weight.sum(axes, keepdims=True) > 0, weight, 1.0)
+    return np.asarray((w * log_loss).sum(axes) / w.sum(axes))
 
 
 def one_hot(own: Index, domains: int) -> Array:

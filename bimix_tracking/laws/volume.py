@@ -18,9 +18,9 @@ _TINY = 1e-9
 def power(theta: Array, x: Inputs) -> tuple[Array, Array]:
     """Return log(b u^−β + c) at each volume and its derivatives by θ = (log β, log b, log c).
 
-    Shapes (problems, volumes) and (problems, volumes, 3). p is the part of the loss that still falls with s.
+    Shapes (problems, 1 or mixtures, volumes) and the same with 3. p is the part of the loss that still falls with s.
     """
-    log_beta, log_b, log_c = (theta[:, i : i + 1] for i in range(3))
+    log_beta, log_b, log_c = (theta[:, i, None, None] for i in range(3))
     beta = np.exp(log_beta)
     falling = log_b - beta * x.log_u
     total = np.logaddexp(falling, log_c)
@@ -33,16 +33,15 @@ def linear_start(beta: float, level: Array, x: Inputs, weight: Array) -> Array:
 
     Args:
         beta: β.
-        level: Shape (problems, points).
+        level: Shape (problems, mixtures, volumes).
         x: Where.
-        weight: Shape (problems, points).
+        weight: Of that shape.
     """
     w = np.where(weight > 0, weight / level**2, 0.0)  # relative errors are what the fit counts
-    w = np.where(w.sum(-1, keepdims=True) > 0, w, 1.0)
-    basis = np.exp(-beta * x.log_u)[x.volume]
-    one, x1, xx = w.sum(-1), w @ basis, w @ basis**2
-    y1 = (w * level).sum(-1)
-    xy = (w * level) @ basis
+    w = np.where(w.sum((1, 2), keepdims=True) > 0, w, 1.0)
+    basis = np.exp(-beta * x.log_u)
+    one, x1, xx = (np.sum(w * power, axis=(1, 2)) for power in (1.0, basis, basis**2))
+    y1, xy = (np.sum(w * level * power, axis=(1, 2)) for power in (1.0, basis))
     determinant = np.maximum(xx * one - x1**2, _TINY * xx * one)
     b, c = (xy * one - x1 * y1) / determinant, (y1 * xx - x1 * xy) / determinant
     # A start must be inside: where least squares leaves the quadrant, give the term a small part.
@@ -50,7 +49,7 @@ def linear_start(beta: float, level: Array, x: Inputs, weight: Array) -> Array:
     return np.stack([np.full_like(b, math.log(beta)), np.log(b), np.log(c)], -1)
 
 
-def told(volumes: int) -> list[bool]:
+def identifiable(volumes: int) -> list[bool]:
     """Return which of β, b, c data can tell: at one volume b u^−β + c is one number, which b takes."""
     return [volumes >= 2, True, volumes >= 3]  # a power of s, and a floor beside it
 

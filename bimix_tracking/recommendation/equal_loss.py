@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.grid import mixture_codes, volume_codes
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
-from bimix_tracking.fitting.problem import mixture_codes
 from bimix_tracking.fitting.replicates import Replicates
-from bimix_tracking.fitting.solver import volume_codes
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.volume import LOG_BETA
 from bimix_tracking.recommendation.objective import WeightedLoss
+from bimix_tracking.recommendation.uncertainty import Uncertainty
 
 FARTHEST = 4.0
 """Times the largest volume observed up to which it is sought: at 25 times, two fit windows of one sweep said 17 and
@@ -48,33 +48,60 @@ class EqualLoss:
         """Return 1 − s' / s; +∞ where s' is below all volumes observed, −∞ where it is above the search."""
         return _as_saved(float(self._log_ratio(fit, tokens, None, 1)[0]))
 
-    def interval(self, fit: LawFit, replicates: Replicates, tokens: float, level: float) -> Span | None:
-        """Return the interval of the saved fraction; None where too few replicates could be fitted."""
+    def interval(
+        self, fit: LawFit, replicates: Replicates, tokens: float, level: float, gain: Uncertainty | None = None
+    ) -> Span | None:
+        """Return the interval of the saved fraction; None where too few replicates could be fitted.
+
+        It promises no more than the gain's: what the gain may owe to the law's form, and what it owes to the luck of
+        the chosen, move the loss that is to be reached.
+
+        Args:
+            fit: The fit.
+            replicates: Of it.
+            tokens: Of the reference.
+            level: Of the interval.
+            gain: How sure the gain is.
+        """
         told = WeightedLoss(fit, tokens, self.weights, theta=replicates.theta).told
         if told.sum() <= 1:
             return None
         kept = {name: values[told] for name, values in replicates.theta.items()}
         first, last = self._ends(tokens)
-        # In log(s' / s), where it is nearly even about the fit. A replicate at an end of the search is beyond it.
-        drawn = np.clip(self._log_ratio(fit, tokens, kept, int(told.sum())), first, last)
-        centre = float(np.clip(self._log_ratio(fit, tokens, None, 1)[0], first, last))
-        wider = max(replicates.wider(target) for target in self.weights)
-        low, high = centre + wider * np.quantile(drawn - centre, [(1 - level) / 2, (1 + level) / 2])
+
+        def ratio(theta: Mapping[str, Array] | None, versions: int, easier: float = 0.0) -> Array:
+            # A version at an end of the search is beyond it.
+            return np.clip(self._log_ratio(fit, tokens, theta, versions, easier), first, last)
+
+        # In log(s' / s), where it is nearly even about the fit.
+        luck = 0.0 if gain is None else gain.optimism
+        centre = float(ratio(None, 1, -luck)[0])
+        below, above = replicates.sides(
+            ratio(kept, int(told.sum())) - float(ratio(None, 1)[0]), self.weights, 0.0, level
+        )
+        form = replicates.times(self.weights, level) * ((gain.form_error or 0.0) if gain is not None else 0.0)
+        low = centre - math.hypot(float(below), centre - float(ratio(None, 1, form - luck)[0]))
+        high = centre + math.hypot(float(above), float(ratio(None, 1, -form - luck)[0]) - centre)
         return (
-            _as_saved(math.inf if high >= last else float(high)),
-            _as_saved(-math.inf if low <= first else float(low)),
+            _as_saved(math.inf if high >= last else high),
+            _as_saved(-math.inf if low <= first else low),
         )
 
     def _ends(self, tokens: float) -> tuple[float, float]:
         """Return between which log(s' / s) it is sought."""
         return math.log(self.smallest / tokens), math.log(FARTHEST * max(tokens, self.largest) / tokens)
 
-    def _log_ratio(self, fit: LawFit, tokens: float, theta: Mapping[str, Array] | None, versions: int) -> Array:
-        """Return log(s' / s) of each version of a fit; infinite where s' is beyond an end of the search."""
+    def _log_ratio(
+        self, fit: LawFit, tokens: float, theta: Mapping[str, Array] | None, versions: int, easier: float = 0.0
+    ) -> Array:
+        """Return log(s' / s) of each version of a fit; infinite where s' is beyond an end of the search.
+
+        `easier` is by how many nats the loss to be reached is above the reference's.
+        """
         loss = WeightedLoss(fit, tokens, self.weights, theta=theta)
         which = np.arange(versions)
         ours, reference = (np.tile(row, (versions, 1)) for row in self.shares)
-        goal = loss.value(reference, which, np.full(versions, tokens))
+        goal = loss.value(reference, which, np.full(versions, tokens)) + easier
 
         def enough(log_ratio: Array) -> Array:
             return np.asarray(loss.value(ours, which, tokens * np.exp(log_ratio)) <= goal)
@@ -117,7 +144,7 @@ def beta_held(fit: LawFit, target: str) -> bool:
 def late_part(obs: Observations, largest: float) -> Observations | None:
     """Return the late evaluations: the last factor of four in tokens, or the later half; None if too few."""
     volumes = np.unique(obs.losses["tokens"].to_numpy(float))
-    codes = volume_codes(np.log(volumes))
+    codes = volume_codes(np.log(volumes), SAME_VOLUME)
     groups = np.array([volumes[codes == code].min() for code in range(int(codes.max()) + 1)])
     for first in (largest / FARTHEST, groups[len(groups) // 2]):
         kept = groups >= first

@@ -9,11 +9,16 @@ import pandas as pd
 
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.optimum import Problem
 
 _MOST_DOMAINS = 64
 """With more domains than that the near-optimal set isn't measured: two searches a domain and step."""
-_HALVINGS = 22
+_ROUNDS = 30
+_NEAR, _NEARER = 1e-3, 1e-4
+"""An end is found where the loss is the tolerance above the optimum to this part of it; a loss, to the second part."""
+_WIDTH = 1e-6
+_LEAST = 1e-10
 
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
@@ -31,18 +36,25 @@ class NearOptimal:
 
 
 def near_optimal(
-    problem: Problem, shares: Array, replicates: Replicates | None, tolerance: float | None = None
+    problem: Problem,
+    shares: Array,
+    replicates: Replicates | None,
+    tolerance: float | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> NearOptimal | None:
     """Return how far each proportion can move at nearly the same loss; None without a tolerance, or with many domains.
 
     Domain i's extent is where min over the other domains of F(r) with r_i = x exceeds the optimum by the tolerance.
-    That minimum is convex in x where F is, so the two ends are found by halving.
+    That minimum is convex in x where F is, and nearly a parabola about the optimum: its root is nearly straight in x,
+    so secants of it find the two ends.
 
     Args:
         problem: What was minimised.
         shares: Its optimum, shape (domains,).
         replicates: Give the tolerance, where none is given.
         tolerance: Nats of the weighted loss.
+        progress: Is told how many ends of how many are found.
     """
     if tolerance is None and replicates is not None:
         tolerance = replicates.run_noise(problem.weights)
@@ -56,14 +68,42 @@ def near_optimal(
     least = np.maximum(lower, 1 - (upper.sum() - upper))
     most = np.minimum(upper, 1 - (lower.sum() - lower))
     inside, outside = np.tile(shares, 2), np.r_[np.minimum(least, shares), np.maximum(most, shares)]
-    start = np.tile(shares, (2 * count, 1))
-    edge = problem.held_at(places, outside, start)
-    inside = np.where(edge.value <= best + tolerance, outside, inside)
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        found = problem.held_at(places, middle, start)
-        good = found.value <= best + tolerance
-        inside, outside = np.where(good, middle, inside), np.where(good, outside, middle)
-        start = found.shares
+    # Losses are numbers of so many digits: a smaller tolerance would be looked for in their rounding.
+    told = max(tolerance, _LEAST * abs(best))
+    precision = _NEARER * told
+    edge = problem.held_at(places, outside, np.tile(shares, (2 * count, 1)), precision=precision)
+    start = edge.shares
+    free = edge.value <= best + told
+    inside = np.where(free, outside, inside)
+    # Roots of what is lost at either side of the end, over that of the tolerance: below 1, and above.
+    low, high = np.zeros(len(places)), _root(edge.value, best, told)
+    last = np.zeros(len(places))
+    going = np.flatnonzero(~free & (np.abs(outside - inside) > _WIDTH))
+    for _ in range(_ROUNDS):
+        if progress:
+            progress("finding the near-optimal range", len(places) - len(going), len(places))
+        if not len(going):
+            break
+        a, b, below, above = inside[going], outside[going], low[going], high[going]
+        part = np.clip((1 - below) / (above - below), 0.02, 0.98)
+        # Two steps that ended on one side: the curve isn't straight there.
+        part = np.where(np.abs(last[going]) > 1, 0.5, part)
+        middle = a + part * (b - a)
+        found = problem.held_at(places[going], middle, start[going], precision=precision)
+        start[going] = found.shares
+        root = _root(found.value, best, told)
+        good = root <= 1
+        inside[going], outside[going] = np.where(good, middle, a), np.where(good, b, middle)
+        low[going], high[going] = np.where(good, root, below), np.where(good, above, root)
+        side = np.where(good, 1, -1)
+        last[going] = np.where(last[going] * side > 0, last[going] + side, side)
+        arrived = np.abs(root**2 - 1) <= _NEAR
+        inside[going] = np.where(arrived, middle, inside[going])
+        going = going[~arrived & (np.abs(outside - inside)[going] > _WIDTH)]
     extent = pd.DataFrame({"low": inside[:count], "high": inside[count:]}, index=list(problem.fit.domains))
     return NearOptimal(float(tolerance), extent)
+
+
+def _root(value: Array, best: float, tolerance: float) -> Array:
+    """Return the root of what is lost, in tolerances."""
+    return np.sqrt(np.maximum(value - best, 0) / tolerance)

@@ -28,6 +28,49 @@ class _Part:
     floor: float
 
 
+@dataclass(frozen=True)
+class _BelowFloor:
+    """A law's losses at own proportions x below the floor: L + L′ x + ½ L″ x², from what `ByShare` says at the floor.
+
+    All of shape (mixtures, targets).
+
+    Args:
+        under: x, the own proportion less the floor; 0 above it.
+        own: g of the own proportion.
+        q: `ByShare.factor`.
+        d: `ByShare.diagonal` of the own proportion.
+        at_floor: L, as weighted.
+    """
+
+    under: Array
+    own: Array
+    q: Array
+    d: Array
+    at_floor: Array
+
+    @property
+    def value(self) -> Array:
+        """L + L′ x + ½ L″ x² with L′ = L g and L″ = L (q g² + d)."""
+        bend = self.q * self.own**2 + self.d
+        return np.asarray(self.at_floor * (1 + self.under * (self.own + bend * self.under / 2)))
+
+    def slope(self, part: _Part, g: Array) -> Array:
+        """Return its slope in the proportions, (mixtures, targets, domains).
+
+        Of another domain j: L g_j (1 + q g x + ½ (q (2q − 1) g² + d) x²), for q of a power law doesn't depend on r.
+
+        Args:
+            part: The law.
+            g: `ByShare.gradient`, (mixtures, targets, domains).
+        """
+        x, own, q, d = self.under, self.own, self.q, self.d
+        result = (self.at_floor * (1 + q * own * x + (q * (2 * q - 1) * own**2 + d) * x**2 / 2))[..., None] * g
+        targets = np.flatnonzero(part.own >= 0)
+        mine = self.at_floor * (own + (q * own**2 + d) * x)
+        result[:, targets, part.own[targets]] = mine[:, targets]
+        return np.asarray(result)
+
+
 class WeightedLoss:
     """F(r) = Σ_i w_i L_i(r, s), of a fit or of each of its replicates.
 
@@ -36,7 +79,9 @@ class WeightedLoss:
         tokens: s.
         weights: By target; a target that isn't named counts 0.
         theta: By law, θ of each version, shape (versions, targets, parameters), as in `Replicates`; None: the fit's.
-        floor: Below what an own proportion counts as it; None: the fit's. The optimum is sought without one.
+        sloped: Below its proportion floor a law says one loss, whatever the proportion, and a search would be lost on
+            that plateau: go on with the slope and the bend that the law has at the floor, as the search for the optimum
+            does. What is predicted of a mixture has the plateau.
 
     >>> from bimix_tracking.fitting.domain_fit import DomainFit
     >>> from bimix_tracking.fitting.outcome import Outcome
@@ -55,8 +100,9 @@ class WeightedLoss:
         weights: Mapping[str, float],
         *,
         theta: Mapping[str, Array] | None = None,
-        floor: float | None = None,
+        sloped: bool = False,
     ) -> None:
+        self._sloped = sloped
         self._tokens, self._domains = tokens, len(fit.domains)
         self._parts: list[_Part] = []
         for name, law_fit in (fit.members or {fit.law: fit}).items():
@@ -78,7 +124,7 @@ class WeightedLoss:
                     own=np.array([law_fit.own(t) for t in used], np.intp),
                     weight=np.array([weights[t] * share[t] * level.get(t, 1.0) for t in used]),
                     scale=law_fit.scale,
-                    floor=law_fit.floor if floor is None else floor,
+                    floor=law_fit.floor,
                 )
             )
 
@@ -101,14 +147,20 @@ class WeightedLoss:
             rows = slice(begin, begin + size)
             for part in self._parts:
                 volume = np.full(len(shares[rows]), np.log(self._tokens))
-                found, weighted = self._of(part, shares[rows], which[rows], volume)
+                found, weighted, below = self._of(part, shares[rows], which[rows], volume)
                 value[rows] += weighted.sum(-1)
                 g = found.gradient.reshape(*weighted.shape, domains)
-                gradient[rows] += (weighted[..., None] * g).sum(1)
-                steep = weighted * np.maximum(found.factor.reshape(weighted.shape), 0)
+                if below is None:
+                    slope = weighted[..., None] * g
+                    steep = weighted * np.maximum(found.factor.reshape(weighted.shape), 0)
+                else:
+                    slope = below.slope(part, g)
+                    steep = below.at_floor * np.maximum(below.q, 0)
+                gradient[rows] += slope.sum(1)
                 bend[rows] += np.swapaxes(g * steep[..., None], 1, 2) @ g
-                curved = np.maximum(found.diagonal.reshape(*weighted.shape, domains), 0)
-                bend[rows, diagonal, diagonal] += (weighted[..., None] * curved).sum(1)
+                if found.diagonal.any():
+                    curved = np.maximum(found.diagonal.reshape(*weighted.shape, domains), 0)
+                    bend[rows, diagonal, diagonal] += (weighted[..., None] * curved).sum(1)
         return value, gradient, bend
 
     def value(self, shares: Array, which: Index, tokens: Array) -> Array:
@@ -129,7 +181,7 @@ class WeightedLoss:
         (part,) = self._parts
         versions = np.arange(len(part.theta))
         domains = self._domains
-        found, weighted = self._of(
+        found, weighted, _ = self._of(
             part, np.ones((len(versions), domains)), versions, np.log(self._tokens) + 0 * versions
         )
         alpha, level = np.zeros((len(versions), domains)), np.zeros((len(versions), domains))
@@ -138,9 +190,21 @@ class WeightedLoss:
         level[:, part.own] = weighted
         return alpha, level
 
-    @staticmethod
-    def _of(part: _Part, shares: Array, which: Index, log_tokens: Array) -> tuple[ByShare, Array]:
-        """Return a part's slopes, problems in the order (mixture, target), and its losses as weighted, (n, targets)."""
+    @property
+    def floor(self) -> Array:
+        """Proportion floor of each domain in the only law of a fit that has one: 0 elsewhere, shape (domains,)."""
+        (part,) = self._parts
+        floor = np.zeros(self._domains)
+        floor[part.own[part.own >= 0]] = part.floor if part.law.traits.infinite_at_zero else 0.0
+        return floor
+
+    def _of(
+        self, part: _Part, shares: Array, which: Index, log_tokens: Array
+    ) -> tuple[ByShare, Array, _BelowFloor | None]:
+        """Return a part's slopes, problems in the order (mixture, target), and its losses as weighted, (n, targets).
+
+        Third, how it goes on below its floor; None where nothing is below it, or the plateau is what is asked for.
+        """
         targets = len(part.own)
         x = Inputs.each(
             np.repeat(shares, targets, axis=0),
@@ -148,4 +212,15 @@ class WeightedLoss:
             part.floor,
         )
         found = part.law.by_share(part.theta[which].reshape(len(x.shares), -1), np.tile(part.own, len(shares)), x)
-        return found, np.exp(found.log_loss).reshape(len(shares), targets) * part.weight
+        weighted = np.exp(found.log_loss).reshape(len(shares), targets) * part.weight
+        if not (self._sloped and part.law.traits.infinite_at_zero):
+            return found, weighted, None
+        under = np.where(part.own >= 0, np.minimum(shares[:, part.own] - part.floor, 0.0), 0.0)
+        if not under.any():
+            return found, weighted, None
+        own = np.arange(targets)
+        slope, curved = (
+            part_of.reshape(*weighted.shape, -1)[:, own, part.own] for part_of in (found.gradient, found.diagonal)
+        )
+        below = _BelowFloor(under, slope, found.factor.reshape(weighted.shape), curved, weighted)
+        return found, below.value, below

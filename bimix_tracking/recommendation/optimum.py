@@ -21,12 +21,13 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import Constraints
 from bimix_tracking.recommendation.objective import WeightedLoss
 from bimix_tracking.recommendation.sqp import SimplexMinimum, kkt, minimize_on_simplex, onto_simplex
 
-_NO_FLOOR = 1e-12
-"""The optimum is sought in the law itself: its floor of small proportions would be a plateau without a slope."""
+_LOG_FLOOR = 1e-12
+"""The prior's log r ends here."""
 _SAME = 1e-6
 AT_BOUND = 1e-9
 """A share this close to a bound is at it."""
@@ -34,7 +35,9 @@ _NO_PULL = -400.0
 """log(w α K) of a domain whose loss doesn't fall with its proportion: it gets what nobody else may have."""
 _NOTHING = 1e-30
 _HALVINGS = 80
+_LEAST, _STEEPEST = 1e-12, 50.0
 _MOST_LEANING = 6
+_TOLD_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Problem:
     strength: float = 0.0
 
     def loss(self, theta: Mapping[str, Array] | None = None) -> WeightedLoss:
-        """Return Σ w L of the fit, or of its replicates."""
-        return WeightedLoss(self.fit, self.tokens, self.weights, theta=theta, floor=_NO_FLOOR)
+        """Return Σ w L of the fit, or of its replicates, with a slope below the proportion floor."""
+        return WeightedLoss(self.fit, self.tokens, self.weights, theta=theta, sloped=True)
 
     def minimum(self, starts: Sequence[Array]) -> tuple[SimplexMinimum, tuple[int, int]]:
         """Return the fit's optimum, and how many starts ended there, of how many.
@@ -76,17 +79,30 @@ class Problem:
         only = slice(best, best + 1)
         return SimplexMinimum(found.shares[only], found.value[only], found.kkt_residual[only]), (agree, len(several))
 
-    def minima(self, theta: Mapping[str, Array], start: Array) -> SimplexMinimum:
+    def minima(self, theta: Mapping[str, Array], start: Array, *, progress: Progress | None = None) -> SimplexMinimum:
         """Return each replicate's optimum, from the fit's.
 
         Args:
             theta: As in `Replicates`, only finite.
             start: Shape (domains,).
+            progress: Is told how many replicates of how many are optimised.
         """
         if self._closed:
             return self._filled(theta, self.box.lower, self.box.upper)
         count = len(next(iter(theta.values())))
-        return self._newton(theta, np.tile(start, (count, 1)), np.arange(count), self.box.lower, self.box.upper)
+        size = count if progress is None else _TOLD_EVERY
+        found = []
+        for begin in range(0, count, size):
+            if progress:
+                progress("optimising replicates", begin, count)
+            part = {name: values[begin : begin + size] for name, values in theta.items()}
+            each = np.arange(min(size, count - begin))
+            found.append(self._newton(part, np.tile(start, (len(each), 1)), each, self.box.lower, self.box.upper))
+        if progress:
+            progress("optimising replicates", count, count)
+        return SimplexMinimum(
+            *(np.concatenate([getattr(part, name) for part in found]) for name in ("shares", "value", "kkt_residual"))
+        )
 
     def prices(self, shares: Array) -> Array:
         """Return what a unit more of each proportion would win, nats, the other free ones giving way; 0 off the bounds.
@@ -97,30 +113,31 @@ class Problem:
         gradient = self.loss()(shares[None], np.zeros(1, np.intp))[1][0]
         if self.prior is not None and self.strength > 0:
             prior = self.prior.array(self.fit.domains)
-            ratio = np.maximum(shares, _NO_FLOOR) / np.where(prior > 0, prior, 1.0)
+            ratio = np.maximum(shares, _LOG_FLOOR) / np.where(prior > 0, prior, 1.0)
             gradient = gradient + self.strength * (np.log(ratio) + 1) * (prior > 0)
         free = (shares > self.box.lower + AT_BOUND) & (shares < self.box.upper - AT_BOUND)
         common = float(gradient[free].mean()) if free.any() else float(np.median(gradient))
         return np.asarray(common - gradient)
 
-    def held_at(self, places: Index, values: Array, start: Array) -> SimplexMinimum:
+    def held_at(self, places: Index, values: Array, start: Array, *, precision: float = 0.0) -> SimplexMinimum:
         """Return the fit's optima with one domain's proportion held in each.
 
         Args:
             places: Which domain, shape (n,).
             values: At what, shape (n,).
             start: Shape (n, domains).
+            precision: How good the losses need be, nats; 0: as good as the numbers are.
         """
         each = np.arange(len(places))
         lower, upper = (np.tile(side, (len(places), 1)) for side in (self.box.lower, self.box.upper))
         lower[each, places] = upper[each, places] = values
         if self._closed:
             return self._filled(None, lower, upper)
-        return self._newton(None, start, np.zeros(len(places), np.intp), lower, upper)
+        return self._newton(None, start, np.zeros(len(places), np.intp), lower, upper, precision)
 
     @cached_property
     def _closed(self) -> bool:
-        power = not self.fit.members and find_law(self.fit.law).power_of_own
+        power = not self.fit.members and find_law(self.fit.law).traits.power_of_own
         return power and (self.prior is None or self.strength == 0)
 
     def _starts(self, starts: Sequence[Array]) -> Array:
@@ -133,7 +150,13 @@ class Problem:
         return np.stack([0.98 * start + 0.02 * even for start in (even, *starts, *leaning)])
 
     def _newton(
-        self, theta: Mapping[str, Array] | None, starts: Array, which: Index, lower: Array, upper: Array
+        self,
+        theta: Mapping[str, Array] | None,
+        starts: Array,
+        which: Index,
+        lower: Array,
+        upper: Array,
+        precision: float = 0.0,
     ) -> SimplexMinimum:
         loss = self.loss(theta)
         prior = self.prior.array(self.fit.domains) if self.prior is not None and self.strength > 0 else None
@@ -142,39 +165,54 @@ class Problem:
             value, gradient, bend = loss(shares, which[problems])
             if prior is not None:
                 # What the prior has nothing of is at 0, by the box.
-                log_ratio = np.log(np.maximum(shares, _NO_FLOOR) / np.where(prior > 0, prior, 1.0)) * (prior > 0)
+                log_ratio = np.log(np.maximum(shares, _LOG_FLOOR) / np.where(prior > 0, prior, 1.0)) * (prior > 0)
                 value = value + self.strength * (shares * log_ratio).sum(-1)
                 gradient = gradient + self.strength * (log_ratio + 1)
                 diagonal = np.arange(len(prior))
-                bend[:, diagonal, diagonal] += self.strength / np.maximum(shares, _NO_FLOOR)
+                bend[:, diagonal, diagonal] += self.strength / np.maximum(shares, _LOG_FLOOR)
             return value, gradient, bend
 
-        return minimize_on_simplex(objective, lower, upper, starts)
+        return minimize_on_simplex(objective, lower, upper, starts, precision=precision)
 
     def _filled(self, theta: Mapping[str, Array] | None, lower: Array, upper: Array) -> SimplexMinimum:
         """Return BiMix's optima: one scalar each, found by halving."""
         loss = self.loss(theta)
         alpha, level = loss.power_law()
+        floor = loss.floor
         falls = (alpha > 0) & (level > 0)
         pull = np.where(falls, np.log(np.where(falls, alpha * level, 1.0)), _NO_PULL)
-        shares = _fill(pull, 1 / (1 + np.maximum(alpha, 0.0)), lower, upper)
-        value = (level * np.maximum(shares, _NO_FLOOR) ** -alpha).sum(-1)
-        gradient = -alpha * level * np.maximum(shares, _NO_FLOOR) ** -(1 + alpha)
+        shares = _fill(pull, np.maximum(alpha, 0.0), floor, lower, upper)
+        kept = np.maximum(shares, np.where(floor > 0, floor, _LEAST))
+        under = np.minimum(shares / kept - 1, 0.0)  # in floors
+        of = level * kept**-alpha
+        value = (of * (1 - alpha * under * (1 - (1 + alpha) * under / 2))).sum(-1)
+        gradient = -alpha * of / kept * (1 - (1 + alpha) * under)
         return SimplexMinimum(shares, value, kkt(shares, gradient, lower, upper))
 
 
-def _fill(pull: Array, power: Array, lower: Array, upper: Array) -> Array:
-    """Return r = cut(exp((pull − log λ) power), lower, upper) with the λ at which Σ r = 1.
+def _fill(pull: Array, alpha: Array, floor: Array, lower: Array, upper: Array) -> Array:
+    """Return r = cut(exp((pull − log λ) / (1 + α)), lower, upper) with the λ at which Σ r = 1.
+
+    Below the floor f the slope is that at the floor, times 1 + (1 + α) (1 − r / f).
 
     Args:
-        pull: Shape (n, domains).
-        power: Likewise, above 0.
+        pull: log(w α K), shape (n, domains).
+        alpha: α, likewise, not below 0.
+        floor: f, shape (domains,); 0: none.
         lower: Shape (domains,) or (n, domains).
         upper: Likewise.
     """
+    power = 1 / (1 + alpha)
+    floored = floor > lower
+    at_floor = pull - (1 + alpha) * np.log(np.where(floor > 0, floor, 1.0))
 
     def shares(log_lambda: Array) -> Array:
-        return np.clip(np.exp(np.minimum((pull - log_lambda) * power, 1.0)), lower, upper)
+        free = np.exp(np.minimum((pull - log_lambda) * power, 1.0))
+        under = floored & (free < floor)
+        if not under.any():
+            return np.clip(free, lower, upper)
+        steeper = np.expm1(np.clip(log_lambda - at_floor, 0.0, _STEEPEST))
+        return np.clip(np.where(under, floor * (1 - steeper * power), free), lower, upper)
 
     # Every domain is at most 1 at the largest pull, and at least 1 at the smallest.
     high, low = pull.max(-1, keepdims=True) + 40.0 / power.min(), pull.min(-1, keepdims=True) - 1.0

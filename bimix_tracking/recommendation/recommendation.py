@@ -1,7 +1,7 @@
 """The mixture that minimises the weighted predicted losses within a team's constraints, beside a reference.
 
-BiMix says how a domain's loss falls with its own proportion at any proportion. Laws that see all proportions are
-minimised within the proportions that were tried: what they say beyond those is their form's and not the data's.
+It is sought within the proportions that were tried, unless asked otherwise: what a law says beyond those is its
+form's and not the data's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 from bimix_tracking.recommendation.near_optimal import NearOptimal, near_optimal
 from bimix_tracking.recommendation.optimum import Problem
@@ -141,6 +142,8 @@ def recommend(
     reference: Mixture | None = None,
     replicates: Replicates | None = None,
     tolerance: float | None = None,
+    beyond_tried: bool = False,
+    progress: Progress | None = None,
 ) -> Recommendation:
     """Return the mixture with the least weighted sum of predicted losses at a data volume, and how sure it is.
 
@@ -158,6 +161,8 @@ def recommend(
         replicates: From `bootstrap`, but no linearised ones: give intervals, and the tolerance of the near-optimal set.
         tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
             the standard deviation of a run about the law.
+        beyond_tried: Seek the mixture outside the proportions tried too. What a law says there, no run has checked.
+        progress: Called as (what, done, total).
 
     Raises:
         RecommendationError: No target whose effect is known, a law that can't serve the question, an unknown domain or
@@ -202,7 +207,7 @@ def recommend(
         )
     box = _with_prior(box, fit, prior, prior_strength)
     holds = holds_of(fit, asked, reference)
-    problem = within(fit, volume, weight, box, holds, doubts)
+    problem = within(fit, volume, weight, box, holds, doubts, beyond_tried=beyond_tried)
     problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
     found, agree = problem.minimum([reference.array(fit.domains)])
     if agree[0] < agree[1]:
@@ -215,7 +220,7 @@ def recommend(
         )
     shares = found.shares[0]
     mixture = _mixture(fit, shares)
-    free_problem = within(fit, volume, weight, constrain(fit.domains), holds, [])
+    free_problem = within(fit, volume, weight, constrain(fit.domains), holds, [], beyond_tried=beyond_tried)
     free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
     predicted = fit.losses([mixture, reference, free], volume)
     ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
@@ -233,7 +238,7 @@ def recommend(
         gain=float(sum(w * (theirs[d] - ours[d]) for d, w in used.items())),
         kkt_residual=float(found.kkt_residual[0]),
         agree=agree,
-        held={domain: hold.why for domain, hold in holds.items()} | edges,
+        held=edges | {domain: hold.why for domain, hold in holds.items()},
         warnings=(
             *doubts,
             *(said("the reference breaks a constraint: {text}", text=text) for text in box.broken_by(reference)),
@@ -246,8 +251,10 @@ def recommend(
         by_law=_by_law(problem),
         prior=prior,
         prior_strength=prior_strength,
-        uncertainty=None if replicates is None else uncertainty(problem, replicates, mixture, reference),
-        near_optimal=near_optimal(problem, shares, replicates, tolerance),
+        uncertainty=None
+        if replicates is None
+        else uncertainty(problem, replicates, mixture, reference, progress=progress),
+        near_optimal=near_optimal(problem, shares, replicates, tolerance, progress=progress),
     )
 
 

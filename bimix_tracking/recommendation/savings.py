@@ -20,6 +20,7 @@ from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, said
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.equal_loss import (
     FARTHEST,
     EqualLoss,
@@ -188,6 +189,7 @@ def worth(
     laws: Mapping[str, LawFit] | None = None,
     costs: Costs | None = None,
     level: float = LEVEL,
+    progress: Progress | None = None,
 ) -> Worth:
     """Return what the recommended mixture saves: the s' at which it has the loss that the reference has at s.
 
@@ -206,6 +208,7 @@ def worth(
             part in the ensemble, or the law itself.
         costs: GPU-hours and prices, as far as known.
         level: Of the interval.
+        progress: Is told how many laws of how many are fitted to the late evaluations.
 
     >>> import pandas as pd
     >>> from bimix_tracking import Mixture, fit_law, recommend
@@ -238,11 +241,11 @@ def worth(
     if why:
         return replace(told, unknown=why)
     by_law = {name: search.saved(one, at) for name, one in single.items()}
-    interval = None if replicates is None else search.interval(fit, replicates, at, level)
+    interval = None if replicates is None else search.interval(fit, replicates, at, level, rec.uncertainty)
     found = replace(told, fraction=fraction, by_law=by_law, interval=interval)
     span = found.span
     found = replace(found, demonstrated=bool(interval and span and span[0] > 0 and not rec.inside_noise))
-    return _at_target(obs, found, single, search) if found.beyond else found
+    return _at_target(obs, found, single, search, progress) if found.beyond else found
 
 
 def _single_laws(fit: LawFit, laws: Mapping[str, LawFit] | None, weights: Mapping[str, float]) -> dict[str, LawFit]:
@@ -284,7 +287,9 @@ def _untold(
     return ""
 
 
-def _at_target(obs: Observations, found: Worth, laws: Mapping[str, LawFit], search: EqualLoss) -> Worth:
+def _at_target(
+    obs: Observations, found: Worth, laws: Mapping[str, LawFit], search: EqualLoss, progress: Progress | None
+) -> Worth:
     """Add what is told of the run itself, which has more tokens than were observed."""
     times = found.target / found.tokens
     if times > FARTHEST:
@@ -306,7 +311,9 @@ def _at_target(obs: Observations, found: Worth, laws: Mapping[str, LawFit], sear
             ),
         )
     fractions = [search.saved(one, found.target) for one in laws.values()]
-    for name, one in laws.items():
+    for number, (name, one) in enumerate(laws.items()):
+        if progress:
+            progress("fitting late evaluations", number, len(laws))
         try:
             again = fit_with(late, name, replace(one.options, warmup=0.0))
         except BimixError:
@@ -315,6 +322,8 @@ def _at_target(obs: Observations, found: Worth, laws: Mapping[str, LawFit], sear
             t in again.targets and again.targets[t].outcome.usable and not beta_held(again, t) for t in search.weights
         )
         fractions.append(search.saved(again, found.target) if again is not None and told else math.nan)
+    if progress:
+        progress("fitting late evaluations", len(laws), len(laws))
     if not all(map(math.isfinite, fractions)):
         return replace(
             found,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from bimix_tracking.laws.protocol import Array, Index
 
@@ -18,6 +19,8 @@ Objective = Callable[[Array, Index], tuple[Array, Array, Array]]
 (n, domains, domains)."""
 
 _STEPS = 200
+_STALLS, _NOTHING = 8, 1e-11
+"""So many steps in a row that neither lower a value by this part of it nor halve the residual end a search."""
 _HALVINGS = 40
 _ROUNDS = 60
 _ARRIVED = 1e-11
@@ -42,7 +45,9 @@ class SimplexMinimum:
     kkt_residual: Array
 
 
-def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, start: Array) -> SimplexMinimum:
+def minimize_on_simplex(
+    objective: Objective, lower: Array, upper: Array, start: Array, *, precision: float = 0.0
+) -> SimplexMinimum:
     """Minimise a batch of functions from one start each.
 
     Args:
@@ -50,6 +55,8 @@ def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, start:
         lower: Shape (domains,) or (problems, domains), Σ lower ≤ 1.
         upper: Likewise, Σ upper ≥ 1.
         start: Shape (problems, domains); cut to the box and brought onto the simplex.
+        precision: How good a value need be: a search ends where the next step promises less than this. 0: as good as
+            the numbers are.
 
     >>> goal = np.array([0.7, 0.5, 0.0])
     >>> def squares(r, which):
@@ -64,6 +71,7 @@ def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, start:
     active = np.arange(len(shares))
     value, gradient, bend = objective(shares, active)
     residual = kkt(shares, gradient, low, high)
+    stalls = np.zeros(len(shares), int)
     for _ in range(_STEPS):
         going = residual[active] > _ARRIVED
         active, gradient, bend = active[going], gradient[going], bend[going]
@@ -73,10 +81,19 @@ def minimize_on_simplex(objective: Objective, lower: Array, upper: Array, start:
         # No share falls to a bound near 0 at once: a law's slope there may be without end, and the model doesn't know.
         near = np.where(here > _NEAR_ZERO, -_LARGEST_FALL * here, -np.inf)
         step = _quadratic(gradient, bend, np.maximum(low[active] - here, near), high[active] - here, 1 - here.sum(-1))
+        if precision > 0:
+            # gᵀd of a Newton step is twice what its model says is to be won.
+            worth = -(gradient * step).sum(-1) > precision
+            active, here, gradient, step = active[worth], here[worth], gradient[worth], step[worth]
+            if not len(active):
+                break
         taken, here, found = _shortened(objective, here, value[active], gradient, step, active, (low, high))
         active = active[taken]
         now = kkt(here, found[1], low[active], high[active])
         helped = (now < residual[active]) | (found[0] < value[active] - _ROUNDING * np.abs(value[active]))
+        stalled = (now > residual[active] / 2) & (found[0] > value[active] - _NOTHING * np.abs(value[active]))
+        stalls[active] = np.where(stalled, stalls[active] + 1, 0)
+        helped &= stalls[active] < _STALLS
         active = active[helped]
         shares[active], residual[active] = here[helped], now[helped]
         value[active], gradient, bend = (part[helped] for part in found)
@@ -132,36 +149,54 @@ def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array, missing
     at_low = (lower >= 0) & (g > g.mean(-1, keepdims=True))
     at_high = (upper <= 0) & ~at_low
     step: Array = np.zeros_like(gradient)
-    system = np.zeros((count, size + 1, size + 1))
-    right = np.zeros((count, size + 1))
+    going = np.arange(count)
     for _ in range(_ROUNDS):
-        fixed = at_low | at_high
-        free = ~fixed
-        held = np.where(at_low, lower, np.where(at_high, upper, 0.0))
-        system[:, :size, :size] = np.where(free[:, :, None], h * free[:, None, :], fixed[:, :, None] * np.eye(size))
-        system[:, :size, size] = free
-        system[:, size, :size] = free
-        system[:, size, size] = -1e-13  # with nothing free the multiplier grows until something is
-        right[:, :size] = np.where(free, -g - (h @ held[..., None])[..., 0], held)
-        right[:, size] = missing - held.sum(-1)
-        solved = np.linalg.solve(system, right[..., None])[..., 0]
-        step, common = solved[:, :size], solved[:, size:]
-        pull = g + (h @ step[..., None])[..., 0] + common
-        next_low = np.where(fixed, at_low & (pull >= 0), step < lower)
-        next_high = np.where(fixed, at_high & (pull <= 0), step > upper)
-        # A domain whose bounds are one number has no side to leave.
-        pinned = lower == upper
-        next_low, next_high = next_low | pinned, next_high & ~pinned
-        circling = ((next_low != at_low) | (next_high != at_high)).any(-1)
-        if not circling.any():
+        sides = (lower[going], upper[going])
+        step[going], next_low, next_high = _round(
+            g[going], h[going], *sides, missing[going], at_low[going], at_high[going]
+        )
+        changed = ((next_low != at_low[going]) | (next_high != at_high[going])).any(-1)
+        at_low[going], at_high[going] = next_low, next_high
+        going = going[changed]
+        if not len(going):
             break
-        at_low, at_high = next_low, next_high
-    # Where the sets went round in a circle the step may leave the box, or go up.
-    step[circling] = _diagonal(
-        g[circling], np.abs(h[circling]).sum(-1), lower[circling], upper[circling], missing[circling]
-    )
+    if len(going):
+        # Where the sets went round in a circle the step may leave the box, or go up.
+        step[going] = _diagonal(g[going], np.abs(h[going]).sum(-1), lower[going], upper[going], missing[going])
     even = ((1 - missing) / size)[:, None]
     return np.asarray(onto_simplex(step + even, lower + even, upper + even) - even, np.float64)
+
+
+def _round(
+    g: Array,
+    h: Array,
+    lower: Array,
+    upper: Array,
+    missing: Array,
+    at_low: npt.NDArray[np.bool_],
+    at_high: npt.NDArray[np.bool_],
+) -> tuple[Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return the step with those domains at their bounds, and who is to be at which bound next."""
+    size = g.shape[1]
+    fixed = at_low | at_high
+    free = ~fixed
+    held = np.where(at_low, lower, np.where(at_high, upper, 0.0))
+    system = np.zeros((len(g), size + 1, size + 1))
+    system[:, :size, :size] = np.where(free[:, :, None], h * free[:, None, :], fixed[:, :, None] * np.eye(size))
+    system[:, :size, size] = free
+    system[:, size, :size] = free
+    system[:, size, size] = -1e-13  # with nothing free the multiplier grows until something is
+    right = np.empty((len(g), size + 1))
+    right[:, :size] = np.where(free, -g - (h @ held[..., None])[..., 0], held)
+    right[:, size] = missing - held.sum(-1)
+    solved = np.linalg.solve(system, right[..., None])[..., 0]
+    step, common = solved[:, :size], solved[:, size:]
+    pull = g + (h @ step[..., None])[..., 0] + common
+    next_low = np.where(fixed, at_low & (pull >= 0), step < lower)
+    next_high = np.where(fixed, at_high & (pull <= 0), step > upper)
+    # A domain whose bounds are one number has no side to leave.
+    pinned = lower == upper
+    return step, next_low | pinned, next_high & ~pinned
 
 
 def _diagonal(gradient: Array, bend: Array, lower: Array, upper: Array, missing: Array) -> Array:

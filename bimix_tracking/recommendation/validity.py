@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from bimix_tracking.errors import RecommendationError
+from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few, said
-from bimix_tracking.mixture import Mixture
+from bimix_tracking.mixture import SUM_TOLERANCE, Mixture
 from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
 from bimix_tracking.selection.eligibility import unfit
@@ -63,10 +66,18 @@ class Hold(NamedTuple):
     lower: float
     upper: float
     why: str
+    remedy: str = ""
+    """What tells its effect, where that is not known."""
+    unclear: bool = False
+    """Whether a fit has its effect, and only can't tell it from 0."""
 
 
 def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
     """Return the domains that a law which sees only a target's own proportion doesn't want more of, or doesn't know.
+
+    An effect whose 90 % interval holds 0 (Student's t with n − 2 degrees of freedom for n runs, by the fit's standard
+    error) isn't known: its domain stays near the reference, and no sign that chance gave it sends it to one end or the
+    other. Of a fit without standard errors the effect counts as it is.
 
     Args:
         fit: Its fit; of another law nothing is held.
@@ -77,19 +88,33 @@ def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> di
     if not _own_only(fit):
         return found
     law = find_law(fit.law)
-    effect = next(name for name, place in law.watched.items() if place == law.effect)
+    effect = next(name for name, place in law.traits.watched.items() if place == law.traits.effect)
     for domain in fit.domains:
         fitted = fit.targets[domain]
         smallest, largest = fitted.shares
         value = fitted.parameters[effect]
+        nearest = min(max(reference[domain], smallest), largest)
         if weight[domain] == 0:
-            found[domain] = Hold(0.0, 1.0, said("has weight 0, so the objective gives it nothing"))
+            found[domain] = Hold(0.0, 1.0, said("has weight 0, so the objective gives it the least it may have"))
         elif not fitted.outcome.usable:
-            share = min(max(reference[domain], smallest), largest)
             why = said(
-                "has an unknown effect: it is held at {share:.4g}, the nearest tried to the reference", share=share
+                "has an unknown effect: it is held at {share:.4g}, the nearest tried to the reference", share=nearest
             )
-            found[domain] = Hold(share, share, why)
+            found[domain] = Hold(nearest, nearest, why, fitted.outcome.remedy)
+        elif _holds_zero(value, off := _half_width(fitted, effect)):
+            interval = {"name": effect, "value": value, "low": value - off, "high": value + off}
+            why = said(
+                "has {name} = {value:.3g}, whose 90 % interval, {low:.3g} to {high:.3g}, holds 0: its effect isn't "
+                "known. It is held at {share:.4g}, the nearest tried to the reference",
+                **interval,
+                share=nearest,
+            )
+            remedy = said(
+                "{name} = {value:.3g}, and its 90 % interval, {low:.3g} to {high:.3g}, holds 0: whether its loss falls "
+                "with its proportion isn't known. Add runs with a smaller and a larger proportion of it",
+                **interval,
+            )
+            found[domain] = Hold(nearest, nearest, why, remedy, unclear=True)
         elif not value > 0:
             why = said(
                 "has {name} = {value:.3g}, not above 0: its loss doesn't fall when its proportion grows. It is held at "
@@ -102,8 +127,26 @@ def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> di
     return found
 
 
+def _half_width(fitted: DomainFit, name: str) -> float:
+    """Return half the interval of a parameter between runs; NaN where none is known."""
+    return student(fitted.runs - 2) * fitted.standard_errors.get(name, math.nan)
+
+
+def student(freedom: int) -> float:
+    """Return how many standard errors reach to either end of a 90 % interval; NaN without a degree of freedom.
+
+    >>> [round(student(n), 2) for n in (0, 1, 4, 30)]
+    [nan, 6.31, 2.13, 1.7]
+    """
+    return float(stdtrit(freedom, 0.95)) if freedom > 0 else math.nan
+
+
+def _holds_zero(value: float, off: float) -> bool:
+    return abs(value) <= off  # not of NaN
+
+
 def _own_only(fit: LawFit) -> bool:
-    return not fit.members and find_law(fit.law).own_only
+    return not fit.members and find_law(fit.law).traits.own_only
 
 
 def within(
@@ -113,37 +156,77 @@ def within(
     box: Constraints,
     holds: Mapping[str, Hold],
     doubts: list[str],
+    *,
+    beyond_tried: bool = False,
 ) -> Problem:
-    """Return what to minimise, within what the law may be asked, which holds the domains that it doesn't want."""
+    """Return what to minimise, within what the law may be asked, which holds the domains that it doesn't want.
+
+    Args:
+        fit: The fit.
+        tokens: Data volume.
+        weight: Of the targets in the objective.
+        box: The team's constraints.
+        holds: As `holds_of` says.
+        doubts: Added to.
+        beyond_tried: Also outside the proportions tried.
+
+    Raises:
+        RecommendationError: Too few domains whose effect is known, or nothing left for them.
+    """
     of_targets = {target: w for target, w in weight.items() if target in fit.targets}
-    if _own_only(fit):
-        free = Hold(0.0, 1.0, "")
-        lower, upper, _ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
-        named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())
-        unknown = {d: fit.targets[d].outcome.remedy for d, hold in holds.items() if hold.lower == hold.upper}
-        if unknown and len(fit.domains) - len(unknown) < 2:  # what is left is no choice
-            raise RecommendationError(undecided(unknown))
-        if len(holds) == len(fit.domains):
-            raise RecommendationError(
-                f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}"
-            )
-        if lower.sum() >= 1:
-            raise RecommendationError(
-                f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
-                f"Add runs with smaller proportions of them: {named}"
-            )
-        return Problem(fit, tokens, of_targets, box.narrowed(lower, upper, _HELD))
-    lower, upper = (np.array(side) for side in zip(*map(fit.tried, fit.domains), strict=True))
-    inside = box.narrowed(lower, upper, _TRIED)
-    if inside.lower.sum() > 1 or inside.upper.sum() < 1:
+    if not _own_only(fit):
+        return Problem(fit, tokens, of_targets, box if beyond_tried else _inside_tried(fit, box, doubts))
+    unknown = {domain: hold.remedy for domain, hold in holds.items() if hold.remedy}
+    unclear = {domain: hold.remedy for domain, hold in holds.items() if hold.unclear}
+    choice = len(fit.domains) - len(unknown)
+    if unknown and choice + len(unclear) < 2:  # what is left is no choice
+        raise RecommendationError(undecided(unknown))
+    named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())
+    if len(holds) == len(fit.domains) and not unclear:
+        raise RecommendationError(f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}")
+    free = Hold(0.0, 1.0, "")
+    lower, upper, *_ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
+    staying = bool(unclear) and choice < 2
+    if lower.sum() >= 1 and not staying:
+        raise RecommendationError(
+            f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
+            f"Add runs with smaller proportions of them: {named}"
+        )
+    held = box.narrowed(lower, upper, _HELD)
+    if not _has_a_mixture(held):
+        raise RecommendationError(
+            f"no mixture meets the constraints with domains held where nothing is known of their effects: {named}. "
+            "Loosen a bound, give a reference within the proportions tried, or add runs with smaller and larger "
+            "proportions of them"
+        )
+    if staying:
         doubts.append(
             said(
-                "no mixture meets the constraints within the proportions tried, so the law is used outside them, where "
-                "it wasn't fitted. Add runs that meet the constraints"
+                "fewer than two domains' effects are known, so nothing is known to be better than the reference, and "
+                "the mixture stays there: {remedies}",
+                remedies="; ".join(f"{domain!r}: {remedy}" for domain, remedy in unclear.items()),
             )
         )
-        inside = box
-    return Problem(fit, tokens, of_targets, inside)
+    return Problem(fit, tokens, of_targets, held if beyond_tried else _inside_tried(fit, held, doubts))
+
+
+def _inside_tried(fit: LawFit, box: Constraints, doubts: list[str]) -> Constraints:
+    """Return the part of the constraints that was tried; all of them where no mixture is in it, which is said."""
+    lower, upper = (np.array(side) for side in zip(*map(fit.tried, fit.domains), strict=True))
+    inside = box.narrowed(lower, upper, _TRIED)
+    if _has_a_mixture(inside):
+        return inside
+    doubts.append(
+        said(
+            "no mixture meets the constraints within the proportions tried, so the law is used outside them, where "
+            "it wasn't fitted. Add runs that meet the constraints"
+        )
+    )
+    return box
+
+
+def _has_a_mixture(box: Constraints) -> bool:
+    return bool(box.lower.sum() <= 1 + SUM_TOLERANCE and box.upper.sum() >= 1 - SUM_TOLERANCE)
 
 
 def binding_at(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:

@@ -170,7 +170,9 @@ def _key_figures(result: Result) -> Iterator[KeyFigure]:
         yield KeyFigure(
             said("how sure"),
             decision.probability(sure.probability),
-            said("probability that its expected loss is below the reference's, if the law's form is right"),
+            said("probability that its expected loss is below the reference's")
+            if sure.form_error is not None
+            else said("probability that its expected loss is below the reference's, if the law's form is right"),
         )
     if result.worth is not None:
         yield KeyFigure(said("tokens saved"), *decision.saved_figure(result.worth))

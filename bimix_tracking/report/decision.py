@@ -48,17 +48,32 @@ def sureness(rec: Recommendation) -> str:
             "there are none."
         )
     low, high = sure.gain
-    return said(
+    found = said(
         "{level:.0f} % interval of the gain: {low} to {high} nats. The probability that the recommended mixture's "
         "expected loss is below the reference's is {probability}. What more runs could still win is about {regret} "
-        "nats. (From {replicates} refits to whole runs drawn again; that the law's form may be wrong isn't in it.)",
+        "nats.",
         level=100 * sure.level,
         low=nats(low),
         high=nats(high),
         probability=probability(sure.probability),
         regret=nats(sure.regret),
-        replicates=sure.replicates,
     )
+    luck = said(
+        "{optimism} nats of the predicted gain are taken off for the luck of the chosen.", optimism=nats(sure.optimism)
+    )
+    if sure.form_error is None:
+        source = said(
+            "(From {replicates} refits to runs drawn again; this excludes model misspecification.)",
+            replicates=sure.replicates,
+        )
+    else:
+        source = said(
+            "(From {replicates} refits to runs drawn again and from the errors on held-out mixtures, by which the "
+            "law's form may be off by ±{form} nats in this difference.)",
+            replicates=sure.replicates,
+            form=nats(sure.form_error),
+        )
+    return joined([found, luck if sure.optimism >= 5e-5 else "", source])
 
 
 def freedom(rec: Recommendation) -> str:

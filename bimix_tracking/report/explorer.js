@@ -37,7 +37,7 @@
     return part.values;
   };
 
-  // What all runs have in common at a checkpoint: interpolated in log s, 0 outside.
+  // What all runs have in common at a checkpoint: interpolated in log s, 0 beyond the knots, of which the ends are 0.
   const levelAt = (levels, tokens) => {
     if (!levels.length) return 0;
     const [at, off] = levels;
@@ -89,14 +89,19 @@
     const below = Math.floor(at);
     return sorted[below] + (at - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
   };
-  // As Replicates.interval: deviations of log loss from the fit, widened.
+  // As Replicates.sides: quantiles of the deviations, widened, in quadrature with what else it may be off.
+  const sides = (off, one, variance) => [-1, 1].map((side) => {
+    const end = Math.max(0, side * quantile(off, side < 0 ? 0.05 : 0.95));
+    return side * Math.hypot(one.wider * end, one.times * Math.sqrt(variance));
+  });
+  // As Replicates.interval: beyond the tokens observed it grows.
+  const ofLoss = (one, tokens) => one.each + (one.rate * Math.max(0, Math.log(tokens / data.observed[1]))) ** 2;
   const intervalOf = (place, centre, values) => {
     const off = values.map((value) => Math.log(value) - Math.log(centre));
-    return [0.05, 0.95].map((q) => centre * Math.exp(data.wider[place] * quantile(off, q)));
+    const one = data.sure.targets[place];
+    return sides(off, one, ofLoss(one, state.tokens) / centre ** 2).map((side) => centre * Math.exp(side));
   };
-  // As decision.uncertainty: of a difference of weighted sums.
   const sumOf = (losses) => losses.reduce((sum, loss, place) => sum + (data.weights[place] > 0 ? data.weights[place] * loss : 0), 0);
-  const widest = Math.max(1, ...data.wider.filter((_, place) => data.weights[place] > 0));
   const sumsDrawn = (byTarget) => {
     const sums = new Float64Array(data.replicates);
     byTarget.forEach((values, place) => {
@@ -104,8 +109,15 @@
     });
     return sums;
   };
-  const around = (centre, values) =>
-    [0.05, 0.95].map((q) => centre + widest * quantile(values.map((value) => value - centre), q));
+  const around = (centre, values, variance) =>
+    sides(values.map((value) => value - centre), data.sure.sum, variance).map((side) => centre + side);
+  // As uncertainty: the form error of a difference grows with the distance, and the chosen mixture looks better than it is.
+  const ofGain = (gain, values) => {
+    const distance = state.shares.reduce((sum, share, i) => sum + Math.abs(share - data.reference[i]), 0) / 2;
+    const chosen = state.shares.every((share, i) => Math.abs(share - data.presets[0].shares[i]) < 1e-9);
+    const [low, high] = around(gain, values, data.sure.sum.apart * distance);
+    return chosen ? [low - data.sure.optimism, Math.max(high - data.sure.optimism, gain)] : [low, high];
+  };
 
   // --- the page ---
   const state = { shares: [...data.presets[0].shares], tokens: data.tokens };
@@ -205,8 +217,8 @@
     if (oursDrawn) {
       const mine = sumsDrawn(oursDrawn);
       const gains = sumsDrawn(theirsDrawn).map((value, b) => value - mine[b]);
-      sumInterval = around(sum, mine);
-      gainInterval = around(gain, gains);
+      sumInterval = around(sum, mine, ofLoss(data.sure.sum, state.tokens));
+      gainInterval = ofGain(gain, gains);
     }
     set(at("#sum"), nats(sum), sum);
     set(at("#gain"), nats(-gain), -gain);

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.law_fit import LawFit, faded
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.registry import BUILT_IN
@@ -23,6 +24,7 @@ from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.numbers import printable, shorten
 from bimix_tracking.report.templates import own_text
@@ -79,13 +81,34 @@ def content(
         "reference": rec.reference.array(fit.domains).tolist(),
         "best": sum(weights[target] * rec.predicted[target] for target in counted),
         "tolerance": None if rec.near_optimal is None else rec.near_optimal.tolerance,
-        "levels": [list(map(list, zip(*fit.levels.get(target, ()), strict=True))) for target in targets],
+        "levels": [list(map(list, zip(*faded(fit.levels.get(target, ())), strict=True))) for target in targets],
         "laws": [_law(one, name, fit, targets, replicates, kept) for name, one in _members(fit).items()],
         "replicates": kept,
-        "wider": [] if replicates is None else [replicates.wider(target) for target in targets],
+        "sure": None if replicates is None else _sure(replicates, rec, targets),
         "presets": [{"name": name, "shares": shares} for name, shares in _presets(obs, fit, rec, say)],
         "source": f"{printable(obs.source)}, data {fit.data_hash}",
         "words": _words(say),
+    }
+
+
+def _sure(replicates: Replicates, rec: Recommendation, targets: list[str]) -> dict[str, Any]:
+    """Return what an interval has beside the replicates, of each target and of the weighted sum."""
+
+    def of(weights: Mapping[str, float]) -> dict[str, float]:
+        form = replicates.form(weights)
+        rate = 0.0 if replicates.later is None else replicates.later.rate(weights)
+        return {
+            "times": replicates.times(weights, LEVEL),
+            "wider": replicates.stretch(weights, LEVEL),
+            "each": 0.0 if form is None else form.each,
+            "apart": 0.0 if form is None else form.apart,
+            "rate": rate if math.isfinite(rate) else 0.0,
+        }
+
+    return {
+        "targets": [of({target: 1.0}) for target in targets],
+        "sum": of({target: rec.weights[target] for target in targets}),
+        "optimism": 0.0 if rec.uncertainty is None else rec.uncertainty.optimism,
     }
 
 

@@ -57,13 +57,12 @@ def predict_curves(obs: Observations, fit: LawFit) -> Curves:
     """
     mixtures = obs.mixtures.loc[~obs.mixtures.round(6).duplicated()]
     grid = np.geomspace(fit.tokens[0], fit.tokens[1], _GRID)
-    predicted = fit.predict(np.repeat(mixtures.to_numpy(float), _GRID, axis=0), np.tile(grid, len(mixtures)))
+    predicted = fit.surface(mixtures.to_numpy(float), grid[None])
+    predicted = np.where(fit.known_at(grid).T[:, None, :], predicted, np.nan)
     return Curves(
         tokens=grid,
         losses={
-            target: predicted[target].to_numpy(float).reshape(len(mixtures), _GRID)
-            for target in fit.targets
-            if target in fit.domains
+            target: of_target for target, of_target in zip(fit.targets, predicted, strict=True) if target in fit.domains
         },
         shares={target: mixtures[target].to_numpy(float) for target in fit.targets if target in fit.domains},
     )

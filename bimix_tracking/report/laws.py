@@ -160,6 +160,7 @@ _NAMES = {
     Outcome.TOO_FEW_CHECKPOINTS: said("too few checkpoints"),
     Outcome.CONSTANT_LOSS: said("constant loss"),
     Outcome.LOSS_RISES: said("loss rises"),
+    Outcome.NEARLY_CONVERGED: said("nearly converged"),
     Outcome.NOT_CONVERGED: said("not converged"),
     Outcome.SINGLE_MIXTURE: said("single mixture"),
     Outcome.TOO_FEW_POINTS: said("too few points"),

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.grid import grid_of
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.messages import said
@@ -163,12 +165,14 @@ def _bad_fits(fit: LawFit, validation: Validation | None) -> Iterator[Diagnostic
 
 
 def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
-    table = obs.losses[obs.losses["domain"].isin(list(fit.targets)) & (obs.losses["tokens"] > fit.warmup)]
-    predicted = fit.losses(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
-    place = {target: i for i, target in enumerate(fit.targets)}
-    at = predicted.to_numpy(float)[np.arange(len(table)), [place[d] for d in table["domain"]]]
-    off = np.log(table["loss"].to_numpy(float) / at)
-    means = table.assign(off=off).dropna(subset=["off"]).groupby("run", sort=False)["off"].mean()
+    grid = grid_of(obs)
+    places = [i for i, target in enumerate(grid.targets) if target in fit.targets]
+    at = [list(fit.targets).index(grid.targets[i]) for i in places]
+    off = grid.log_loss[places] - np.log(fit.surface(grid.shares, np.exp(grid.log_u) * grid.scale)[at])
+    counts = (grid.weight[places] > 0) & (np.exp(grid.log_u) * grid.scale > fit.warmup) & np.isfinite(off)
+    number = counts.sum((0, 2))
+    total = np.where(counts, off, 0.0).sum((0, 2))
+    means = pd.Series(total / np.maximum(number, 1), index=list(obs.runs))[number > 0]
     if len(means) < 5:
         return
     middle = float(means.median())

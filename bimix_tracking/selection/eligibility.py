@@ -21,11 +21,11 @@ def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weig
     if law == ENSEMBLE:
         return ""
     outside = [t for t, w in weight.items() if w > 0 and t in obs_targets and t not in domains]
-    if find_law(law).needs_own and outside:
+    if find_law(law).traits.needs_own and outside:
         return said(
             "targets {targets} are no domains of the mixtures, and it needs their own proportion", targets=few(outside)
         )
     silent = [d for d in domains if d not in obs_targets]
-    if find_law(law).own_only and silent:
+    if find_law(law).traits.own_only and silent:
         return said("it sees a domain's own proportion only, and domains {domains} have no losses", domains=few(silent))
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,9 +14,10 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import target_weights
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import stack, too_demanding
-from bimix_tracking.fitting.folds import HeldOut, divide, held_out, noise_floor
+from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.options import HUBER_DELTA, ZERO_SHARE, FitOptions
+from bimix_tracking.fitting.options import HUBER_DELTA, FitOptions, ZeroShare
 from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE, names
@@ -24,6 +25,7 @@ from bimix_tracking.messages import few, joined, said
 from bimix_tracking.progress import Progress
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
 from bimix_tracking.selection.eligibility import unfit
+from bimix_tracking.selection.repeats import NoiseFloor, noise_floor
 
 _PLAUSIBLE = 2.0
 
@@ -38,7 +40,7 @@ class Selection:
         fits: Every law's fit, by name, the simplest first.
         validations: Every law's held-out predictions.
         excluded: Law → why it wasn't fitted.
-        noise: Mean relative error of the right law, from repeated mixtures; None without repeats.
+        noise: What chance alone makes, from repeated mixtures; None without repeats.
         ineligible: Law that was fitted → why it can't answer the question, and so couldn't be chosen.
     """
 
@@ -47,7 +49,7 @@ class Selection:
     fits: Mapping[str, LawFit]
     validations: Mapping[str, Validation]
     excluded: Mapping[str, str]
-    noise: float | None
+    noise: NoiseFloor | None
     ineligible: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -125,8 +127,7 @@ class Selection:
                 )
             ]
         if self.noise is not None:
-            chance = 100 * self.noise
-            sentences.append(said("Chance alone, by the repeated mixtures, makes {chance:.2f} %.", chance=chance))
+            sentences.append(self.noise.sentence())
         sentences += [said("{law} was not eligible: {why}.", law=n, why=why) for n, why in self.not_eligible.items()]
         return joined(sentences)
 
@@ -134,18 +135,19 @@ class Selection:
         """Return the scoreboard as JSON types."""
         rows = self.scores.to_dict("records")
         clean = [{str(n): None if isinstance(v, float) and np.isnan(v) else v for n, v in row.items()} for row in rows]
-        return {"chosen": self.fit.law, "why": self.sentences(), "noise_floor": self.noise, "scores": clean}
+        noise = None if self.noise is None else {**vars(self.noise), "interval": self.noise.interval}
+        return {"chosen": self.fit.law, "why": self.sentences(), "noise_floor": noise, "scores": clean}
 
 
 def select_law(
     obs: Observations,
     laws: Sequence[str] | None = None,
     *,
-    folds: int = 10,
+    folds: int = FOLDS,
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
     huber_delta: float = HUBER_DELTA,
-    zero_share: float | None = ZERO_SHARE,
+    zero_share: ZeroShare = "chosen",
     warmup: float | None = None,
     progress: Progress | None = None,
 ) -> Selection:
@@ -202,8 +204,7 @@ def select_law(
         if progress:
             progress("fitting", number, len(candidates))
         try:
-            fits[name] = fit_single(obs, name, options)
-            predictions[name] = held_out(obs, fits[name], fold)
+            fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
             validations[name] = cross_validate(obs, weights=weights, fit=fits[name], predictions=predictions[name])
         except ObservationsError as refused:
             excluded[name] = str(refused)
@@ -222,6 +223,8 @@ def select_law(
         return Selection((able or list(unjudged.values()))[0], None, unjudged, {}, excluded, noise)
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
+    for name, found in validations.items():  # after the stack, so that its members don't carry theirs along
+        fits[name] = replace(fits[name], held_out=HeldOutErrors.of(found.predictions, obs.mixtures))
     ineligible = _ineligible(obs, fits, weights)
     eligible = {name: found for name, found in validations.items() if name not in ineligible} or validations
     chosen = _chosen(eligible, weights)
@@ -279,5 +282,5 @@ def _difference(one: Validation, best: Validation, counted: Collection[str] = ()
 
 def _shared(validations: Sequence[Validation], counted: Collection[str]) -> set[str]:
     """Return the targets that all predict; of these those that count, if there are any."""
-    shared = set.intersection(*(set(found.predictions["domain"]) for found in validations))
+    shared = set.intersection(*(set(found.domains) for found in validations))
     return shared & set(counted) or shared

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from bimix_tracking import Observations, fit_law, open_source
 from bimix_tracking.data.manifest import RunManifest, RunRecord
 from bimix_tracking.data.thinning import MOST, WIDTH, Thinner, thinned
-from bimix_tracking.fitting.folds import noise_floor
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.selection.repeats import noise_floor
 from tests.core.conftest import loss
 from tests.core.proxies import train
 
@@ -98,7 +98,10 @@ def test_repeats_are_no_copies_though_their_mixture_is_the_same(sweep: MakeSweep
 
     assert not excluded(obs)
     assert len(obs.runs) == 7
-    assert noise_floor(obs) == pytest.approx(0.0024, rel=0.5)
+    found = noise_floor(obs)
+    assert found is not None
+    assert found.error == pytest.approx(0.0024, rel=0.5)
+    assert found.repeats == 4
 
 
 def test_rounded_losses_that_coincide_are_no_copy_nor_is_a_run_that_differs_once(sweep: MakeSweep) -> None:

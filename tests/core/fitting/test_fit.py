@@ -88,13 +88,13 @@ def test_an_independent_solver_finds_nothing_lower(sweep: MakeSweep) -> None:
         y = np.log(table["loss"].to_numpy(float))
 
         def residual(theta: np.ndarray, x: np.ndarray = x, u: np.ndarray = u, y: np.ndarray = y) -> np.ndarray:
-            alpha, log_beta, log_b, log_c = theta
+            log_beta, log_b, log_c, alpha = theta
             falling = np.exp(log_b) * np.exp(-np.exp(log_beta) * u)
             return np.asarray(-alpha * x + np.log(falling + np.exp(log_c)) - y)
 
         at = law("bimix").internal(fit.targets[name].parameters, fit.scale, 0, ("a",))
         ours = huber(residual(at), np.ones(len(y)), 0.01)
-        start = np.array([0.1, np.log(0.4), 0.0, 0.0])
+        start = np.array([np.log(0.4), 0.0, 0.0, 0.1])
         theirs = least_squares(residual, start, loss="huber", f_scale=0.01, xtol=1e-14, ftol=1e-14, gtol=1e-14).cost
 
         assert ours <= theirs * (1 + 1e-9)
@@ -211,7 +211,7 @@ def test_a_constant_loss_is_a_result_and_no_crash() -> None:
 
     fit = fit_law(obs)
 
-    assert fit.predict(Mixture({"a": 0.4, "b": 0.6}), 2e6)["a"][0] == pytest.approx(2.0, rel=1e-4)
+    assert np.isnan(fit.predict(Mixture({"a": 0.4, "b": 0.6}), 2e6)["a"][0])  # a stale value predicts nothing
     assert fit.targets["a"].outcome is Outcome.CONSTANT_LOSS
     assert "Evaluate the domain anew" in fit.targets["a"].outcome.remedy
 

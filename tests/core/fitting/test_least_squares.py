@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 from scipy.special import huber as scipy_huber
 
 from bimix_tracking import Mixture, Observations, fit_law
 from bimix_tracking.fitting.least_squares import huber, minimize
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.laws.protocol import Inputs
+from bimix_tracking.laws.protocol import Blocks, Inputs
 from bimix_tracking.laws.registry import law
 
 DELTA = 0.01
@@ -70,20 +70,49 @@ def test_a_straight_line_is_found_inside_its_box(lower: float, upper: float, end
     x = np.array([[1.0, 2.0, 3.0, 1e9]])
     y = np.array([[3.0, 6.0, 9.0, 0.0]])  # y = 3 x, but for a point of weight 0
 
-    def line(theta: np.ndarray, problem: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return theta * x[problem] - y[problem], x[problem][..., None]
+    def line(theta: np.ndarray, problem: np.ndarray) -> Blocks:
+        residual = theta * x[problem] - y[problem]
+        return Blocks(residual[..., None], None, np.empty((len(theta), 1, 1, 0)), x[problem][..., None])
 
     found = minimize(
         line,
         np.array([[1.5]]),
-        np.array([[1.0, 1.0, 1.0, 0.0]]),
+        np.array([[1.0, 1.0, 1.0, 0.0]])[..., None],
         lower=np.array([[lower]]),
         upper=np.array([[upper]]),
         delta=1e6,
     )
 
     assert found.theta[0, 0] == pytest.approx(end, rel=1e-12)
-    assert found.converged.all()
+    assert (found.offset < 1e-3).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_most_parameters_are_at_their_side_a_few_steps_arrive_where_nnls_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    common = rng.random((60, 1))
+    columns = common + 0.05 * rng.random((60, 40))  # so alike that one can do the work of another
+    y = columns @ np.maximum(rng.normal(-1, 1, 40), 0) + 0.01 * rng.standard_normal(60)
+    expected, _ = nnls(columns, y)
+
+    def plane(theta: np.ndarray, _: np.ndarray) -> Blocks:
+        residual = theta @ columns.T - y
+        return Blocks(residual[..., None], None, np.empty((len(theta), 1, 1, 0)), np.tile(columns, (len(theta), 1, 1)))
+
+    found = minimize(
+        plane,
+        np.full((1, 40), 0.5),
+        np.ones((1, 60, 1)),
+        lower=np.zeros((1, 40)),
+        upper=np.full((1, 40), 50.0),
+        delta=1e6,
+        steps=30,
+    )
+
+    assert (expected == 0).sum() > 20
+    assert found.offset[0] < 1e-3
+    least = 0.5 * float(((columns @ expected - y) ** 2).sum())
+    assert found.cost[0] == pytest.approx(least, rel=1e-3)
 
 
 def test_a_problem_ends_the_same_alone_and_in_a_batch(sweep: Callable[..., Observations]) -> None:
@@ -103,8 +132,8 @@ def test_reported_parameters_are_those_of_the_formula() -> None:
 
     expected = r**-0.2 * (250.0 / s**0.4 + 1.7)
     inputs = Inputs.rows(r[:, None], np.log(s / scale), 1e-3)
-    log_loss, _ = model.evaluate(theta[None], np.array([0]), inputs)
-    assert np.exp(log_loss[0]) == pytest.approx(expected, rel=1e-12)
+    log_loss = model.blocks(theta[None], np.array([0]), inputs).log_loss
+    assert np.exp(log_loss[0, :, 0]) == pytest.approx(expected, rel=1e-12)
     assert model.report(theta, scale, 0, ("a",)) == pytest.approx(at, rel=1e-12)
     none = model.internal(at | {"C": 0.0}, scale, 0, ("a",))
     assert model.report(none, scale, 0, ("a",)) == pytest.approx(at | {"C": 0.0}, rel=1e-12)

@@ -10,7 +10,7 @@ import pytest
 
 from bimix_tracking import Mixture, Observations, fit_law, recommend
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.fitting import least_squares, solver
+from bimix_tracking.fitting import least_squares, problem
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 
@@ -56,7 +56,7 @@ def test_a_loss_that_rises_along_training_is_no_falling_law() -> None:
 
 def test_a_fit_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = least_squares.minimize
-    monkeypatch.setattr(solver, "minimize", lambda *args, **options: whole(*args, **options | {"max_iterations": 1}))
+    monkeypatch.setattr(problem, "minimize", lambda *args, **options: whole(*args, **options | {"steps": 0}))
 
     fit = of_table([[2, 8, 8, 2, 2, 2], [2, 2, 2, 2, 8, 1], [8, 8, 8, 2, 8, 2]])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from bimix_tracking.laws import BUILT_IN, check_law, law
 from bimix_tracking.laws.bimix import BiMix
-from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs
+from bimix_tracking.laws.protocol import Array, Blocks, ByShare, Index, Inputs
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -19,10 +20,10 @@ def test_our_laws_are_whole(name: str) -> None:
 
 
 class WrongSlope(BiMix):
-    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
-        value, slopes = super().evaluate(theta, own, x)
-        slopes[..., 2] *= 1.01
-        return value, slopes
+    def blocks(self, theta: Array, own: Index, x: Inputs) -> Blocks:
+        found = super().blocks(theta, own, x)
+        found.volume[..., 2] *= 1.01
+        return found
 
 
 class WrongGradient(BiMix):
@@ -48,9 +49,9 @@ class WrongNames(BiMix):
 
 
 class Unsure(BiMix):
-    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
-        value, slopes = super().evaluate(theta, own, x)
-        return value, np.full_like(slopes, np.nan)
+    def blocks(self, theta: Array, own: Index, x: Inputs) -> Blocks:
+        found = super().blocks(theta, own, x)
+        return replace(found, volume=np.full_like(found.volume, np.nan))
 
 
 class OneStart(BiMix):
@@ -59,11 +60,11 @@ class OneStart(BiMix):
 
 
 class Unwatched(BiMix):
-    watched: Mapping[str, int] = {"beta": 1}
+    traits = replace(BiMix.traits, watched={"beta": 0})
 
 
 class NotItsOwn(BiMix):
-    own_only = False
+    traits = replace(BiMix.traits, own_only=False)
 
 
 class Ending(BiMix):
@@ -75,12 +76,12 @@ class Ending(BiMix):
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
-        (WrongSlope, r"evaluate's derivative by θ\[2\] is off by .* from differences"),
+        (WrongSlope, r"blocks' derivative by θ\[2\] is off by .* from differences"),
         (WrongGradient, r"by_share's gradient by r\[0\] is off by .* from differences"),
-        (WrongLevel, r"by_share's log_loss is off by 0\.0\d+ from evaluate"),
-        (WrongUnits, r"evaluate at internal\(report\(θ\)\) is off by .* from evaluate at θ"),
+        (WrongLevel, r"by_share's log_loss is off by 0\.0\d+ from blocks"),
+        (WrongUnits, r"log L at internal\(report\(θ\)\) is off by .* from log L at θ"),
         (WrongNames, "report names alpha, beta, B, C, and parameters alpha, beta, C, B"),
-        (Unsure, r"evaluate's derivative by θ\[0\] is off by nan from differences"),
+        (Unsure, r"blocks' derivative by θ\[0\] is off by nan from differences"),
         (OneStart, r"starts has shape \(3, 4\), not \(problems, starts, parameters\)"),
         (Unwatched, "own_only is said, and watched lacks the parameter at effect"),
         (NotItsOwn, "power_of_own is said of a law that isn't own_only"),
@@ -93,8 +94,9 @@ def test_what_a_law_gets_wrong_is_named(broken: type[BiMix], complaint: str) -> 
 
 
 def test_what_a_law_lacks_is_named() -> None:
-    lacking: Any = type("Lacking", (), {name: value for name, value in vars(BiMix).items() if name != "told"})()
-    del type(lacking).mixtures_needed
+    lacking: Any = type(
+        "Lacking", (), {name: value for name, value in vars(BiMix).items() if name not in {"identifiable", "traits"}}
+    )()
 
-    with pytest.raises(TypeError, match=r"^it lacks mixtures_needed, told$"):
+    with pytest.raises(TypeError, match=r"^it lacks identifiable, traits$"):
         check_law(lacking)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from bimix_tracking import Mixture, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.least_squares import normal
 from bimix_tracking.laws.bimix import BiMix
 from bimix_tracking.laws.protocol import Inputs
 from bimix_tracking.laws.registry import BUILT_IN, law, names
@@ -81,39 +83,54 @@ def measured(
     )
 
 
-def drawn(name: str, seed: int) -> tuple[Array, npt.NDArray[np.intp], Inputs]:
+def drawn(name: str, seed: int, *, own_volumes: bool = False) -> tuple[Array, npt.NDArray[np.intp], Inputs]:
     """Return θ of several problems inside the law's bounds, their own domains, and where to evaluate them."""
     rng, model = np.random.default_rng(seed), law(name)
-    own = np.array([2, 0, 1, *([] if model.needs_own else [-1])], np.intp)
-    mixtures, points = 5, 7
-    x = Inputs(
-        shares=dirichlet(mixtures, seed),
-        mixture=rng.integers(mixtures, size=points),
-        log_u=rng.normal(0, 1.5, 4),
-        volume=rng.integers(4, size=points),
-        zero_share=1e-3,
-    )
-    log_loss, weight = rng.normal(1, 0.1, (len(own), points)), np.ones((len(own), points))
+    own = np.array([2, 0, 1, *([] if model.traits.needs_own else [-1])], np.intp)
+    mixtures, volumes = 5, 4
+    x = Inputs(dirichlet(mixtures, seed), rng.normal(0, 1.5, (mixtures if own_volumes else 1, volumes)), 1e-3)
+    log_loss, weight = rng.normal(1, 0.1, (len(own), mixtures, volumes)), np.ones((len(own), mixtures, volumes))
     start = model.starts(own, x, log_loss, weight)[:, 0]
-    lower, upper = model.bounds(own, x, log_loss, weight)
-    return np.clip(start + rng.normal(0, 0.2, start.shape), lower, upper), own, x
+    box = model.box(own, x, log_loss, weight)
+    return np.clip(start + rng.normal(0, 0.2, start.shape), box.lower, box.upper), own, x
+
+
+def first_volume(x: Inputs) -> Inputs:
+    return replace(x, log_u=x.log_u[:, :1])
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_the_jacobian_is_the_slope_in_every_parameter(name: str, seed: int) -> None:
-    theta, own, x = drawn(name, seed)
-    log_loss, jacobian = law(name).evaluate(theta, own, x)
+    theta, own, x = drawn(name, seed, own_volumes=seed % 2 == 1)
+    found = law(name).blocks(theta, own, x)
 
-    assert log_loss.shape == (len(own), len(x.mixture))
+    assert found.log_loss.shape == (len(own), 5, 4)
     for position, step in enumerate(1e-5 * np.eye(theta.shape[1])):
-        above, below = (law(name).evaluate(theta + sign * step, own, x)[0] for sign in (1, -1))
-        assert jacobian[..., position] == pytest.approx((above - below) / 2e-5, rel=1e-6, abs=1e-8)
+        above, below = (law(name).blocks(theta + sign * step, own, x).log_loss for sign in (1, -1))
+        assert found.jacobian()[..., position] == pytest.approx((above - below) / 2e-5, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6))
+def test_normal_equations_of_blocks_are_those_of_the_points(name: str, seed: int) -> None:
+    theta, own, x = drawn(name, seed, own_volumes=seed % 2 == 1)
+    rng = np.random.default_rng(seed)
+    found = law(name).blocks(theta, own, x)
+    weight = rng.uniform(0, 2, found.log_loss.shape) * (rng.random(found.log_loss.shape) < 0.7)
+    rows = found.jacobian().reshape(len(own), 20, -1)
+    w, residual = weight.reshape(len(own), 20, 1), found.log_loss.reshape(len(own), 20)
+
+    gradient, hessian = normal(found, weight)
+
+    assert gradient == pytest.approx(np.einsum("pnk,pn->pk", rows * w, residual), rel=1e-10, abs=1e-12)
+    assert hessian == pytest.approx(np.swapaxes(rows * w, 1, 2) @ rows, rel=1e-10, abs=1e-12)
 
 
 def moved(x: Inputs, step: np.ndarray) -> Inputs:
-    return Inputs(x.shares + step, x.mixture, x.log_u, x.volume, x.zero_share)
+    return replace(x, shares=x.shares + step)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -121,11 +138,12 @@ def moved(x: Inputs, step: np.ndarray) -> Inputs:
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_in_the_shares_is_the_slope(name: str, seed: int) -> None:
     theta, own, x = drawn(name, seed)
+    x = first_volume(x)
     found = law(name).by_share(theta, own, x)
 
-    assert found.log_loss == pytest.approx(law(name).evaluate(theta, own, x)[0], rel=1e-12)
+    assert found.log_loss == pytest.approx(law(name).blocks(theta, own, x).log_loss[..., 0], rel=1e-12)
     for domain, step in enumerate(1e-6 * np.eye(len(DOMAINS))):
-        above, below = (law(name).evaluate(theta, own, moved(x, sign * step))[0] for sign in (1, -1))
+        above, below = (law(name).blocks(theta, own, moved(x, sign * step)).log_loss[..., 0] for sign in (1, -1))
         assert found.gradient[..., domain] == pytest.approx((above - below) / 2e-6, rel=1e-6, abs=1e-8)
 
 
@@ -134,6 +152,7 @@ def test_the_gradient_in_the_shares_is_the_slope(name: str, seed: int) -> None:
 @given(seed=st.integers(0, 10**6))
 def test_the_bend_in_the_shares_is_the_slope_of_the_slope(name: str, seed: int) -> None:
     theta, own, x = drawn(name, seed)
+    x = first_volume(x)
     found = law(name).by_share(theta, own, x)
     loss = np.exp(found.log_loss)[..., None, None]
     outer = found.gradient[..., :, None] * found.gradient[..., None, :]
@@ -153,11 +172,11 @@ def test_the_bend_in_the_shares_is_the_slope_of_the_slope(name: str, seed: int) 
 def test_each_problem_may_have_a_mixture_of_its_own(name: str) -> None:
     theta, own, x = drawn(name, 3)
     each = np.random.default_rng(0).dirichlet(np.ones(len(DOMAINS)), len(own))
-    alone = law(name).by_share(theta, own, Inputs.each(each, x.log_u[:1], x.zero_share))
+    alone = law(name).by_share(theta, own, Inputs.each(each, x.log_u[0, :1], x.floor))
 
     for i in range(len(own)):
         one = law(name).by_share(
-            theta[i : i + 1], own[i : i + 1], Inputs.rows(each[i : i + 1], x.log_u[:1], x.zero_share)
+            theta[i : i + 1], own[i : i + 1], Inputs.rows(each[i : i + 1], x.log_u[0, :1], x.floor)
         )
         for got, expected in zip(vars(alone).values(), vars(one).values(), strict=True):
             assert got[i] == pytest.approx(expected[0], rel=1e-12)
@@ -178,7 +197,7 @@ def test_what_is_reported_is_the_same_law(name: str, seed: int, scale: float) ->
         assert model.report(again, scale, one, DOMAINS) == pytest.approx(told, rel=1e-9)
         if one >= 0:  # outside, the unit of the transfers is free
             assert again == pytest.approx(at, rel=1e-9, abs=1e-9)
-        here, there = (model.evaluate(v[None], np.array([one], np.intp), x)[0] for v in (at, again))
+        here, there = (model.blocks(v[None], np.array([one], np.intp), x).log_loss for v in (at, again))
         assert there == pytest.approx(here, rel=1e-9)
 
 
@@ -186,8 +205,9 @@ def test_what_is_reported_is_the_same_law(name: str, seed: int, scale: float) ->
 def test_no_transfer_is_bimix(seed: int) -> None:
     theta, own, x = drawn("bimix", seed)
     without = np.concatenate([theta, np.zeros((len(theta), len(DOMAINS)))], -1)
+    plain = law("bimix").blocks(theta, own, x).log_loss
 
-    assert law("transfer").evaluate(without, own, x)[0] == pytest.approx(law("bimix").evaluate(theta, own, x)[0])
+    assert law("transfer").blocks(without, own, x).log_loss == pytest.approx(plain)
 
 
 # The prior draws a shrunk law a little away from its own formula, most at mixtures in a corner.
@@ -246,7 +266,7 @@ def test_a_share_of_zero_has_a_finite_loss_and_only_where_that_bends_the_law_a_n
 
     fit = fit_law(measured(losses, shares), name)
 
-    assert any("counted as 0.001" in note.reason for note in fit.notes) == law(name).infinite_at_zero
+    assert any(f"counted as {fit.floor:g}" in note.reason for note in fit.notes) == law(name).traits.infinite_at_zero
     assert np.isfinite(fit.predict(shares, 2e7).to_numpy(float)).all()
     assert np.isfinite(fit.gradient(shares, 2e7)).all()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,15 +53,20 @@ def test_the_gradient_is_level_at_the_optimum(laws: list[tuple[float, float, flo
     fit = fit_of({n: domain(alpha, floor) for n, (alpha, floor, _) in zip(names, laws, strict=True)})
     weights = {n: w for n, (*_, w) in zip(names, laws, strict=True)}
 
-    found = recommend(fit, TOKENS, weights=weights)
+    found = recommend(fit, TOKENS, weights=weights, beyond_tried=True)
 
     assert found.kkt_residual <= 1e-8
     assert sum(found.mixture.values()) == pytest.approx(1, abs=1e-12)
-    slopes = [
-        weights[n] * alpha * (1000 / TOKENS**0.5 + floor) * found.mixture[n] ** (-alpha - 1)
+    share = {n: max(found.mixture[n], fit.floor) for n in names}
+    slopes = {
+        n: weights[n] * alpha * (1000 / TOKENS**0.5 + floor) * share[n] ** (-alpha - 1)
         for n, (alpha, floor, _) in zip(names, laws, strict=True)
-    ]
-    assert slopes == pytest.approx([slopes[0]] * len(slopes), rel=1e-8)
+    }
+    level = max(slopes.values())
+    above = [slopes[n] for n in names if found.mixture[n] > fit.floor]
+    assert above == pytest.approx([level] * len(above), rel=1e-8)
+    # What has less than the proportion floor isn't worth as much as the others even there.
+    assert all(slopes[n] <= level * (1 + 1e-8) for n in names)
 
 
 def test_the_gain_is_the_difference_of_the_weighted_sums() -> None:
@@ -92,17 +99,123 @@ def test_a_domain_that_gains_nothing_is_held_at_the_smallest_share_tried() -> No
     assert found.kkt_residual <= 1e-8
 
 
-def test_a_weight_of_zero_gives_nothing_and_says_so() -> None:
-    found = recommend(fit_of({"a": domain(0.1, 3.0), "b": domain(0.2, 1.0)}), TOKENS, weights={"a": 0})
+def test_a_weight_of_zero_gives_the_least_there_may_be_and_says_so() -> None:
+    fit = fit_of({"a": domain(0.1, 3.0), "b": domain(0.2, 1.0)})
 
-    assert found.mixture["b"] == 1
-    assert "has weight 0" in found.held["a"]
+    tried, beyond = (recommend(fit, TOKENS, weights={"a": 0}, beyond_tried=asked) for asked in (False, True))
+
+    assert tried.mixture["b"] == pytest.approx(0.9)  # the most of it that was tried
+    assert beyond.mixture["b"] == 1
+    assert "has weight 0" in tried.held["a"]
+    assert "has weight 0" in beyond.held["a"]
+
+
+def test_the_optimum_stays_within_the_proportions_tried_unless_asked() -> None:
+    fit = fit_of({"a": domain(0.5, 3.0, tried=(0.2, 0.4)), "b": domain(0.1, 1.0), "c": domain(0.1, 1.0)})
+
+    tried, beyond = (recommend(fit, TOKENS, beyond_tried=asked) for asked in (False, True))
+
+    assert tried.mixture["a"] == pytest.approx(0.4)
+    assert "is at the largest proportion tried, 0.4: the law would go further" in tried.held["a"]
+    assert tried.warnings == ()
+    assert beyond.mixture["a"] > 0.5
+    assert beyond.held == {}
+    assert "outside those tried (0.2 to 0.4)" in " ".join(beyond.warnings)
+    assert sum(beyond.predicted.values()) < sum(tried.predicted.values())
+    # What the team asks for wins over what was tried.
+    assert recommend(fit, TOKENS, bounds={"a": 0.6}).mixture["a"] == pytest.approx(0.6)
+
+
+# --- an effect near 0 ---------------------------------------------------------------------------------------------
+
+
+def unclear(alpha: float, error: float, *, runs: int = 6, tried: tuple[float, float] = (0.05, 0.9)) -> DomainFit:
+    return replace(domain(alpha, 3.0, tried=tried), runs=runs, standard_errors={"alpha": error})
+
+
+@settings(max_examples=40)
+@given(error=st.none() | st.floats(0.006, 0.1), others=st.tuples(st.floats(0.05, 0.5), st.floats(0.05, 0.5)))
+def test_the_shares_move_continuously_as_an_effect_goes_through_0(
+    error: float | None, others: tuple[float, float]
+) -> None:
+    known = {name: domain(alpha, 1.0) for name, alpha in zip("bc", others, strict=True)}
+
+    def shares(alpha: float) -> npt.NDArray[np.float64]:
+        a = domain(alpha, 3.0) if error is None else unclear(alpha, error)
+        return recommend(fit_of({"a": a} | known), TOKENS).mixture.array(("a", "b", "c"))
+
+    path = np.stack([shares(alpha) for alpha in np.linspace(0.01, -0.01, 81)])
+
+    assert np.abs(np.diff(path, axis=0)).max() < 0.01
+    assert (path[:, 0] >= 0.05 - 1e-12).all()
+    if error is not None:  # 0 is within 2.13 of them all the way
+        assert path[:, 0] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("alpha", "told"), [(0.03, "-0.0126 to 0.0726"), (-0.03, "-0.0726 to 0.0126")])
+def test_an_effect_whose_interval_holds_0_is_held_at_the_nearest_tried_to_the_reference(
+    alpha: float, told: str
+) -> None:
+    # Four degrees of freedom: 2.13 standard errors of 0.02 to either side.
+    fit = fit_of({"a": unclear(alpha, 0.02, tried=(0.05, 0.25)), "b": domain(0.2, 1.0), "c": domain(0.1, 1.0)})
+
+    found = recommend(fit, TOKENS)
+
+    assert found.mixture["a"] == pytest.approx(0.25)
+    assert found.held["a"] == (
+        f"has alpha = {alpha:g}, whose 90 % interval, {told}, holds 0: its effect isn't known. It is held at 0.25, the "
+        "nearest tried to the reference"
+    )
+    assert found.weights["a"] == 1  # its loss is known, where it is held
+
+
+def test_an_effect_that_is_clear_is_used_whatever_its_size() -> None:
+    others = {"b": domain(0.2, 1.0), "c": domain(0.1, 1.0)}
+
+    clear, sinking = (recommend(fit_of({"a": unclear(alpha, 0.0004)} | others), TOKENS) for alpha in (0.001, -0.001))
+
+    assert clear.mixture == recommend(fit_of({"a": domain(0.001, 3.0)} | others), TOKENS).mixture
+    assert "not above 0" in sinking.held["a"]
+    # Two runs have no standard error that means anything.
+    two = recommend(fit_of({"a": unclear(0.03, 0.02, runs=2)} | others), TOKENS)
+    assert two.mixture == recommend(fit_of({"a": domain(0.03, 3.0)} | others), TOKENS).mixture
+
+
+@pytest.mark.parametrize("known", [{"a": domain(0.1, 3.0)}, {"a": unclear(0.01, 0.02)}], ids=["one", "none"])
+def test_where_fewer_than_two_effects_are_known_the_reference_stays_and_it_is_said_what_to_do(
+    known: dict[str, DomainFit],
+) -> None:
+    fit = fit_of(known | {"b": unclear(0.03, 0.02), "c": unclear(-0.01, 0.05)})
+    present = Mixture({"a": 0.5, "b": 0.2, "c": 0.3})
+
+    found = recommend(fit, TOKENS, reference=present, bounds={"a": (0.0, 0.6)})
+
+    assert found.mixture.array(("a", "b", "c")) == pytest.approx(present.array(("a", "b", "c")), abs=1e-9)
+    assert found.gain == pytest.approx(0.0, abs=1e-9)
+    assert found.inside_noise
+    said = found.warnings[0]
+    assert said.startswith("fewer than two domains' effects are known, so nothing is known to be better than the refer")
+    assert "'b': alpha = 0.03, and its 90 % interval, -0.0126 to 0.0726, holds 0" in said
+    unknown = sum(bool(fitted.standard_errors) for fitted in fit.targets.values())
+    assert said.count("Add runs with a smaller and a larger proportion of it") == unknown
+
+
+def test_where_the_constraints_leave_nothing_beside_what_is_held_it_is_said_what_to_do() -> None:
+    fit = fit_of({name: unclear(0.01, 0.02, tried=(0.3, 0.4)) for name in "abc"})
+
+    with pytest.raises(RecommendationError) as told:
+        recommend(fit, TOKENS, reference=Mixture({"a": 0.8, "b": 0.1, "c": 0.1}), bounds={"a": (0.0, 0.35)})
+
+    said = str(told.value)
+    assert said.startswith("no mixture meets the constraints with domains held where nothing is known of their effects")
+    assert "'a' has alpha = 0.01, whose 90 % interval, -0.0326 to 0.0526, holds 0" in said
+    assert "add runs with smaller and larger proportions of them" in said
 
 
 def test_what_lies_outside_the_observed_is_said() -> None:
     fit = fit_of({"a": domain(0.01, 1.0, tried=(0.4, 0.6)), "b": domain(0.5, 1.0), "c": domain(0.1, 1.0)})
 
-    said = " ".join(recommend(fit, 100 * TOKENS).warnings)
+    said = " ".join(recommend(fit, 100 * TOKENS, beyond_tried=True).warnings)
 
     assert "is 100× the largest volume observed (1e+08): the curves are extrapolated" in said
     assert "proportion of domain 'a', 0.0" in said
@@ -191,8 +304,12 @@ def test_an_unknown_effect_that_nobody_weighs_is_in_nobody_s_way(outcome: Outcom
     unknown = DomainFit(dict.fromkeys(("alpha", "beta", "B", "C"), np.nan), outcome, 3, 1, 0.0, 0.0, (1, 1), (0.3, 0.3))
     known = {"a": domain(0.1, 3.0), "b": domain(0.2, 1.0)}
 
-    found = recommend(fit_of(known | {"c": unknown}), TOKENS, weights={"c": 0})
+    tried, found = (
+        recommend(fit_of(known | {"c": unknown}), TOKENS, weights={"c": 0}, beyond_tried=asked)
+        for asked in (False, True)
+    )
 
+    assert tried.mixture["c"] == pytest.approx(0.3)  # no run had less
     assert found.mixture["c"] == 0
     assert "has weight 0" in found.held["c"]
     alone = recommend(fit_of(known), TOKENS, reference=Mixture({"a": 0.5, "b": 0.5}))

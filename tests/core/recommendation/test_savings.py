@@ -17,9 +17,9 @@ from scipy.optimize import brentq
 from bimix_tracking import Costs, Mixture, Observations, analyze, bootstrap, fit_law, recommend
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.errors import RecommendationError
+from bimix_tracking.fitting.grid import volume_codes
 from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.solver import volume_codes
 from bimix_tracking.recommendation.savings import Worth, worth
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.decision import savings
@@ -303,7 +303,7 @@ def whole(obs: Observations, tokens: float) -> Analysis:
 
 @given(st.lists(st.floats(-3, 3), max_size=60))
 def test_volumes_are_numbered_by_the_first_that_is_too_far(log_volumes: list[float]) -> None:
-    codes = dict(zip(log_volumes, volume_codes(np.array(log_volumes, float)).tolist(), strict=True))
+    codes = dict(zip(log_volumes, volume_codes(np.array(log_volumes, float), SAME_VOLUME).tolist(), strict=True))
 
     first, number = -math.inf, -1
     for volume in sorted(codes):

@@ -51,7 +51,7 @@ def test_a_gain_inside_the_noise_is_the_first_line_of_every_page() -> None:
 
 
 def test_a_gain_that_one_run_of_each_could_not_show_is_inside_the_noise_too() -> None:
-    found = analysis(0.004, reference=Mixture({"a": 0.1, "b": 0.26, "c": 0.64}))
+    found = analysis(0.004, reference=Mixture({"a": 0.21, "b": 0.21, "c": 0.58}))
     rec = found.recommendation
 
     assert rec.uncertainty is not None

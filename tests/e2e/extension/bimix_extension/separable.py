@@ -1,6 +1,6 @@
 """A law whose terms of the proportion and of the data volume add, as in Chinchilla's form.
 
-L(r, s) = E + A r^−α + B s^−β,    θ = (log α, log A, log E, log β, log b),    b = B s₀^−β
+L(r, s) = E + A r^−α + B s^−β,    θ = (log β, log b, log E, log α, log A),    b = B s₀^−β
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.laws import ByShare, Inputs, script_beside
+from bimix_tracking.laws import Blocks, Box, ByShare, Inputs, Prior, Traits, script_beside
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -24,14 +24,15 @@ class Separable:
 
     name = "separable"
     formula = "L(r, s) = E + A r^-alpha + B / s^beta; s in tokens, L in nats per token"
-    mixtures_needed = 3
-    needs_own = True
-    infinite_at_zero = True
-    own_only = True
-    power_of_own = False
-    effect = 0
-    watched: Mapping[str, int] = {"alpha": 0, "A": 1, "E": 2, "beta": 3, "B": 4}
-    fine_at: Mapping[tuple[str, str], str] = {("E", "low"): "no floor"}
+    traits = Traits(
+        effect=3,
+        watched={"alpha": 3, "A": 4, "E": 2, "beta": 0, "B": 1},
+        fine_at={("E", "low"): "no floor"},
+        mixtures_needed=3,
+        needs_own=True,
+        infinite_at_zero=True,
+        own_only=True,
+    )
 
     @property
     def page_script(self) -> str | None:
@@ -43,50 +44,42 @@ class Separable:
 
     @staticmethod
     def _terms(theta: Array, own: Index, x: Inputs) -> tuple[Array, Array, Array]:
-        """Return A r^−α, (problems, mixtures), b u^−β, (problems, volumes), and log r."""
+        """Return A r^−α, (problems, mixtures), b u^−β, (problems, 1 or mixtures, volumes), and log r."""
         log_share = np.log(x.own_share(own))
-        mixture = np.exp(theta[:, 1:2] - np.exp(theta[:, :1]) * log_share)
-        falling = np.exp(theta[:, 4:5] - np.exp(theta[:, 3:4]) * x.log_u)
+        mixture = np.exp(theta[:, 4:] - np.exp(theta[:, 3:4]) * log_share)
+        falling = np.exp(theta[:, 1, None, None] - np.exp(theta[:, 0, None, None]) * x.log_u)
         return mixture, falling, log_share
 
-    def evaluate(self, theta: Array, own: Index, x: Inputs) -> tuple[Array, Array]:
+    def blocks(self, theta: Array, own: Index, x: Inputs) -> Blocks:
         mixture, falling, log_share = self._terms(theta, own, x)
-        alpha, beta, floor = np.exp(theta[:, :1]), np.exp(theta[:, 3:4]), np.exp(theta[:, 2:3])
-        total = mixture[:, x.mixture] + floor + falling[:, x.volume]
-        by_beta = (-falling * beta * x.log_u)[:, x.volume]
-        parts = [
-            (-mixture * alpha * log_share)[:, x.mixture],
-            mixture[:, x.mixture],
-            floor * np.ones_like(total),
-            by_beta,
-            falling[:, x.volume],
-        ]
-        return np.log(total), np.stack(parts, -1) / total[..., None]
+        beta, floor, alpha = np.exp(theta[:, 0, None, None]), np.exp(theta[:, 2, None, None]), np.exp(theta[:, 3:4])
+        total = mixture[..., None] + floor + falling
+        of_volume = np.stack([-falling * beta * x.log_u, falling, floor * np.ones_like(falling)], -1)
+        return Blocks(np.log(total), 1 / total, of_volume, np.stack([-mixture * alpha * log_share, mixture], -1))
 
     def by_share(self, theta: Array, own: Index, x: Inputs) -> ByShare:
-        mixture, falling, _ = self._terms(theta, own, x)
-        alpha = np.exp(theta[:, :1])
-        term = mixture[:, x.mixture]
-        total = term + np.exp(theta[:, 2:3]) + falling[:, x.volume]
-        slope = -alpha * term / x.own_share(own)[:, x.mixture] / total
+        term, falling, _ = self._terms(theta, own, x)
+        alpha = np.exp(theta[:, 3:4])
+        total = term + np.exp(theta[:, 2:3]) + falling[..., 0]
+        slope = -alpha * term / x.own_share(own) / total
         gradient = np.zeros((*slope.shape, x.shares.shape[-1]))
         gradient[np.arange(len(own)), :, own] = slope
         return ByShare(np.log(total), gradient, (alpha + 1) * total / (alpha * term), np.zeros_like(gradient))
 
     def starts(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Array:
-        total = np.maximum(weight.sum(-1), 1e-12)
-        mean = np.exp((weight * log_loss).sum(-1) / total)
+        total = np.maximum(weight.sum((1, 2)), 1e-12)
+        mean = np.exp((weight * log_loss).sum((1, 2)) / total)
         parts = np.log(mean)[:, None] + np.log([0.2, 0.65, 0.15])
         grid = [(alpha, beta) for alpha in (0.1, 0.4) for beta in (0.3, 0.8)]
         return np.stack(
             [
                 np.column_stack(
                     [
-                        np.full(len(own), math.log(alpha)),
-                        parts[:, 0],
-                        parts[:, 1],
                         np.full(len(own), math.log(beta)),
                         parts[:, 2],
+                        parts[:, 1],
+                        np.full(len(own), math.log(alpha)),
+                        parts[:, 0],
                     ]
                 )
                 for alpha, beta in grid
@@ -94,30 +87,26 @@ class Separable:
             axis=1,
         )
 
-    def bounds(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> tuple[Array, Array]:
+    def box(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Box:
         counts = weight > 0
-        low = np.where(counts, log_loss, 0.0).min(-1)
-        high = np.where(counts, log_loss, 0.0).max(-1)
+        low, high = np.where(counts, log_loss, 0.0).min((1, 2)), np.where(counts, log_loss, 0.0).max((1, 2))
         lower, upper = low[:, None] + np.full(5, -14.0), high[:, None] + np.full(5, 7.0)
         lower[:, [0, 3]], upper[:, [0, 3]] = _LOW, _HIGH
-        return lower, upper
+        return Box(lower, upper, held=np.array([math.log(0.5), _NONE, 0.0, math.log(0.3), _NONE]))
 
-    def prior(self, own: Index, domains: int) -> tuple[Array, Array]:
-        return np.zeros((len(own), 5)), np.zeros((len(own), 5, 5))
+    def prior(self, own: Index, domains: int) -> Prior:
+        return Prior(np.zeros((len(own), 5)), np.zeros((len(own), 5, 5)))
 
-    def told(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
-        return np.array([shares >= 3, shares >= 2, True, volumes >= 3, volumes >= 2])
-
-    def held(self, domains: int) -> Array:
-        return np.array([math.log(0.3), _NONE, 0.0, math.log(0.5), _NONE])
+    def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
+        return np.array([volumes >= 3, volumes >= 2, True, shares >= 3, shares >= 2])
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
-        alpha, a, floor, beta, b = np.exp(theta).tolist()
+        beta, b, floor, alpha, a = np.exp(theta).tolist()
         return {"alpha": alpha, "A": a, "E": floor, "beta": beta, "B": b * scale**beta}
 
     def internal(self, parameters: Mapping[str, float], scale: float, own: int, domains: Sequence[str]) -> Array:
         p = parameters
-        units = np.array([p["alpha"], p["A"], p["E"], p["beta"], p["B"] / scale ** p["beta"]])
+        units = np.array([p["beta"], p["B"] / scale ** p["beta"], p["E"], p["alpha"], p["A"]])
         return np.where(units > 0, np.log(np.where(units > 0, units, 1.0)), _NONE)
 
 

@@ -1,0 +1,199 @@
+"""What fits without a run's mixture get wrong of its last losses: the law's form and chance, which no refit shows.
+
+A bootstrap draws runs again and keeps the law, so its spread leaves out that the law may be wrong. Held-out errors
+don't: σ_cv² of a weighted sum is estimation, form and chance in one, and what replicates and repeats tell is taken
+off it again. The errors of two mixtures differ by less the nearer they are: on real sweeps the mean square of that
+difference grows as the distance does, so it is scaled by it, and between a mixture and itself there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.spatial.distance import pdist
+from scipy.stats import chi2
+
+Array = npt.NDArray[np.float64]
+_FEWEST = 3
+"""Mixtures from which a variance of errors can be told, with one degree of freedom left for Student's t."""
+_SURE = 0.9
+"""Of repeats' variance as much is taken off as it is with this probability at least: a pair tells little of chance."""
+
+
+@dataclass(frozen=True)
+class HeldOutRun:
+    """How far a run's last losses are from what fits without its mixture predict.
+
+    Args:
+        run: Its name.
+        shares: Its mixture, in the order of the fit's domains.
+        tokens: Its last data volume.
+        off: By target observed − predicted, nats.
+    """
+
+    run: str
+    shares: tuple[float, ...]
+    tokens: float
+    off: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FormError:
+    """How far off a law is by its form, as variances of a weighted sum, nats².
+
+    Args:
+        mixtures: From so many held-out mixtures: n.
+        each: Of the expected loss of one mixture: (σ_cv² − σ_rep² − σ_est²)₊, σ_cv² the mean square.
+        apart: Of the difference of two mixtures, by their distance in total variation: 2 (σ_cv² − σ_rep² − σ_est²)₊
+            over the mean distance, σ_cv² the variance.
+        of_run: Of one run about the law: `each` without σ_rep² taken off.
+    """
+
+    mixtures: int
+    each: float
+    apart: float
+    of_run: float
+
+    @property
+    def free(self) -> int:
+        """Degrees of freedom, n − 2: the effect of the mixture is told between mixtures, by slope and constant."""
+        return max(self.mixtures - 2, 1)
+
+    def between(self, one: Array, other: Array) -> Array:
+        """Return the variance of the error of a difference, nats²; of mixtures of shape (…, domains)."""
+        return np.asarray(self.apart * _distance(one, other))
+
+
+@dataclass(frozen=True)
+class HeldOutErrors:
+    """The held-out errors of a fit, which travel with it.
+
+    Args:
+        runs: One a run that was held out.
+    """
+
+    runs: tuple[HeldOutRun, ...]
+
+    @classmethod
+    def of(cls, predictions: pd.DataFrame, mixtures: pd.DataFrame) -> HeldOutErrors:
+        """Return those of each run's last losses.
+
+        Args:
+            predictions: Columns run, tokens, domain, observed, predicted (nats), as in `Validation.predictions`.
+            mixtures: One row a run, one column a domain, as in `Observations.mixtures`.
+        """
+        last = predictions.sort_values("tokens", kind="stable").drop_duplicates(["run", "domain"], keep="last")
+        off = (last["observed"] - last["predicted"]).to_numpy(float)
+        found: dict[str, dict[str, float]] = {}
+        volumes: dict[str, float] = {}
+        for run, target, tokens, error in zip(last["run"], last["domain"], last["tokens"], off.tolist(), strict=True):
+            found.setdefault(str(run), {})[str(target)] = error
+            volumes[str(run)] = max(float(tokens), volumes.get(str(run), 0.0))
+        shares = mixtures.to_numpy(float).tolist()
+        return cls(
+            tuple(
+                HeldOutRun(run, tuple(row), volumes[run], found[run])
+                for run, row in zip(map(str, mixtures.index), shares, strict=True)
+                if run in found
+            )
+        )
+
+    @cached_property
+    def shares(self) -> Array:
+        """Proportions of the runs' mixtures, (runs, domains)."""
+        return np.array([one.shares for one in self.runs])
+
+    @cached_property
+    def tokens(self) -> Array:
+        """Data volumes of the errors, (runs,)."""
+        return np.array([one.tokens for one in self.runs])
+
+    def sums(self, weights: Mapping[str, float]) -> Array:
+        """Return Σ w (observed − predicted) of each run, nats; NaN where a target that counts wasn't predicted."""
+        counted = {target: weight for target, weight in weights.items() if weight > 0}
+        return np.array([sum(w * one.off.get(t, np.nan) for t, w in counted.items()) for one in self.runs])
+
+    def form(self, weights: Mapping[str, float], drawn: Array) -> FormError | None:
+        """Return how far off the law is by its form; None from fewer than three mixtures.
+
+        Runs of one mixture count as one, with their mean error. Their spread about it is chance (σ_rep²), of which as
+        much is taken off as is sure at 90 %.
+
+        Args:
+            weights: Of the targets; what isn't named counts 0.
+            drawn: Deviations of the replicates' weighted sums from the fit's at the runs' mixtures, nats, shape
+                (replicates, runs): what estimation makes of the errors, σ_est².
+        """
+        off = self.sums(weights)
+        known = np.isfinite(off)
+        if not known.any():
+            return None
+        shares, mixture = np.unique(np.round(self.shares[known], 9), axis=0, return_inverse=True)
+        often = np.bincount(mixture.ravel())
+        count = len(often)
+        if count < _FEWEST:
+            return None
+        mean = np.bincount(mixture.ravel(), off[known]) / often
+        repeats = int((often - 1).sum())
+        within = float(((off[known] - mean[mixture.ravel()]) ** 2).sum())
+        chance = within / float(chi2.ppf(_SURE, repeats)) if repeats else 0.0
+        drawn = drawn[np.isfinite(drawn).all(1)]
+        each = np.stack([drawn[:, known][:, mixture.ravel() == one].mean(1) for one in range(count)], axis=1)
+        spread = each - each.mean(1, keepdims=True)
+        estimated = float((each**2).mean()) if len(drawn) else 0.0
+        estimated_apart = float((spread**2).sum(1).mean() / (count - 1)) if len(drawn) else 0.0
+        noise = chance * float((1 / often).mean())
+        square, variance = float((mean**2).mean()), float(mean.var(ddof=1))
+        distance = float(pdist(shares, "cityblock").mean()) / 2
+        return FormError(
+            mixtures=count,
+            each=max(square - noise - estimated, 0.0),
+            apart=2 * max(variance - noise - estimated_apart, 0.0) / distance,
+            of_run=max(square + chance - noise - estimated, 0.0),
+        )
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return the errors as JSON types; `from_dict` reads them back."""
+        return [
+            {"run": one.run, "shares": list(one.shares), "tokens": one.tokens, "off": dict(one.off)}
+            for one in self.runs
+        ]
+
+    @classmethod
+    def from_dict(cls, content: Sequence[Mapping[str, Any]]) -> HeldOutErrors:
+        """Read what `to_dict` wrote."""
+        return cls(
+            tuple(HeldOutRun(one["run"], tuple(one["shares"]), one["tokens"], dict(one["off"])) for one in content)
+        )
+
+
+@dataclass(frozen=True)
+class LaterErrors:
+    """How far losses are from what a fit to earlier ones predicts: what more tokens than were observed add.
+
+    Args:
+        ahead: log(s / s_end) of the predicted losses, s_end the last volume of the fit; shape (parts,).
+        off: By target the mean over runs of observed − predicted at each, nats.
+    """
+
+    ahead: tuple[float, ...]
+    off: Mapping[str, tuple[float, ...]]
+
+    def rate(self, weights: Mapping[str, float]) -> float:
+        """Return the error of a weighted sum by log(s / s_end), nats: √(Σ e² / Σ log²); NaN where a target has none."""
+        counted = {target: weight for target, weight in weights.items() if weight > 0}
+        if not set(counted) <= set(self.off):
+            return float("nan")
+        off = sum(weight * np.array(self.off[target]) for target, weight in counted.items())
+        return float(np.sqrt(np.square(off).sum() / np.square(self.ahead).sum()))
+
+
+def _distance(one: Array, other: Array) -> Array:
+    """Return the total variation between mixtures, ½ Σ |r − r′|: which part of the tokens would be others."""
+    return np.asarray(np.abs(one - other).sum(-1) / 2)

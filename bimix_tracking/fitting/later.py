@@ -1,0 +1,85 @@
+"""More tokens than the fit has seen: how far the later losses are from what a fit to the earlier ones predicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.grid import Grid, grid_of, volume_codes
+from bimix_tracking.fitting.held_out_errors import LaterErrors
+from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.problem import FitProblem
+from bimix_tracking.laws.protocol import Array
+from bimix_tracking.laws.registry import law as find_law
+
+_EARLY_VOLUMES = 3
+"""Fewer tell no law: its exponent and its floor."""
+_PARTS = 4
+
+
+def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
+    """Return how far losses are from what a fit to those up to half of the tokens predicts; None of few volumes.
+
+    Each law is fitted to the losses up to half of the largest volume, or up to the third volume where that is later;
+    an ensemble keeps its weights, and has no levels beyond what was observed. What is left over of the losses is
+    averaged over runs, in up to four parts of log s: what a single mixture does is its form error.
+
+    Args:
+        obs: The sweep.
+        fit: Its fit.
+    """
+    grid = grid_of(obs)
+    log_s = np.broadcast_to(grid.log_u, grid.log_loss.shape[1:]) + np.log(grid.scale)
+    counts = (grid.weight > 0) & (log_s > np.log(max(fit.warmup, 1e-300)) + 1e-9)
+    volumes = np.unique(log_s[counts.any(0)])
+    if not len(volumes):
+        return None
+    groups = volume_codes(volumes, SAME_VOLUME)
+    if groups.max() < _EARLY_VOLUMES:
+        return None
+    half = volumes[volumes <= volumes[-1] - np.log(2)].max(initial=-np.inf)
+    end = max(float(half), float(volumes[groups == _EARLY_VOLUMES - 1].max()))
+    early = replace(grid, weight=grid.weight * (log_s <= end))
+    seen = (counts & (log_s <= end)).any((0, 2))
+    predicted = _predicted(early, fit)
+    ahead = log_s - end
+    part = np.minimum((ahead / ahead[counts.any(0)].max() * _PARTS).astype(int), _PARTS - 1)
+    off = np.exp(grid.log_loss) - predicted
+    later = counts & (log_s > end) & seen[:, None] & np.isfinite(off)
+    every = [mask for mask in (later.any(0) & (part == one) for one in range(_PARTS)) if mask.any()]
+    if not every:
+        return None
+    # A target that isn't told, or not in all parts, has no rate.
+    means = {
+        target: tuple(float(off[i][later[i] & mask].mean()) for mask in every)
+        for i, target in enumerate(grid.targets)
+        if all((later[i] & mask).any() for mask in every)
+    }
+    weight = later.sum(0)
+    return LaterErrors(tuple(float(np.average(ahead[m], weights=weight[m])) for m in every), means)
+
+
+def _predicted(early: Grid, fit: LawFit) -> Array:
+    """Return the losses by the fit's laws, fitted again to the early ones, (targets, runs, volumes); NaN untold."""
+    result = np.zeros(early.log_loss.shape)
+    used = np.zeros(len(early.targets), bool)
+    for name, law_fit in (fit.members or {fit.law: fit}).items():
+        problem = FitProblem(find_law(law_fit.law), early, law_fit.options)
+        share = np.array([fit.targets[t].parameters.get(name, 0.0) if fit.members else 1.0 for t in problem.targets])
+        at = [law_fit.theta(target) for target in problem.targets]
+        runs = np.asarray((early.weight > 0).any((0, 2)))
+        known = problem.identifiable(runs[None])[0]
+        able = known[:, problem.law.traits.effect] & [theta is not None for theta in at]
+        which = np.flatnonzero(able & (share > 0))
+        start = np.stack([problem.box.held if theta is None else theta for theta in at])
+        found = problem.solve(which, start[which], known[which])
+        values = np.full((len(problem.targets), *early.log_loss.shape[1:]), np.nan)
+        values[which] = np.exp(problem.predict(found.theta, which))
+        for i in np.flatnonzero(share > 0):
+            place = early.targets.index(problem.targets[i])
+            result[place] += share[i] * values[i]
+            used[place] = True
+    result[~used] = np.nan
+    return result

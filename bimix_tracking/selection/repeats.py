@@ -1,0 +1,78 @@
+"""What repeats of a mixture say of chance: the error that even the right law would have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.grid import mixture_codes
+from bimix_tracking.messages import said
+
+_LEVEL = 0.9
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Mean relative error that even the right law would have on new runs, from runs that repeat a mixture.
+
+    Args:
+        error: √(2/π) σ, with σ² half the mean squared difference of log loss between two runs of one mixture.
+        repeats: ν, runs beyond the first of each mixture. Checkpoints and domains of one run share what went well or
+            badly in it, so they don't count as so many.
+    """
+
+    error: float
+    repeats: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 90 % interval of `error`: ν σ̂²/σ² follows χ² with ν degrees of freedom.
+
+        >>> low, high = NoiseFloor(0.01, repeats=1).interval
+        >>> round(low, 4), round(high, 2)
+        (0.0051, 0.16)
+        """
+        quantiles = chi2.ppf([(1 + _LEVEL) / 2, (1 - _LEVEL) / 2], self.repeats)
+        low, high = self.error * np.sqrt(self.repeats / quantiles)
+        return float(low), float(high)
+
+    def sentence(self) -> str:
+        """Return in plain words what chance alone makes, and how well that is known."""
+        low, high = (100 * end for end in self.interval)
+        told = {"chance": 100 * self.error, "low": low, "high": high}
+        if self.repeats == 1:
+            return said(
+                "Chance alone, by the only pair of repeated runs, makes {chance:.2f} %. One pair says almost nothing: "
+                "anything from {low:.2g} to {high:.2g} % would do as well (90 % interval).",
+                **told,
+            )
+        return said(
+            "Chance alone, by {repeats} repeats, makes {chance:.2f} % (90 % interval {low:.2g} to {high:.2g} %).",
+            repeats=self.repeats,
+            **told,
+        )
+
+
+def noise_floor(obs: Observations) -> NoiseFloor | None:
+    """Return what chance alone makes, from runs of one mixture at the same tokens; None where none is repeated.
+
+    Args:
+        obs: The sweep.
+    """
+    run, target = obs.codes
+    mixture = mixture_codes(obs.mixtures.to_numpy(float))
+    tokens = np.unique(obs.losses["tokens"].to_numpy(float), return_inverse=True)[1].reshape(-1)
+    log_loss = np.log(obs.losses["loss"].to_numpy(float))
+    key = (mixture[run] * (int(tokens.max()) + 1) + tokens) * len(obs.targets) + target
+    cell = np.unique(key, return_inverse=True)[1].reshape(-1)
+    count = np.bincount(cell)
+    off = log_loss - (np.bincount(cell, log_loss) / count)[cell]
+    free = int((count - 1).sum())
+    if not free:
+        return None
+    compared = np.unique(run[count[cell] > 1])
+    repeats = len(compared) - len(np.unique(mixture[compared]))
+    return NoiseFloor(float(np.sqrt(2 / np.pi) * np.sqrt((off**2).sum() / free)), repeats)
