@@ -131,11 +131,11 @@ class Information:
             apart: The distance that two runs keep at least (`space_filling.separation`).
             moves: Whether a mixture may leave the pool; without, each is a member of it, and no member is taken twice.
         """
-        jacobians = [part.jacobian(pool) for part in self._parts]
+        jacobians = self.jacobians(pool)
         chosen = np.zeros((0, fixed.shape[1]))
         for _ in range(count):
             there = np.concatenate([fixed, chosen])
-            after = np.where(_clear(pool, there, apart), self._after(there, jacobians), np.inf)
+            after = np.where(_clear(pool, there, apart), self.after(there, jacobians), np.inf)
             chosen = np.concatenate([chosen, pool[[int(after.argmin())]]])
         for _ in range(_PASSES):
             moved = False
@@ -147,7 +147,7 @@ class Information:
                     np.concatenate([of_pool, part.jacobian(local)], axis=1)
                     for part, of_pool in zip(self._parts, jacobians, strict=True)
                 ]
-                after = self._after(rest, more)
+                after = self.after(rest, more)
                 others = np.concatenate([pool, local])
                 now = after[len(pool)]
                 after[~_clear(others, rest, apart)] = np.inf
@@ -159,14 +159,15 @@ class Information:
                 break
         return chosen
 
-    def after(self, fixed: Array, pool: Array) -> Array:
-        """Return the criterion with each member of a pool added to fixed mixtures, shape (members,).
+    def jacobians(self, pool: Array) -> list[Array]:
+        """Return what `after` needs of a pool's mixtures, (members, domains): computed once."""
+        return [part.jacobian(pool) for part in self._parts]
+
+    def after(self, shares: Array, jacobians: Sequence[Array]) -> Array:
+        """Return the criterion with each member of a pool added to runs at shares, shape (members,).
 
         That is the mean over the laws of the log of `variance`.
         """
-        return self._after(fixed, [part.jacobian(pool) for part in self._parts])
-
-    def _after(self, shares: Array, jacobians: Sequence[Array]) -> Array:
         total = np.zeros(jacobians[0].shape[1])
         for part, rows in zip(self._parts, jacobians, strict=True):
             covariance = part.covariance(shares, self._noise)

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.design.fisher import Information
+from bimix_tracking.design.pilot import LAWS, NOISE
+from bimix_tracking.design.pool import Mixtures, choices
+from bimix_tracking.design.practical_box import practical, widened
 from bimix_tracking.design.run_files import PlannedRuns
-from bimix_tracking.design.space_filling import centre, inside, into_box, rounded, scattered, usable
+from bimix_tracking.design.space_filling import (
+    SMALLEST_SHARE,
+    centre,
+    distances,
+    inside,
+    into_box,
+    rounded,
+    scattered,
+    separation,
+    usable,
+)
 from bimix_tracking.errors import ObservationsError, RecommendationError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import MIN_RUNS, Replicates
@@ -29,6 +43,11 @@ _BEYOND = 1.5
 """How far beyond the proportions tried a run may go, as a factor."""
 _QUIET = 1e-5
 """A run is off by at least this part of its loss: residuals of a noise-free sweep are 0, and no run is that sure."""
+_PREDICTED = 0.75
+"""How much log V_pred counts. On real sweeps (`tests/benchmarks/designs.py --only pool`, both sizes in view) the
+decision alone helped the held-out error no more than random runs do, and predictions alone the choice no more; with as
+much as this the first gains nearly all that it can, and the second something."""
+_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -41,11 +60,13 @@ class NextRuns(PlannedRuns):
         expected: What it is expected to be once the run of the row and those above it are made: one row a run, columns
             `error` and `shrink`, the part of the first error that is then gone.
         recommended: What the fit recommends as it is.
+        notes: What of a pool was excluded.
     """
 
     error: float
     expected: pd.DataFrame
     recommended: Mixture
+    notes: tuple[str, ...] = ()
 
     def sentences(self) -> tuple[str, ...]:
         """Return in plain words what the runs are expected to bring."""
@@ -55,8 +76,9 @@ class NextRuns(PlannedRuns):
             f"{len(self)} runs that is expected to be ±{last['error']:.2g}, {100 * last['shrink']:.0f} % less."
         )
         if last["shrink"] < 0.1:
-            return (text, "More runs of this size hardly help: what is left is noise, or the law's form.")
-        return (text,)
+            said = "More runs of this size hardly help: what is left is noise, or the law's form."
+            return (text, said, *self.notes)
+        return (text, *self.notes)
 
 
 def next_runs(
@@ -69,6 +91,9 @@ def next_runs(
     bounds: Bounds | None = None,
     available_tokens: Mapping[str, float] | None = None,
     max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
+    pool: Mixtures | None = None,
+    laws: Sequence[str] = LAWS,
+    noise: float = NOISE,
     replicates: Replicates | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -81,9 +106,16 @@ def next_runs(
 
         Var(c | y) = Var(c) − Cov(c, y)² / (Var(y) + σ²),
 
-    target by target, since a target's losses tell its own law only. Runs are taken one after another, each so that
-    the mean variance of the contrasts falls most. (The expected regret itself has kinks that hundreds of replicates
-    resolve badly; it falls with these variances.) Losses are those at the largest volume that was observed.
+    target by target, since a target's losses tell its own law only. (The expected regret itself has kinks that hundreds
+    of replicates resolve badly; it falls with these variances.) Losses are those at the largest volume that was
+    observed. But a fit to few runs is sure of much that it shouldn't be, so runs that only settle what it doubts leave
+    it wrong elsewhere: beside the decision, as in `plan_pilot`, counts the variance V_pred that plausible laws expect
+    of predicted differences. The runs minimise, by exchange,
+
+        ¾ log V_pred + ¼ log Σ Var(c).
+
+    As in `plan_pilot`, none is a near-twin of another or of one that was made, and domains without bounds keep to
+    between 2 and 70 %, or to what was tried where that is wider.
 
     Args:
         obs: The sweep.
@@ -94,6 +126,9 @@ def next_runs(
         bounds: By domain, (lower, upper) or a pinned proportion.
         available_tokens: Distinct tokens a domain has.
         max_epochs: How often a token may be repeated.
+        pool: Mixtures to choose among, as in `plan_pilot`. Those that were run are excluded, and counted in `notes`.
+        laws: The laws that may turn out right.
+        noise: Standard deviation of a run's log loss by chance.
         replicates: Of the fit; by default those of `bootstrap`.
         seed: Of the draws.
         progress: Is told how far the draws are.
@@ -101,7 +136,8 @@ def next_runs(
     Raises:
         ObservationsError: Fewer than three runs, or too few replicates could be fitted.
         RecommendationError: Nothing can be recommended from the fit, or n is no positive number.
-        ConstraintError: Constraints that are wrong, or that leave one mixture only.
+        ConstraintError: Constraints that are wrong, or that leave one mixture only; a pool of other domains, or with
+            fewer mixtures than runs.
 
     >>> rng = np.random.default_rng(0)
     >>> rows = [{"a": a, "b": 1 - a, "tokens": 1e9, "la": a**-0.1 * 3 + 0.02 * rng.normal(), "lb": (1 - a)**-0.2 * 2}
@@ -128,28 +164,46 @@ def next_runs(
     if replicates is None:
         replicates = bootstrap(obs, fit, seed=seed, progress=progress)
     counted = {t: w for t, w in recommended.weights.items() if w > 0 and t in fit.targets}
-    decided, pool = _mixtures(obs, fit, recommended.mixture, box, rng)
-    problem = _Problem.of(fit, replicates, counted, decided, pool, recommended.volume)
-    chosen, errors = problem.greedy(n)
+    run = obs.mixtures.drop_duplicates()[list(fit.domains)].to_numpy(float)
+    kept = practical(box, bounds or {})
+    low, high = widened(box, kept, run)
+    lower, upper = usable(replace(kept, lower=low, upper=high))
+    decided, members = _mixtures(run, fit, recommended.mixture, (lower, upper), rng)
+    notes: tuple[str, ...] = ()
+    if pool is not None:
+        given = choices(pool, box, n, run)
+        members, notes = given.shares, given.notes
+    around = np.concatenate([run, members])
+    low, high = around.min(0), around.max(0)
+    expected = Information(laws, np.minimum(np.maximum(low, SMALLEST_SHARE), high), high, noise=noise, rng=rng)
+    problem = _Problem.of(fit, replicates, counted, decided, members, recommended.volume)
+    chosen = _exchanged(problem, expected, run, members, n)
+    errors = problem.errors(chosen)
     return NextRuns(
         names=tuple(f"next-{i + 1:0{max(2, len(str(n)))}d}" for i in range(n)),
-        mixtures=tuple(rounded(fit.domains, pool[i], box) for i in chosen),
-        seeds=tuple(chosen[:i].count(one) for i, one in enumerate(chosen)),
+        mixtures=tuple(_mixture(fit.domains, members[i], None if pool is not None else box) for i in chosen),
+        seeds=(0,) * n,
         error=errors[0],
         expected=pd.DataFrame(
             {"error": errors[1:], "shrink": [1 - after / errors[0] if errors[0] else 0.0 for after in errors[1:]]},
             index=[f"next-{i + 1:0{max(2, len(str(n)))}d}" for i in range(n)],
         ),
         recommended=recommended.mixture,
+        notes=notes,
     )
 
 
+def _mixture(domains: tuple[str, ...], shares: Array, box: Constraints | None) -> Mixture:
+    if box is None:
+        return Mixture(dict(zip(domains, shares.tolist(), strict=True)))
+    return rounded(domains, shares, box)
+
+
 def _mixtures(
-    obs: Observations, fit: LawFit, best: Mixture, box: Constraints, rng: np.random.Generator
+    run: Array, fit: LawFit, best: Mixture, box: tuple[Array, Array], rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Return mixtures to decide between, the recommended one first, and mixtures to run; each (n, domains)."""
-    lower, upper = usable(box)
-    run = obs.mixtures.drop_duplicates()[list(fit.domains)].to_numpy(float)
+    lower, upper = box
     at = into_box(np.maximum(best.array(fit.domains), 1e-6)[None], lower, upper)
     # The optimum is sought among proportions that were tried; a law knows nothing beyond.
     low, high = np.maximum(lower, run.min(0)), np.minimum(upper, run.max(0))
@@ -225,31 +279,67 @@ class _Problem:
             replicates=len(both),
         )
 
-    def greedy(self, n: int) -> tuple[list[int], list[float]]:
-        """Return the members of the pool to run, and the decision's standard error before and after each."""
-        count = len(self.contrasts)
-        chosen: list[int] = []
-        errors = [self._error()]
-        for _ in range(n):
-            variance = np.einsum("tjj->tj", self.covariance)
-            across = self.covariance[:, :count, count:]
-            total = variance[:, None, count:] + self.noise[:, None, None]
-            squared = across**2 / np.maximum(total * variance[:, :count, None], 1e-300)
-            # Correlations over a few hundred replicates look larger than they are.
-            squared = np.maximum(squared - (1 - squared) / (self.replicates - 2), 0)
-            fall = np.einsum("c,tcj->j", self.contrasts, squared * variance[:, :count, None])
-            one = int(fall.argmax())
-            chosen.append(one)
-            column = self.covariance[:, :, count + one]
-            told = column[:, count + one] + self.noise
-            self.covariance = self.covariance - column[:, :, None] * column[:, None, :] / told[:, None, None]
-            errors.append(self._error())
-        return chosen, errors
+    def given(self, chosen: Sequence[int]) -> Array:
+        """Return the covariance once those members of the pool are run, shape as `covariance`."""
+        if not len(chosen):
+            return self.covariance
+        at = len(self.contrasts) + np.asarray(chosen)
+        across = self.covariance[:, :, at]
+        told = across[:, at] + self.noise[:, None, None] * np.eye(len(at))
+        return np.asarray(self.covariance - across @ np.linalg.solve(told, np.swapaxes(across, 1, 2)))
 
-    def _error(self) -> float:
-        count = len(self.contrasts)
-        variance = np.maximum(np.einsum("tjj->tj", self.covariance)[:, :count], 0)
-        return math.sqrt(float((variance @ self.contrasts).sum()))
+    def after(self, chosen: Sequence[int]) -> Array:
+        """Return log Σ Var(c) with each member of the pool run beside the chosen ones, shape (pool,)."""
+        count, covariance = len(self.contrasts), self.given(chosen)
+        variance = np.einsum("tjj->tj", covariance)
+        across = covariance[:, :count, count:]
+        total = variance[:, None, count:] + self.noise[:, None, None]
+        squared = across**2 / np.maximum(total * variance[:, :count, None], 1e-300)
+        # Correlations over a few hundred replicates look larger than they are.
+        squared = np.maximum(squared - (1 - squared) / (self.replicates - 2), 0)
+        left = np.einsum("c,tcj->j", self.contrasts, (1 - squared) * variance[:, :count, None])
+        return np.asarray(np.log(np.maximum(left, 1e-300)))
+
+    def errors(self, chosen: Sequence[int]) -> list[float]:
+        """Return the decision's standard error before and after each of the runs."""
+        count, found = len(self.contrasts), []
+        for made in range(len(chosen) + 1):
+            variance = np.maximum(np.einsum("tjj->tj", self.given(chosen[:made]))[:, :count], 0)
+            found.append(math.sqrt(float((variance @ self.contrasts).sum())))
+        return found
+
+
+def _exchanged(problem: _Problem, expected: Information, run: Array, pool: Array, n: int) -> list[int]:
+    """Return the members of the pool to run: greedily, then each exchanged in turn until none helps."""
+    rows = expected.jacobians(pool)
+    apart = separation(run, pool, n)
+    near = distances(pool, pool) < apart
+    np.fill_diagonal(near, val=True)
+    beside_run = distances(pool, run).min(1) < apart
+
+    def best(rest: list[int]) -> tuple[int, Array]:
+        value = _PREDICTED * expected.after(np.concatenate([run, pool[rest]]), rows)
+        value = value + (1 - _PREDICTED) * problem.after(rest)
+        allowed = np.where(beside_run | near[rest].any(0), np.inf, value)
+        return int(allowed.argmin()), value
+
+    chosen: list[int] = []
+    for _ in range(n):
+        chosen.append(best(chosen)[0])
+    for _ in range(_PASSES):
+        moved = False
+        for place in range(n):
+            one, value = best(chosen[:place] + chosen[place + 1 :])
+            if value[one] < value[chosen[place]] - 1e-4:
+                chosen[place], moved = one, True
+        if not moved:
+            break
+    # What is run first is what the decision gains most by.
+    ordered: list[int] = []
+    while len(ordered) < n:
+        after = problem.after(ordered)
+        ordered.append(min((one for one in chosen if one not in ordered), key=lambda one: float(after[one])))
+    return ordered
 
 
 def _noise(replicates: Replicates, targets: list[str], level: Array) -> Array:
