@@ -224,8 +224,7 @@ def _pilot(
             raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--candidate") from error
     noise = NOISE if noise is None else noise
     with progress_shown() as progress:
-        progress("choosing the mixtures", 0, 1)
-        found = plan_pilot(domains, runs, candidates=mixtures, noise=noise, **options)
+        found = plan_pilot(domains, runs, candidates=mixtures, noise=noise, progress=progress, **options)
     told = found.identifiable(noise)
     _print_mixtures(found, f"{len(found)} pilot runs, {found.method}", told.domains["alpha_error"].to_dict())
     sentences = (*told.sentences(), *found.notes)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from bimix_tracking.design.space_filling import SMALLEST_SHARE, distances, inside, into_box, scattered
 from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
+from bimix_tracking.progress import Progress, told
 
 _ALPHAS = (0.03, 0.3)
 """Exponents of published fits lie in here (BiMix on The Pile and SlimPajama, SlimPajama's public sweep)."""
@@ -34,6 +35,8 @@ _NEAR, _WIDE = 16, 16
 """Mixtures whose ranking is wanted: about the optimum of each plausible law, and anywhere in the box."""
 _PASSES = 4
 _LOCAL = 40
+CHOOSING, EXCHANGING = "choosing the mixtures", "exchanging them"
+"""What is being done, as progress is told."""
 _SAME = 1e-9
 
 
@@ -118,7 +121,16 @@ class Information:
         part = self._parts[self.names.index(law)]
         return float(((part.wanted @ part.covariance(shares, self._noise)) * part.wanted).sum((1, 2)).mean())
 
-    def exchange(self, fixed: Array, pool: Array, count: int, *, apart: float = 0.0, moves: bool = True) -> Array:
+    def exchange(
+        self,
+        fixed: Array,
+        pool: Array,
+        count: int,
+        *,
+        apart: float = 0.0,
+        moves: bool = True,
+        progress: Progress | None = None,
+    ) -> Array:
         """Return the mixtures to add to fixed ones, shape (count, domains): greedily, then each exchanged in turn.
 
         An exchange is with a member of the pool or with the mixture itself moved in one or a few domains, until no
@@ -130,16 +142,17 @@ class Information:
             count: How many to add.
             apart: The distance that two runs keep at least (`space_filling.separation`).
             moves: Whether a mixture may leave the pool; without, each is a member of it, and no member is taken twice.
+            progress: Is told how far the choice is.
         """
         jacobians = self.jacobians(pool)
         chosen = np.zeros((0, fixed.shape[1]))
-        for _ in range(count):
+        for _ in told(progress, CHOOSING, range(count)):
             there = np.concatenate([fixed, chosen])
             after = np.where(_clear(pool, there, apart), self.after(there, jacobians), np.inf)
             chosen = np.concatenate([chosen, pool[[int(after.argmin())]]])
-        for _ in range(_PASSES):
+        for number in range(_PASSES):
             moved = False
-            for place in range(count):
+            for place in told(progress, f"{EXCHANGING}, pass {number + 1}", range(count)):
                 rest = np.concatenate([fixed, np.delete(chosen, place, axis=0)])
                 # The mixture as it is comes first among its own moves.
                 local = self._moved(chosen[place]) if moves else chosen[place][None]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.design.fisher import Information
+from bimix_tracking.design.next_search import Decision, exchanged
 from bimix_tracking.design.pilot import LAWS, NOISE
 from bimix_tracking.design.pool import Mixtures, choices
 from bimix_tracking.design.practical_box import practical, widened
@@ -19,12 +18,10 @@ from bimix_tracking.design.run_files import PlannedRuns
 from bimix_tracking.design.space_filling import (
     SMALLEST_SHARE,
     centre,
-    distances,
     inside,
     into_box,
     rounded,
     scattered,
-    separation,
     usable,
 )
 from bimix_tracking.errors import ObservationsError, RecommendationError
@@ -37,17 +34,9 @@ from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain
 from bimix_tracking.recommendation.recommendation import recommend
 
-_FEWEST = 50
 _POOL, _NEAR = 160, 120
 _BEYOND = 1.5
 """How far beyond the proportions tried a run may go, as a factor."""
-_QUIET = 1e-5
-"""A run is off by at least this part of its loss: residuals of a noise-free sweep are 0, and no run is that sure."""
-_PREDICTED = 0.75
-"""How much log V_pred counts. On real sweeps (`tests/benchmarks/designs.py --only pool`, both sizes in view) the
-decision alone helped the held-out error no more than random runs do, and predictions alone the choice no more; with as
-much as this the first gains nearly all that it can, and the second something."""
-_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -131,7 +120,7 @@ def next_runs(
         noise: Standard deviation of a run's log loss by chance.
         replicates: Of the fit; by default those of `bootstrap`.
         seed: Of the draws.
-        progress: Is told how far the draws are.
+        progress: Is told how far the draws and the choice are.
 
     Raises:
         ObservationsError: Fewer than three runs, or too few replicates could be fitted.
@@ -176,9 +165,9 @@ def next_runs(
     around = np.concatenate([run, members])
     low, high = around.min(0), around.max(0)
     expected = Information(laws, np.minimum(np.maximum(low, SMALLEST_SHARE), high), high, noise=noise, rng=rng)
-    problem = _Problem.of(fit, replicates, counted, decided, members, recommended.volume)
-    chosen = _exchanged(problem, expected, run, members, n)
-    errors = problem.errors(chosen)
+    decision = Decision.of(fit, replicates, counted, decided, members, recommended.volume)
+    chosen = exchanged(decision, expected, run, members, n, progress)
+    errors = decision.errors(chosen)
     return NextRuns(
         names=tuple(f"next-{i + 1:0{max(2, len(str(n)))}d}" for i in range(n)),
         mixtures=tuple(_mixture(fit.domains, members[i], None if pool is not None else box) for i in chosen),
@@ -222,129 +211,3 @@ def _mixtures(
     return decided, np.concatenate(
         [inside(np.concatenate([at, (at + corners) / 2, beyond]), lower, upper, rng), spread]
     )
-
-
-@dataclass
-class _Problem:
-    """Covariances over the replicates, target by target, of contrasts and of what runs would tell.
-
-    Args:
-        contrasts: How often the replicates want each contrast's mixture, shape (contrasts,).
-        covariance: Shape (targets, contrasts + pool, contrasts + pool).
-        noise: σ² of a run's loss, shape (targets,).
-        replicates: How many.
-    """
-
-    contrasts: Array
-    covariance: Array
-    noise: Array
-    replicates: int
-
-    @classmethod
-    def of(
-        cls,
-        fit: LawFit,
-        replicates: Replicates,
-        weights: Mapping[str, float],
-        decided: Array,
-        pool: Array,
-        tokens: float,
-    ) -> _Problem:
-        """Return the problem of a fit and its replicates."""
-        at = [list(fit.targets).index(target) for target in weights]
-        weight = np.array(list(weights.values()))
-        there = replicates.losses(decided, tokens)[..., at] * weight
-        runs = replicates.losses(pool, fit.tokens[1])[..., at]
-        told = np.isfinite(there).all((1, 2)) & np.isfinite(runs).all((1, 2))
-        if told.sum() < _FEWEST:
-            raise ObservationsError(
-                f"only {int(told.sum())} of {len(told)} replicates could be fitted: the runs are too few or too alike "
-                "to say what they leave unsure. Plan a pilot (bimix plan DOMAIN…) instead"
-            )
-        there, runs = there[told], runs[told]
-        often = np.bincount(there.sum(-1).argmin(1), minlength=len(decided)).astype(float)
-        often[0] = 0
-        # Where all want the recommended mixture, its lead over every other one is what can still be made surer.
-        often = often if often.any() else np.r_[0.0, np.ones(len(decided) - 1)]
-        rivals = np.flatnonzero(often)
-        contrasts = there[:, rivals] - there[:, :1]
-        both = np.concatenate([contrasts, runs], axis=1)
-        both -= both.mean(0)
-        wider = np.array([replicates.wider(target) for target in weights])
-        covariance = np.einsum("bit,bjt->tij", both, both, optimize=True) / (len(both) - 1) * wider[:, None, None] ** 2
-        return cls(
-            contrasts=often[rivals] / often.sum(),
-            covariance=covariance,
-            noise=_noise(replicates, list(weights), runs.mean((0, 1))),
-            replicates=len(both),
-        )
-
-    def given(self, chosen: Sequence[int]) -> Array:
-        """Return the covariance once those members of the pool are run, shape as `covariance`."""
-        if not len(chosen):
-            return self.covariance
-        at = len(self.contrasts) + np.asarray(chosen)
-        across = self.covariance[:, :, at]
-        told = across[:, at] + self.noise[:, None, None] * np.eye(len(at))
-        return np.asarray(self.covariance - across @ np.linalg.solve(told, np.swapaxes(across, 1, 2)))
-
-    def after(self, chosen: Sequence[int]) -> Array:
-        """Return log Σ Var(c) with each member of the pool run beside the chosen ones, shape (pool,)."""
-        count, covariance = len(self.contrasts), self.given(chosen)
-        variance = np.einsum("tjj->tj", covariance)
-        across = covariance[:, :count, count:]
-        total = variance[:, None, count:] + self.noise[:, None, None]
-        squared = across**2 / np.maximum(total * variance[:, :count, None], 1e-300)
-        # Correlations over a few hundred replicates look larger than they are.
-        squared = np.maximum(squared - (1 - squared) / (self.replicates - 2), 0)
-        left = np.einsum("c,tcj->j", self.contrasts, (1 - squared) * variance[:, :count, None])
-        return np.asarray(np.log(np.maximum(left, 1e-300)))
-
-    def errors(self, chosen: Sequence[int]) -> list[float]:
-        """Return the decision's standard error before and after each of the runs."""
-        count, found = len(self.contrasts), []
-        for made in range(len(chosen) + 1):
-            variance = np.maximum(np.einsum("tjj->tj", self.given(chosen[:made]))[:, :count], 0)
-            found.append(math.sqrt(float((variance @ self.contrasts).sum())))
-        return found
-
-
-def _exchanged(problem: _Problem, expected: Information, run: Array, pool: Array, n: int) -> list[int]:
-    """Return the members of the pool to run: greedily, then each exchanged in turn until none helps."""
-    rows = expected.jacobians(pool)
-    apart = separation(run, pool, n)
-    near = distances(pool, pool) < apart
-    np.fill_diagonal(near, val=True)
-    beside_run = distances(pool, run).min(1) < apart
-
-    def best(rest: list[int]) -> tuple[int, Array]:
-        value = _PREDICTED * expected.after(np.concatenate([run, pool[rest]]), rows)
-        value = value + (1 - _PREDICTED) * problem.after(rest)
-        allowed = np.where(beside_run | near[rest].any(0), np.inf, value)
-        return int(allowed.argmin()), value
-
-    chosen: list[int] = []
-    for _ in range(n):
-        chosen.append(best(chosen)[0])
-    for _ in range(_PASSES):
-        moved = False
-        for place in range(n):
-            one, value = best(chosen[:place] + chosen[place + 1 :])
-            if value[one] < value[chosen[place]] - 1e-4:
-                chosen[place], moved = one, True
-        if not moved:
-            break
-    # What is run first is what the decision gains most by.
-    ordered: list[int] = []
-    while len(ordered) < n:
-        after = problem.after(ordered)
-        ordered.append(min((one for one in chosen if one not in ordered), key=lambda one: float(after[one])))
-    return ordered
-
-
-def _noise(replicates: Replicates, targets: list[str], level: Array) -> Array:
-    """Return the variance of a run's loss about the law, nats², of each target."""
-    off = replicates.off[targets]
-    known: Any = off.notna().sum()
-    variance = (off**2).sum() / np.maximum(known - 2, 1)
-    return np.asarray(np.maximum(variance.to_numpy(float), (_QUIET * level) ** 2))

@@ -32,6 +32,7 @@ from bimix_tracking.laws.registry import broken
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.laws.registry import names as all_laws
 from bimix_tracking.mixture import Mixture, check_domains
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 
 Method = Literal["informative", "space-filling"]
@@ -133,6 +134,7 @@ def plan_pilot(
     laws: Sequence[str] = LAWS,
     noise: float = NOISE,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Plan:
     """Return the mixtures to run first, so that the laws, and through them the best mixture, can be told.
 
@@ -162,6 +164,7 @@ def plan_pilot(
         laws: The laws that may turn out right, for `informative`.
         noise: Standard deviation of a run's log loss by chance.
         seed: Of the choice: the same arguments and seed give the same plan.
+        progress: Is told how far the choice is.
 
     Raises:
         ConstraintError: Fewer than two domains or one run, constraints that are wrong or leave one mixture only, a
@@ -185,7 +188,7 @@ def plan_pilot(
         raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
     box = constrain(names, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
     again = _repeats(repeats, runs, len(names), given=pool is not None)
-    search = _Search(method, tuple(laws), noise, np.random.default_rng(seed))
+    search = _Search(method, tuple(laws), noise, np.random.default_rng(seed), progress)
     reference = proportional_reference(names, available_tokens)
     if pool is None:
         mixtures, box, notes = search.anywhere(box, runs - again, reference, candidates, bounds or {})
@@ -211,6 +214,7 @@ class _Search:
     laws: tuple[str, ...]
     noise: float
     rng: np.random.Generator
+    progress: Progress | None
 
     def anywhere(
         self, asked: Constraints, runs: int, reference: Mixture, candidates: Sequence[Mixture], bounded: Collection[str]
@@ -229,7 +233,8 @@ class _Search:
         pool = scattered(centres, max(_POOL, 4 * runs), lower, upper, self.rng)
         more = runs - len(fixed)
         if self.method == "informative":
-            found = expected.exchange(there, pool, more, apart=separation(there, pool, more))
+            apart = separation(there, pool, more)
+            found = expected.exchange(there, pool, more, apart=apart, progress=self.progress)
         else:
             found = filling(there, pool, more)
         found = told_apart(found, there, lower, upper)
@@ -251,7 +256,8 @@ class _Search:
             if self.method == "informative":
                 lower, upper = moderate(box, every)
                 expected = Information(self.laws, lower, upper, noise=self.noise, rng=self.rng)
-                found = expected.exchange(there, found, more, apart=separation(there, found, more), moves=False)
+                apart = separation(there, found, more)
+                found = expected.exchange(there, found, more, apart=apart, moves=False, progress=self.progress)
             else:
                 found = filling(there if len(there) else reference.array(box.domains)[None], found, more)
         found = found[:more]
