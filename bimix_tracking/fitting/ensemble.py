@@ -26,7 +26,7 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
-from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out, smallest_training
+from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out, smallest_training
 from bimix_tracking.fitting.grid import Grid
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit, Levels, level_at
@@ -45,8 +45,6 @@ def fit_ensemble(
     obs: Observations,
     laws: Sequence[str] | None = None,
     *,
-    folds: int = FOLDS,
-    seed: int = 0,
     options: FitOptions = USUAL,
 ) -> LawFit:
     """Fit the laws, find their weights on held-out mixtures, and return the stack as one fit.
@@ -55,14 +53,12 @@ def fit_ensemble(
         obs: The sweep.
         laws: Names, the simplest first; None: all of `laws.names()`. A law that needs more mixtures than a training
             part has is left out, as one of another package that cannot be used is.
-        folds: Into how many parts the mixtures are divided.
-        seed: Of the division.
-        options: How each law is fitted.
+        options: How each law is fitted, and the mixtures divided.
 
     Raises:
         ObservationsError: Fewer than three mixtures, or too few for any of the laws.
     """
-    fold = divide(obs, folds, seed)
+    fold = divide(obs, options.folds, options.seed)
     options = settled(obs, options)
     laws = names() if laws is None else laws
     refused = too_demanding(obs, laws, fold)
