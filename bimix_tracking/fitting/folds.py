@@ -18,8 +18,6 @@ from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 
 MIN_MIXTURES = 3
-FOLDS = 10
-"""Into how many parts mixtures are divided where nobody says."""
 _NEAR, _USUAL_STEP = 0.25, 0.9
 """Twins are so much nearer to one another than neighbours usually are, and which quantile of steps is usual."""
 

@@ -47,6 +47,7 @@ def bootstrap(
     Raises:
         ValueError: Fewer than three runs, or no such method.
 
+    >>> import pandas as pd
     >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3) + 0.01 * np.sin(99 * a)}
     ...         for a in (0.2, 0.4, 0.5, 0.6, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
     >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses={"a": "la"}, tokens="tokens")

@@ -215,7 +215,8 @@ def _outcome(problem: FitProblem, i: int, found: Searched, largest: float) -> Ou
         return Outcome.NOT_CONVERGED
     if "alpha" in traits.watched and found.theta[i, traits.effect] <= 0:
         return Outcome.ALPHA_NOT_POSITIVE
-    if not told.all():
+    # What is shrunk the prior tells: a transfer from fewer mixtures than it takes is none, and no want of checkpoints.
+    if not told[np.diagonal(problem.prior.precision[i]) == 0].all():
         return Outcome.TOO_FEW_CHECKPOINTS
     doubtful = {traits.fine_at.get(item, "doubt") for item in _at_bound(problem, i, found).items()} - {"fine"}
     if doubtful:

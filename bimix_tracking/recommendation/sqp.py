@@ -22,7 +22,8 @@ _STEPS = 200
 _STALLS, _NOTHING = 8, 1e-11
 """So many steps in a row that neither lower a value by this part of it nor halve the residual end a search."""
 _HALVINGS = 40
-_ROUNDS = 60
+_ROUNDS, _EXCHANGES = 60, 20
+"""Sets that haven't settled after so many exchanges go round in a circle: most take fewer than ten."""
 _ARRIVED = 1e-11
 _ARMIJO = 1e-4
 _SNAP, _ROUNDING = 1e-12, 1e-13
@@ -150,7 +151,7 @@ def _quadratic(gradient: Array, bend: Array, lower: Array, upper: Array, missing
     at_high = (upper <= 0) & ~at_low
     step: Array = np.zeros_like(gradient)
     going = np.arange(count)
-    for _ in range(_ROUNDS):
+    for _ in range(_EXCHANGES):
         sides = (lower[going], upper[going])
         step[going], next_low, next_high = _round(
             g[going], h[going], *sides, missing[going], at_low[going], at_high[going]
