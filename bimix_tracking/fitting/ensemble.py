@@ -26,8 +26,8 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
-from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out, smallest_training
 from bimix_tracking.fitting.engine.grid import Grid
+from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out, smallest_training
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit, Levels, level_at
 from bimix_tracking.fitting.options import USUAL, FitOptions

@@ -10,9 +10,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.engine.grid import Grid, mixture_codes
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import FLOORS, FitOptions, ZeroShare
-from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.single_law import fit_single, refit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law

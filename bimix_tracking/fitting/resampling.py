@@ -7,9 +7,9 @@ from typing import get_args
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array

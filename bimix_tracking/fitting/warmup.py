@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.engine.grid import Grid
-from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.engine.starts import searched
+from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 
