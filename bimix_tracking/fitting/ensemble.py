@@ -21,13 +21,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import nnls
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out, smallest_training
-from bimix_tracking.fitting.law_fit import LawFit, Levels
+from bimix_tracking.fitting.grid import Grid
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors
+from bimix_tracking.fitting.law_fit import LawFit, Levels, level_at
 from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.single_law import goodness
@@ -74,22 +77,72 @@ def fit_ensemble(
     fits, predictions = {}, {}
     for name in told:
         fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
-    return stack(obs, fits, predictions)
+    fit = stack(obs, fits, predictions)
+    grid, predicted = held_out_stack(fit, predictions)
+    parts = []
+    for target, values in predicted.items():
+        i = grid.targets.index(target)
+        counts = grid.at(grid.weight[i]) > 0
+        observed, expected = (np.exp(grid.at(each)[counts]) for each in (grid.log_loss[i], values))
+        part = {"run": np.array(obs.runs)[grid.run[counts]], "tokens": np.exp(grid.at_u[counts]) * grid.scale}
+        parts.append(pd.DataFrame({**part, "domain": target, "observed": observed, "predicted": expected}))
+    return replace(fit, held_out=HeldOutErrors.of(pd.concat(parts).dropna(), obs.mixtures))
+
+
+def held_out_stack(fit: LawFit, predictions: Mapping[str, HeldOut]) -> tuple[Grid, dict[str, Array]]:
+    """Return what an ensemble predicts of held-out mixtures; a fold's weights and levels are found on the others.
+
+    Args:
+        fit: The ensemble.
+        predictions: Its laws' held-out predictions.
+
+    Returns:
+        The grid, and by target log L, shape (runs, volumes).
+    """
+    widest = max(predictions.values(), key=lambda one: len(one.grid.targets))
+    grid, fold = widest.grid, widest.fold
+    predicted: dict[str, Array] = {target: np.full(grid.log_loss.shape[1:], np.nan) for target in fit.targets}
+    for one in range(int(fold.max()) + 1):
+        mine = fold == one
+        volumes = np.broadcast_to(grid.log_u, grid.log_loss.shape[1:])[mine]
+        stacked = stack_weights(predictions, fit.huber_delta, keep=fold != one)
+        levels = common_levels(predictions, stacked, keep=fold != one)
+        for target, values in combine(predictions, stacked).items():
+            above = level_at(levels[target], np.exp(volumes.reshape(-1)) * grid.scale)
+            predicted[target][mine] = values[mine] + above.reshape(volumes.shape)
+    return grid, predicted
+
+
+_MOST_WORK = 1e9
+"""Multiplications of one step of a law's fit to all targets, and a fit with its folds takes hundreds of steps: 100
+domains are well below, with 200 it is minutes, with 500 a day."""
 
 
 def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
-    """Return the laws that need more mixtures than the smallest training part has or are broken, and why."""
+    """Return the laws that need more mixtures than a training part has, or too long, or are broken, and why."""
     mixtures = smallest_training(obs, fold)
-    useless = {name: why for name in laws if (why := broken(name))}
-    return useless | {
-        name: said(
-            "it needs {needed} mixtures, and with a fold left out there are {left}",
-            needed=find_law(name).traits.mixtures_needed,
-            left=mixtures,
-        )
-        for name in laws
-        if name not in useless and find_law(name).traits.mixtures_needed > mixtures
-    }
+    found = {}
+    for name in laws:
+        useless = broken(name)
+        if useless:
+            found[name] = useless
+            continue
+        law = find_law(name)
+        parameters = len(law.parameters(obs.domains))
+        if law.traits.mixtures_needed > mixtures:
+            found[name] = said(
+                "it needs {needed} mixtures, and with a fold left out there are {left}",
+                needed=law.traits.mixtures_needed,
+                left=mixtures,
+            )
+        elif len(obs.targets) * parameters**3 / 3 > _MOST_WORK:
+            found[name] = said(
+                "it has {parameters} parameters for each of {targets} targets, which takes too long to fit beside "
+                "other laws. Join small domains, or ask for this law alone",
+                parameters=parameters,
+                targets=len(obs.targets),
+            )
+    return found
 
 
 _LEVEL_RUNS = 5
@@ -196,25 +249,38 @@ def common_levels(
         weights: By target and law.
         keep: Runs that count, boolean; None: all.
     """
-    result = {}
+    result: dict[str, Levels] = {}
     for target, stacked in combine(predictions, weights).items():
         grid = next(one.grid for one in predictions.values() if target in one.grid.targets)
         i = grid.targets.index(target)
-        off = grid.at(grid.log_loss[i] - stacked)
-        counts = np.isfinite(off) & (grid.at(grid.weight[i]) > 0)
+        counts = np.isfinite(stacked) & (grid.weight[i] > 0)
         if keep is not None:
-            counts &= np.asarray(keep[grid.run], bool)
-        levels = []
-        for log_u in np.unique(grid.at_u[counts]):
-            here = off[counts & (grid.at_u == log_u)]
-            if len(here) >= _LEVEL_RUNS:
-                middle = float(np.median(here))
-                # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
-                error = 1.2533 * 1.4826 * float(np.median(np.abs(here - middle))) / np.sqrt(len(here))
-                kept = max(0.0, 1 - (error / middle) ** 2) if middle else 0.0
-                levels.append((float(np.exp(log_u) * grid.scale), kept * middle))
-        result[target] = tuple(levels)
+            counts &= np.asarray(keep, bool)[:, None]
+        off = (grid.log_loss[i] - stacked)[counts]
+        log_u, code, number = np.unique(
+            np.broadcast_to(grid.log_u, counts.shape)[counts], return_inverse=True, return_counts=True
+        )
+        shared = number >= _LEVEL_RUNS
+        if not shared.any():
+            result[target] = ()
+            continue
+        # A column a checkpoint, filled up with NaN.
+        order = np.argsort(code, kind="stable")
+        columns = np.full((int(number.max()), len(number)), np.nan)
+        columns[np.arange(len(off)) - np.repeat(np.cumsum(number) - number, number), code[order]] = off[order]
+        columns, number = columns[:, shared], number[shared]
+        middle = _medians(columns, number)
+        # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.
+        error = 1.2533 * 1.4826 * _medians(np.abs(columns - middle), number) / np.sqrt(number)
+        kept = np.where(np.abs(middle) > error, middle - error**2 / np.where(middle == 0, 1, middle), 0.0)
+        result[target] = tuple(zip((np.exp(log_u[shared]) * grid.scale).tolist(), kept.tolist(), strict=True))
     return result
+
+
+def _medians(columns: Array, number: Index) -> Array:
+    """Return the median of each column, of which so many values are no NaN."""
+    ordered, each = np.sort(columns, axis=0), np.arange(len(number))  # NaN comes last
+    return np.asarray((ordered[(number - 1) // 2, each] + ordered[number // 2, each]) / 2)
 
 
 _Errors = dict[str, tuple[Array, Array, Index]]

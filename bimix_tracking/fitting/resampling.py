@@ -64,10 +64,7 @@ def bootstrap(
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}
     # What has no weight in the stack says nothing in it.
-    wanted = {
-        name: [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
-        for name, one in laws.items()
-    }
+    wanted = {name: _weighing(fit, name, one) for name, one in laws.items()}
     told = _Told(progress, replicates * sum(map(len, wanted.values())))
     theta = {
         name: _one_step(obs, one, drawn)
@@ -78,6 +75,11 @@ def bootstrap(
     told.more(told.total - told.done)  # what cannot be told isn't refitted
     later = None if method == "linearised" else later_errors(obs, fit)
     return Replicates(fit, theta, method, last_off(obs, fit), later)
+
+
+def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:
+    """Return the targets in whose prediction one law of a fit has a weight."""
+    return [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
 
 
 class _Told:

@@ -25,7 +25,7 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few
 
-_ROUGH_OFFSET, _ROUGH_STEPS = 0.05, -30
+_ROUGH_OFFSET, _ROUGH_STEPS = 0.02, -20
 """Of refits whose spread is wanted and not their last digits."""
 _ROUNDING = 1e-7
 """Where a law is off by no more than this, log loss, its offset is rounding too."""
@@ -130,7 +130,7 @@ def _fit_targets(problem: FitProblem, domains: tuple[str, ...]) -> dict[str, Dom
         residual = residuals[i][counts]
         outcome = _outcome(problem, i, found, float(np.abs(residual).max(initial=0.0)))
         parameters = law.report(best[i], grid.scale, int(grid.own[i]), domains)
-        nothing = outcome is Outcome.TOO_FEW_POINTS
+        nothing = outcome in (Outcome.TOO_FEW_POINTS, Outcome.CONSTANT_LOSS)
         # β and C that the data cannot tell are held at "no change with s" and "no floor": values a prediction can
         # use within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
         unknown = set() if told[i, law.traits.effect] or "alpha" not in law.traits.watched else {"alpha"}

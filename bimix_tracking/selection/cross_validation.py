@@ -8,53 +8,79 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import spearmanr
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.ensemble import combine, common_levels, stack_weights
+from bimix_tracking.fitting.ensemble import held_out_stack
 from bimix_tracking.fitting.fit import fit_law
-from bimix_tracking.fitting.folds import HeldOut, divide, held_out
-from bimix_tracking.fitting.grid import Grid, mixture_codes
-from bimix_tracking.fitting.law_fit import LawFit, level_at
+from bimix_tracking.fitting.folds import HeldOut, divide, held_out, twins
+from bimix_tracking.fitting.grid import Grid
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.messages import joined, said
+from bimix_tracking.selection.baseline import mean_of_others
 
 _MIN_RANKED = 4
-_BASELINE_GRID = 256
 _LAST = 0.95
 """Runs are ranked against each other if their last checkpoint is at no less than this of the longest run's tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth
 class Validation:
     """Every loss predicted by a fit that its mixture was held out of.
 
     Args:
         law: The law.
         folds: How many parts the mixtures were divided into; each was held out once.
-        predictions: Columns `run`, `tokens`, `domain`, `observed`, `predicted`, `baseline`; losses in nats per token.
-            The baseline is the mean log loss of the other runs at that token count: no law at all.
+        domains: The targets that anything was predicted of.
+        runs: Names of the runs.
+        tokens: Data volumes, shape (runs, volumes).
+        observed: Losses in nats per token, shape (domains, runs, volumes); NaN where none is held against a prediction.
+        predicted: As the fit without the mixture has them, of that shape.
+        baseline: The mean log loss of the other runs at that volume, as a loss: no law at all; of that shape.
         weights: Weight of each target domain in the sum that `rank_correlation` is about.
-        mixtures: Number of each run's mixture: repeats have one number.
+        mixtures: Number of each run's mixture: repeats and near-twins, which are held out together, have one number.
     """
 
     law: str
     folds: int
-    predictions: pd.DataFrame
+    domains: tuple[str, ...]
+    runs: tuple[str, ...]
+    tokens: Array
+    observed: Array
+    predicted: Array
+    baseline: Array
     weights: Mapping[str, float]
     mixtures: Mapping[str, int]
 
     @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The same as a table: columns `run`, `tokens`, `domain`, `observed`, `predicted`, `baseline`."""
+        domain, run, volume = np.nonzero(np.isfinite(self.observed))
+        at = (domain, run, volume)
+        return pd.DataFrame(
+            {
+                "run": np.array(self.runs, object)[run],
+                "tokens": self.tokens[run, volume],
+                "domain": np.array(self.domains, object)[domain],
+                "observed": self.observed[at],
+                "predicted": self.predicted[at],
+                "baseline": self.baseline[at],
+            }
+        )
+
+    @cached_property
     def error(self) -> dict[str, float]:
         """Mean |predicted − observed| / observed by domain."""
-        return self._errors("predicted")
+        return self._errors(self.predicted)
 
     @cached_property
     def baseline_error(self) -> dict[str, float]:
         """The same of the baseline."""
-        return self._errors("baseline")
+        return self._errors(self.baseline)
 
     @property
     def mean_error(self) -> float:
@@ -68,15 +94,24 @@ class Validation:
 
     def only(self, domains: Collection[str]) -> Validation:
         """Return the same of some of the domains."""
-        return replace(self, predictions=self.predictions[self.predictions["domain"].isin(list(domains))])
+        kept = [i for i, domain in enumerate(self.domains) if domain in domains]
+        names = tuple(self.domains[i] for i in kept)
+        if names == self.domains:
+            return self
+        observed, predicted, baseline = (each[kept] for each in (self.observed, self.predicted, self.baseline))
+        return replace(self, domains=names, observed=observed, predicted=predicted, baseline=baseline)
 
     @cached_property
     def by_mixture(self) -> pd.Series:
         """Relative error of each held-out mixture, every domain counting the same."""
-        off = (self.predictions["predicted"] / self.predictions["observed"] - 1).abs()
-        mixture = self.predictions["run"].map(dict(self.mixtures)).rename("mixture")
-        by_domain = off.groupby([mixture, self.predictions["domain"]]).mean()
-        return by_domain.groupby(level=0).mean()
+        off = np.abs(self.predicted / self.observed - 1)
+        number, code = np.unique([self.mixtures[run] for run in self.runs], return_inverse=True)
+        of = np.eye(len(number))[code.reshape(-1)]
+        count = np.isfinite(off).sum(-1) @ of
+        mean = np.divide(np.nansum(off, -1) @ of, count, out=np.zeros(count.shape), where=count > 0)
+        domains = (count > 0).sum(0)
+        seen = domains > 0
+        return pd.Series(mean.sum(0)[seen] / domains[seen], index=pd.Index(number[seen], name="mixture"))
 
     @cached_property
     def rank_correlation(self) -> float:
@@ -129,22 +164,27 @@ class Validation:
             "predictions": self.predictions.to_dict("records"),
         }
 
-    def _errors(self, column: str) -> dict[str, float]:
-        off = (self.predictions[column] / self.predictions["observed"] - 1).abs()
-        return {str(d): float(v) for d, v in off.groupby(self.predictions["domain"], sort=False).mean().items()}
+    def _errors(self, values: Array) -> dict[str, float]:
+        off = np.nanmean(np.abs(values / self.observed - 1), axis=(1, 2))
+        return dict(zip(self.domains, off.tolist(), strict=True))
 
     def last_sums(self) -> pd.DataFrame:
         """Return each run's weighted sum at its last checkpoint, columns observed and predicted; only whole runs."""
-        counted = {domain: weight for domain, weight in self.weights.items() if weight > 0}
-        table = self.predictions[self.predictions["domain"].isin(list(counted))]
-        last = table[table["tokens"] == table.groupby("run")["tokens"].transform("max")]
-        last = last[last["tokens"] >= _LAST * last["tokens"].max()]
-        factor = last["domain"].map(counted)
-        sums = last[["observed", "predicted"]].mul(factor, axis=0).groupby(last["run"]).sum()
+        counted = [i for i, domain in enumerate(self.domains) if self.weights.get(domain, 0) > 0]
+        weight = np.array([self.weights[self.domains[i]] for i in counted])
+        seen: npt.NDArray[np.bool_] = np.isfinite(self.observed[counted])
+        present: npt.NDArray[np.bool_] = np.logical_or.reduce(seen)
+        last = present.shape[1] - 1 - present[:, ::-1].argmax(1)
+        each = np.arange(len(self.runs))
         # A run without one of the domains has a smaller sum for that alone.
-        whole = last.groupby("run")["domain"].nunique() == len(counted)
-        kept: pd.DataFrame = sums[whole.reindex(sums.index)]
-        return kept
+        whole = seen[:, each, last].all(0) & present.any(1)
+        tokens = self.tokens[each, last]
+        whole &= tokens >= _LAST * tokens[present.any(1)].max(initial=0.0)
+        sums = {
+            name: (weight @ values[counted][:, each, last])[whole]
+            for name, values in (("observed", self.observed), ("predicted", self.predicted))
+        }
+        return pd.DataFrame(sums, index=pd.Index(np.array(self.runs, object)[whole], name="run"))
 
 
 def cross_validate(
@@ -195,17 +235,8 @@ def of_stack(
     obs: Observations, fit: LawFit, predictions: Mapping[str, HeldOut], weights: Mapping[str, float] | None
 ) -> Validation:
     """Validate an ensemble from its laws' held-out predictions; a fold's weights are found on the other folds."""
-    widest = max(predictions.values(), key=lambda one: len(one.grid.targets))
-    grid, fold = widest.grid, widest.fold
-    predicted: dict[str, Array] = {target: np.full(grid.log_loss.shape[1:], np.nan) for target in fit.targets}
-    for one in range(int(fold.max()) + 1):
-        mine = fold == one
-        volumes = np.broadcast_to(grid.log_u, grid.log_loss.shape[1:])[mine]
-        stack = stack_weights(predictions, fit.huber_delta, keep=fold != one)
-        levels = common_levels(predictions, stack, keep=fold != one)
-        for target, values in combine(predictions, stack).items():
-            above = level_at(levels[target], np.exp(volumes.reshape(-1)) * grid.scale)
-            predicted[target][mine] = values[mine] + above.reshape(volumes.shape)
+    grid, predicted = held_out_stack(fit, predictions)
+    fold = next(iter(predictions.values())).fold
     return _validation(fit.law, obs, grid, predicted, fold, weights)
 
 
@@ -217,47 +248,29 @@ def _validation(
     fold: Index,
     weights: Mapping[str, float] | None,
 ) -> Validation:
-    parts = []
-    for i, target in enumerate(grid.targets):
-        counts = grid.at(grid.weight[i]) > 0
-        run, log_u, log_loss = grid.run[counts], grid.at_u[counts], grid.at(grid.log_loss[i])[counts]
-        if target in predicted and len(run):
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "run": np.array(obs.runs)[run],
-                        "tokens": np.exp(log_u) * grid.scale,
-                        "domain": target,
-                        "observed": np.exp(log_loss),
-                        "predicted": np.exp(grid.at(predicted[target])[counts]),
-                        "baseline": np.exp(_baseline(run, log_u, log_loss, fold)),
-                    }
-                )
-            )
-    table = pd.concat(parts, ignore_index=True).dropna()
-    if table.empty:
+    targets = [target for target in grid.targets if target in predicted]
+    place = [grid.targets.index(target) for target in targets]
+    log_loss = np.stack([predicted[target] for target in targets]) if targets else np.empty((0, *grid.weight.shape[1:]))
+    held = (grid.weight[place] > 0) & np.isfinite(log_loss)
+    if not held.any():
         raise ObservationsError("without any one of its mixtures, the sweep cannot tell the effect of a proportion")
     # Where nothing is predicted of a target, no run could be ranked by a sum that has it.
-    counted = {
-        target: float((weights or {}).get(target, 1.0)) for target in predicted if target in set(table["domain"])
-    }
-    mixture = dict(zip(obs.runs, mixture_codes(obs.mixtures.to_numpy(float)).tolist(), strict=True))
-    return Validation(law, int(fold.max()) + 1, table, counted, mixture)
+    told = np.flatnonzero(held.any((1, 2)))
+    domains = tuple(targets[i] for i in told)
+    baseline = mean_of_others(grid, fold)
 
+    def losses(values: Array) -> Array:
+        return np.exp(np.where(held, values, np.nan)[told])
 
-def _baseline(run: Index, log_u: Array, log_loss: Array, fold: Index) -> Array:
-    """Return at each point the mean log loss, at its data volume, of the runs of other folds."""
-    volumes = np.unique(log_u)
-    if len(volumes) > _BASELINE_GRID:  # each run has checkpoints of its own
-        volumes = np.linspace(volumes[0], volumes[-1], _BASELINE_GRID)
-    order = np.lexsort((log_u, run))
-    present, first = np.unique(run[order], return_index=True)
-    parts = zip(np.split(log_u[order], first[1:]), np.split(log_loss[order], first[1:]), strict=True)
-    curves = np.stack([np.interp(volumes, at, values) for at, values in parts])
-    of = np.eye(int(fold.max()) + 1)[fold[present]]
-    others = (curves.sum(0) - of.T @ curves) / np.maximum(len(present) - of.sum(0), 1)[:, None]
-    result = np.empty(len(run))
-    for one in range(len(others)):
-        mine = fold[run] == one
-        result[mine] = np.interp(log_u[mine], volumes, others[one])
-    return result
+    return Validation(
+        law=law,
+        folds=int(fold.max()) + 1,
+        domains=domains,
+        runs=obs.runs,
+        tokens=np.exp(np.broadcast_to(grid.log_u, grid.weight.shape[1:])) * grid.scale,
+        observed=losses(grid.log_loss[place]),
+        predicted=losses(log_loss),
+        baseline=losses(baseline[place]),
+        weights={domain: float((weights or {}).get(domain, 1.0)) for domain in domains},
+        mixtures=dict(zip(obs.runs, twins(obs)[1].tolist(), strict=True)),
+    )

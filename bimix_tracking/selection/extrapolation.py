@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import USUAL
+from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.messages import joined, said
 
 _MIN_VOLUMES = 3
@@ -77,7 +78,8 @@ def extrapolate(
         obs: The sweep.
         law: Which law.
         fraction: Of the largest number of tokens, what the fit may see.
-        fit: A fit whose options are used; its `law` counts then.
+        fit: A fit whose law and options are used. The laws of an ensemble are fitted again, and keep their weights:
+            these are about mixtures, and were found on whole runs.
 
     Raises:
         ObservationsError: Fewer than three volumes before, or none after.
@@ -93,7 +95,6 @@ def extrapolate(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
-    law, options = (law, USUAL) if fit is None else (fit.law, fit.options)
     losses, tokens = obs.losses, obs.losses["tokens"]
     early = losses[tokens <= fraction * tokens.max()]
     if early["tokens"].nunique() < _MIN_VOLUMES:
@@ -103,15 +104,19 @@ def extrapolate(
         )
     runs = set(early["run"])
     kept = obs.mixtures[[run in runs for run in obs.mixtures.index]]
-    seen = fit_with(Observations(kept, early.reset_index(drop=True), source=obs.source), law, options)
+    seen = _fitted(Observations(kept, early.reset_index(drop=True), source=obs.source), law, fit)
     point = ["run", "domain"]
     last = losses[losses["run"].isin(runs) & (tokens == losses.groupby(point)["tokens"].transform("max"))]
     last = last[(last["tokens"] > fraction * tokens.max()) & last["domain"].isin(list(seen.targets))]
     carried = early.sort_values("tokens").groupby(point)["loss"].last().rename("carried")
     table = last.join(carried, on=point, how="inner")
-    predicted = seen.losses(obs.mixtures.reindex(table["run"]).to_numpy(float), table["tokens"].to_numpy(float))
-    where = [list(seen.targets).index(target) for target in table["domain"]]
-    table = table.assign(predicted=predicted.to_numpy(float)[np.arange(len(table)), where]).dropna(subset=["predicted"])
+    where = table["domain"].map({target: i for i, target in enumerate(seen.targets)}).to_numpy(int)
+    at = table.groupby(["run", "tokens"], sort=False)
+    first = table[["run", "tokens"]].drop_duplicates()
+    predicted = seen.losses(obs.mixtures.reindex(first["run"]).to_numpy(float), first["tokens"].to_numpy(float))
+    table = table.assign(predicted=predicted.to_numpy(float)[at.ngroup().to_numpy(), where]).dropna(
+        subset=["predicted"]
+    )
     if table.empty:
         raise ObservationsError("no run has losses both before and after: nothing to extrapolate")
 
@@ -119,5 +124,14 @@ def extrapolate(
         off = (table[column] / table["loss"] - 1).abs().groupby(table["domain"], sort=False).mean()
         return {str(domain): float(value) for domain, value in off.items()}
 
-    at = float(table["tokens"].median())
-    return Extrapolation(law, float(early["tokens"].max()), at, errors("predicted"), errors("carried"))
+    middle = float(table["tokens"].median())
+    return Extrapolation(seen.law, float(early["tokens"].max()), middle, errors("predicted"), errors("carried"))
+
+
+def _fitted(obs: Observations, law: str, fit: LawFit | None) -> LawFit:
+    if fit is None or not fit.members:
+        return fit_with(obs, law, USUAL) if fit is None else fit_single(obs, fit.law, fit.options)
+    used = {name for fitted in fit.targets.values() for name, weight in fitted.parameters.items() if weight > 0}
+    members = {name: fit_single(obs, name, one.options) for name, one in fit.members.items() if name in used}
+    # Beyond the last checkpoint seen, a level is nothing but its fading.
+    return replace(fit, members=members, levels={})

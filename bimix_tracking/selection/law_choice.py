@@ -282,5 +282,5 @@ def _difference(one: Validation, best: Validation, counted: Collection[str] = ()
 
 def _shared(validations: Sequence[Validation], counted: Collection[str]) -> set[str]:
     """Return the targets that all predict; of these those that count, if there are any."""
-    shared = set.intersection(*(set(found.predictions["domain"]) for found in validations))
+    shared = set.intersection(*(set(found.domains) for found in validations))
     return shared & set(counted) or shared

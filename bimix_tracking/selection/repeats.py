@@ -66,8 +66,8 @@ def noise_floor(obs: Observations) -> NoiseFloor | None:
     mixture = mixture_codes(obs.mixtures.to_numpy(float))
     tokens = np.unique(obs.losses["tokens"].to_numpy(float), return_inverse=True)[1].reshape(-1)
     log_loss = np.log(obs.losses["loss"].to_numpy(float))
-    cells = np.stack([mixture[run], tokens, target], axis=1)
-    cell = np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
+    key = (mixture[run] * (int(tokens.max()) + 1) + tokens) * len(obs.targets) + target
+    cell = np.unique(key, return_inverse=True)[1].reshape(-1)
     count = np.bincount(cell)
     off = log_loss - (np.bincount(cell, log_loss) / count)[cell]
     free = int((count - 1).sum())

@@ -46,9 +46,8 @@ def test_every_stage_says_how_far_it_is_and_ends(tmp_path: Path) -> None:
     assert found.recommendation.near_optimal is not None
     assert set(told) >= {
         "fitting",
-        "predicting held-out mixtures",
         "drawing runs again",
-        "predicting later losses",
+        "checking the law",
         "optimising replicates",
         "finding the near-optimal range",
         "fitting late evaluations",

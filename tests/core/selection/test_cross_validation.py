@@ -96,6 +96,25 @@ def test_the_baseline_is_the_mean_of_the_runs_of_other_folds(sweep: MakeSweep) -
         assert row["baseline"] == pytest.approx(np.exp(np.log(others).mean()), rel=1e-9)
 
 
+def test_the_baseline_of_runs_with_their_own_checkpoints_goes_along_the_others_curves(sweep: MakeSweep) -> None:
+    whole = sweep(LAWS, runs=6, tokens=np.geomspace(1e6, 3.2e7, 16), noise=0.02)
+    rng = np.random.default_rng(2)
+    kept = whole.losses[rng.random(len(whole.losses)) < 0.5].reset_index(drop=True)
+    # Of every second run, each checkpoint is a little later: no two of those are at the same tokens.
+    late = kept["run"].map({run: 1 + 0.02 * (n + 1) * (n % 2) for n, run in enumerate(whole.runs)})
+    obs = Observations(whole.mixtures, kept.assign(tokens=kept["tokens"] * late))
+    curve = {
+        at: (np.log(part["tokens"].to_numpy(float)), np.log(part["loss"].to_numpy(float)))
+        for at, part in obs.losses.groupby(["run", "domain"])
+    }
+
+    found = cross_validate(obs)
+
+    for row in found.predictions.sample(40, random_state=0).to_dict("records"):
+        others = [np.interp(np.log(row["tokens"]), *curve[run, row["domain"]]) for run in obs.runs if run != row["run"]]
+        assert row["baseline"] == pytest.approx(np.exp(np.mean(others)), rel=1e-3)
+
+
 def test_replicates_equal_fits_of_the_runs_repeated(sweep: MakeSweep) -> None:
     obs = sweep(LAWS, runs=5, noise=0.02)
     fit = fit_law(obs)

@@ -134,7 +134,8 @@ def test_the_scores_say_what_each_law_did(chosen: Selection) -> None:
     best = by_law["above_best"].idxmin()
     off = chosen.validations["bimix"].by_mixture - chosen.validations[str(best)].by_mixture
     assert by_law["above_best"]["bimix"] == pytest.approx(off.mean())
-    assert by_law["standard_error"]["bimix"] == pytest.approx(off.std() / np.sqrt(14))
+    assert by_law["standard_error"]["bimix"] == pytest.approx(off.std() / np.sqrt(len(off)))
+    assert len(off) == 13  # of 14 mixtures two are twins
 
 
 def test_the_selection_goes_to_json(chosen: Selection) -> None:
@@ -323,6 +324,25 @@ def test_a_law_that_ends_is_not_to_be_carried_on(sweep: MakeSweep) -> None:
 
     assert found.mean_error > found.mean_carried_error
     assert "don't extrapolate with it" in found.sentences()
+
+
+def test_an_ensemble_is_extrapolated_with_the_weights_it_has(chosen: Selection) -> None:
+    obs, fit = additive_sweep(14, noise=0.003), chosen.fits["ensemble"]
+    early = obs.losses["tokens"] <= 0.6 * TOKENS[-1]
+    seen = Observations(obs.mixtures, obs.losses[early].reset_index(drop=True))
+    members = {name: fit_law(seen, name, warmup=0) for name in fit.members}
+
+    found = extrapolate(obs, fit=fit)
+
+    last = obs.losses[obs.losses["tokens"] == TOKENS[-1]]
+    for target, fitted in fit.targets.items():
+        mine = last[last["domain"] == target]
+        shares = obs.mixtures.loc[mine["run"]].to_numpy(float)
+        parts = [w * members[n].predict(shares, TOKENS[-1])[target] for n, w in fitted.parameters.items()]
+        off = np.abs(np.sum(parts, axis=0) / mine["loss"].to_numpy(float) - 1).mean()
+        assert found.error[target] == pytest.approx(off)
+    assert found.law == "ensemble"
+    assert found.until == pytest.approx(TOKENS[-2])
 
 
 def test_what_cannot_be_extrapolated_is_said(sweep: MakeSweep) -> None:
