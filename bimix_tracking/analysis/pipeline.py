@@ -153,7 +153,11 @@ def _fitted(
         selection = select_law(obs, weights=weights, progress=progress)
         return selection, selection.validation, selection.fit
     (fit,) = (fit_law(obs, name) for name in told(progress, "fitting", [law]))
-    validation: Validation | None = _or_none(cross_validate, obs, weights=weights, fit=fit)
+    validation: Validation | None
+    (validation,) = (
+        _or_none(cross_validate, obs, weights=weights, fit=fit)
+        for _ in told(progress, "predicting held-out mixtures", [law])
+    )
     if validation is not None:
         fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures))
     return None, validation, fit
@@ -168,14 +172,14 @@ def _checked(
     progress: Progress | None,
 ) -> Findings:
     """Return what the sweep and its fit show, checked on held-out mixtures and on later losses."""
-    (extrapolation,) = (_or_none(check, obs, fit=fit) for check in told(progress, "checking the law", [extrapolate]))
+    (later,) = (_or_none(extrapolate, obs, fit=fit) for _ in told(progress, "predicting later losses", [fit.law]))
     return Findings(
         observations=obs,
         fit=fit,
         validation=validation,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         selection=selection,
-        extrapolation=extrapolation,
+        extrapolation=later,
         diagnostics=diagnose(obs, fit, validation=validation, tokens=question.tokens),
         lang=question.lang,
     )

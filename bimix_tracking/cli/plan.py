@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bimix_tracking.design.follow_up import NextRuns
     from bimix_tracking.design.pilot import Plan
     from bimix_tracking.design.run_files import PlannedRuns
+    from bimix_tracking.mixture import Mixture
     from bimix_tracking.tracking.ports import RunSource
 
 _METHODS = ("informative", "space-filling")
@@ -69,7 +70,7 @@ def plan(
         list[str] | None,
         typer.Option(
             metavar="DOMAIN=LOW:HIGH",
-            help="Least and most of a domain; or pinned, as DOMAIN=SHARE. Repeatable.",
+            help="Least and most of a domain, else 0.02:0.7; or pinned, as DOMAIN=SHARE. Repeatable.",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
@@ -77,6 +78,14 @@ def plan(
         list[Path] | None,
         typer.Option(
             help="mixture.yaml to run for certain, such as the current one. Repeatable.", rich_help_panel=CONSTRAINTS
+        ),
+    ] = None,
+    pool: Annotated[
+        Path | None,
+        typer.Option(
+            help="Choose among the mixtures of a file: JSON lines with an entry `mixture`, or a .csv with columns "
+            "proportion/DOMAIN, as plan.jsonl and plan.csv are. A pilot's DOMAIN… may then be left out.",
+            rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
     method: Annotated[
@@ -91,7 +100,7 @@ def plan(
         int | None,
         typer.Option(
             min=0,
-            help="Runs that repeat the first mixture, to measure noise; 1 from 6 runs on.",
+            help="Runs that repeat the first mixture, to measure noise; 1 from 6 runs on, 0 with --pool.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -138,6 +147,8 @@ def plan(
         --command 'python train.py --mixture {mixture}'
       # with finite data, and the mixture in use among the runs
       bimix plan code web --tokens 1e9 --available code=5e7 --candidate current.yaml
+      # 8 of the mixtures that there are
+      bimix plan --pool mixtures.csv --runs 8
       # more runs for a sweep
       bimix plan --after mlflow:my-sweep --runs 3 --tokens 100e9
     """
@@ -152,6 +163,9 @@ def plan(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--command") from error
     limits: dict[str, Any] = {"bounds": bounds, "available_tokens": tokens_of, "max_epochs": max_epochs, "seed": seed}
+    if pool is not None:
+        limits["pool"] = _mixtures_of(pool)
+        domains = domains or ([] if after else list(limits["pool"][0]))
     found: PlannedRuns
     if after is not None:
         if domains:
@@ -190,6 +204,12 @@ def plan(
     answer({"runs": told, "sentences": sentences, "artifacts": out})
 
 
+def _mixtures_of(pool: Path) -> list[Mixture]:
+    from bimix_tracking.design.pool import read_mixtures  # noqa: PLC0415  # --help must not wait for NumPy
+
+    return read_mixtures(pool)
+
+
 def _pilot(
     domains: list[str], runs: int, candidates: list[Path], noise: float | None, **options: Any
 ) -> tuple[Plan, Sequence[str]]:
@@ -204,8 +224,7 @@ def _pilot(
             raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--candidate") from error
     noise = NOISE if noise is None else noise
     with progress_shown() as progress:
-        progress("choosing the mixtures", 0, 1)
-        found = plan_pilot(domains, runs, candidates=mixtures, noise=noise, **options)
+        found = plan_pilot(domains, runs, candidates=mixtures, noise=noise, progress=progress, **options)
     told = found.identifiable(noise)
     _print_mixtures(found, f"{len(found)} pilot runs, {found.method}", told.domains["alpha_error"].to_dict())
     sentences = (*told.sentences(), *found.notes)

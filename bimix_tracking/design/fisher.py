@@ -18,10 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from bimix_tracking.design.space_filling import SMALLEST_SHARE, inside, into_box, scattered
+from bimix_tracking.design.space_filling import SMALLEST_SHARE, distances, inside, into_box, scattered
 from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
+from bimix_tracking.progress import Progress, told
 
 _ALPHAS = (0.03, 0.3)
 """Exponents of published fits lie in here (BiMix on The Pile and SlimPajama, SlimPajama's public sweep)."""
@@ -33,6 +35,9 @@ _NEAR, _WIDE = 16, 16
 """Mixtures whose ranking is wanted: about the optimum of each plausible law, and anywhere in the box."""
 _PASSES = 4
 _LOCAL = 40
+CHOOSING, EXCHANGING = "choosing the mixtures", "exchanging them"
+"""What is being done, as progress is told."""
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,13 @@ class _Part:
     free: Array
     prior: Array
     wanted: Array
+    """∂ log L / ∂θ about its mean at the mixtures whose ranking is wanted, shape (problems, mixtures, parameters), so
+    that Σ wᵀ Cov w is the mean variance there."""
+
+    def covariance(self, shares: Array, noise: float) -> Array:
+        """Return that of θ after runs at shares, shape (problems, parameters, parameters)."""
+        jacobian = self.jacobian(shares)
+        return np.asarray(np.linalg.inv(self.prior + np.swapaxes(jacobian, 1, 2) @ jacobian / noise**2))
 
     def jacobian(self, shares: Array) -> Array:
         """Return ∂ log L / ∂θ, shape (problems, mixtures, parameters)."""
@@ -92,7 +104,7 @@ class Information:
         theta = np.clip(np.where(identifiable, theta, box.held), box.lower, box.upper)
         prior = law.prior(own, count).precision + np.eye(theta.shape[1])
         part = _Part(law, theta, own, free.astype(float), prior, np.empty(0))
-        wanted = np.zeros_like(part.prior)
+        wanted = np.zeros((len(theta), 1 + _NEAR + len(general), theta.shape[1]))
         for one in np.unique(draw):
             near = inside(
                 self.optima[one] * np.exp(0.3 * self._rng.standard_normal((_NEAR, count))),
@@ -101,17 +113,24 @@ class Information:
             at = np.concatenate([self.optima[one : one + 1], near, general])
             jacobian = part.jacobian(at)[draw == one]
             about = jacobian - jacobian.mean(1, keepdims=True)
-            wanted[draw == one] = np.swapaxes(about, 1, 2) @ about / len(at)
+            wanted[draw == one] = about / math.sqrt(len(at))
         return _Part(law, theta, own, part.free, part.prior, wanted)
 
     def variance(self, shares: Array, law: str) -> float:
         """Return the mean variance of a law's predicted log loss about its mean, after runs at shares (n, domains)."""
         part = self._parts[self.names.index(law)]
-        jacobian = part.jacobian(shares)
-        covariance = np.linalg.inv(part.prior + np.swapaxes(jacobian, 1, 2) @ jacobian / self._noise**2)
-        return float((covariance * part.wanted).sum((1, 2)).mean())
+        return float(((part.wanted @ part.covariance(shares, self._noise)) * part.wanted).sum((1, 2)).mean())
 
-    def exchange(self, fixed: Array, pool: Array, count: int) -> Array:
+    def exchange(
+        self,
+        fixed: Array,
+        pool: Array,
+        count: int,
+        *,
+        apart: float = 0.0,
+        moves: bool = True,
+        progress: Progress | None = None,
+    ) -> Array:
         """Return the mixtures to add to fixed ones, shape (count, domains): greedily, then each exchanged in turn.
 
         An exchange is with a member of the pool or with the mixture itself moved in one or a few domains, until no
@@ -121,43 +140,54 @@ class Information:
             fixed: What is run anyway, (n, domains).
             pool: Shape (members, domains).
             count: How many to add.
+            apart: The distance that two runs keep at least (`space_filling.separation`).
+            moves: Whether a mixture may leave the pool; without, each is a member of it, and no member is taken twice.
+            progress: Is told how far the choice is.
         """
-        jacobians = [part.jacobian(pool) for part in self._parts]
+        jacobians = self.jacobians(pool)
         chosen = np.zeros((0, fixed.shape[1]))
-        for _ in range(count):
-            after = self._after(np.concatenate([fixed, chosen]), jacobians)
+        for _ in told(progress, CHOOSING, range(count)):
+            there = np.concatenate([fixed, chosen])
+            after = np.where(_clear(pool, there, apart), self.after(there, jacobians), np.inf)
             chosen = np.concatenate([chosen, pool[[int(after.argmin())]]])
-        for _ in range(_PASSES):
+        for number in range(_PASSES):
             moved = False
-            for place in range(count):
+            for place in told(progress, f"{EXCHANGING}, pass {number + 1}", range(count)):
                 rest = np.concatenate([fixed, np.delete(chosen, place, axis=0)])
-                local = self._moved(chosen[place])
+                # The mixture as it is comes first among its own moves.
+                local = self._moved(chosen[place]) if moves else chosen[place][None]
                 more = [
                     np.concatenate([of_pool, part.jacobian(local)], axis=1)
                     for part, of_pool in zip(self._parts, jacobians, strict=True)
                 ]
-                after = self._after(rest, more)
+                after = self.after(rest, more)
+                others = np.concatenate([pool, local])
+                now = after[len(pool)]
+                after[~_clear(others, rest, apart)] = np.inf
                 best = int(after.argmin())
-                # The mixture as it is comes first among its own moves.
-                if after[best] < after[len(pool)] - 1e-4:
-                    chosen[place] = pool[best] if best < len(pool) else local[best - len(pool)]
+                if after[best] < now - 1e-4:
+                    chosen[place] = others[best]
                     moved = True
             if not moved:
                 break
         return chosen
 
-    def _after(self, shares: Array, jacobians: Sequence[Array]) -> Array:
-        """Return the criterion with each of some mixtures added to runs at shares.
+    def jacobians(self, pool: Array) -> list[Array]:
+        """Return what `after` needs of a pool's mixtures, (members, domains): computed once."""
+        return [part.jacobian(pool) for part in self._parts]
+
+    def after(self, shares: Array, jacobians: Sequence[Array]) -> Array:
+        """Return the criterion with each member of a pool added to runs at shares, shape (members,).
 
         That is the mean over the laws of the log of `variance`.
         """
         total = np.zeros(jacobians[0].shape[1])
         for part, rows in zip(self._parts, jacobians, strict=True):
-            own = part.jacobian(shares)
-            covariance = np.linalg.inv(part.prior + np.swapaxes(own, 1, 2) @ own / self._noise**2)
-            now = (covariance * part.wanted).sum((1, 2))
-            moved = rows @ covariance
-            fall = ((moved @ part.wanted) * moved).sum(-1) / (self._noise**2 + (moved * rows).sum(-1))
+            covariance = part.covariance(shares, self._noise)
+            towards = part.wanted @ covariance
+            now = (towards * part.wanted).sum((1, 2))
+            fall = ((rows @ np.swapaxes(towards, 1, 2)) ** 2).sum(-1)
+            fall /= self._noise**2 + ((rows @ covariance) * rows).sum(-1)
             total += np.log(np.maximum((now[:, None] - fall).mean(0), 1e-300))
         return total / len(self._parts)
 
@@ -166,6 +196,14 @@ class Information:
         which = self._rng.random((_LOCAL, count)) < max(1.5 / count, 0.15)
         step = self._rng.choice([0.15, 0.5], (_LOCAL, 1)) * self._rng.standard_normal((_LOCAL, count)) * which
         return np.concatenate([at[None], inside(at * np.exp(step), self._lower, self._upper, self._rng)])
+
+
+def _clear(some: Array, others: Array, apart: float) -> npt.NDArray[np.bool_]:
+    """Return which mixtures are no near-twin of others, and none of them, shape (some,)."""
+    if not len(others):
+        return np.ones(len(some), bool)
+    same = np.abs(some[:, None] - others).max(-1).min(1) < _SAME
+    return np.asarray(~same & (distances(some, others).min(1) >= apart))
 
 
 def _plausible(

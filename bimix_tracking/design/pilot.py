@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,25 +11,39 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.design.fisher import Information
+from bimix_tracking.design.identifiability import Identifiable, alpha_error, tied
+from bimix_tracking.design.pool import Mixtures, choices
+from bimix_tracking.design.practical_box import practical
 from bimix_tracking.design.run_files import PlannedRuns
-from bimix_tracking.design.space_filling import centre, filling, into_box, moderate, rounded, scattered
+from bimix_tracking.design.space_filling import (
+    centre,
+    distances,
+    filling,
+    into_box,
+    moderate,
+    rounded,
+    scattered,
+    separation,
+    told_apart,
+)
 from bimix_tracking.errors import ConstraintError, MixtureError
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import broken
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.laws.registry import names as all_laws
 from bimix_tracking.mixture import Mixture, check_domains
+from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 
 Method = Literal["informative", "space-filling"]
 NOISE = 0.005
 """By how much of itself a run's loss is off by chance unless told otherwise."""
-LAWS = ("bimix", "transfer")
+LAWS = ("bimix", "transfer", "additive")
+"""Which of them is right, a pilot doesn't know; `additive` is what a predictor mostly follows on real sweeps."""
 _POOL = 256
 _FOLDS = 10
 _REPEAT_FROM = 6
 """With fewer runs each is worth more as a mixture of its own."""
-_TIED = 0.9
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Plan(PlannedRuns):
                     "shares": len(np.unique(np.round(own, 6))),
                     "smallest": own.min(),
                     "largest": own.max(),
-                    "alpha_error": noise * _alpha_error(own),
+                    "alpha_error": noise * alpha_error(own),
                 }
             )
         lower, upper = moderate(self.box, shares[:1])
@@ -99,76 +113,10 @@ class Plan(PlannedRuns):
         return Identifiable(
             domains=pd.DataFrame(rows).set_index("domain"),
             laws=pd.DataFrame(laws).set_index("law"),
-            tied=_tied(self.domains, shares),
+            tied=tied(self.domains, shares),
             noise=noise,
             repeats=len(shares) - len(distinct),
         )
-
-
-@dataclass(frozen=True)
-class Identifiable:
-    """What a set of mixtures can tell, and with what error.
-
-    Args:
-        domains: One row a domain: number of distinct `shares`, `smallest`, `largest`, and `alpha_error`, the expected
-            standard error of BiMix's α; infinite where the share never changes.
-        laws: One row a law: `mixtures_needed`, distinct `mixtures`, how many are `left_in` while some are held out,
-            whether these are `enough` for it to be a candidate, and for the laws planned for `prediction_error`, the
-            expected standard error of a predicted difference between mixtures, as a part of the loss.
-        tied: The two domains whose shares are most correlated, and their correlation; None with two domains, where
-            one is always the rest of the other.
-        noise: Of a run's log loss, as assumed.
-        repeats: Runs that repeat a mixture.
-    """
-
-    domains: pd.DataFrame
-    laws: pd.DataFrame
-    tied: tuple[str, str, float] | None
-    noise: float
-    repeats: int
-
-    def sentences(self) -> tuple[str, ...]:
-        """Return the same in plain words, what cannot be told among it."""
-        count, varied = len(self.domains), self.domains[self.domains["shares"] > 1]
-        mixtures = int(self.laws["mixtures"].iloc[0])
-        said = []
-        if len(varied):
-            error = varied["alpha_error"]
-            fewest = varied["shares"].idxmin()
-            said.append(
-                f"Each domain's effect (BiMix's alpha, typically 0.03 to 0.3) is told to ±{error.min():.2g} to "
-                f"±{error.max():.2g} (worst: {error.idxmax()!r}), if chance moves a run's loss by "
-                f"{100 * self.noise:.2g} %. {fewest!r} has the fewest distinct proportions, "
-                f"{varied['shares'].min()}."
-            )
-        for domain, row in self.domains[self.domains["shares"] == 1].iterrows():
-            said.append(
-                f"The effect of {str(domain)!r} cannot be told: its proportion is {row['smallest']:.4g} in every run."
-            )
-        if mixtures < count + 1:
-            said.append(
-                f"{mixtures} distinct mixture{'s' if mixtures > 1 else ''} of {count} domains cannot tell all the "
-                f"domains apart: that takes {count + 1}. What one domain teaches another will rest on the laws' "
-                "priors, and where two domains' proportions moved together their effects are one."
-            )
-        enough = [str(name) for name in self.laws.index[self.laws["enough"]]]
-        short = {str(n): int(row["mixtures_needed"]) for n, row in self.laws[~self.laws["enough"]].iterrows()}
-        said.append(f"Laws with enough mixtures to be compared: {', '.join(enough) or 'none'}.")
-        if short:
-            left = int(self.laws["left_in"].iloc[0])
-            needs = ", ".join(f"{name} ({need})" for name, need in short.items())
-            said.append(f"With some held out, {left} mixtures are left, too few for {needs}.")
-        errors = self.laws["prediction_error"].dropna()
-        parts = ", ".join(f"{100 * value:.2g} % by {name}" for name, value in errors.items())
-        said.append(f"A predicted difference between two good mixtures will be off by about {parts} of the loss.")
-        if self.tied is not None and abs(self.tied[2]) > _TIED:
-            one, other, r = self.tied
-            said.append(
-                f"{one!r} and {other!r} move together (correlation {r:.2f}): their effects are hard to tell apart."
-            )
-        if not self.repeats:
-            said.append("No mixture is run twice, so the noise of a run won't be known, only assumed.")
-        return tuple(said)
 
 
 def plan_pilot(
@@ -180,11 +128,13 @@ def plan_pilot(
     available_tokens: Mapping[str, float] | None = None,
     max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
     candidates: Sequence[Mixture] = (),
+    pool: Mixtures | None = None,
     method: Method = "informative",
     repeats: int | None = None,
     laws: Sequence[str] = LAWS,
     noise: float = NOISE,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Plan:
     """Return the mixtures to run first, so that the laws, and through them the best mixture, can be told.
 
@@ -192,25 +142,34 @@ def plan_pilot(
     as far as there are runs for them, then the runs of the method, then repeats of the reference with other seeds.
     `informative` minimises the mean expected variance of predicted differences between mixtures that may turn out
     best (`bimix_tracking.design.fisher`); `space-filling` takes the mixture farthest from all before it, in log share.
+    Near-twins are not planned: what one of two tells, the other tells again.
+
+    Domains without bounds keep to between 2 and 70 % (`bimix_tracking.design.practical_box`); the reference and the
+    candidates are run as they are. With a pool, the runs are members of it, each once, and no other limit than the
+    constraints holds: the first run is the chosen one nearest to the reference.
 
     Args:
         domains: Their names; at least two.
         runs: How many in all, repeats included; one more than there are domains tells the domains apart.
         tokens: Training tokens of one pilot run; needed with `available_tokens`.
-        bounds: By domain, (lower, upper) or a pinned proportion.
+        bounds: By domain, (lower, upper) or a pinned proportion; such a domain has no other limits.
         available_tokens: Distinct tokens a domain has: a run's proportion is capped at available · max_epochs / tokens.
         max_epochs: How often a token may be repeated, for all or by domain.
         candidates: Mixtures the team wants to see run: the current one, entropy mixtures (arXiv 2405.14908, Eq. 13).
+        pool: Mixtures to choose among, instead of any: a sequence, or a table with columns `proportion/<domain>` or
+            `<domain>`. Those that break a constraint are excluded and counted in `notes`.
         method: `informative` or `space-filling`.
-        repeats: How many runs repeat the reference, so that noise can be measured; by default one, where there are at
-            least six runs and two more than domains, else none.
+        repeats: How many runs repeat the first, so that noise can be measured; by default one, where there are at
+            least six runs and two more than domains and no pool, else none.
         laws: The laws that may turn out right, for `informative`.
         noise: Standard deviation of a run's log loss by chance.
         seed: Of the choice: the same arguments and seed give the same plan.
+        progress: Is told how far the choice is.
 
     Raises:
         ConstraintError: Fewer than two domains or one run, constraints that are wrong or leave one mixture only, a
-            candidate of other domains or one that breaks them.
+            candidate of other domains or one that breaks them, a pool of other domains or with fewer mixtures than
+            runs.
         MixtureError: Names that are no domain names.
         ValueError: No such method or law.
 
@@ -228,25 +187,16 @@ def plan_pilot(
     if method not in get_args(Method):
         raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
     box = constrain(names, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
-    again = _repeats(repeats, runs, len(names))
-    first, notes = _reference(box, proportional_reference(names, available_tokens))
-    wanted = _wanted(candidates, box, first)
-    if len(wanted) > runs - again - 1:
-        notes.append(f"{len(wanted)} candidates for {runs - again - 1} runs beside the reference and its repeats")
-    fixed = [first, *wanted][: runs - again]
-    rng = np.random.default_rng(seed)
-    there = np.stack([mixture.array(names) for mixture in fixed])
-    lower, upper = moderate(box, there)
-    expected = Information(laws, lower, upper, noise=noise, rng=rng)
-    centres = np.concatenate([there, centre(lower, upper)[None], expected.optima])
-    pool = scattered(centres, _POOL, lower, upper, rng)
-    more = runs - again - len(fixed)
-    # The repeats tell nothing of a law but noise, and the fixed ones are there either way.
-    found = expected.exchange(there, pool, more) if method == "informative" else filling(there, pool, more)
-    mixtures = [*fixed, *(rounded(names, row, box) for row in found), *([first] * again)]
+    again = _repeats(repeats, runs, len(names), given=pool is not None)
+    search = _Search(method, tuple(laws), noise, np.random.default_rng(seed), progress)
+    reference = proportional_reference(names, available_tokens)
+    if pool is None:
+        mixtures, box, notes = search.anywhere(box, runs - again, reference, candidates, bounds or {})
+    else:
+        mixtures, box, notes = search.among(pool, box, runs - again, reference, candidates)
     return Plan(
         names=tuple(f"pilot-{i + 1:0{max(2, len(str(runs)))}d}" for i in range(runs)),
-        mixtures=tuple(mixtures),
+        mixtures=(*mixtures, *([mixtures[0]] * again)),
         seeds=(*([0] * (runs - again)), *range(1, again + 1)),
         method=method,
         laws=tuple(laws),
@@ -256,9 +206,71 @@ def plan_pilot(
     )
 
 
-def _repeats(asked: int | None, runs: int, domains: int) -> int:
+@dataclass(frozen=True)
+class _Search:
+    """How the runs of a pilot are chosen, once it is known among what."""
+
+    method: Method
+    laws: tuple[str, ...]
+    noise: float
+    rng: np.random.Generator
+    progress: Progress | None
+
+    def anywhere(
+        self, asked: Constraints, runs: int, reference: Mixture, candidates: Sequence[Mixture], bounded: Collection[str]
+    ) -> tuple[list[Mixture], Constraints, list[str]]:
+        """Return mixtures within a box, the reference and the candidates first; the box; and notes."""
+        first, notes = _reference(asked, reference)
+        wanted = _wanted(candidates, asked, [first])
+        if len(wanted) > runs - 1:
+            notes.append(f"{len(wanted)} candidates for {runs - 1} runs beside the reference and its repeats")
+        fixed = [first, *wanted][:runs]
+        there = np.stack([mixture.array(asked.domains) for mixture in fixed])
+        box = practical(asked, bounded)
+        lower, upper = moderate(box, there)
+        expected = Information(self.laws, lower, upper, noise=self.noise, rng=self.rng)
+        centres = np.concatenate([there, centre(lower, upper)[None], expected.optima])
+        pool = scattered(centres, max(_POOL, 4 * runs), lower, upper, self.rng)
+        more = runs - len(fixed)
+        if self.method == "informative":
+            apart = separation(there, pool, more)
+            found = expected.exchange(there, pool, more, apart=apart, progress=self.progress)
+        else:
+            found = filling(there, pool, more)
+        found = told_apart(found, there, lower, upper)
+        return [*fixed, *(rounded(box.domains, row, box) for row in found)], box, notes
+
+    def among(
+        self, pool: Mixtures, box: Constraints, runs: int, reference: Mixture, candidates: Sequence[Mixture]
+    ) -> tuple[list[Mixture], Constraints, list[str]]:
+        """Return mixtures of a pool beside the candidates, the one nearest to the reference first; and so on."""
+        wanted = _wanted(candidates, box, [])
+        fixed, more = wanted[:runs], max(runs - len(wanted), 0)
+        there = np.array([mixture.array(box.domains) for mixture in fixed]).reshape(-1, len(box.domains))
+        given = choices(pool, box, more, there)
+        notes = [f"{len(wanted)} candidates for {runs} runs beside the repeats"] if len(wanted) > runs else []
+        every = np.concatenate([there, given.shares])
+        found = given.shares
+        if 0 < more < len(found):
+            box = box.narrowed(every.min(0), every.max(0), "the pool")
+            if self.method == "informative":
+                lower, upper = moderate(box, every)
+                expected = Information(self.laws, lower, upper, noise=self.noise, rng=self.rng)
+                apart = separation(there, found, more)
+                found = expected.exchange(there, found, more, apart=apart, moves=False, progress=self.progress)
+            else:
+                found = filling(there if len(there) else reference.array(box.domains)[None], found, more)
+        found = found[:more]
+        mixtures = [*fixed, *(Mixture(dict(zip(box.domains, row.tolist(), strict=True))) for row in found)]
+        shares = np.array([mixture.array(box.domains) for mixture in mixtures])
+        nearest = int(distances(shares, reference.array(box.domains)[None]).argmin())
+        mixtures.insert(0, mixtures.pop(nearest))
+        return mixtures, box, [*given.notes, *notes]
+
+
+def _repeats(asked: int | None, runs: int, domains: int, *, given: bool) -> int:
     if asked is None:
-        return int(runs >= max(_REPEAT_FROM, domains + 2))
+        return int(runs >= max(_REPEAT_FROM, domains + 2) and not given)
     if not 0 <= asked < runs:
         raise ConstraintError(f"{asked} of {runs} runs cannot be repeats of the first one: ask for 0 to {runs - 1}")
     return asked
@@ -274,9 +286,9 @@ def _reference(box: Constraints, mixture: Mixture) -> tuple[Mixture, list[str]]:
     return moved, [f"the reference is the nearest mixture that the constraints allow: {broken[0]}"]
 
 
-def _wanted(candidates: Sequence[Mixture], box: Constraints, first: Mixture) -> list[Mixture]:
-    """Return the candidates in the order of the domains, each once."""
-    found = [first]
+def _wanted(candidates: Sequence[Mixture], box: Constraints, there: list[Mixture]) -> list[Mixture]:
+    """Return the candidates in the order of the domains, each once, without those that are there."""
+    found = list(there)
     for mixture in candidates:
         try:
             shares = mixture.array(box.domains)
@@ -287,20 +299,4 @@ def _wanted(candidates: Sequence[Mixture], box: Constraints, first: Mixture) -> 
             raise ConstraintError(f"a candidate breaks a constraint: {broken[0]}")
         if all(np.abs(shares - other.array(box.domains)).max() > 1e-6 for other in found):
             found.append(Mixture(dict(zip(box.domains, shares.tolist(), strict=True))))
-    return found[1:]
-
-
-def _alpha_error(share: Array) -> float:
-    """Return BiMix's standard error of α at one data volume, for a noise of 1: [(JᵀJ)⁻¹]_αα, J = (−log r, 1)."""
-    about = np.log(np.maximum(share, 1e-3))
-    spread = float(((about - about.mean()) ** 2).sum())
-    return 1 / math.sqrt(spread) if spread > 1e-12 else math.inf
-
-
-def _tied(domains: tuple[str, ...], shares: Array) -> tuple[str, str, float] | None:
-    varied = np.flatnonzero(np.ptp(shares, axis=0) > 1e-9)
-    if len(varied) < 3 or len(shares) < 3:
-        return None
-    r = np.asarray(np.corrcoef(shares[:, varied].T)) - np.eye(len(varied))
-    i, j = np.unravel_index(int(np.abs(r).argmax()), r.shape)
-    return domains[varied[i]], domains[varied[j]], float(r[i, j])
+    return found[len(there) :]

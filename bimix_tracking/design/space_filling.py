@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bimix_tracking.errors import ConstraintError
@@ -19,7 +21,11 @@ the best mixture was outside what was tried (`tests/benchmarks/designs.py`, `tra
 _INSIDE = (0.01, 0.08)
 """How far a mixture is drawn from the box's sides towards its centre, so that two seldom share a proportion."""
 _DIGITS = 5
+_STEP, _STEPS = 0.005, 8
 _SAME = 1e-9
+_TWINS = 0.1
+"""Of the median distance between mixtures of the pool: nearer ones are near-twins. Proportions that are off by 10 % or
+less, as in a copy with jitter, are this near."""
 
 
 def usable(box: Constraints) -> tuple[Array, Array]:
@@ -121,6 +127,28 @@ def distances(some: Array, others: Array) -> Array:
     return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
+def separation(fixed: Array, pool: Array, count: int) -> float:
+    """Return the distance at which mixtures begin to be near-twins: one of them is not run beside the other.
+
+    That is a tenth of the median distance in the pool, and never more than half of what a space-filling choice of as
+    many keeps: then the pool always has another mixture, since each one that is chosen rules out at most one of the
+    space-filling ones.
+
+    Args:
+        fixed: What is run anyway, (n, domains).
+        pool: Shape (members, domains).
+        count: How many are to be chosen.
+    """
+    if count < 1 or len(pool) < 2:
+        return 0.0
+    kept = filling(fixed, pool, count) if len(fixed) else np.concatenate([pool[:1], filling(pool[:1], pool, count - 1)])
+    every = distances(kept, np.concatenate([fixed, kept]))
+    every[np.arange(count), len(fixed) + np.arange(count)] = np.inf
+    least = float(every.min())
+    typical = float(np.median(distances(pool, pool)[np.triu_indices(len(pool), 1)]))
+    return min(_TWINS * typical, least / 2) if math.isfinite(least) else _TWINS * typical
+
+
 def filling(fixed: Array, pool: Array, count: int) -> Array:
     """Return members of a pool, each the farthest from all before it (maximin), shape (count, domains).
 
@@ -130,11 +158,34 @@ def filling(fixed: Array, pool: Array, count: int) -> Array:
         count: How many to add.
     """
     nearest = distances(pool, fixed).min(1)
-    chosen = []
+    chosen: list[int] = []
     for _ in range(count):
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, distances(pool, pool[chosen[-1:]])[:, 0])
     return pool[chosen]
+
+
+def told_apart(shares: Array, there: Array, lower: Array, upper: Array) -> Array:
+    """Return mixtures moved a little to the middle of the box where they share a proportion with an earlier one.
+
+    Designs crowd at the sides of the box, and a domain's exponent is told from the distinct proportions it has.
+
+    Args:
+        shares: Shape (n, domains).
+        there: Mixtures that stay as they are, (m, domains).
+        lower: Smallest proportions.
+        upper: Largest proportions.
+    """
+    middle, found = centre(lower, upper), list(np.round(there, _DIGITS))
+    for row in shares:
+        moved = row
+        for _ in range(_STEPS):
+            if not (np.abs(np.array(found) - np.round(moved, _DIGITS)) < _SAME)[:, upper > lower].any():
+                break
+            moved = moved + _STEP * (middle - moved)
+        found.append(np.round(moved, _DIGITS))
+        row[:] = moved
+    return shares
 
 
 def rounded(domains: tuple[str, ...], shares: Array, box: Constraints) -> Mixture:

@@ -22,7 +22,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
@@ -35,15 +34,11 @@ from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.single_law import goodness
 from bimix_tracking.fitting.warmup import settled
+from bimix_tracking.fitting.weighing import squares_of, stack_weights, weights_of
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import ENSEMBLE, broken, names
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import said
-
-_WILD, _WILD_DELTAS = 5.0, 3.0
-"""A loss that even the best law misses by more than five usual errors, and three δ, counts as if it missed by that."""
-_TO_SIMPLEST, _TO_ALL = 1.0, 30.0
-"""Runs' worth of evidence that draw the common weights to the simplest law, and a target's to the common ones."""
 
 
 def fit_ensemble(
@@ -102,10 +97,11 @@ def held_out_stack(fit: LawFit, predictions: Mapping[str, HeldOut]) -> tuple[Gri
     widest = max(predictions.values(), key=lambda one: len(one.grid.targets))
     grid, fold = widest.grid, widest.fold
     predicted: dict[str, Array] = {target: np.full(grid.log_loss.shape[1:], np.nan) for target in fit.targets}
+    squares = squares_of(predictions, fit.huber_delta)
     for one in range(int(fold.max()) + 1):
         mine = fold == one
         volumes = np.broadcast_to(grid.log_u, grid.log_loss.shape[1:])[mine]
-        stacked = stack_weights(predictions, fit.huber_delta, keep=fold != one)
+        stacked = weights_of(squares, tuple(predictions), np.asarray(fold != one))
         levels = common_levels(predictions, stacked, keep=fold != one)
         for target, values in combine(predictions, stacked).items():
             above = level_at(levels[target], np.exp(volumes.reshape(-1)) * grid.scale)
@@ -202,34 +198,6 @@ def _borrowed(weights: Mapping[str, Mapping[str, float]], usable: Sequence[str])
     return {name: float(name == usable[0]) for name in usable}
 
 
-def stack_weights(
-    predictions: Mapping[str, HeldOut], delta: float, keep: Index | None = None
-) -> dict[str, dict[str, float]]:
-    """Return target → law → weight, from held-out predictions.
-
-    Args:
-        predictions: By law, the simplest first.
-        delta: δ of the Huber loss the laws were fitted with.
-        keep: Runs that count, boolean; None: all.
-    """
-    errors = _tamed({name: _errors(one, keep) for name, one in predictions.items()}, delta)
-    targets = list(dict.fromkeys(t for by_target in errors.values() for t in by_target))
-    common: dict[str, float] = {}
-    shared = _shared(errors)
-    names = list(errors)
-    if shared:
-        off, runs = _aligned([errors[n] for n in names], shared)
-        common = dict(zip(names, _simplex(off, runs, _TO_SIMPLEST, np.eye(len(names))[0]), strict=True))
-    result = {}
-    for target in targets:
-        has = [n for n in names if target in errors[n]]
-        off, runs = _aligned([errors[n] for n in has], [target])
-        towards = np.array([common.get(n, 0.0) for n in has])
-        towards = towards / towards.sum() if towards.sum() > 0 else np.eye(len(has))[0]
-        result[target] = dict(zip(has, _simplex(off, runs, _TO_ALL, towards).tolist(), strict=True))
-    return result
-
-
 def combine(predictions: Mapping[str, HeldOut], weights: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
     """Return by target log Σ w L of the laws' predictions, shape (runs, volumes)."""
     result = {}
@@ -281,71 +249,6 @@ def _medians(columns: Array, number: Index) -> Array:
     """Return the median of each column, of which so many values are no NaN."""
     ordered, each = np.sort(columns, axis=0), np.arange(len(number))  # NaN comes last
     return np.asarray((ordered[(number - 1) // 2, each] + ordered[number // 2, each]) / 2)
-
-
-_Errors = dict[str, tuple[Array, Array, Index]]
-"""By target: held-out errors of log loss, NaN where there is none; their weights; the runs they are of."""
-
-
-def _errors(one: HeldOut, keep: Index | None) -> _Errors:
-    grid = one.grid
-    runs, volumes = grid.log_loss.shape[1:]
-    counted = np.ones(runs, bool) if keep is None else keep
-    # All cells, also those where nothing was measured: then the laws' are the same, whichever targets they have.
-    of = np.repeat(np.arange(runs), volumes)
-    result = {}
-    for i, target in enumerate(grid.targets):
-        off = np.where((grid.weight[i] > 0) & counted[:, None], one.predicted[i] - grid.log_loss[i], np.nan)
-        if np.isfinite(off).any():
-            result[target] = (off.reshape(-1), grid.weight[i].reshape(-1), of)
-    return result
-
-
-def _shared(errors: Mapping[str, _Errors]) -> list[str]:
-    """Return the targets that all laws have errors of, in their order."""
-    return [t for t in next(iter(errors.values()), {}) if all(t in by_target for by_target in errors.values())]
-
-
-def _tamed(errors: Mapping[str, _Errors], delta: float) -> dict[str, _Errors]:
-    """Scale what even the best law misses by too much down to the most that counts, for all laws alike."""
-    shared = _shared(errors)
-    usual = {
-        name: 1.4826 * float(np.nanmedian(np.abs(np.concatenate([by_target[t][0] for t in shared or by_target]))))
-        for name, by_target in errors.items()
-        if by_target
-    }
-    by_error = sorted(usual, key=usual.__getitem__)
-    most = max(_WILD_DELTAS * delta, _WILD * min(usual.values(), default=0.0))
-    result: dict[str, _Errors] = {name: {} for name in errors}
-    for name, by_target in errors.items():
-        for target, (off, weight, run) in by_target.items():
-            best = next(errors[n][target][0] for n in by_error if target in errors[n])
-            result[name][target] = (off / np.maximum(np.abs(best) / most, 1.0), weight, run)
-    return result
-
-
-def _aligned(errors: Sequence[_Errors], targets: Sequence[str]) -> tuple[Array, int]:
-    """Return weighted errors of shape (points, laws) where all laws have one, and of how many runs."""
-    table = np.concatenate(
-        [np.stack([by_target[t][0] * np.sqrt(by_target[t][1]) for by_target in errors], -1) for t in targets]
-    )
-    run = np.concatenate([errors[0][t][2] for t in targets])
-    whole = np.isfinite(table).all(-1)
-    return table[whole], len(np.unique(run[whole]))
-
-
-def _simplex(off: Array, runs: int, strength: float, towards: Array) -> Array:
-    """Return argmin |off w|² + λ |w − towards|² over w ≥ 0, Σ w = 1, λ = `strength` runs' worth of squared error."""
-    if not len(off):
-        return towards
-    level = max(float((off**2).sum(0).min()), 1e-30)
-    ridge = np.sqrt(strength * level / max(runs, 1))
-    sure = 1e3 * np.sqrt(level * max(strength, 1.0))  # Σ w = 1 to about 1e-6, and exactly by the last line
-    triangle = np.linalg.qr(off, mode="r")  # as good as all rows of it
-    rows = np.concatenate([triangle, ridge * np.eye(len(towards)), sure * np.ones((1, len(towards)))])
-    weights, _ = nnls(rows, np.r_[np.zeros(len(triangle)), ridge * towards, sure])
-    weights[weights < 1e-3] = 0.0  # not worth a law in the sum
-    return np.asarray(weights / weights.sum())
 
 
 def _with_residuals(fit: LawFit, predictions: Mapping[str, HeldOut]) -> LawFit:

@@ -119,7 +119,7 @@ class HeldOutErrors:
         counted = {target: weight for target, weight in weights.items() if weight > 0}
         return np.array([sum(w * one.off.get(t, np.nan) for t, w in counted.items()) for one in self.runs])
 
-    def form(self, weights: Mapping[str, float], drawn: Array) -> FormError | None:
+    def form(self, weights: Mapping[str, float], drawn: Array, out: Array | None = None) -> FormError | None:
         """Return how far off the law is by its form; None from fewer than three mixtures.
 
         Runs of one mixture count as one, with their mean error. Their spread about it is chance (σ_rep²), of which as
@@ -127,8 +127,10 @@ class HeldOutErrors:
 
         Args:
             weights: Of the targets; what isn't named counts 0.
-            drawn: Deviations of the replicates' weighted sums from the fit's at the runs' mixtures, nats, shape
-                (replicates, runs): what estimation makes of the errors, σ_est².
+            drawn: The replicates' weighted sums at the runs' mixtures, nats, shape (replicates, runs): what estimation
+                makes of the errors, σ_est².
+            out: In which replicates each run wasn't drawn, of that shape: what they say of its mixture is said without
+                it, as its error is. None: all count.
         """
         off = self.sums(weights)
         known = np.isfinite(off)
@@ -143,11 +145,15 @@ class HeldOutErrors:
         repeats = int((often - 1).sum())
         within = float(((off[known] - mean[mixture.ravel()]) ** 2).sum())
         chance = within / float(chi2.ppf(_SURE, repeats)) if repeats else 0.0
-        drawn = drawn[np.isfinite(drawn).all(1)]
-        each = np.stack([drawn[:, known][:, mixture.ravel() == one].mean(1) for one in range(count)], axis=1)
-        spread = each - each.mean(1, keepdims=True)
-        estimated = float((each**2).mean()) if len(drawn) else 0.0
-        estimated_apart = float((spread**2).sum(1).mean() / (count - 1)) if len(drawn) else 0.0
+        told = np.isfinite(drawn).all(1)
+        without = np.ones(drawn.shape, bool) if out is None else np.asarray(out, bool)
+        each, unseen = np.empty((int(told.sum()), count)), np.empty((int(told.sum()), count), bool)
+        for one in range(count):
+            mine = np.flatnonzero(known)[mixture.ravel() == one]
+            each[:, one] = drawn[told][:, mine].mean(1)
+            unseen[:, one] = without[told][:, mine].all(1)
+        estimated = _variance(each, unseen)
+        estimated_apart = _variance(each - each.mean(1, keepdims=True), unseen) * count / (count - 1)
         noise = chance * float((1 / often).mean())
         square, variance = float((mean**2).mean()), float(mean.var(ddof=1))
         distance = float(pdist(shares, "cityblock").mean()) / 2
@@ -192,6 +198,17 @@ class LaterErrors:
             return float("nan")
         off = sum(weight * np.array(self.off[target]) for target, weight in counted.items())
         return float(np.sqrt(np.square(off).sum() / np.square(self.ahead).sum()))
+
+
+def _variance(values: Array, counts: npt.NDArray[np.bool_]) -> float:
+    """Return the mean over columns of the variance of the values that count; 0 where none has two."""
+    often = counts.sum(0)
+    use = often > 1
+    if not use.any():
+        return 0.0
+    mean = np.where(counts, values, 0.0).sum(0)[use] / often[use]
+    square = np.where(counts[:, use], (values[:, use] - mean) ** 2, 0.0).sum(0) / (often[use] - 1)
+    return float(square.mean())
 
 
 def _distance(one: Array, other: Array) -> Array:

@@ -43,6 +43,7 @@ class Replicates:
         method: How they were found.
         off: By how much each run's last losses are off the fit, nats, one row a run and one column a target.
         later: What losses beyond the volumes observed may be off; None where too few volumes were observed to tell.
+        drawn: How often each run of `off` was drawn, shape (replicates, runs); None where that isn't known.
     """
 
     fit: LawFit
@@ -50,6 +51,7 @@ class Replicates:
     method: Method
     off: pd.DataFrame
     later: LaterErrors | None = None
+    drawn: Array | None = None
 
     def parameters(self, target: str) -> pd.DataFrame:
         """Return the reported parameters of a target, one row a replicate.
@@ -96,12 +98,12 @@ class Replicates:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the lower and the upper end of the interval of the expected loss at each mixture and target.
 
-            log L̂ ± √((t/z √(n / (n − 2)) q)² + t² (σ_form² + σ_later²) / L̂²)
+            log L̂ ± √((t/z q)² + t² (σ_form² + σ_later²) / L̂²)
 
-        with q the quantiles of the replicates' log loss about the fit, z and t those of the normal and Student's
-        distribution with n − 2 degrees of freedom. √(n / (n − 2)), since a replicate's runs are fitted as closely as
-        the sweep's, and so stray less than new ones would. σ_form² is `FormError.each` of the fit's held-out errors, 0
-        without them; σ_later grows from 0 at the largest volume observed. A single run has noise of its own besides.
+        with q the quantiles of the replicates' log loss about their median, z and t those of the normal and Student's
+        distribution with n − 2 degrees of freedom. σ_form² is `FormError.each` of the fit's held-out errors. Without
+        them it is 0, and q times √(n / (n − 2)): a replicate's runs are fitted as closely as the sweep's, and so stray
+        less than new ones would. σ_later grows from 0 at the largest volume observed. A single run has noise besides.
 
         Args:
             mixtures: As in `LawFit.predict`.
@@ -154,7 +156,7 @@ class Replicates:
         """Return how far the lower and the upper end of an interval are from its centre.
 
         Args:
-            off: Deviations of the replicates from it, shape (replicates, …).
+            off: Of the replicates, shape (replicates, …); what counts are their deviations from their own median.
             weights: Of the targets it is of.
             variance: What else it may be off, in the unit of `off` squared, shape (…).
             level: Between 0 and 1.
@@ -162,10 +164,10 @@ class Replicates:
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         times, wider = self.times(weights, level), self.stretch(weights, level)
-        low, high = _sides(off, level)
+        low, middle, high = _quantiles(off, [(1 - level) / 2, 0.5, (1 + level) / 2])
         return (
-            -np.hypot(wider * np.minimum(low, 0), times * np.sqrt(variance)),
-            np.hypot(wider * np.maximum(high, 0), times * np.sqrt(variance)),
+            -np.hypot(wider * (low - middle), times * np.sqrt(variance)),
+            np.hypot(wider * (high - middle), times * np.sqrt(variance)),
         )
 
     def times(self, weights: Mapping[str, float], level: float) -> float:
@@ -173,10 +175,12 @@ class Replicates:
         return float(student.ppf((1 + level) / 2, self.free(weights)))
 
     def stretch(self, weights: Mapping[str, float], level: float) -> float:
-        """Return by how much quantiles of the replicates about the fit are widened: t/z √(n / (n − 2))."""
+        """Return by how much replicates' quantiles are widened: t/z, without held-out errors √(n / (n − 2)) more."""
         return self.times(weights, level) / float(norm.ppf((1 + level) / 2)) * self._widest(weights)
 
     def _widest(self, weights: Mapping[str, float]) -> float:
+        if self.form(weights) is not None:  # held-out errors have what replicates stray too little
+            return 1.0
         return max((self.wider(target) for target, weight in weights.items() if weight > 0), default=1.0)
 
     def form(self, weights: Mapping[str, float]) -> FormError | None:
@@ -194,10 +198,13 @@ class Replicates:
         held_out = self.fit.held_out
         if held_out is None or not held_out.runs:
             return None
-        drawn, fitted = self._at_held_out
         weight = np.array([weights.get(target, 0.0) for target in self.fit.targets])
         use = weight > 0
-        return held_out.form(weights, (drawn[..., use] - fitted[:, use]) @ weight[use])
+        out = None
+        if self.drawn is not None:
+            place = self.off.index.get_indexer(pd.Index([one.run for one in held_out.runs]))
+            out = (self.drawn[:, place] == 0) & (place >= 0)
+        return held_out.form(weights, self._at_held_out[..., use] @ weight[use], out)
 
     def free(self, weights: Mapping[str, float]) -> int:
         """Return Student's degrees of freedom of a weighted sum's interval: n − 2, of mixtures held out or of runs."""
@@ -219,7 +226,7 @@ class Replicates:
     def half_of_run(self, weights: Mapping[str, float], mixture: Mixture, tokens: float, level: float) -> float:
         """Return half the interval of one run's weighted loss, in log loss: as `interval`, with a run's own noise.
 
-        t √((n / (n − 2)) σ_b² + σ_run² + σ_later²), the first from replicates, `run_noise`, and `beyond`.
+        t √(σ_b² + σ_run² + σ_later²): of the replicates, widened as there, `run_noise`, and `beyond`.
 
         Args:
             weights: Of the targets.
@@ -270,13 +277,12 @@ class Replicates:
         return {}
 
     @cached_property
-    def _at_held_out(self) -> tuple[Array, Array]:
-        """Losses of the held-out runs by the replicates, (replicates, runs, targets), and by the fit."""
+    def _at_held_out(self) -> Array:
+        """Losses of the held-out runs by the replicates, (replicates, runs, targets)."""
         held_out = self.fit.held_out
         if held_out is None:
             raise ValueError("no held-out errors travel with this fit")
-        at = held_out.shares, held_out.tokens
-        return self.losses(*at), self.fit.losses(*at).to_numpy(float)
+        return self.losses(held_out.shares, held_out.tokens)
 
     def _of_law(self, fit: LawFit, shares: Array, volume: Array) -> Array:
         model, theta = find_law(fit.law), self.theta[fit.law]
@@ -297,12 +303,12 @@ class Replicates:
         return result
 
 
-def _sides(off: Array, level: float) -> Array:
-    """Return the two quantiles that hold the middle part of each column; NaN where no replicate could tell."""
+def _quantiles(off: Array, at: Sequence[float]) -> Array:
+    """Return quantiles of each column, shape (quantiles, …); NaN where no replicate could tell."""
     told = ~np.isnan(off).all(axis=0)
-    sides = np.full((2, *off.shape[1:]), np.nan)
-    sides[:, told] = np.nanquantile(off[:, told], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return sides
+    found = np.full((len(at), *off.shape[1:]), np.nan)
+    found[:, told] = np.nanquantile(off[:, told], at, axis=0)
+    return found
 
 
 def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:

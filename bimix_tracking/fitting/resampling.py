@@ -74,7 +74,7 @@ def bootstrap(
     }
     told.more(told.total - told.done)  # what cannot be told isn't refitted
     later = None if method == "linearised" else later_errors(obs, fit)
-    return Replicates(fit, theta, method, last_off(obs, fit), later)
+    return Replicates(fit, theta, method, last_off(obs, fit), later, drawn)
 
 
 def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:

@@ -91,7 +91,7 @@
   };
   // As Replicates.sides: quantiles of the deviations, widened, in quadrature with what else it may be off.
   const sides = (off, one, variance) => [-1, 1].map((side) => {
-    const end = Math.max(0, side * quantile(off, side < 0 ? 0.05 : 0.95));
+    const end = quantile(off, side < 0 ? 0.05 : 0.95) - quantile(off, 0.5);
     return side * Math.hypot(one.wider * end, one.times * Math.sqrt(variance));
   });
   // As Replicates.interval: beyond the tokens observed it grows.

@@ -1,6 +1,6 @@
 """How well the laws rank unseen mixtures of RegMix's 512 runs of 1M parameters, against its gradient-boosted trees.
 
-python tests/benchmarks/regmix.py [--splits 3]
+python tests/benchmarks/regmix.py [--splits 3] [--training 256]
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def ranks(predicted: npt.NDArray[np.float64], observed: npt.NDArray[np.float64])
     return [float(spearmanr(p, o).statistic) for p, o in zip(predicted.T, observed.T, strict=True)]
 
 
-def run(splits: int, seed: int = 0) -> pd.DataFrame:
+def run(splits: int, training: int = TRAINING, seed: int = 0) -> pd.DataFrame:
     """Return one row a (split, predictor, target) with rank, relative error and the seconds of all targets' fits."""
     table, proportions, targets = sweep()
     shares, losses = table[list(proportions.values())].to_numpy(), table[list(targets.values())].to_numpy()
@@ -48,7 +48,7 @@ def run(splits: int, seed: int = 0) -> pd.DataFrame:
     rows = []
     for split in range(splits):
         order = rng.permutation(len(table))
-        seen, unseen = order[:TRAINING], order[TRAINING:]
+        seen, unseen = order[:training], order[-256:]
         predictions = {}
         obs = Observations.from_wide(
             table.iloc[seen], proportions=proportions, losses=targets, tokens="tokens", run="index"
@@ -78,9 +78,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--splits", type=int, default=3)
-    found = run(parser.parse_args().splits)
+    parser.add_argument("--training", type=int, default=TRAINING)
+    asked = parser.parse_args()
+    found = run(asked.splits, asked.training)
     splits, targets = found["split"].nunique(), found["target"].nunique()
-    print(f"{TRAINING} runs seen, the other 256 unseen; {splits} random splits; {targets} targets.\n")
+    print(f"{asked.training} runs seen, 256 others unseen; {splits} random splits; {targets} targets.\n")
     print("| predictor | mean Spearman | lowest split | lowest target | error % | seconds |")
     print("|---|---|---|---|---|---|")
     for law, part in found.groupby("law", sort=False):

@@ -17,9 +17,9 @@ def reference(name: str) -> pd.DataFrame:
     return pd.read_csv(folder / name)
 
 
-def slimpajama() -> tuple[pd.DataFrame, list[str]]:
+def slimpajama(size: str = "122m") -> tuple[pd.DataFrame, list[str]]:
     """Return the 60 runs of SlimPajama without their first checkpoint, and the domains; `run` numbers the mixtures."""
-    table = reference("slimpajama_122m.csv")
+    table = reference(f"slimpajama_{size}.csv")
     shares = [c for c in table.columns if c.startswith("weight_")]
     table = table.assign(run=table.groupby(shares, sort=False).ngroup())
     first = table.groupby("run")["n_tokens"].transform("min")

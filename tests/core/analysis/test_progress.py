@@ -46,8 +46,9 @@ def test_every_stage_says_how_far_it_is_and_ends(tmp_path: Path) -> None:
     assert found.recommendation.near_optimal is not None
     assert set(told) >= {
         "fitting",
+        "predicting held-out mixtures",
         "drawing runs again",
-        "checking the law",
+        "predicting later losses",
         "optimising replicates",
         "finding the near-optimal range",
         "fitting late evaluations",

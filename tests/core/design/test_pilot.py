@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from bimix_tracking import Mixture, Observations, bootstrap, fit_law, next_runs, plan_pilot, recommend
 from bimix_tracking.design.run_files import PlannedRuns
+from bimix_tracking.design.space_filling import distances
 from bimix_tracking.errors import BimixError, ConstraintError, MixtureError, ObservationsError, RecommendationError
 from bimix_tracking.recommendation.constraints import constrain
 
@@ -201,6 +202,41 @@ def test_what_next_runs_promise_falls_with_each_run() -> None:
         tried = obs.mixtures.to_numpy(float)[:, i]
         for mixture in found.mixtures:
             assert tried.min() / 1.6 <= mixture[domain] <= tried.max() * 1.6
+
+
+def test_next_runs_are_members_of_a_pool_that_were_not_run() -> None:
+    ran = np.random.default_rng(1).dirichlet([5, 5, 5], 6)
+    obs = sweep(ran, 0.01, 1)
+    fresh = np.random.default_rng(2).dirichlet([5, 5, 5], 12)
+    pool = [Mixture(dict(zip("abc", row.tolist(), strict=True))) for row in (*ran[:3], *fresh)]
+
+    found = next_runs(obs, fit_law(obs), 4, tokens=1e9, pool=pool, bounds={"a": (0.0, 0.6)})
+
+    assert len(set(found.mixtures)) == 4
+    assert set(found.mixtures) <= {mixture for mixture in pool[3:] if mixture["a"] <= 0.6}
+    over = sum(mixture["a"] > 0.6 for mixture in pool)
+    assert "already among the runs" in found.sentences()[-1]
+    assert f"of 15 mixtures of the pool were excluded: {over} breaking" in found.sentences()[-1] or not over
+    with pytest.raises(ConstraintError, match="13 runs are to be chosen, but the pool has 12 mixtures"):
+        next_runs(obs, fit_law(obs), 13, tokens=1e9, pool=pool)
+
+
+def test_next_runs_fill_what_the_sweep_left_out_and_repeat_nothing() -> None:
+    rng = np.random.default_rng(4)
+    # Nothing was run with much of c, which is most of a good mixture's last domain.
+    ran = np.c_[rng.uniform(0.3, 0.6, (6, 1)), rng.uniform(0.2, 0.3, (6, 1))]
+    ran = np.c_[ran, 1 - ran.sum(1)]
+    obs = sweep(ran, 0.005, 4)
+
+    found = next_runs(obs, fit_law(obs), 4, tokens=1e9)
+
+    chosen = np.array([mixture.array(("a", "b", "c")) for mixture in found.mixtures])
+    both = np.concatenate([ran, chosen])
+    spread = np.log(both).std(0)
+    assert (spread > 1.1 * np.log(ran).std(0)).all()
+    apart = distances(both, both)[len(ran) :]
+    assert np.sort(apart, axis=1)[:, 1].min() > 0.02
+    assert set(found.seeds) == {0}
 
 
 def test_a_law_that_runs_hardly_tell_promises_no_more_than_its_refits() -> None:

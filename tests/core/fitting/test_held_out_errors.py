@@ -81,7 +81,14 @@ def test_what_estimation_and_repeats_tell_is_no_form_error() -> None:
 
     assert alone is not None
     assert estimated is not None
-    assert estimated.each == pytest.approx(alone.each - 0.01)
+    assert estimated.each == pytest.approx(alone.each - 0.02)  # the variance of ±0.1
+    # Of a mixture those replicates count that were made without it: the third has all of them.
+    wild = np.vstack([drawn, np.full((1, 4), 9.0)])
+    out = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
+    without = errors.form({"a": 1.0}, wild, out)
+    assert without is not None
+    assert without.each == pytest.approx(estimated.each)
+    assert without.apart == pytest.approx(estimated.apart)
     repeated = held_out(
         [(r, e + d, 0.0) for r, e in ((0.2, 0.3), (0.4, -0.3), (0.6, 0.3), (0.8, -0.3)) for d in (-0.1, 0.1)]
     )

@@ -50,6 +50,40 @@ def test_the_runs_after_a_sweep_are_planned(tmp_path: Path) -> None:
     assert "lead over its rivals is known to" in done.stdout
 
 
+def test_runs_are_chosen_among_the_mixtures_of_a_file_and_then_more_of_them(tmp_path: Path) -> None:
+    shares = np.random.default_rng(0).uniform(0.2, 0.8, 14).round(3)
+    pd.DataFrame({"proportion/a": shares, "proportion/b": 1 - shares}).to_csv(tmp_path / "pool.csv", index=False)
+
+    done = plan("--pool", tmp_path / "pool.csv", "--runs", 5, "--out", tmp_path / "plan", "--bound", "a=0:0.6")
+
+    assert done.returncode == 0, done.stderr
+    first = pd.read_csv(tmp_path / "plan" / "plan.csv")
+    assert set(first["proportion/a"]) <= set(shares[shares <= 0.6])
+    over = int((shares > 0.6).sum())
+    assert f"{over} of 14 mixtures of the pool were excluded: {over} breaking a constraint" in " ".join(
+        done.stdout.split()
+    )
+    noise = np.exp(0.005 * np.random.default_rng(1).standard_normal(5))
+    sweep = first.assign(run=first["name"], step=1, tokens=1e6)
+    sweep["loss/a"], sweep["loss/b"] = (
+        3 * sweep["proportion/a"] ** -0.1 * noise,
+        2 * sweep["proportion/b"] ** -0.2 / noise,
+    )
+    columns = ["run", "step", "tokens", "proportion/a", "proportion/b", "loss/a", "loss/b"]
+    sweep[columns].to_csv(tmp_path / "sweep.csv", index=False)
+
+    more = plan(
+        "--after", f"csv:{tmp_path}/sweep.csv", "--runs", 2, "--tokens", "1e6", "--pool", tmp_path / "pool.csv",
+        "--out", tmp_path / "more",
+    )  # fmt: skip
+
+    assert more.returncode == 0, more.stderr
+    chosen = set(pd.read_csv(tmp_path / "more" / "plan.csv")["proportion/a"])
+    assert len(chosen) == 2
+    assert chosen <= set(shares) - set(first["proportion/a"])
+    assert "5 already among the runs" in " ".join(more.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -57,6 +91,7 @@ def test_the_runs_after_a_sweep_are_planned(tmp_path: Path) -> None:
         (["a", "b", "--bound", "a=high"], 2, "'a=high' is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE"),
         (["a", "b", "--bound", "c=0.1:0.2"], 5, "unknown domains 'c'"),
         (["a", "b", "--tokens", "1e12", "--available", "a=1e9", "--available", "b=1e9"], 5, "at most 0.008"),
+        (["--pool", "nowhere.jsonl"], 3, "nowhere.jsonl cannot be read: No such file"),
         (["--after", "csv:nowhere.csv", "--tokens", "1e9"], 4, "there is no file nowhere.csv"),
     ],
 )
