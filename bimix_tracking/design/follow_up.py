@@ -101,7 +101,7 @@ def next_runs(
     it wrong elsewhere: beside the decision, as in `plan_pilot`, counts the variance V_pred that plausible laws expect
     of predicted differences. The runs minimise, by exchange,
 
-        ¾ log V_pred + ¼ log Σ Var(c).
+        0.9 log V_pred + 0.1 log Σ Var(c).
 
     As in `plan_pilot`, none is a near-twin of another or of one that was made, and domains without bounds keep to
     between 2 and 70 %, or to what was tried where that is wider.

@@ -105,19 +105,36 @@ def held_out_stack(fit: LawFit, predictions: Mapping[str, HeldOut]) -> tuple[Gri
     return grid, predicted
 
 
+_MOST_WORK = 1e9
+"""Multiplications of one step of a law's fit to all targets, and a fit with its folds takes hundreds of steps: 100
+domains are well below, with 200 it is minutes, with 500 a day."""
+
+
 def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
-    """Return the laws that need more mixtures than the smallest training part has or are broken, and why."""
+    """Return the laws that need more mixtures than a training part has, or too long, or are broken, and why."""
     mixtures = smallest_training(obs, fold)
-    useless = {name: why for name in laws if (why := broken(name))}
-    return useless | {
-        name: said(
-            "it needs {needed} mixtures, and with a fold left out there are {left}",
-            needed=find_law(name).traits.mixtures_needed,
-            left=mixtures,
-        )
-        for name in laws
-        if name not in useless and find_law(name).traits.mixtures_needed > mixtures
-    }
+    found = {}
+    for name in laws:
+        useless = broken(name)
+        if useless:
+            found[name] = useless
+            continue
+        law = find_law(name)
+        parameters = len(law.parameters(obs.domains))
+        if law.traits.mixtures_needed > mixtures:
+            found[name] = said(
+                "it needs {needed} mixtures, and with a fold left out there are {left}",
+                needed=law.traits.mixtures_needed,
+                left=mixtures,
+            )
+        elif len(obs.targets) * parameters**3 / 3 > _MOST_WORK:
+            found[name] = said(
+                "it has {parameters} parameters for each of {targets} targets, which takes too long to fit beside "
+                "other laws. Join small domains, or ask for this law alone",
+                parameters=parameters,
+                targets=len(obs.targets),
+            )
+    return found
 
 
 _LEVEL_RUNS = 5

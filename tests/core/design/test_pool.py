@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bimix_tracking import Mixture, plan_pilot
 from bimix_tracking.design.fisher import Information
 from bimix_tracking.design.pool import read_mixtures
+from bimix_tracking.design.practical_box import practical
 from bimix_tracking.design.run_files import PlannedRuns
-from bimix_tracking.design.space_filling import distances, scattered, separation
+from bimix_tracking.design.space_filling import distances, scattered, separation, usable
 from bimix_tracking.errors import ConstraintError, MixtureError
+from bimix_tracking.recommendation.constraints import constrain
 
 NAMES = ("code", "web", "books", "math")
 
@@ -190,3 +194,34 @@ def test_a_cap_by_tokens_is_no_floor() -> None:
     box = plan_pilot(["a", "b", "c"], 4, tokens=1e9, available_tokens={"a": 1e7, "b": 1e9, "c": 1e9}).box
 
     assert (box.lower[0], box.upper[0]) == pytest.approx((0.008, 0.04))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(2, 8),
+    ends=st.lists(st.tuples(st.floats(0, 0.3), st.floats(0.3, 1)), min_size=1, max_size=8),
+)
+def test_a_bounded_domain_keeps_the_proportions_that_its_bounds_allow(
+    count: int, ends: list[tuple[float, float]]
+) -> None:
+    names = [f"d{i}" for i in range(count)]
+    bounds = dict(zip(names, ends, strict=False))
+    try:
+        asked = constrain(names, bounds=bounds)
+        usable(asked)
+    except ConstraintError:
+        return
+
+    box = practical(asked, bounds)
+
+    usable(box)
+    for i in range(len(bounds)):
+        (low, high), (least, most) = (
+            (
+                max(each.lower[i], 1 - np.delete(each.upper, i).sum()),
+                min(each.upper[i], 1 - np.delete(each.lower, i).sum()),
+            )
+            for each in (asked, box)
+        )
+        assert least == pytest.approx(low, abs=1e-9)
+        assert most == pytest.approx(high, abs=1e-9)
