@@ -221,6 +221,7 @@ class Analysis(Findings):
         return {
             "gain_interval": list(sure.gain),
             "probability_better_than_reference": sure.probability,
+            "includes_misspecification": sure.form_error is not None,
             "interval": {str(d): [float(low), float(high)] for d, low, high in sure.shares.itertuples()},
             "level": sure.level,
         }

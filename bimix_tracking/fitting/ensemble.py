@@ -26,8 +26,8 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
-from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out, smallest_training
-from bimix_tracking.fitting.grid import Grid
+from bimix_tracking.fitting.engine.grid import Grid
+from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out, smallest_training
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit, Levels, level_at
 from bimix_tracking.fitting.options import USUAL, FitOptions
@@ -45,8 +45,6 @@ def fit_ensemble(
     obs: Observations,
     laws: Sequence[str] | None = None,
     *,
-    folds: int = FOLDS,
-    seed: int = 0,
     options: FitOptions = USUAL,
 ) -> LawFit:
     """Fit the laws, find their weights on held-out mixtures, and return the stack as one fit.
@@ -55,14 +53,12 @@ def fit_ensemble(
         obs: The sweep.
         laws: Names, the simplest first; None: all of `laws.names()`. A law that needs more mixtures than a training
             part has is left out, as one of another package that cannot be used is.
-        folds: Into how many parts the mixtures are divided.
-        seed: Of the division.
-        options: How each law is fitted.
+        options: How each law is fitted, and the mixtures divided.
 
     Raises:
         ObservationsError: Fewer than three mixtures, or too few for any of the laws.
     """
-    fold = divide(obs, folds, seed)
+    fold = divide(obs, options.folds, options.seed)
     options = settled(obs, options)
     laws = names() if laws is None else laws
     refused = too_demanding(obs, laws, fold)
@@ -109,19 +105,36 @@ def held_out_stack(fit: LawFit, predictions: Mapping[str, HeldOut]) -> tuple[Gri
     return grid, predicted
 
 
+_MOST_WORK = 1e9
+"""Multiplications of one step of a law's fit to all targets, and a fit with its folds takes hundreds of steps: 100
+domains are well below, with 200 it is minutes, with 500 a day."""
+
+
 def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[str, str]:
-    """Return the laws that need more mixtures than the smallest training part has or are broken, and why."""
+    """Return the laws that need more mixtures than a training part has, or too long, or are broken, and why."""
     mixtures = smallest_training(obs, fold)
-    useless = {name: why for name in laws if (why := broken(name))}
-    return useless | {
-        name: said(
-            "it needs {needed} mixtures, and with a fold left out there are {left}",
-            needed=find_law(name).traits.mixtures_needed,
-            left=mixtures,
-        )
-        for name in laws
-        if name not in useless and find_law(name).traits.mixtures_needed > mixtures
-    }
+    found = {}
+    for name in laws:
+        useless = broken(name)
+        if useless:
+            found[name] = useless
+            continue
+        law = find_law(name)
+        parameters = len(law.parameters(obs.domains))
+        if law.traits.mixtures_needed > mixtures:
+            found[name] = said(
+                "it needs {needed} mixtures, and with a fold left out there are {left}",
+                needed=law.traits.mixtures_needed,
+                left=mixtures,
+            )
+        elif len(obs.targets) * parameters**3 / 3 > _MOST_WORK:
+            found[name] = said(
+                "it has {parameters} parameters for each of {targets} targets, which takes too long to fit beside "
+                "other laws. Join small domains, or ask for this law alone",
+                parameters=parameters,
+                targets=len(obs.targets),
+            )
+    return found
 
 
 _LEVEL_RUNS = 5

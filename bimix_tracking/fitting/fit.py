@@ -5,7 +5,7 @@ from __future__ import annotations
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import fit_ensemble
-from bimix_tracking.fitting.folds import FOLDS, divide, fit_held_out, floors
+from bimix_tracking.fitting.folds import divide, fit_held_out, floors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import HUBER_DELTA, FitOptions, ZeroShare
 from bimix_tracking.fitting.single_law import fit_single
@@ -63,7 +63,7 @@ def fit_with(obs: Observations, law: str, options: FitOptions) -> LawFit:
         return fit_ensemble(obs, options=options)
     if len(floors(obs, law, options)) > 1:
         try:
-            return fit_held_out(obs, law, options, divide(obs, FOLDS, 0))[0]
+            return fit_held_out(obs, law, options, divide(obs, options.folds, options.seed))[0]
         except ObservationsError:  # too few mixtures to hold one out
             return fit_single(obs, law, options)
     return fit_single(obs, law, options)

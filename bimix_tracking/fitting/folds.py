@@ -9,17 +9,15 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.grid import Grid, mixture_codes
+from bimix_tracking.fitting.engine.grid import Grid, mixture_codes
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import FLOORS, FitOptions, ZeroShare
-from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.single_law import fit_single, refit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 
 MIN_MIXTURES = 3
-FOLDS = 10
-"""Into how many parts mixtures are divided where nobody says."""
 _NEAR, _USUAL_STEP = 0.25, 0.9
 """Twins are so much nearer to one another than neighbours usually are, and which quantile of steps is usual."""
 

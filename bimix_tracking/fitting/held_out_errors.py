@@ -25,6 +25,10 @@ _FEWEST = 3
 _SURE = 0.9
 """Of repeats' variance as much is taken off as it is with this probability at least: a pair tells little of chance."""
 
+_MOST = 0.5
+"""No more than that part of σ_cv² is put down to estimation: both are of few mixtures, and their difference would be 0
+in every third sweep of eight, with the law's form none the better for it."""
+
 
 @dataclass(frozen=True)
 class HeldOutRun:
@@ -156,6 +160,7 @@ class HeldOutErrors:
         estimated_apart = _variance(each - each.mean(1, keepdims=True), unseen) * count / (count - 1)
         noise = chance * float((1 / often).mean())
         square, variance = float((mean**2).mean()), float(mean.var(ddof=1))
+        estimated, estimated_apart = min(estimated, _MOST * square), min(estimated_apart, _MOST * variance)
         distance = float(pdist(shares, "cityblock").mean()) / 2
         return FormError(
             mixtures=count,

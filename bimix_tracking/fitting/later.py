@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.grid import Grid, grid_of, volume_codes
+from bimix_tracking.fitting.engine.grid import Grid, grid_of, volume_codes
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.held_out_errors import LaterErrors
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
-from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 

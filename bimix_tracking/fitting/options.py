@@ -10,6 +10,8 @@ FLOORS = (1e-3, 1e-4, 1e-5)
 """Proportion floors that are tried where a sweep has smaller proportions, the usual one first."""
 ZeroShare = float | Literal["chosen"] | None
 """A proportion floor; `chosen`: by held-out error; None: none, runs below the usual one are excluded."""
+FOLDS = 10
+"""Into how many parts mixtures are divided where nobody says."""
 HUBER_DELTA = 0.01
 """What is off by more than 1 % of the loss pulls no harder than that."""
 
@@ -25,6 +27,8 @@ class FitOptions:
             None excludes such runs for the domain.
         warmup: Losses at no more than so many tokens don't count. None: the warm-up is found from the data, once
             (`warmup.settled`).
+        folds: Into how many parts mixtures are divided, to predict each part by a fit without it.
+        seed: Of the division.
 
     Raises:
         ValueError: An option is out of range; the text has the number.
@@ -37,6 +41,8 @@ class FitOptions:
     huber_delta: float = HUBER_DELTA
     zero_share: ZeroShare = "chosen"
     warmup: float | None = None
+    folds: int = FOLDS
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.zero_share, str) and self.zero_share != "chosen":
@@ -47,6 +53,8 @@ class FitOptions:
             )
         if self.warmup is not None and not (math.isfinite(self.warmup) and self.warmup >= 0):
             raise ValueError(f"warmup must be a number of tokens, not negative, got {self.warmup}")
+        if self.folds < 2:
+            raise ValueError(f"with {self.folds} folds nothing is held out: take 2 or more")
 
     @property
     def floor(self) -> float:

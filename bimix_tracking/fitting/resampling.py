@@ -7,9 +7,9 @@ from typing import get_args
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array
@@ -47,10 +47,11 @@ def bootstrap(
     Raises:
         ValueError: Fewer than three runs, or no such method.
 
+    >>> import pandas as pd
     >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3) + 0.01 * np.sin(99 * a)}
     ...         for a in (0.2, 0.4, 0.5, 0.6, 0.7) for s in (1e3, 4e3, 1.6e4, 6.4e4)]
     >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses={"a": "la"}, tokens="tokens")
-    >>> from bimix_tracking import fit_law
+    >>> from bimix_tracking import Mixture, fit_law
     >>> found = bootstrap(obs, fit_law(obs))
     >>> low, high = found.interval(Mixture({"a": 0.3, "b": 0.7}), tokens=1e5)
     >>> bool(low["a"][0] < found.fit.predict(Mixture({"a": 0.3, "b": 0.7}), 1e5)["a"][0] < high["a"][0])

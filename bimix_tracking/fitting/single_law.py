@@ -15,12 +15,12 @@ import numpy.typing as npt
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.engine.least_squares import ARRIVED, USABLE
+from bimix_tracking.fitting.engine.problem import FitProblem
+from bimix_tracking.fitting.engine.starts import Searched, searched
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.least_squares import ARRIVED, USABLE
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.fitting.problem import FitProblem
-from bimix_tracking.fitting.starts import Searched, searched
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.grid import Grid
+from bimix_tracking.fitting.engine.grid import Grid
+from bimix_tracking.fitting.engine.problem import FitProblem
+from bimix_tracking.fitting.engine.starts import searched
 from bimix_tracking.fitting.options import USUAL, FitOptions
-from bimix_tracking.fitting.problem import FitProblem
-from bimix_tracking.fitting.starts import searched
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.laws.registry import law as find_law
 

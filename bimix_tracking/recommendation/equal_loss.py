@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.grid import mixture_codes, volume_codes
+from bimix_tracking.fitting.engine.grid import mixture_codes, volume_codes
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array

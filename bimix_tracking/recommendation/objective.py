@@ -26,6 +26,25 @@ class _Part:
     weight: Array
     scale: float
     floor: float
+    domains: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is asked for a target's own proportion alone: of many domains the others are most of the work."""
+        return self.law.traits.own_only and bool((self.own >= 0).all())
+
+    def of_own(self, values: Array, mixtures: int, targets: int) -> Array:
+        """Return what `ByShare` says of the own proportions, (mixtures, targets)."""
+        each = values.reshape(mixtures, targets, -1)
+        return np.asarray(each[..., 0] if self.alone else each[:, np.arange(targets), self.own])
+
+    def over_domains(self, values: Array, mixtures: int, targets: int) -> Array:
+        """Return what `ByShare` says of all proportions, (mixtures, targets, domains)."""
+        if not self.alone:
+            return values.reshape(mixtures, targets, -1)
+        result = np.zeros((mixtures, targets, self.domains))
+        result[:, np.arange(targets), self.own] = self.of_own(values, mixtures, targets)
+        return result
 
 
 @dataclass(frozen=True)
@@ -125,6 +144,7 @@ class WeightedLoss:
                     weight=np.array([weights[t] * share[t] * level.get(t, 1.0) for t in used]),
                     scale=law_fit.scale,
                     floor=law_fit.floor,
+                    domains=len(fit.domains),
                 )
             )
 
@@ -149,7 +169,7 @@ class WeightedLoss:
                 volume = np.full(len(shares[rows]), np.log(self._tokens))
                 found, weighted, below = self._of(part, shares[rows], which[rows], volume)
                 value[rows] += weighted.sum(-1)
-                g = found.gradient.reshape(*weighted.shape, domains)
+                g = part.over_domains(found.gradient, *weighted.shape)
                 if below is None:
                     slope = weighted[..., None] * g
                     steep = weighted * np.maximum(found.factor.reshape(weighted.shape), 0)
@@ -159,7 +179,7 @@ class WeightedLoss:
                 gradient[rows] += slope.sum(1)
                 bend[rows] += np.swapaxes(g * steep[..., None], 1, 2) @ g
                 if found.diagonal.any():
-                    curved = np.maximum(found.diagonal.reshape(*weighted.shape, domains), 0)
+                    curved = np.maximum(part.over_domains(found.diagonal, *weighted.shape), 0)
                     bend[rows, diagonal, diagonal] += (weighted[..., None] * curved).sum(1)
         return value, gradient, bend
 
@@ -185,8 +205,7 @@ class WeightedLoss:
             part, np.ones((len(versions), domains)), versions, np.log(self._tokens) + 0 * versions
         )
         alpha, level = np.zeros((len(versions), domains)), np.zeros((len(versions), domains))
-        slopes = found.gradient.reshape(*weighted.shape, domains)
-        alpha[:, part.own] = -slopes[:, np.arange(len(part.own)), part.own]
+        alpha[:, part.own] = -part.of_own(found.gradient, *weighted.shape)
         level[:, part.own] = weighted
         return alpha, level
 
@@ -206,21 +225,16 @@ class WeightedLoss:
         Third, how it goes on below its floor; None where nothing is below it, or the plateau is what is asked for.
         """
         targets = len(part.own)
-        x = Inputs.each(
-            np.repeat(shares, targets, axis=0),
-            np.repeat(log_tokens - np.log(part.scale), targets)[:, None],
-            part.floor,
-        )
-        found = part.law.by_share(part.theta[which].reshape(len(x.shares), -1), np.tile(part.own, len(shares)), x)
+        seen = shares[:, part.own, None].reshape(-1, 1) if part.alone else np.repeat(shares, targets, axis=0)
+        x = Inputs.each(seen, np.repeat(log_tokens - np.log(part.scale), targets)[:, None], part.floor)
+        own = np.tile(0 * part.own if part.alone else part.own, len(shares))
+        found = part.law.by_share(part.theta[which].reshape(len(x.shares), -1), own, x)
         weighted = np.exp(found.log_loss).reshape(len(shares), targets) * part.weight
         if not (self._sloped and part.law.traits.infinite_at_zero):
             return found, weighted, None
         under = np.where(part.own >= 0, np.minimum(shares[:, part.own] - part.floor, 0.0), 0.0)
         if not under.any():
             return found, weighted, None
-        own = np.arange(targets)
-        slope, curved = (
-            part_of.reshape(*weighted.shape, -1)[:, own, part.own] for part_of in (found.gradient, found.diagonal)
-        )
+        slope, curved = (part.of_own(one, *weighted.shape) for one in (found.gradient, found.diagonal))
         below = _BelowFloor(under, slope, found.factor.reshape(weighted.shape), curved, weighted)
         return found, below.value, below

@@ -87,8 +87,7 @@ class Problem:
             start: Shape (domains,).
             progress: Is told how many replicates of how many are optimised.
         """
-        if self._closed:
-            return self._filled(theta, self.box.lower, self.box.upper)
+        lower, upper = self.box.lower, self.box.upper
         count = len(next(iter(theta.values())))
         size = count if progress is None else _TOLD_EVERY
         found = []
@@ -97,7 +96,10 @@ class Problem:
                 progress("optimising replicates", begin, count)
             part = {name: values[begin : begin + size] for name, values in theta.items()}
             each = np.arange(min(size, count - begin))
-            found.append(self._newton(part, np.tile(start, (len(each), 1)), each, self.box.lower, self.box.upper))
+            if self._closed:
+                found.append(self._filled(part, lower, upper))
+            else:
+                found.append(self._newton(part, np.tile(start, (len(each), 1)), each, lower, upper))
         if progress:
             progress("optimising replicates", count, count)
         return SimplexMinimum(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bimix_tracking.fitting.grid import Grid
+from bimix_tracking.fitting.engine.grid import Grid
 from bimix_tracking.laws.protocol import Array, Index
 
 _VOLUMES = 256

@@ -14,10 +14,10 @@ from scipy.stats import spearmanr
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.engine.grid import Grid
 from bimix_tracking.fitting.ensemble import held_out_stack
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out, twins
-from bimix_tracking.fitting.grid import Grid
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.messages import joined, said

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.grid import grid_of
+from bimix_tracking.fitting.engine.grid import grid_of
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.messages import said

@@ -14,10 +14,10 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import target_weights
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import stack, too_demanding
-from bimix_tracking.fitting.folds import FOLDS, HeldOut, divide, fit_held_out
+from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.options import HUBER_DELTA, FitOptions, ZeroShare
+from bimix_tracking.fitting.options import FOLDS, HUBER_DELTA, FitOptions, ZeroShare
 from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE, names
@@ -185,12 +185,12 @@ def select_law(
     ('bimix', 'it needs 5 mixtures, and with a fold left out there are 3')
     """
     weights = target_weights(weights, obs.targets, obs.domains)
-    options = settled(obs, FitOptions(huber_delta, zero_share, warmup))
+    options = settled(obs, FitOptions(huber_delta, zero_share, warmup, folds, seed))
     laws = (*names(), ENSEMBLE) if laws is None else laws
     singles = [name for name in laws if name != ENSEMBLE]
     noise = noise_floor(obs)
     try:
-        fold = divide(obs, folds, seed)
+        fold = divide(obs, options.folds, options.seed)
     except ObservationsError:
         fit = fit_single(obs, singles[0], options)
         return Selection(fit, None, {fit.law: fit}, {}, {}, noise)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.grid import mixture_codes
+from bimix_tracking.fitting.engine.grid import mixture_codes
 from bimix_tracking.messages import said
 
 _LEVEL = 0.9

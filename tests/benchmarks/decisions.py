@@ -152,6 +152,8 @@ def cover(domains: int, runs: int, seed: int) -> dict[str, float]:
     if rec.uncertainty is None or rec.interval is None:
         raise RecommendationError("too few replicates")
     low, high = rec.interval["low"].to_numpy(float), rec.interval["high"].to_numpy(float)
+    # The optimum is sought within the proportions tried, and so is what its interval should hold.
+    best = recommend(law, LAST, bounds={d: fit.tried(d) for d in law.domains}).mixture.array(law.domains)
     ours, theirs = total(law, np.stack([rec.mixture.array(law.domains), reference.array(law.domains)]))
     gain = float(theirs - ours)
     return {

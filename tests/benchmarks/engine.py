@@ -20,10 +20,10 @@ import numpy.typing as npt
 from sweeps import observe, reference, simulated, slimpajama
 
 from bimix_tracking import Observations, analyze, select_law
-from bimix_tracking.fitting.grid import grid_of
-from bimix_tracking.fitting.least_squares import normal
+from bimix_tracking.fitting.engine.grid import grid_of
+from bimix_tracking.fitting.engine.least_squares import normal
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.options import FitOptions
-from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.laws.protocol import Blocks
 from bimix_tracking.laws.registry import BUILT_IN, law
 

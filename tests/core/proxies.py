@@ -9,7 +9,7 @@ import numpy as np
 
 from bimix_tracking import DomainLossRecorder, open_tracker
 
-SWEEP = (0.2, 0.5, 0.7)
+SWEEP = (0.2, 0.5, 0.8)
 """Proportions of code in three runs, from which 0.729 of it is recommended."""
 RECOMMENDED = 0.729189
 

@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 
 from bimix_tracking import LawFit, Mixture, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.least_squares import huber
+from bimix_tracking.fitting.engine.least_squares import huber
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.registry import law
 

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Observations, fit_law
-from bimix_tracking.fitting import grid as grids
-from bimix_tracking.fitting import problem as problems
-from bimix_tracking.fitting import single_law, threads
+from bimix_tracking.fitting import single_law
+from bimix_tracking.fitting.engine import grid as grids
+from bimix_tracking.fitting.engine import problem as problems
+from bimix_tracking.fitting.engine import threads
+from bimix_tracking.fitting.engine.grid import grid_of
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.folds import held_out
-from bimix_tracking.fitting.grid import grid_of
 from bimix_tracking.fitting.options import FitOptions
-from bimix_tracking.fitting.problem import FitProblem
 from bimix_tracking.laws.bimix import BiMix
 from bimix_tracking.laws.protocol import Array, Blocks, Index, Inputs, Traits
 from bimix_tracking.laws.registry import BUILT_IN, law

@@ -129,6 +129,18 @@ def test_the_errors_travel_with_the_chosen_fit_and_in_its_file(sweep: MakeSweep)
     assert LawFit.from_dict(content).held_out is None
 
 
+def test_an_ensemble_has_its_own_however_it_was_made(sweep: MakeSweep) -> None:
+    obs = sweep(LAWS, noise=0.003, runs=9)
+
+    alone, chosen = fit_law(obs, "ensemble"), select_law(obs).fits["ensemble"]
+
+    assert alone.held_out is not None
+    assert chosen.held_out is not None
+    both = dict.fromkeys(alone.targets, 1.0)
+    assert alone.held_out.sums(both) == pytest.approx(chosen.held_out.sums(both), rel=1e-6)
+    assert all(member.held_out is None for member in alone.members.values())
+
+
 def test_intervals_have_the_form_error_in_quadrature(sweep: MakeSweep) -> None:
     obs = sweep(LAWS, noise=0.003, runs=9)
     fit = fit_law(obs, warmup=0)

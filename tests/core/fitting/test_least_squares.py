@@ -10,7 +10,7 @@ from scipy.optimize import least_squares, nnls
 from scipy.special import huber as scipy_huber
 
 from bimix_tracking import Mixture, Observations, fit_law
-from bimix_tracking.fitting.least_squares import huber, minimize
+from bimix_tracking.fitting.engine.least_squares import huber, minimize
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Blocks, Inputs
 from bimix_tracking.laws.registry import law

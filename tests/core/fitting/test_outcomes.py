@@ -10,8 +10,8 @@ import pytest
 
 from bimix_tracking import Mixture, Observations, fit_law, recommend
 from bimix_tracking.errors import RecommendationError
-from bimix_tracking.fitting import least_squares, problem
 from bimix_tracking.fitting.domain_fit import DomainFit
+from bimix_tracking.fitting.engine import least_squares, problem
 from bimix_tracking.fitting.outcome import Outcome
 
 SHARES = (0.1, 0.3, 0.6)

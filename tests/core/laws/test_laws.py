@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bimix_tracking import Mixture, Observations, fit_law
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.least_squares import normal
+from bimix_tracking.fitting.engine.least_squares import normal
 from bimix_tracking.laws.bimix import BiMix
 from bimix_tracking.laws.protocol import Inputs
 from bimix_tracking.laws.registry import BUILT_IN, law, names

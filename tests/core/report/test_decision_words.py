@@ -62,6 +62,21 @@ def test_a_gain_that_one_run_of_each_could_not_show_is_inside_the_noise_too() ->
     assert expected in verdict(rec)
 
 
+def test_an_analysis_has_the_errors_on_held_out_mixtures_in_its_gain() -> None:
+    found = analysis(0.004, reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
+    sure = found.recommendation.uncertainty
+
+    assert found.validation is not None
+    assert found.fit.held_out is not None
+    last = found.validation.last_sums()
+    sums = dict(zip(found.observations.runs, found.fit.held_out.sums(found.recommendation.weights), strict=True))
+    assert (last["observed"] - last["predicted"]).to_dict() == pytest.approx({run: sums[run] for run in last.index})
+    assert sure is not None
+    assert sure.form_error is not None
+    assert f"±{sure.form_error:.4f} nats" in content.page(found).sure
+    assert "includes_misspecification: true" in found.mixture_yaml()
+
+
 def test_only_a_saving_that_is_demonstrated_has_a_column_in_the_tracker() -> None:
     shown = analysis(reference=Mixture({"a": 0.6, "b": 0.2, "c": 0.2}))
     unsure = analysis(0.03, reference=shown.recommendation.mixture)

@@ -371,6 +371,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def test_blocks_are_found() -> None:
-    assert {block.language for block in _BLOCKS} <= {"bash", "python", "text", "yaml", "toml"}
+    assert {block.language for block in _BLOCKS} <= {"bash", "python", "text", "yaml", "toml", "csv"}
     assert all(isinstance(block, Block) and block.text for block in _BLOCKS)
     assert len(_RUN) > 15

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.fitting.least_squares import Minimum, huber
-from bimix_tracking.fitting.problem import FitProblem
+from bimix_tracking.fitting.engine.least_squares import Minimum, huber
+from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.laws.protocol import Array, Index
 
 _AGREE = 1e-3
