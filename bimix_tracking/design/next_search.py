@@ -22,8 +22,8 @@ _QUIET = 1e-5
 """A run is off by at least this part of its loss: residuals of a noise-free sweep are 0, and no run is that sure."""
 _PREDICTED = 0.9
 """How much log V_pred counts. Chosen with both sizes of SlimPajama in view (`tests/benchmarks/designs.py --only pool`):
-by the decision alone the held-out error is that of random runs, and with more than a tenth of it, on one of the two
-sizes, most of the gain is lost."""
+by the decision alone the held-out error is about that of random runs, and with more than a tenth of it most of the gain
+is lost on one of the two sizes."""
 _PASSES = 4
 
 

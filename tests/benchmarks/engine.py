@@ -1,6 +1,6 @@
 """How long a whole analysis takes, from a sweep in memory to its page, and what blocks save in a step of a fit.
 
-python tests/benchmarks/engine.py [--only analyses|growth|steps]
+python tests/benchmarks/engine.py [--only analyses|steps]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from sweeps import observe, reference, simulated, slimpajama
 
-from bimix_tracking import Observations, analyze, select_law
+from bimix_tracking import Observations, analyze
 from bimix_tracking.fitting.engine.grid import grid_of
 from bimix_tracking.fitting.engine.least_squares import normal
 from bimix_tracking.fitting.engine.problem import FitProblem
@@ -75,24 +75,6 @@ def analyses() -> None:
             print(f"| {name} | {chosen} | {row} |", flush=True)
 
 
-def growth() -> None:
-    """Print how a fit of all laws grows with runs, checkpoints and domains."""
-    print("The laws' fits and their fits without a fold (`select_law`), from 10 domains × 60 runs × 10 checkpoints.\n")
-    print("| domains | runs | checkpoints | seconds | ratio |")
-    print("|---|---|---|---|---|")
-    first = 0.0
-    for size in ((10, 60, 10), (10, 120, 10), (10, 240, 10), (10, 60, 20), (10, 60, 40), (20, 60, 10), (40, 60, 10)):
-        seconds = _fit_all(simulated(*size))
-        first = first or seconds
-        print(f"| {' | '.join(map(str, size))} | {seconds:.2f} | {seconds / first:.1f} |", flush=True)
-
-
-def _fit_all(obs: Observations) -> float:
-    begun = perf_counter()
-    select_law(obs, warmup=0.0)
-    return perf_counter() - begun
-
-
 def by_points(found: Blocks, weight: Array) -> tuple[Array, Array]:
     """Return what `normal` does, from the Jacobian multiplied out."""
     residual = found.log_loss.reshape(len(weight), -1)
@@ -131,13 +113,13 @@ def steps() -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=["analyses", "growth", "steps"])
+    parser.add_argument("--only", choices=["analyses", "steps"])
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         one(*asked.one)
         return
-    for name, part in {"steps": steps, "analyses": analyses, "growth": growth}.items():
+    for name, part in {"steps": steps, "analyses": analyses}.items():
         if asked.only in {None, name}:
             print(f"\n{name}\n")
             part()
