@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
@@ -24,3 +25,36 @@ def told(progress: Progress | None, what: str, items: Collection[Item]) -> Itera
         yield item
     if progress:
         progress(what, len(items), len(items))
+
+
+class Tally:
+    """Adds up what is done of a stage, whichever thread did it.
+
+    Args:
+        progress: Is told; None: nobody is.
+        what: The stage.
+        total: How many there are.
+
+    >>> tally = Tally(lambda *said: print(said), "adding", 3)
+    ('adding', 0, 3)
+    >>> tally.more(2)
+    ('adding', 2, 3)
+    >>> tally.reach(3)
+    ('adding', 3, 3)
+    """
+
+    def __init__(self, progress: Progress | None, what: str, total: int) -> None:
+        self._progress, self._what, self._lock = progress, what, threading.Lock()
+        self.done, self.total = 0, total
+        self.more(0)
+
+    def more(self, count: int) -> None:
+        """Tell of so many more."""
+        self.reach(self.done + count)
+
+    def reach(self, done: int) -> None:
+        """Tell that so many are done, though some of them needed no work."""
+        with self._lock:
+            self.done = min(max(self.done, done), self.total)
+            if self._progress:
+                self._progress(self._what, self.done, self.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -126,7 +127,9 @@ def smallest_training(obs: Observations, fold: Index) -> int:
     return min(len(np.unique(mixture[fold != one])) for one in np.unique(fold))
 
 
-def fit_held_out(obs: Observations, law: str, options: FitOptions, fold: Index) -> tuple[LawFit, HeldOut]:
+def fit_held_out(
+    obs: Observations, law: str, options: FitOptions, fold: Index, *, after: Callable[[int], None] | None = None
+) -> tuple[LawFit, HeldOut]:
     """Fit a law and predict each loss by a fit without its fold, with the proportion floor that predicts best.
 
     The floor is looked for where the law is infinite at 0, the options leave it open and the sweep has own proportions
@@ -137,6 +140,7 @@ def fit_held_out(obs: Observations, law: str, options: FitOptions, fold: Index) 
         law: Which law, no ensemble.
         options: How it is fitted; their warm-up is known.
         fold: Fold of each run.
+        after: Is told how many fits, a target and a fold each, were made since it was told last.
 
     Raises:
         ObservationsError: As `fit_single`.
@@ -144,7 +148,9 @@ def fit_held_out(obs: Observations, law: str, options: FitOptions, fold: Index) 
     found = []
     for floor in floors(obs, law, options):
         fit = fit_single(obs, law, replace(options, zero_share=floor))
-        found.append((fit, held_out(obs, fit, fold)))
+        if after is not None:
+            after(len(fit.targets))
+        found.append((fit, held_out(obs, fit, fold, after=after)))
     return min(found, key=lambda one: _error(one[1])) if len(found) > 1 else found[0]
 
 
@@ -169,16 +175,17 @@ def _error(found: HeldOut) -> float:
     return float(np.nanmean(off)) if np.isfinite(off).any() else np.inf
 
 
-def held_out(obs: Observations, fit: LawFit, fold: Index) -> HeldOut:
+def held_out(obs: Observations, fit: LawFit, fold: Index, *, after: Callable[[int], None] | None = None) -> HeldOut:
     """Predict each loss by a fit without its fold.
 
     Args:
         obs: The sweep.
         fit: Its fit, of one law: where the fits without a fold start from.
         fold: Fold of each run.
+        after: As in `fit_held_out`.
     """
     count = int(fold.max()) + 1
-    theta = refit(obs, fit, (fold[None, :] != np.arange(count)[:, None]).astype(float))
+    theta = refit(obs, fit, (fold[None, :] != np.arange(count)[:, None]).astype(float), after=after)
     problem = FitProblem.of(obs, find_law(fit.law), fit.options)
     predicted = np.full(problem.grid.log_loss.shape, np.nan)
     for one in range(count):

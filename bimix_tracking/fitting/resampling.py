@@ -14,7 +14,7 @@ from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Repl
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
-from bimix_tracking.progress import Progress
+from bimix_tracking.progress import Progress, Tally
 
 
 def bootstrap(
@@ -66,14 +66,14 @@ def bootstrap(
     laws = fit.members or {fit.law: fit}
     # What has no weight in the stack says nothing in it.
     wanted = {name: _weighing(fit, name, one) for name, one in laws.items()}
-    told = _Told(progress, replicates * sum(map(len, wanted.values())))
+    tally = Tally(progress, "drawing runs again", replicates * sum(map(len, wanted.values())))
     theta = {
         name: _one_step(obs, one, drawn)
         if method == "linearised"
-        else refit(obs, one, drawn, roughly=method == "few-steps", wanted=wanted[name], after=told.more)
+        else refit(obs, one, drawn, roughly=method == "few-steps", wanted=wanted[name], after=tally.more)
         for name, one in laws.items()
     }
-    told.more(told.total - told.done)  # what cannot be told isn't refitted
+    tally.reach(tally.total)  # what cannot be told isn't refitted
     later = None if method == "linearised" else later_errors(obs, fit)
     return Replicates(fit, theta, method, last_off(obs, fit), later, drawn)
 
@@ -81,19 +81,6 @@ def bootstrap(
 def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:
     """Return the targets in whose prediction one law of a fit has a weight."""
     return [t for t in one.targets if not fit.members or fit.targets[t].parameters.get(name, 0.0) > 0]
-
-
-class _Told:
-    """Adds up what is done, for whoever wants to know."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.done, self.total = progress, 0, total
-        self.more(0)
-
-    def more(self, count: int) -> None:
-        self.done += count
-        if self.progress:
-            self.progress("drawing runs again", self.done, self.total)
 
 
 def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:

@@ -22,7 +22,7 @@ from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE, names
 from bimix_tracking.messages import few, joined, said
-from bimix_tracking.progress import Progress
+from bimix_tracking.progress import Progress, Tally
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
 from bimix_tracking.selection.eligibility import unfit
 from bimix_tracking.selection.repeats import NoiseFloor, noise_floor
@@ -170,7 +170,7 @@ def select_law(
         huber_delta: As in `fit_law`.
         zero_share: As in `fit_law`.
         warmup: As in `fit_law`.
-        progress: Called as ("fitting", laws done, laws in all).
+        progress: Is told how many fits of how many are made, those without a fold among them.
 
     Raises:
         ObservationsError: No law can be fitted.
@@ -200,19 +200,19 @@ def select_law(
     validations: dict[str, Validation] = {}
     unjudged: dict[str, LawFit] = {}
     candidates = [name for name in singles if name not in excluded]
-    for number, name in enumerate(candidates):
-        if progress:
-            progress("fitting", number, len(candidates))
+    # Of each target a fit, and one without each fold.
+    each = len(obs.targets) * (int(fold.max()) + 2)
+    tally = Tally(progress, "fitting", each * len(candidates))
+    for number, name in enumerate(candidates, 1):
         try:
-            fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
+            fits[name], predictions[name] = fit_held_out(obs, name, options, fold, after=tally.more)
             validations[name] = cross_validate(obs, weights=weights, fit=fits[name], predictions=predictions[name])
         except ObservationsError as refused:
             excluded[name] = str(refused)
             predictions.pop(name, None)
             if name in fits:
                 unjudged[name] = fits.pop(name)
-    if progress:
-        progress("fitting", len(candidates), len(candidates))
+        tally.reach(each * number)  # what cannot be told isn't refitted
     if ENSEMBLE in laws and len(predictions) > 1:
         fits[ENSEMBLE] = stack(obs, fits, predictions)
         validations[ENSEMBLE] = of_stack(obs, fits[ENSEMBLE], predictions, weights)
