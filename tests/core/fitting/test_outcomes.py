@@ -65,6 +65,29 @@ def test_a_fit_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "as far as its held-out error is small" in fit.outcome.remedy
 
 
+@pytest.mark.parametrize("law", ["additive", "exponential"])
+def test_no_law_of_all_proportions_stops_before_its_end(law: str) -> None:
+    """Few runs, targets outside and inside the mixtures: what was refused in every third such sweep."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        shares = rng.dirichlet(np.full(5, 0.7), 6 + 4 * (seed % 3))
+        shares = np.where(shares < 0.04, 0, shares)
+        shares /= shares.sum(1, keepdims=True)
+        teach = rng.exponential(1, (4, 5)) * (rng.random((4, 5)) < 0.7) + 1e-3
+        run, tokens = np.divmod(np.arange(len(shares) * 6), 6)
+        loss = (shares[run] @ teach.T + 0.05) ** -0.08 * (1.5 + 3 * (1.0 + tokens[:, None]) ** -0.4)
+        loss *= np.exp(0.003 * rng.standard_normal((len(shares), 4))[run] + 0.002 * rng.standard_normal(loss.shape))
+        table = pd.DataFrame(shares[run], columns=list("abcde")).assign(run=run, tokens=(1.0 + tokens) * 1e9)
+        table[["la", "lb", "outside", "other"]] = loss
+        losses = {"a": "la", "b": "lb", "outside": "outside", "other": "other"}
+        obs = Observations.from_wide(table, proportions=list("abcde"), losses=losses, tokens="tokens", run="run")
+
+        outcomes = {target: fit.outcome for target, fit in fit_law(obs, law).targets.items()}
+
+        stopped = {Outcome.NOT_CONVERGED, Outcome.NEARLY_CONVERGED}
+        assert not [target for target, outcome in outcomes.items() if outcome in stopped], (seed, outcomes)
+
+
 def test_losses_that_several_curves_fit_about_as_well_are_said_to_be_chance() -> None:
     fit = of_table(
         [
