@@ -34,6 +34,9 @@ _PROBLEMS = 48
 _NEAR, _WIDE = 16, 16
 """Mixtures whose ranking is wanted: about the optimum of each plausible law, and anywhere in the box."""
 _PASSES = 4
+_BESIDE = 2.0
+_COST, _NEARLY = 1.0, 0.95
+"""A proportion that no run reaches costs as much as a variance e times as large: the optimum may be beyond it."""
 _LOCAL = 40
 CHOOSING, EXCHANGING = "choosing the mixtures", "exchanging them"
 """What is being done, as progress is told."""
@@ -128,6 +131,7 @@ class Information:
         count: int,
         *,
         apart: float = 0.0,
+        reach: tuple[Array, Array] | None = None,
         moves: bool = True,
         progress: Progress | None = None,
     ) -> Array:
@@ -141,6 +145,8 @@ class Information:
             pool: Shape (members, domains).
             count: How many to add.
             apart: The distance that two runs keep at least (`space_filling.separation`).
+            reach: Proportions that are to be tried of each domain, a small and a large one, each (domains,): what is
+                recommended later lies between those tried. Each that no run reaches costs a part of the variance.
             moves: Whether a mixture may leave the pool; without, each is a member of it, and no member is taken twice.
             progress: Is told how far the choice is.
         """
@@ -149,6 +155,7 @@ class Information:
         for _ in told(progress, CHOOSING, range(count)):
             there = np.concatenate([fixed, chosen])
             after = np.where(_clear(pool, there, apart), self.after(there, jacobians), np.inf)
+            after += _unreached(there, pool, reach)
             chosen = np.concatenate([chosen, pool[[int(after.argmin())]]])
         for number in range(_PASSES):
             moved = False
@@ -160,8 +167,8 @@ class Information:
                     np.concatenate([of_pool, part.jacobian(local)], axis=1)
                     for part, of_pool in zip(self._parts, jacobians, strict=True)
                 ]
-                after = self.after(rest, more)
                 others = np.concatenate([pool, local])
+                after = self.after(rest, more) + _unreached(rest, others, reach)
                 now = after[len(pool)]
                 after[~_clear(others, rest, apart)] = np.inf
                 best = int(after.argmin())
@@ -171,6 +178,18 @@ class Information:
             if not moved:
                 break
         return chosen
+
+    def reach(self, reference: Array) -> tuple[Array, Array]:
+        """Return a small and a large proportion of each domain that a sweep should try, each (domains,).
+
+        Those of the plausible laws' optima, and somewhat less and more than the reference, as far as the box goes.
+
+        Args:
+            reference: Shape (domains,).
+        """
+        low = np.minimum(self.optima.min(0), reference / _BESIDE)
+        high = np.maximum(self.optima.max(0), reference * _BESIDE)
+        return np.clip(low, self._lower, self._upper), np.clip(high, self._lower, self._upper)
 
     def jacobians(self, pool: Array) -> list[Array]:
         """Return what `after` needs of a pool's mixtures, (members, domains): computed once."""
@@ -230,3 +249,12 @@ def _plausible(
         pull = np.einsum("di,dij->dj", alpha * level * effective ** (-alpha - 1), transfer)
         at = into_box(np.maximum(at, 1e-9) * pull, lower, upper)
     return at, losses
+
+
+def _unreached(there: Array, others: Array, reach: tuple[Array, Array] | None) -> Array:
+    """Return what proportions cost that no run has reached, with each of some others added, shape (others,)."""
+    if reach is None:
+        return np.zeros(len(others))
+    low, high = reach
+    most, least = np.maximum(there.max(0), others), np.minimum(there.min(0), others)
+    return np.asarray(_COST * ((most < _NEARLY * high).sum(1) + (_NEARLY * least > low).sum(1)))

@@ -234,7 +234,8 @@ class _Search:
         more = runs - len(fixed)
         if self.method == "informative":
             apart = separation(there, pool, more)
-            found = expected.exchange(there, pool, more, apart=apart, progress=self.progress)
+            reach = expected.reach(there[0])
+            found = expected.exchange(there, pool, more, apart=apart, reach=reach, progress=self.progress)
         else:
             found = filling(there, pool, more)
         found = told_apart(found, there, lower, upper)

@@ -264,3 +264,11 @@ def test_two_runs_are_too_few_to_go_on_from() -> None:
 
     with pytest.raises(ObservationsError, match=r"at least 3. Plan a pilot"):
         next_runs(obs, fit_law(obs), 2, tokens=1e9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_each_domain_is_tried_at_twice_its_reference_for_what_is_recommended_lies_among_the_tried(seed: int) -> None:
+    shares = plan_pilot([f"d{i}" for i in range(7)], 8, seed=seed).shares
+
+    assert (shares.max(0) >= 0.9 * 2 / 7).all()
+    assert (shares.min(0) <= 1.1 / 14).all()
