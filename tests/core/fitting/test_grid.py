@@ -190,3 +190,38 @@ def test_an_error_in_a_thread_ends_the_work_that_has_not_begun(monkeypatch: pyte
         threads.in_threads(work, range(100_000))
 
     assert len(begun) < 100_000
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_is_said_to_have_arrived_has_no_way_down_inside_its_box(name: str, seed: int) -> None:
+    """Losses without a floor: steps lead far out of the box, and what is put on its side there may lead up."""
+    rng = np.random.default_rng(seed)
+    mixtures = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4], [1, 2, 3], [3, 2, 1], [1, 1, 1], [2, 5, 1]]) / 8
+    mixtures /= mixtures.sum(1, keepdims=True)
+    run, checkpoint = np.divmod(np.arange(8 * 9), 9)
+    tokens = 1e5 * 1.35**checkpoint
+    losses = (mixtures[run] + 0.02) ** -0.12 * 9 * tokens[:, None] ** -0.11
+    losses *= np.exp(0.01 * rng.standard_normal((8, 3))[run] + 0.004 * rng.standard_normal(losses.shape))
+    table = pd.DataFrame(mixtures[run], columns=NAMES).assign(run=run, tokens=tokens)
+    table[[f"l{n}" for n in NAMES]] = losses
+    obs = Observations.from_wide(
+        table, proportions=NAMES, losses={n: f"l{n}" for n in NAMES}, tokens="tokens", run="run"
+    )
+    problem = FitProblem.of(obs, law(name), FitOptions(warmup=0.0))
+    grid, box = problem.grid, problem.box
+    starts = problem.law.starts(grid.own, grid.inputs(1e-3), grid.log_loss, grid.weight)
+    which = np.repeat(np.arange(3), starts.shape[1])
+
+    found = problem.solve(which, starts.reshape(len(which), -1), np.ones((len(which), starts.shape[2]), bool))
+
+    assert (found.offset < 1e-3).mean() > 0.9
+    for theta, target, offset in zip(found.theta, which, found.offset, strict=True):
+        cost, gradient, _ = problem.cost_at(theta[None], np.array([target]))
+        curvature = problem.by_run(theta, int(target))[1].sum(0).diagonal() + problem.prior.precision[target].diagonal()
+        low, high = theta <= box.lower[target] + 1e-9, theta >= box.upper[target] - 1e-9
+        free = ~(low & (gradient[0] > 0)) & ~(high & (gradient[0] < 0)) & (box.lower[target] < box.upper[target])
+        noise = 2 * cost[0] / (grid.weight[target] > 0).sum()
+        # What one parameter alone could still win, in the units of the offset.
+        alone = np.abs(gradient[0]) / np.sqrt(np.maximum(curvature, 1e-12) * noise)
+        assert (alone[free] < 0.05).all() or offset > 1e-3
