@@ -26,7 +26,7 @@ _LIGHT = 1e-2
 """With more damping than that a step says nothing of how far the minimum is."""
 _NEARLY_NONE = 1e-9
 _NO_STEP = 1e-13
-_SIDES, _SWEEPS = 12, 30
+_SIDES = 12
 """So often parameters that would leave the box are put on its side within one step."""
 _EXACT = 1e-9
 """Residuals (log loss) that are rounding: nothing is closer to a minimum than that."""
@@ -251,15 +251,35 @@ def _fall(hessian: Array, gradient: Array, step: Array) -> Array:
 
 
 def _descended(hessian: Array, gradient: Array, lower: Array, upper: Array, fixed: npt.NDArray[np.bool_]) -> Array:
-    """Return what `_within` does, by coordinate descent: slower, and always down."""
-    step = np.zeros_like(gradient)
-    diagonal = np.maximum(np.einsum("nkk->nk", hessian), 1e-300)
-    for _ in range(_SWEEPS):
-        for k in range(step.shape[1]):
-            pull = gradient[:, k] + (hessian[:, k] * step).sum(-1)
-            moved = np.clip(step[:, k] - pull / diagonal[:, k], lower[:, k], upper[:, k])
-            step[:, k] = np.where(fixed[:, k], 0.0, moved)
+    """Return what `_within` does, going to the first side in the way and on from there: more solves, always down."""
+    fixed, step = fixed.copy(), np.zeros_like(gradient)
+    rows = np.arange(len(step))
+    for _ in range(step.shape[1]):
+        here = step[rows]
+        move = np.where(fixed[rows], 0.0, _solved(hessian[rows], gradient[rows], here, fixed[rows]) - here)
+        room = np.where(move > 0, upper[rows] - here, lower[rows] - here)
+        ratio = np.where(move == 0, np.inf, room / np.where(move == 0, 1.0, move))
+        first = ratio.argmin(1)
+        length = np.minimum(ratio[np.arange(len(rows)), first], 1.0)
+        step[rows] = np.clip(here + length[:, None] * move, lower[rows], upper[rows])
+        blocked = length < 1
+        rows, first = rows[blocked], first[blocked]
+        if not len(rows):
+            break
+        fixed[rows, first] = True
     return step
+
+
+def _solved(hessian: Array, gradient: Array, at: Array, held: npt.NDArray[np.bool_]) -> Array:
+    """Return the minimum of ½ dᵀHd + gᵀd with d = `at` where it is held."""
+    if not held.any():
+        return np.asarray(np.linalg.solve(hessian, -gradient[..., None])[..., 0])
+    fast = np.where(held, at, 0.0)
+    right = np.where(held, at, -gradient - (hessian @ fast[..., None])[..., 0])
+    system = hessian * ~held[:, :, None]
+    system *= ~held[:, None, :]
+    np.einsum("nkk->nk", system)[:] += held
+    return np.asarray(np.linalg.solve(system, right[..., None])[..., 0])
 
 
 def _within(hessian: Array, gradient: Array, lower: Array, upper: Array, fixed: npt.NDArray[np.bool_]) -> Array:
@@ -268,20 +288,11 @@ def _within(hessian: Array, gradient: Array, lower: Array, upper: Array, fixed: 
     What leaves the box is put on its side, and the others are solved for anew: cut at the box alone, a step would be
     no step down where many parameters are at their sides.
     """
-    fixed = fixed.copy()
-    step = np.zeros_like(gradient)
+    fixed, step = fixed.copy(), np.zeros_like(gradient)
     rows = np.arange(len(step))
-    diagonal = np.arange(step.shape[1])
     for _ in range(_SIDES):
         held = fixed[rows]
-        at = np.where(held, step[rows], 0.0)
-        system, right = hessian[rows], -gradient[rows]
-        if held.any():
-            right = np.where(held, at, right - (system @ at[..., None])[..., 0])
-            system *= ~held[:, :, None]
-            system *= ~held[:, None, :]
-            system[:, diagonal, diagonal] += held
-        solved = np.asarray(np.linalg.solve(system, right[..., None])[..., 0])
+        solved = _solved(hessian[rows], gradient[rows], step[rows], held)
         step[rows] = np.clip(solved, lower[rows], upper[rows])
         out = ~held & ((solved < lower[rows]) | (solved > upper[rows]))
         fixed[rows] |= out
