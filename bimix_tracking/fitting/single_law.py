@@ -25,7 +25,7 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import few
 
-_ROUGH_OFFSET, _ROUGH_STEPS = 0.02, -20
+_ROUGH_OFFSET, _ROUGH_STEPS = 0.02, 20
 """Of refits whose spread is wanted and not their last digits."""
 _ROUNDING = 1e-7
 """Where a law is off by no more than this, log loss, its offset is rounding too."""
@@ -112,6 +112,7 @@ def refit(
         run_weights[replicate[places]],
         offset=_ROUGH_OFFSET if roughly else None,
         steps=_ROUGH_STEPS if roughly else 150,
+        persistent=not roughly,
         after=after,
     )
     result[replicate[places], which[places]] = found.theta

@@ -63,12 +63,12 @@ def sureness(rec: Recommendation) -> str:
     )
     if sure.form_error is None:
         source = said(
-            "(From {replicates} refits to runs drawn again; this excludes model misspecification.)",
+            "(From {replicates} replicates of a run-level bootstrap; this excludes model misspecification.)",
             replicates=sure.replicates,
         )
     else:
         source = said(
-            "(From {replicates} refits to runs drawn again and from the errors on held-out mixtures, by which the "
+            "(From {replicates} replicates of a run-level bootstrap and the errors on held-out mixtures, by which the "
             "law's form may be off by ±{form} nats in this difference.)",
             replicates=sure.replicates,
             form=nats(sure.form_error),

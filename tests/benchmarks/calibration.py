@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t as student
-from sweeps import reference
+from sweeps import observe, slimpajama
 
 from bimix_tracking import Mixture, Observations, bootstrap, recommend, select_law
 from bimix_tracking.fitting.replicates import Replicates
@@ -26,26 +26,6 @@ PAIRS = 400
 DRAWS = 100
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 MODELS = (122, 310)
-
-
-def table_of(size: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return the SlimPajama runs of a model size without their first checkpoint, and the domains."""
-    table = reference(f"slimpajama_{size}m.csv")
-    shares = [c for c in table.columns if c.startswith("weight_")]
-    table = table.assign(run=table.groupby(shares, sort=False).ngroup())
-    first = table.groupby("run")["n_tokens"].transform("min")
-    return table[table["n_tokens"] > first], [c.removeprefix("weight_") for c in shares]
-
-
-def observed(table: pd.DataFrame, domains: list[str], targets: list[str]) -> Observations:
-    """Return (a part of) the table as observations."""
-    return Observations.from_wide(
-        table,
-        proportions={d: f"weight_{d}" for d in domains},
-        losses={d: f"{d}_loss" for d in targets},
-        tokens="n_tokens",
-        run="run",
-    )
 
 
 def splits(
@@ -60,14 +40,14 @@ def splits(
         targets: Whose losses count.
         part: Of the tokens, what the fit may see.
     """
-    table, domains = table_of(model)
+    table, domains = slimpajama(f"{model}m")
     rng = np.random.default_rng(size)
     weights = {t: float(t in targets) for t in (*domains, *targets)}
     for split in range(count):
         chosen = rng.permutation(table["run"].unique())[:size]
         inside = table["run"].isin(chosen)
         seen = table[inside & (table["n_tokens"] <= part * table["n_tokens"].max())]
-        obs = observed(seen, domains, list(weights))
+        obs = observe(seen, domains, list(weights))
         fit = select_law(obs, seed=split, weights=weights).fit
         drawn = bootstrap(obs, fit, replicates=DRAWS, seed=split)
         last = table[~inside & (table["n_tokens"] == table.groupby("run")["n_tokens"].transform("max"))]
@@ -114,7 +94,7 @@ def differences(
 
 def real(count: int, targets: list[str] | None = None, part: float = 1.0) -> None:
     """Print coverage of differences and of single losses at unseen mixtures, and how P is calibrated."""
-    targets = targets or table_of(MODELS[0])[1]
+    targets = targets or slimpajama(f"{MODELS[0]}m")[1]
     weights = dict.fromkeys(targets, 1.0)
     print(
         "| parameters, M | mixtures | difference of two unseen, % | of near pairs | of far ones | one loss, % "

@@ -17,7 +17,7 @@ from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
-from sweeps import observe, reference, simulated, slimpajama
+from sweeps import observe, regmix, simulated, slimpajama
 
 from bimix_tracking import Observations, analyze
 from bimix_tracking.fitting.engine.grid import grid_of
@@ -31,19 +31,18 @@ Array = npt.NDArray[np.float64]
 REPLICATES = 200
 
 
-def regmix(runs: int) -> Observations:
+def regmix_runs(count: int) -> Observations:
     """Return some of RegMix's runs: 17 domains, many at a proportion of 0, and 13 losses at one volume."""
-    shares, losses = (reference(f"regmix_train_{name}_1m.csv") for name in ("mixture", "pile_loss"))
-    table = shares.merge(losses, on="index", validate="one_to_one").assign(tokens=1e9).iloc[:runs]
-    proportions = {c.removeprefix("train_the_pile_"): c for c in shares.columns.drop("index")}
-    targets = {c.removeprefix("metric/the_pile_").removesuffix("_val_loss"): c for c in losses.columns.drop("index")}
-    return Observations.from_wide(table, proportions=proportions, losses=targets, tokens="tokens", run="index")
+    table, proportions, targets = regmix()
+    return Observations.from_wide(
+        table.iloc[:count], proportions=proportions, losses=targets, tokens="tokens", run="index"
+    )
 
 
 SWEEPS: dict[str, tuple[Callable[[], Observations], float]] = {
     "simulated, 39 × 240 × 10": (lambda: simulated(39, 240, 10), 2e10),
     "simulated, 20 × 120 × 10": (lambda: simulated(20, 120, 10), 2e10),
-    "RegMix, 17 × 40 × 1": (lambda: regmix(40), 1e9),
+    "RegMix, 17 × 40 × 1": (lambda: regmix_runs(40), 1e9),
     "SlimPajama, 7 × 60 × 11": (lambda: observe(*slimpajama()), 2e10),
 }
 """Domains × runs × checkpoints."""

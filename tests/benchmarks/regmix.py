@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import spearmanr
-from sweeps import reference
+from sweeps import regmix
 
 from bimix_tracking import Observations, fit_law
 
@@ -26,15 +26,6 @@ TREES = {"objective": "regression", "learning_rate": 0.01, "seed": 42, "verbosit
 ROUNDS = 1000
 
 
-def sweep() -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
-    """Return one row a run, and by domain the columns of its proportion and, for 13 of the 17, of its loss."""
-    shares, losses = (reference(f"regmix_train_{name}_1m.csv") for name in ("mixture", "pile_loss"))
-    table = shares.merge(losses, on="index", validate="one_to_one").assign(tokens=1e9)
-    proportions = {c.removeprefix("train_the_pile_"): c for c in shares.columns.drop("index")}
-    targets = {c.removeprefix("metric/the_pile_").removesuffix("_val_loss"): c for c in losses.columns.drop("index")}
-    return table, proportions, targets
-
-
 def ranks(predicted: npt.NDArray[np.float64], observed: npt.NDArray[np.float64]) -> list[float]:
     """Return Spearman's rank correlation of each target over the unseen runs."""
     return [float(spearmanr(p, o).statistic) for p, o in zip(predicted.T, observed.T, strict=True)]
@@ -42,7 +33,7 @@ def ranks(predicted: npt.NDArray[np.float64], observed: npt.NDArray[np.float64])
 
 def run(splits: int, training: int = TRAINING, seed: int = 0, *, trees: bool = True) -> pd.DataFrame:
     """Return one row a (split, predictor, target) with rank, relative error and the seconds of all targets' fits."""
-    table, proportions, targets = sweep()
+    table, proportions, targets = regmix()
     shares, losses = table[list(proportions.values())].to_numpy(), table[list(targets.values())].to_numpy()
     rng = np.random.default_rng(seed)
     rows = []

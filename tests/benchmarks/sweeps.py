@@ -26,12 +26,21 @@ def slimpajama(size: str = "122m") -> tuple[pd.DataFrame, list[str]]:
     return table[table["n_tokens"] > first], [c.removeprefix("weight_") for c in shares]
 
 
-def observe(table: pd.DataFrame, domains: list[str]) -> Observations:
-    """Return the observations of (a part of) `slimpajama`."""
+def regmix() -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
+    """Return a row a run of RegMix, and by domain the columns of its proportion and, for 13 of the 17, of its loss."""
+    shares, losses = (reference(f"regmix_train_{name}_1m.csv") for name in ("mixture", "pile_loss"))
+    table = shares.merge(losses, on="index", validate="one_to_one").assign(tokens=1e9)
+    proportions = {c.removeprefix("train_the_pile_"): c for c in shares.columns.drop("index")}
+    targets = {c.removeprefix("metric/the_pile_").removesuffix("_val_loss"): c for c in losses.columns.drop("index")}
+    return table, proportions, targets
+
+
+def observe(table: pd.DataFrame, domains: list[str], targets: list[str] | None = None) -> Observations:
+    """Return the observations of (a part of) `slimpajama`, of the domains' own losses or of those named."""
     return Observations.from_wide(
         table,
         proportions={d: f"weight_{d}" for d in domains},
-        losses={d: f"{d}_loss" for d in domains},
+        losses={d: f"{d}_loss" for d in (domains if targets is None else targets)},
         tokens="n_tokens",
         run="run",
     )

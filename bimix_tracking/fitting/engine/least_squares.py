@@ -127,6 +127,7 @@ def minimize(
     prior: Prior | None = None,
     offset: float = ARRIVED,
     steps: int = 150,
+    persistent: bool = True,
 ) -> Minimum:
     """Minimise Σ_n w_n ρ_δ(e_n(θ)) + ½ (θ − m)ᵀ P (θ − m) for every problem of a batch, lower ≤ θ ≤ upper.
 
@@ -144,15 +145,16 @@ def minimize(
         delta: Where the loss turns linear, in units of the residual.
         prior: What θ is shrunk to; None: nothing.
         offset: When a problem has arrived.
-        steps: At most so many; what hasn't arrived then goes on once for as many, with Nielsen's damping, which a
-            bent valley asks for (Nielsen 1999, IMM-REP-1999-05). A negative number: as many without that.
+        steps: At most so many.
+        persistent: Whether what hasn't arrived then goes on once for as many, with Nielsen's damping, which a bent
+            valley asks for (Nielsen 1999, IMM-REP-1999-05).
 
     Returns:
         The minima, in the order of `start`.
     """
     batch = _Batch(model, np.clip(start, lower, upper), weight, lower, upper, delta, prior)
-    batch.descend(offset, abs(steps), gentle=False)
-    if steps > 0:
+    batch.descend(offset, steps, gentle=False)
+    if persistent:
         batch.descend(offset, steps, gentle=True)
     return Minimum(batch.theta, batch.cost, batch.offset)
 

@@ -96,9 +96,10 @@ class FitProblem:
         *,
         offset: float | None = None,
         steps: int = 150,
+        persistent: bool = True,
         after: Callable[[int], None] | None = None,
     ) -> Minimum:
-        """Minimise problems, each of one target with weights of the runs of its own; in two threads where it pays.
+        """Minimise problems, each of one target with weights of the runs of its own; in threads where it pays.
 
         Args:
             which: Target of each problem.
@@ -107,6 +108,7 @@ class FitProblem:
             run_weights: How often each run counts, (problems, runs); None: once.
             offset: Relative offset at which a problem has arrived; None: as good as it counts for the law.
             steps: As in `minimize`.
+            persistent: As in `minimize`.
             after: Is told how many more problems are solved.
         """
         if offset is None:
@@ -116,7 +118,9 @@ class FitProblem:
 
         def one(rows: slice) -> Minimum:
             weights = None if run_weights is None else run_weights[rows]
-            found = self._minimize(which[rows], start[rows], identifiable[rows], weights, offset, steps)
+            found = self._minimize(
+                which[rows], start[rows], identifiable[rows], weights, offset, steps, persistent=persistent
+            )
             if after is not None:
                 after(len(found.cost))
             return found
@@ -138,6 +142,8 @@ class FitProblem:
         run_weights: Array | None,
         offset: float,
         steps: int,
+        *,
+        persistent: bool,
     ) -> Minimum:
         weight, observed, own = self._solved.weight[which], self._solved.log_loss[which], self._solved.own[which]
         if run_weights is not None:
@@ -158,6 +164,7 @@ class FitProblem:
             prior=Prior(self.prior.mean[which], self.prior.precision[which]) if self.shrinks else None,
             offset=offset,
             steps=steps,
+            persistent=persistent,
         )
 
     def cost_at(self, theta: Array, which: Index) -> tuple[Array, Array, Array]:
@@ -171,7 +178,7 @@ class FitProblem:
             Shapes (problems,), (problems, parameters) and (problems,).
         """
         every = np.ones(theta.shape, bool)
-        found = self._minimize(which, theta, every, None, 0.0, 0)
+        found = self._minimize(which, theta, every, None, 0.0, 0, persistent=False)
         blocks = self.law.blocks(theta, self.grid.own[which], self.inputs)
         residual = replace(blocks, log_loss=blocks.log_loss - self._solved.log_loss[which])
         weight = self._solved.weight[which] * huber_weight(residual.log_loss, self.options.huber_delta)

@@ -15,7 +15,7 @@ _AGREE = 1e-3
 """Starts agree whose cost is within this of the best one's, relatively."""
 _STARTS = 3
 """So many of a law's starts are followed, those that fit best before the first step."""
-_ROUGH, _ROUGH_STEPS = 0.03, -30
+_ROUGH, _ROUGH_STEPS = 0.03, 30
 """Offset and steps of the searches among which the best is chosen, and of what only a residual is wanted of."""
 
 
@@ -53,7 +53,9 @@ def searched(problem: FitProblem, *, polish: bool = True) -> Searched:
     starts = _screened(problem, starts, _STARTS if polish else 1)
     _, tries, size = starts.shape
     which = np.repeat(np.arange(count), tries)
-    rough = problem.solve(which, starts.reshape(-1, size), known[which], offset=_ROUGH, steps=_ROUGH_STEPS)
+    rough = problem.solve(
+        which, starts.reshape(-1, size), known[which], offset=_ROUGH, steps=_ROUGH_STEPS, persistent=False
+    )
     theta, cost, offset = (
         part.reshape(count, tries, *part.shape[1:]) for part in (rough.theta, rough.cost, rough.offset)
     )

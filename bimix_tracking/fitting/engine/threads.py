@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _MOST = 8
 """Beyond that the lock between the array operations is what threads wait for."""
-_inside = threading.local()
 
 
 def workers() -> int:
@@ -30,9 +28,9 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Re
     """Return the results in the order of the items; after an interrupt or an error no further batch is begun."""
     many = min(workers(), len(items))
     with one_blas_thread():
-        if many < 2 or getattr(_inside, "already", False):
+        if many < 2:
             return [work(item) for item in items]
-        with ThreadPoolExecutor(many, initializer=lambda: setattr(_inside, "already", True)) as pool:
+        with ThreadPoolExecutor(many) as pool:
             begun = [pool.submit(work, item) for item in items]
             try:
                 return [one.result() for one in begun]

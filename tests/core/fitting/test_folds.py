@@ -161,7 +161,7 @@ def test_a_floor_that_is_given_or_refused_is_not_chosen() -> None:
     assert none.zero_share is None
     assert none.targets["code"].runs < 24
     with pytest.raises(ValueError, match=r"zero_share must be a number, None or 'chosen', got 'best'"):
-        fit_law(obs, zero_share="best")  # type: ignore[arg-type]
+        fit_law(obs, zero_share="best")  # type: ignore[arg-type]  # what is refused
 
 
 def test_floors_are_tried_as_far_as_they_differ(sweep: MakeSweep) -> None:
