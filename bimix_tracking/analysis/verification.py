@@ -24,10 +24,11 @@ from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.replicates import last_off
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
+from bimix_tracking.quantities import nats, percent, tokens
 from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.report.markdown import table as markdown_table
-from bimix_tracking.report.numbers import listing, nats, percent, printable, tokens
+from bimix_tracking.report.texts import listing, printable
 from bimix_tracking.tracking.ports import RunSource, open_source
 from bimix_tracking.tracking.write_back import key_of, leave
 

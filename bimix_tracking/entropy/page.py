@@ -11,10 +11,11 @@ from bimix_tracking.entropy.comparison import Comparison
 from bimix_tracking.entropy.domain_entropies import Compared, Proxy, usual_estimator
 from bimix_tracking.entropy.sample_error import Curve
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import MISSING, about, percent, tokens
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.numbers import MISSING, about, percent, printable, shorten, tokens
 from bimix_tracking.report.templates import Verbatim, fill
+from bimix_tracking.report.texts import printable, shorten
 
 NAMES = {
     "shannon": "Shannon (SE)",

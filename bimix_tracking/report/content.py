@@ -9,12 +9,13 @@ from typing import Protocol
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import MISSING, nats, percent, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report import decision, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
-from bimix_tracking.report.numbers import MISSING, listing, nats, percent, printable, tokens
+from bimix_tracking.report.texts import listing, printable
 
 CAUTION = said(
     "The gain is what the fitted law predicts of the expected loss. A single run is luckier or unluckier than that: "

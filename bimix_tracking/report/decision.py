@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import MISSING, about, nats, percent, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
-from bimix_tracking.report.numbers import MISSING, about, listing, nats, percent, printable, tokens
+from bimix_tracking.report.texts import listing, printable
 
 _FREE = 0.01
 """A proportion that differs by less than a percentage point is the same to whoever runs it."""

@@ -11,6 +11,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import nats, percent, tokens
 from bimix_tracking.report.laws import (
     SOME_NOTES,
     Fitted,
@@ -24,7 +25,7 @@ from bimix_tracking.report.laws import (
     shown,
     some,
 )
-from bimix_tracking.report.numbers import nats, percent, printable, tokens
+from bimix_tracking.report.texts import printable
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.extrapolation import Extrapolation

@@ -26,8 +26,8 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.numbers import printable, shorten
 from bimix_tracking.report.templates import own_text
+from bimix_tracking.report.texts import printable, shorten
 
 MOST_BYTES = 1_000_000
 """Of replicates: as base64 a third more. Of a large sweep fewer replicates are in the page."""

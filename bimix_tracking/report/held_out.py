@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from bimix_tracking.messages import said
+from bimix_tracking.quantities import nats
 from bimix_tracking.report import svg
 from bimix_tracking.report.figures import dots
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.numbers import nats, printable, shorten
+from bimix_tracking.report.texts import printable, shorten
 from bimix_tracking.selection.cross_validation import Validation
 
 _WIDE, _HIGH, _LEFT, _RIGHT, _TOP, _BOTTOM = 320.0, 246.0, 52.0, 308.0, 44.0, 204.0

@@ -9,8 +9,8 @@ from typing import Any
 from bimix_tracking.report import content, explorer, figures, held_out, laws, mixture_figures
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.numbers import printable
 from bimix_tracking.report.templates import Verbatim, fill
+from bimix_tracking.report.texts import printable
 
 
 def render(result: content.Result) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from bimix_tracking.messages import joined, said
 from bimix_tracking.report import content, laws
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.numbers import printable
+from bimix_tracking.report.texts import printable
 
 _MARKS = "\\`*_[]|#~$"
 

@@ -11,12 +11,13 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import said
+from bimix_tracking.quantities import about, nats, percent
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report import svg
 from bimix_tracking.report.figures import along, heads, room_for_tips
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.numbers import about, nats, percent, printable, shorten
+from bimix_tracking.report.texts import printable, shorten
 
 MOST_MOVED = 24
 """Panels of what moving a proportion costs: of more domains the ones with the largest recommended proportions."""

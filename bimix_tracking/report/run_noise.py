@@ -12,7 +12,8 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import SUM_TOLERANCE
-from bimix_tracking.report.numbers import nats, printable, shorten, tokens
+from bimix_tracking.quantities import nats, tokens
+from bimix_tracking.report.texts import printable, shorten
 
 _SAME_TOKENS = 1e-3
 """Token counts this close, relatively, are the same count: the loss moves far less between them than by chance."""

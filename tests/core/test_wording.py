@@ -50,6 +50,7 @@ def test_every_sentence_has_its_translation_with_the_same_fields(code: str) -> N
     known, used = catalogue(code), dict(sentences())
     assert {text: where for text, where in used.items() if text not in known} == {}
     assert sorted(set(known) - set(used)) == []
+    known = {text: known[text] for text in known if text != "{count}"}  # `quantities.tokens` has more to choose from
     assert {text: known[text] for text in known if fields(text) != fields(known[text])} == {}
 
 

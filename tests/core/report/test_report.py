@@ -22,11 +22,12 @@ from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import digits, nats, percent
+from bimix_tracking.quantities import tokens as show_tokens
 from bimix_tracking.recommendation.savings import Costs
 from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, run_noise, svg
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.numbers import digits, listing, nats, percent, width
-from bimix_tracking.report.numbers import tokens as show_tokens
+from bimix_tracking.report.texts import listing, width
 
 HOSTILE = ("<script>alert(1)</script>", "a|b", "ä", "n" * 200)
 VOLUMES = tuple(1e6 * 2.0**k for k in range(6))

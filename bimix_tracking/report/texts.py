@@ -1,78 +1,14 @@
-"""Numbers and names as a reader sees them: one way to print a quantity, for both reports."""
+"""Names and phrases as a page sets them: on one line, cut to a width, in their own direction of writing."""
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Mapping
 
 from bimix_tracking.messages import Said, said
-
-MISSING = "–"
-"""Stands where there is no number."""
+from bimix_tracking.quantities import about
 
 _ISOLATES = "\u2068\u2069"
-_PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
-
-
-def tokens(count: float) -> str:
-    """Return a data volume in k, M, B or T, three digits.
-
-    >>> tokens(30e9), tokens(999.9e6), tokens(512), tokens(2_500)
-    ('30B', '1B', '512', '2.5k')
-    """
-    if not math.isfinite(count):
-        return MISSING
-    # Rounded before the prefix is chosen, or 999.9 million would print as 1e+03M.
-    rounded = float(f"{count:.3g}")
-    if rounded < 1e15:
-        for size, prefix in _PREFIXES:
-            if rounded >= size:
-                return f"{rounded / size:.3g}{prefix}"
-    return f"{rounded:.3g}"
-
-
-def percent(share: float) -> str:
-    """Return a proportion in percent, to the hundredth.
-
-    >>> percent(0.41237), percent(float("nan"))
-    ('41.24 %', '–')
-    """
-    return f"{100 * share:.2f} %" if math.isfinite(share) else MISSING
-
-
-def about(share: float) -> str:
-    """Return a proportion in percent, with as many digits as a sentence bears.
-
-    >>> about(0.41237), about(0.0341), about(0.0004), about(0.0)
-    ('41 %', '3.4 %', '<0.1 %', '0 %')
-    """
-    if not math.isfinite(share):
-        return MISSING
-    if 0 < share < 0.0005:
-        return "<0.1 %"
-    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
-
-
-def nats(loss: float) -> str:
-    """Return a loss, or a difference of losses, to the tenth of a millinat.
-
-    >>> nats(2.34567), nats(-0.00001), nats(-0.5)
-    ('2.3457', '0.0000', '−0.5000')
-    """
-    if not math.isfinite(loss):
-        return MISSING
-    text = f"{loss:.4f}"
-    return "0.0000" if text == "-0.0000" else text.replace("-", "−")
-
-
-def digits(value: float) -> str:
-    """Return a number of unknown size with four digits.
-
-    >>> digits(0.123456), digits(1234567.0), digits(float("nan"))
-    ('0.1235', '1.235e+06', '–')
-    """
-    return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else MISSING
 
 
 def printable(text: str) -> str:

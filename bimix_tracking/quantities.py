@@ -1,0 +1,101 @@
+"""Numbers as a reader sees them: one way to print a quantity, in messages, reports, notes and on the command line."""
+
+from __future__ import annotations
+
+import math
+
+from bimix_tracking.messages import said
+
+MISSING = "–"
+"""Stands where there is no number."""
+
+_PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_MYRIADS = ((1e12, "兆"), (1e8, "億"), (1e4, "万"))
+
+
+def tokens(count: float) -> str:
+    """Return a data volume in k, M, B or T, three digits; a catalogue may have it by myriads (50万) instead.
+
+    >>> tokens(30e9), tokens(999.9e6), tokens(512), tokens(2_500)
+    ('30B', '1B', '512', '2.5k')
+    >>> tokens(500e3).values["myriads"], tokens(1.2e12).values["myriads"]
+    ('50万', '1.2兆')
+    """
+    if not math.isfinite(count):
+        return MISSING
+    # Rounded before the prefix is chosen, or 999.9 million would print as 1e+03M.
+    rounded = float(f"{count:.3g}")
+    return said("{count}", count=_scaled(rounded, _PREFIXES), myriads=_scaled(rounded, _MYRIADS))
+
+
+def _scaled(rounded: float, units: tuple[tuple[float, str], ...]) -> str:
+    if rounded < 1e15:
+        for size, unit in units:
+            if rounded >= size:
+                in_units = rounded / size
+                return f"{in_units:.3g}{unit}" if in_units < 1000 else f"{in_units:,.0f}{unit}"
+    return f"{rounded:.3g}"
+
+
+def count(number: float) -> str:
+    """Return a number of things, such as GPU-hours: thousands in groups, small ones with three digits.
+
+    >>> count(19680.4), count(412.0), count(3.14159), count(-0.02), count(float("nan"))
+    ('19,680', '412', '3.14', '−0.02', '–')
+    """
+    if not math.isfinite(number):
+        return MISSING
+    text = f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+    return text.replace("-", "−")
+
+
+def signed(number: float, digits: int = 2) -> str:
+    """Return a number with so many decimals and a true minus, such as a correlation.
+
+    >>> signed(-0.8), signed(0.931, 2), signed(float("nan"))
+    ('−0.80', '0.93', '–')
+    """
+    return f"{number:.{digits}f}".replace("-", "−") if math.isfinite(number) else MISSING
+
+
+def percent(share: float) -> str:
+    """Return a proportion in percent, to the hundredth.
+
+    >>> percent(0.41237), percent(float("nan"))
+    ('41.24 %', '–')
+    """
+    return f"{100 * share:.2f} %" if math.isfinite(share) else MISSING
+
+
+def about(share: float) -> str:
+    """Return a proportion in percent, with as many digits as a sentence bears.
+
+    >>> about(0.41237), about(0.0341), about(0.0004), about(0.0)
+    ('41 %', '3.4 %', '<0.1 %', '0 %')
+    """
+    if not math.isfinite(share):
+        return MISSING
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
+
+
+def nats(loss: float) -> str:
+    """Return a loss, or a difference of losses, to the tenth of a millinat.
+
+    >>> nats(2.34567), nats(-0.00001), nats(-0.5)
+    ('2.3457', '0.0000', '−0.5000')
+    """
+    if not math.isfinite(loss):
+        return MISSING
+    text = f"{loss:.4f}"
+    return "0.0000" if text == "-0.0000" else text.replace("-", "−")
+
+
+def digits(value: float) -> str:
+    """Return a number of unknown size with four digits.
+
+    >>> digits(0.123456), digits(1234567.0), digits(float("nan"))
+    ('0.1235', '1.235e+06', '–')
+    """
+    return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else MISSING
