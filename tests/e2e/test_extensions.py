@@ -216,7 +216,7 @@ def test_a_page_of_a_law_without_a_script_names_it_and_keeps_the_rest(
     )
     assert text.count(sentence) == 1
     assert opened.page.locator("#explorer").count() == 0
-    for kept in ("Recommended mixture", "Loss along training", "Loss against the domain's own proportion"):
+    for kept in ("Mixture", "Loss along training", "Loss against the domain's own proportion"):
         assert kept in text
     assert opened.page.locator("svg").count() >= 2 * len(DOMAINS)
     assert opened.complaints == []
