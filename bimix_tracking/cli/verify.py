@@ -14,25 +14,27 @@ from bimix_tracking.cli.console import (
     print_table,
     progress_shown,
     say,
+    speak,
 )
 from bimix_tracking.cli.entries import tokens_of, weights_by_domain
 from bimix_tracking.cli.question import Lang, known_lang
 from bimix_tracking.cli.source import Filter, Mixtures, Source, Unfinished, opened
 from bimix_tracking.cli.teaching import OUTPUT
-from bimix_tracking.messages import said
-from bimix_tracking.quantities import about, nats
+from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import nats
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis.verification import Verification
 
 _COLUMNS: Sequence[Column] = (
-    ("run", "left"),
-    ("domain", "left"),
-    ("predicted", "right"),
-    ("interval", "right"),
-    ("observed", "right"),
-    ("verdict", "left"),
+    (said("run"), "left"),
+    (said("domain"), "left"),
+    (said("predicted"), "right"),
+    (said("interval"), "right"),
+    (said("observed"), "right"),
+    (said("verdict"), "left"),
 )
+_SIDES = {"inside": said("inside"), "above": said("above"), "below": said("below")}
 
 
 def verify(
@@ -77,6 +79,7 @@ def verify(
     target = None if tokens is None else tokens_of(tokens, "--tokens")
     weights = weights_by_domain(weight)
     options: dict[str, Any] = {"lang": known_lang(lang)} | ({} if weights is None else {"weights": weights})
+    speak(lang)
     with progress_shown() as progress:
         found = run(
             opened(source, filter_, unfinished, mixtures),
@@ -97,17 +100,25 @@ def verify(
 
 
 def _print(found: Verification) -> None:
-    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.analysis.verification import SUM  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # likewise
 
     first, *rest = found.sentences()
     say(first, "bold")
     for text in found.warnings:
-        say(f"Warning: {text}", "yellow")
-    say(f"\nPredicted without these runs, with the {about(found.level)} interval of one run, and observed")
+        say(joined([said("Warning:"), text]), "yellow")
+    say()
+    say(
+        said(
+            "Predicted without these runs, with the {level:.0f} % interval of one run, and observed",
+            level=100 * found.level,
+        )
+    )
     rows = []
     for row in found.table.to_dict("records"):
         numbers = nats(row["predicted"]), f"{nats(row['low'])}–{nats(row['high'])}", nats(row["observed"])
-        rows.append((printable(row["run"]), isolated(printable(row["target"])), *numbers, row["verdict"]))
+        target = said("weighted sum") if row["target"] == SUM else isolated(printable(row["target"]))
+        rows.append((printable(row["run"]), target, *numbers, _SIDES[row["verdict"]]))
     print_table(_COLUMNS, rows, ("predicted",))
     say()
     for text in rest:
