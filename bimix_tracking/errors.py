@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import itertools
 import reprlib
@@ -142,6 +143,28 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     found = list(names)
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(map(shown, found[:most])) + more
+
+
+def did_you_mean(name: object, known: Iterable[str], most: int = 20) -> str:
+    """Return what follows an unknown name in an error: the nearest of the known names, and the first of them all.
+
+    Args:
+        name: What was asked for.
+        known: The names that exist, in the order to show them.
+        most: How many of them are listed.
+
+    >>> print("no law 'bimx';", did_you_mean("bimx", ["bimix", "transfer"]))
+    no law 'bimx'; did you mean 'bimix'? Choose from 'bimix', 'transfer'
+    >>> print("no law 'tree';", did_you_mean("tree", ["bimix", "transfer"]))
+    no law 'tree'; choose from 'bimix', 'transfer'
+    """
+    names = list(known)
+    if not names:
+        return "there is none to choose from"
+    valid = f"hoose from {listed(names, most)}"
+    folded = {each[:100].casefold(): each for each in reversed(names)}
+    near = [folded[each] for each in difflib.get_close_matches(str(name)[:100].casefold(), folded, n=2)]
+    return f"did you mean {' or '.join(map(shown, near))}? C{valid}" if near else f"c{valid}"
 
 
 def clipped(text: str, most: int = 200) -> str:
