@@ -140,7 +140,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
     ("options", "code", "text"),
     [
         (["--available", "c++=1e3", "--available", "web=1e3"], 5, "all domains together may have at most 0.08"),
-        (["--available", "perl=1e3"], 5, "available tokens of unknown domains 'perl'"),
+        (["--available", "perl=1e3"], 5, "available tokens of unknown domain 'perl'"),
         (["--bound", "web=0.9:0.1"], 5, "bounds of domain 'web' are crossed: at least 0.9 and at most 0.1"),
         (["--bound", "web=high"], 2, "'web=high' is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE"),
         (["--weight", "web=-1"], 5, "weight of domain 'web' must be finite and not negative, got -1"),
