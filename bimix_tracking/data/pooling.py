@@ -12,7 +12,7 @@ from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import UNREAD, RunRecord
 from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
-from bimix_tracking.errors import ObservationsError, shown
+from bimix_tracking.errors import ObservationsError, did_you_mean, shown
 from bimix_tracking.messages import said
 
 LARGEST_MEAN = 50.0
@@ -117,7 +117,7 @@ def grouped(records: Sequence[RunRecord], by: str) -> dict[str, list[RunRecord]]
         ObservationsError: No such field.
     """
     if by not in (*GROUPS, "sweep"):
-        raise ObservationsError(f"runs cannot be grouped by {by!r}; there are {', '.join((*GROUPS, 'sweep'))}")
+        raise ObservationsError(f"runs cannot be grouped by {by!r}; {did_you_mean(by, (*GROUPS, 'sweep'))}")
     groups: dict[str, list[RunRecord]] = {}
     unread = [record for record in records if record.manifest.domains == UNREAD]
     for record in records:

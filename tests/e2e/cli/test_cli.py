@@ -142,7 +142,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
     ("options", "code", "text"),
     [
         (["--available", "c++=1e3", "--available", "web=1e3"], 5, "all domains together may have at most 0.08"),
-        (["--available", "perl=1e3"], 5, "available tokens of unknown domains 'perl'"),
+        (["--available", "perl=1e3"], 5, "available tokens of unknown domain 'perl'"),
         (["--bound", "web=0.9:0.1"], 2, "'web=0.9:0.1': the least, 0.9, is above the most, 0.1"),
         (["--bound", "web=high"], 2, "'web=high': 'high' is not a proportion from 0 to 1, such as 0.2 or 20%"),
         (["--weight", "web=-1"], 2, "'web=-1': '-1' is not a weight, 0 or more"),
