@@ -20,6 +20,7 @@ from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates
 from bimix_tracking.fitting.resampling import bootstrap
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress, told
+from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.recommendation import Recommendation, recommend
 from bimix_tracking.recommendation.savings import Costs, worth
@@ -29,7 +30,7 @@ from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
-from bimix_tracking.tracking.write_back import leave
+from bimix_tracking.tracking.write_back import leave, name_of
 
 
 def analyze(
@@ -249,6 +250,7 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
+        name=name_of(obs, tokens_shown(question.tokens), result.created[:10]),
         nest=nest,
     )
 

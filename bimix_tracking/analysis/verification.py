@@ -30,7 +30,7 @@ from bimix_tracking.report.markdown import escape
 from bimix_tracking.report.markdown import table as markdown_table
 from bimix_tracking.report.texts import listing, printable
 from bimix_tracking.tracking.ports import RunSource, open_source
-from bimix_tracking.tracking.write_back import key_of, leave
+from bimix_tracking.tracking.write_back import key_of, leave, name_of
 
 SUM = "weighted sum"
 """The row of what was minimised, beside those of the targets."""
@@ -233,7 +233,7 @@ def verify(
             note=found.note(),
             runs=found.runs,
             key=key_of("verification", obs.data_hash, {"runs": found.runs, "tokens": tokens, "law": law, **options}),
-            name="bimix-verification",
+            name=name_of(obs, "verification", after.created[:10]),
         )
         found = replace(found, location=location)
     return found
