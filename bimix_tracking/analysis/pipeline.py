@@ -22,6 +22,7 @@ from bimix_tracking.laws.registry import ENSEMBLE
 from bimix_tracking.laws.registry import law as named_law
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress, told
+from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.recommendation import Recommendation, allowed, recommend
@@ -32,7 +33,7 @@ from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
-from bimix_tracking.tracking.write_back import leave
+from bimix_tracking.tracking.write_back import leave, name_of
 
 
 def analyze(
@@ -250,6 +251,7 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
+        name=name_of(obs, tokens_shown(question.tokens), result.created[:10]),
         nest=nest,
     )
 

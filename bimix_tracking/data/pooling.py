@@ -104,6 +104,8 @@ def pool(
                 )
                 notes.append(Note(said("set aside"), reason, later, run=label))
     shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
+    sweeps = {record.manifest.sweep for record in used.values()}
+    shared["sweep"] = sweeps.pop() if len(sweeps) == 1 else None
     if shares != "nominal":
         shared["shares"] = shares
     run_ids = {label: record.run_id for label, record in used.items()}
