@@ -42,6 +42,7 @@ from scipy.optimize import minimize_scalar
 import bimix_tracking
 from bimix_tracking.cli import app
 from bimix_tracking.data import metric_names
+from bimix_tracking.exports.trainers import FORMATS
 from tests.e2e.docs.docs_blocks import Block, arguments, blocks_of, commands
 from tests.warm import program, programs
 
@@ -61,6 +62,7 @@ NOT_RUN = {
     "docs/how-to/trainers/composer.md": 1,  # pins another torch
     "docs/how-to/trainers/lightning.md": 1,  # the reader's own script
     "docs/how-to/verify.md": 1,  # the reader's own runs
+    "docs/how-to/workflow.md": 1,  # the reader's large run
 }
 """How many blocks of a page aren't run; each says why."""
 
@@ -138,7 +140,7 @@ def _optimum(losses: list[str], share: str, **at: float) -> float:
 @pytest.mark.parametrize(
     ("name", "share", "at"),
     [
-        ("README.md", "code", {"s": 1e9}),
+        ("docs/how-to/trainers/sums.md", "code", {"s": 1e9}),
         ("docs/how-to/adapter.md", "code", {"step": 2500.0}),
         ("bimix_tracking/analysis/pipeline.py", "a", {"s": 1e9}),
     ],
@@ -156,8 +158,8 @@ def test_what_a_page_prints_is_the_optimum_of_its_law(name: str, share: str, at:
     assert float(printed[1]) == pytest.approx(_optimum(_losses(code), share, **at), abs=10.0 ** -len(printed[1][2:]))
 
 
-def test_the_readmes_first_example_logs_as_one_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = next(block for block in blocks_of(_PAGES["README.md"]) if block.language == "python")
+def test_the_example_by_sums_logs_as_one_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = next(block for block in blocks_of(_PAGES["docs/how-to/trainers/sums.md"]) if block.language == "python")
     monkeypatch.chdir(tmp_path)
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})  # noqa: S102  # our own page
 
@@ -260,6 +262,24 @@ def test_files_of_the_repository_that_a_page_names_are_there(name: str) -> None:
 
     for path in re.findall(r"`((?:tests|examples|bimix_tracking|integrations)/[\w./-]+)`", text):
         assert (_ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", [*_PAGES, "examples/README.md", "examples/recipes/README.md"])
+def test_nothing_is_installed_from_an_index_that_lacks_it(name: str) -> None:
+    # The package is on no public index: what installs it names a folder.
+    for wanted in re.findall(r"pip install ([^`\n]+)", (_ROOT / name).read_text(encoding="utf-8")):
+        assert not wanted.strip("'").startswith("bimix"), f"{name}: pip install {wanted}"
+
+
+def test_the_trainers_that_are_counted_are_there() -> None:
+    plain = {"yaml", "json", "csv"}
+    written = (_DOCS / "how-to" / "export.md").read_text(encoding="utf-8")
+
+    counted = re.search(r"the forms of (\w+) tools", written)
+    assert counted is not None
+    assert counted[1] == {8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}[len(FORMATS.keys() - plain)]
+    assert plain < FORMATS.keys()
+    assert not re.search(r"\w+ trainers' forms|form of \w+ trainers", "".join(map(Path.read_text, _PAGES.values())))
 
 
 def test_the_reference_has_everything_there_is() -> None:
