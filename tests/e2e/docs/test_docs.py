@@ -42,7 +42,6 @@ from scipy.optimize import minimize_scalar
 import bimix_tracking
 from bimix_tracking.cli import app
 from bimix_tracking.data import metric_names
-from bimix_tracking.exports.trainers import FORMATS
 from tests.e2e.docs.docs_blocks import Block, arguments, blocks_of, commands
 from tests.warm import program, programs
 
@@ -262,24 +261,6 @@ def test_files_of_the_repository_that_a_page_names_are_there(name: str) -> None:
 
     for path in re.findall(r"`((?:tests|examples|bimix_tracking|integrations)/[\w./-]+)`", text):
         assert (_ROOT / path).exists(), path
-
-
-@pytest.mark.parametrize("name", [*_PAGES, "examples/README.md", "examples/recipes/README.md"])
-def test_nothing_is_installed_from_an_index_that_lacks_it(name: str) -> None:
-    # The package is on no public index: what installs it names a folder.
-    for wanted in re.findall(r"pip install ([^`\n]+)", (_ROOT / name).read_text(encoding="utf-8")):
-        assert not wanted.strip("'").startswith("bimix"), f"{name}: pip install {wanted}"
-
-
-def test_the_trainers_that_are_counted_are_there() -> None:
-    plain = {"yaml", "json", "csv"}
-    written = (_DOCS / "how-to" / "export.md").read_text(encoding="utf-8")
-
-    counted = re.search(r"the forms of (\w+) tools", written)
-    assert counted is not None
-    assert counted[1] == {8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}[len(FORMATS.keys() - plain)]
-    assert plain < FORMATS.keys()
-    assert not re.search(r"\w+ trainers' forms|form of \w+ trainers", "".join(map(Path.read_text, _PAGES.values())))
 
 
 def test_the_reference_has_everything_there_is() -> None:
