@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from bimix_tracking.cli.console import answer, named_numbers, progress_shown, say, talk
+from bimix_tracking.cli.question import Lang, known_lang
 from bimix_tracking.cli.teaching import AIM, METHOD, OUTPUT, READING, among, trackers
 from bimix_tracking.cli.teaching import corpora as corpora_formats
 from bimix_tracking.credentials import without_credentials
@@ -161,6 +162,7 @@ def entropy(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    lang: Lang = "en",
 ) -> None:
     r"""Measure the entropy of domains' text: mixtures without training.
 
@@ -179,6 +181,7 @@ def entropy(
     if weights and by_size:
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
     _sensible(compare, estimator, temperature, weights)
+    known_lang(lang)
     from bimix_tracking.entropy.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.entropy.domain_counts import EntropySettings  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.measuring import corpus_entropies  # noqa: PLC0415  # likewise
@@ -206,13 +209,13 @@ def entropy(
     }
     print_entropies(found.compared(**how))
     if out is not None:
-        found.save(out, **how)
+        found.save(out, lang=lang, **how)
         say(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
     run = None
     if tracker is not None:
         from bimix_tracking.entropy.log import log_entropies  # noqa: PLC0415  # likewise
 
-        run = log_entropies(found, tracker, **how)
+        run = log_entropies(found, tracker, lang=lang, **how)
         say(f"Logged to {without_credentials(tracker)}, run {run}")
     answer(found.to_dict(**how) | {"artifacts": out, "run": run})
 
