@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from bimix_tracking.fitting.law_fit import LawFit as LawFit
     from bimix_tracking.fitting.resampling import bootstrap as bootstrap
     from bimix_tracking.mixture import Mixture as Mixture
+    from bimix_tracking.recommendation.costs import Costs as Costs
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation.recommendation import recommend as recommend
-    from bimix_tracking.recommendation.savings import Costs as Costs
     from bimix_tracking.recording.recorder import DomainLossRecorder as DomainLossRecorder
     from bimix_tracking.recording.replaying import replay as replay
     from bimix_tracking.selection.cross_validation import cross_validate as cross_validate
@@ -70,7 +70,7 @@ _public, __dir__, __all__ = attach(
         "fitting.resampling": ["bootstrap"],
         "mixture": ["Mixture"],
         "recommendation.recommendation": ["Recommendation", "recommend"],
-        "recommendation.savings": ["Costs"],
+        "recommendation.costs": ["Costs"],
         "recording.recorder": ["DomainLossRecorder"],
         "recording.replaying": ["replay"],
         "selection.cross_validation": ["cross_validate"],

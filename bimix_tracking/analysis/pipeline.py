@@ -21,8 +21,9 @@ from bimix_tracking.fitting.resampling import bootstrap
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress, told
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
+from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.recommendation import Recommendation, recommend
-from bimix_tracking.recommendation.savings import Costs, worth
+from bimix_tracking.recommendation.savings import worth
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose

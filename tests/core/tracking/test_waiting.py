@@ -19,6 +19,9 @@ from bimix_tracking.tracking.ports import RunState
 from bimix_tracking.tracking.waiting import wait_for
 from tests.core.proxies import RECOMMENDED, analyses, begin, train
 
+# Its sweeps are small, and their mixtures come with warnings.
+pytestmark = pytest.mark.filterwarnings("ignore::bimix_tracking.errors.RecommendationWarning")
+
 
 class Days:
     """A clock; sleeping on it lets the next thing happen, and after the last thing, nothing ever."""

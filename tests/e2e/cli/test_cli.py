@@ -122,7 +122,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
     done = bimix(
         "analyze", f"csv:{table}", "--tokens", "1e5", "--out", tmp_path / "out", "--available", "c++=5e3",
         "--max-epochs", "2", "--bound", "web=0.1:0.95", "--reference", tmp_path / "prior.yaml",
-        "--gpu-hours-per-run", "2", "--target-gpu-hours", "100", "--price-per-gpu-hour", "3",
+        "--gpu-hours-per-run", "2", "--target-gpu-hours", "100", "--cost-per-gpu-hour", "3",
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -144,7 +144,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
         (["--bound", "web=0.9:0.1"], 5, "bounds of domain 'web' are crossed: at least 0.9 and at most 0.1"),
         (["--bound", "web=high"], 2, "'web=high' is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE"),
         (["--weight", "web=-1"], 5, "weight of domain 'web' must be finite and not negative, got -1"),
-        (["--price-per-gpu-hour", "-1"], 5, "price per gpu hour must be a positive number, got -1"),
+        (["--cost-per-gpu-hour", "-1"], 5, "cost per gpu hour must be a positive number, got -1"),
         (["--prior-strength", "0.1"], 5, "without a prior mixture"),
     ],
 )

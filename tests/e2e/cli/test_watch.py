@@ -16,6 +16,9 @@ from bimix_tracking import recommended_mixture
 from tests.core.proxies import RECOMMENDED, analyses, begin, train
 from tests.warm import program
 
+# Its sweeps are small, and their mixtures come with warnings.
+pytestmark = pytest.mark.filterwarnings("ignore::bimix_tracking.errors.RecommendationWarning")
+
 _LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d (.*)")
 
 
