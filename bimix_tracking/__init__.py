@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bimix_tracking.analysis.groups import analyze_groups as analyze_groups
     from bimix_tracking.analysis.pipeline import analyze as analyze
     from bimix_tracking.analysis.result import Analysis as Analysis
-    from bimix_tracking.analysis.verification import verify as verify
+    from bimix_tracking.analysis.verifying import verify as verify
     from bimix_tracking.data.observations import Observations as Observations
     from bimix_tracking.design.follow_up import next_runs as next_runs
     from bimix_tracking.design.pilot import plan_pilot as plan_pilot
@@ -55,7 +55,7 @@ _public, __dir__, __all__ = attach(
         "analysis.groups": ["analyze_groups"],
         "analysis.pipeline": ["analyze"],
         "analysis.result": ["Analysis"],
-        "analysis.verification": ["verify"],
+        "analysis.verifying": ["verify"],
         "data.observations": ["Observations"],
         "design.follow_up": ["next_runs"],
         "design.pilot": ["plan_pilot"],

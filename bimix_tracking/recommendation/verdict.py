@@ -113,29 +113,31 @@ def _refuses(caveat: Caveat, validation: Validation | None) -> bool:
 
 
 def _by_gain(rec: Recommendation, obs: Observations | None, caveats: Sequence[Caveat]) -> tuple[Decision, str]:
-    law = said("by the law") if obs is None else said("by the law over all {runs} runs", runs=len(obs.runs))
+    law = said("the fitted law") if obs is None else said("the law fitted to all {runs} runs", runs=len(obs.runs))
     if rec.gain <= 0:
-        return Decision.INSIDE_NOISE, said("No gain: {law}, no mixture tried beats the reference.", law=law)
+        return Decision.INSIDE_NOISE, said("No gain: by {law}, no mixture tried beats the reference.", law=law)
     if rec.uncertainty is None:
         return Decision.UNCHECKED, said(
-            "Not checked: {law} the mixture beats the reference, but without replicates that has no interval.", law=law
+            "Not checked: {law} predicts a gain over the reference, but without replicates it has no interval.",
+            law=law,
         )
     if rec.inside_noise and rec.below_run_noise:
         return Decision.INSIDE_NOISE, said(
-            "The gain is inside the noise: {law} it may be 0, and a single pair of runs could not show it.", law=law
+            "The gain is inside the noise: {law} doesn't rule out 0, and a single pair of runs could not show it.",
+            law=law,
         )
     if rec.inside_noise:
-        return Decision.INSIDE_NOISE, said("The gain is inside the noise: {law} it may be 0.", law=law)
+        return Decision.INSIDE_NOISE, said("The gain is inside the noise: {law} doesn't rule out 0.", law=law)
     act = said("Act")
     if caveats:
         act = said("Act with care ({shorts})", shorts=joined([caveat.short for caveat in caveats[:2]], "; "))
     if rec.below_run_noise:
         return Decision.ACT, said(
-            "{act}: {law} the mixture beats the reference, though by less than a single pair of runs could show.",
+            "{act}: {law} predicts a gain over the reference, though a single pair of runs could not show it.",
             act=act,
             law=law,
         )
-    return Decision.ACT, said("{act}: {law} the mixture beats the reference.", act=act, law=law)
+    return Decision.ACT, said("{act}: {law} predicts a gain over the reference.", act=act, law=law)
 
 
 def _caveats(
@@ -159,15 +161,20 @@ def _held_out(validation: Validation) -> Iterator[Caveat]:
         numbers = {"error": percent(error), "without": percent(without)}
         yield Caveat(
             "no_skill",
-            said("on held-out mixtures the law errs no less than no law does ({error} against {without})", **numbers),
-            said("On held-out mixtures the law errs by {error}, and no law at all by {without}.", **numbers),
+            said(
+                "on held-out mixtures the law is no better than no law, with an error of {error} against {without}",
+                **numbers,
+            ),
+            said("Held-out error {error}, no better than with no law ({without}).", **numbers),
         )
     if rank < LEAST_RANK:
         known = {"rank": signed(rank), "runs": len(validation.last_sums())}
         yield Caveat(
             "rank",
-            said("it ranks held-out mixtures with a correlation of {rank}", **known),
-            said("Held-out rank correlation {rank} over {runs} runs: below 0.5 the order is mostly chance.", **known),
+            said("the law ranks held-out mixtures no better than chance, with a correlation of {rank}", **known)
+            if rank <= 0
+            else said("the law ranks held-out mixtures poorly, with a correlation of {rank}", **known),
+            said("Held-out rank correlation {rank} over {runs} runs: below 0.5, the order is mostly chance.", **known),
         )
 
 
@@ -176,8 +183,8 @@ def _volume(rec: Recommendation, fit: LawFit, extrapolation: Extrapolation | Non
         at = {"volume": tokens(rec.volume), "target": tokens(rec.tokens)}
         yield Caveat(
             "one_volume",
-            said("known at {volume} tokens only", **at),
-            said("Only {volume} tokens were observed: nothing is known of losses at {target}.", **at),
+            said("losses known at {volume} tokens only", **at),
+            said("Losses were observed at {volume} tokens only; at {target} they are unknown.", **at),
         )
         return
     largest = fit.tokens[1]
@@ -189,8 +196,8 @@ def _volume(rec: Recommendation, fit: LawFit, extrapolation: Extrapolation | Non
             "later",
             said("the law tells nothing about more tokens"),
             said(
-                "Here the law tells nothing about more tokens: it errs by {error} on later losses, the last loss "
-                "carried forward by {carried}.",
+                "Here the law tells nothing about more tokens: its error on later losses is {error}, the last loss "
+                "carried forward has {carried}.",
                 error=percent(extrapolation.mean_error),
                 carried=percent(extrapolation.mean_carried_error),
             ),
@@ -223,12 +230,12 @@ def _mixtures(obs: Observations, validation: Validation | None) -> Iterator[Cave
         known = {"mixtures": mixtures, "domains": domains}
         yield Caveat(
             "few_mixtures",
-            said("{mixtures} mixtures of {domains} domains are few", **known),
-            said("Few mixtures: {mixtures} of {domains} domains. Add runs: `bimix plan` proposes them.", **known),
+            said("only {mixtures} mixtures", **known),
+            said("Few mixtures: {mixtures} for {domains} domains. Add runs; `bimix plan` proposes them.", **known),
         )
     elif validation is None or np.isnan(validation.rank_correlation):
         yield Caveat(
             "unranked",
-            said("the order of held-out mixtures couldn't be checked"),
-            said("Too few runs end at the same tokens to check the order of held-out mixtures."),
+            said("held-out ranks not checked"),
+            said("Too few runs end at the same tokens to check the ranks of held-out mixtures."),
         )

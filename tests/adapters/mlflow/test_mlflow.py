@@ -215,7 +215,7 @@ def test_analysis_is_written_back_with_lineage(uri: str, tmp_path: Path) -> None
     )
     assert files == {f"bimix/{name}" for name in names}
     assert {file.name for file in (tmp_path / "out").iterdir()} == set(names)
-    assert run.data.tags["mlflow.note.content"].startswith("**Not checked: by the law over all 5 runs")
+    assert run.data.tags["mlflow.note.content"].startswith("**Not checked: the law fitted to all 5 runs")
     assert "<script>" not in run.data.tags["mlflow.note.content"]
     assert run.info.status == "FINISHED"
     assert found.location is not None

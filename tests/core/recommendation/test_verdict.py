@@ -62,7 +62,7 @@ def test_a_clear_gain_is_acted_on() -> None:
     analysis = found(sweep(), reference=POOR)
 
     assert analysis.verdict.decision is Decision.ACT
-    assert analysis.verdict.sentence == "Act: by the law over all 8 runs the mixture beats the reference."
+    assert analysis.verdict.sentence == "Act: the law fitted to all 8 runs predicts a gain over the reference."
     assert (kinds(analysis), analysis.verdict.usable) == ([], True)
 
 
@@ -70,7 +70,9 @@ def test_a_gain_whose_interval_holds_0_is_inside_the_noise() -> None:
     analysis = found(sweep(), reference=found(sweep()).recommendation.mixture)
 
     assert analysis.verdict.decision is Decision.INSIDE_NOISE
-    assert analysis.verdict.sentence.startswith(("The gain is inside the noise: by the law over all 8 runs", "No gain"))
+    assert analysis.verdict.sentence.startswith(
+        ("The gain is inside the noise: the law fitted to all 8 runs", "No gain")
+    )
 
 
 def test_a_law_that_tells_no_mixture_from_another_is_not_to_be_used() -> None:
@@ -85,9 +87,9 @@ def test_a_law_that_tells_no_mixture_from_another_is_not_to_be_used() -> None:
 @pytest.mark.parametrize(
     ("obs", "tokens", "kind", "text"),
     [
-        (sweep(volumes=(8e6,)), 1e9, "one_volume", "Only 8M tokens were observed: nothing is known of losses at 1B."),
+        (sweep(volumes=(8e6,)), 1e9, "one_volume", "Losses were observed at 8M tokens only; at 1B they are unknown."),
         (sweep(), 1e9, "extrapolation", "1B tokens are 125× the largest volume observed (8M); checks on later"),
-        (sweep(shares=SHARES[:3]), 8e6, "few_mixtures", "Few mixtures: 3 of 2 domains."),
+        (sweep(shares=SHARES[:3]), 8e6, "few_mixtures", "Few mixtures: 3 for 2 domains."),
         (
             sweep(lambda r, s, _: r**-0.1 * (2 + 2000 / min(s, 4e6) ** 0.5)),
             1e9,
@@ -133,11 +135,11 @@ def test_a_law_may_be_sure_of_what_no_pair_of_runs_could_show() -> None:
 
     assert (small.inside_noise, small.below_run_noise) == (False, True)
     assert judge(small).sentence == (
-        "Act: by the law the mixture beats the reference, though by less than a single pair of runs could show."
+        "Act: the fitted law predicts a gain over the reference, though a single pair of runs could not show it."
     )
     assert (smaller.inside_noise, judge(smaller).decision) == (True, Decision.INSIDE_NOISE)
     assert judge(smaller).sentence == (
-        "The gain is inside the noise: by the law it may be 0, and a single pair of runs could not show it."
+        "The gain is inside the noise: the fitted law doesn't rule out 0, and a single pair of runs could not show it."
     )
 
 
@@ -157,7 +159,7 @@ def test_a_weak_order_of_few_runs_is_a_caution_and_of_many_a_refusal(runs: int, 
     verdict = judge(analysis.recommendation, analysis.observations, analysis.fit, checked, analysis.extrapolation)
 
     assert verdict.decision == decision
-    assert f"it ranks held-out mixtures with a correlation of {signed(rank)}" in verdict.sentence
+    assert f", with a correlation of {signed(rank)}" in verdict.sentence
 
 
 class Holds:

@@ -45,7 +45,7 @@ def test_analyze_prints_a_table_and_leaves_the_artifacts(table: Path, tmp_path: 
         (line,) = [line for line in done.stdout.splitlines() if domain in line and "│" in line]
         assert f"{mixture[domain]:.4f}" in line
         assert "converged" in line
-    assert "warning: the target of 1e+09 tokens is 1.56e+04× the largest volume observed" in done.stdout
+    assert "warning: 1B tokens are 15,625× the largest volume observed" in done.stdout
     assert str(tmp_path / "out") in done.stdout
     assert "fitting" in done.stderr
     assert "Traceback" not in done.stderr
@@ -168,7 +168,7 @@ def test_a_run_is_verified(table: Path, tmp_path: Path) -> None:
     done = bimix("verify", f"csv:{tmp_path}/all.csv", "big", "--out", tmp_path / "out")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Run 'big' at 64k tokens is WORSE than predicted")
+    assert done.stdout.startswith("Run 'big' at 64k tokens is worse than predicted")
     assert json.loads((tmp_path / "out" / "verification.json").read_text(encoding="utf-8"))["runs"] == ["big"]
     unknown = bimix("verify", f"csv:{tmp_path}/all.csv", "bug")
     assert unknown.returncode == 3
