@@ -107,7 +107,7 @@ def japanese(text: str) -> str:
 
 def _is_number(text: str) -> bool:
     """Say whether a text is a number or a range, such as cells hold, and no name."""
-    return re.fullmatch(r"[<±+−]?[\d.,]+(–[−\d.,]+)?( ± [\d.,]+)?( %)?", text) is not None
+    return re.fullmatch(r"[<±+−]?[\d.,]+(–[−\d.,]+)?( ± [\d.,]+)?([ \u00a0]%)?", text) is not None
 
 
 @cache
