@@ -129,7 +129,7 @@ def test_a_law_is_fitted_recommended_from_and_planned_for_by_its_name(obs: Obser
     check_law(law("separable"))
     with pytest.raises(PluginError, match=r"'broken' of package bimix-extension .* pip uninstall bimix-extension"):
         fit_law(obs, "broken")
-    with pytest.raises(ValueError, match=r"there are bimix, .*exponential, broken, separable, unscripted, ensemble"):
+    with pytest.raises(ValueError, match=r"choose from 'bimix', .*'broken', 'separable', 'unscripted', 'ensemble'"):
         law("nothing")
 
 

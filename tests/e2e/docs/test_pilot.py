@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -36,10 +37,12 @@ def test_the_store_holds_the_runs_the_analysis_and_the_checks(pilot: tuple[Path,
     assert all(run.info.status == "FINISHED" for run in runs)
     sweeps = [run.data.tags.get("bimix.sweep") for run in runs if run.data.tags["bimix.role"] == "train"]
     assert (sweeps.count("pilot"), sweeps.count("check")) == (8, 5)
-    analyses = {run.info.run_name: run.info.run_id for run in runs if run.data.tags["bimix.role"] == "analysis"}
-    assert set(analyses) == {"bimix-analysis", "bimix-verification"}
-    files = {name: {file.path for file in client.list_artifacts(at, "bimix")} for name, at in analyses.items()}
-    names = (
+    analyses = [run.info for run in runs if run.data.tags["bimix.role"] == "analysis"]
+    names = {info.run_id: info.run_name.split(" · ") for info in analyses}
+    assert sorted(name[0] for name in names.values()) == ["pilot", "pilot"]
+    files = {names[i.run_id][1]: {f.path for f in client.list_artifacts(i.run_id, "bimix")} for i in analyses}
+    (asked,) = files.keys() - {"verification"}
+    written = (
         "mixture.yaml",
         "fit.json",
         "validation.json",
@@ -50,8 +53,8 @@ def test_the_store_holds_the_runs_the_analysis_and_the_checks(pilot: tuple[Path,
         "report.html",
         "report.md",
     )
-    assert files["bimix-analysis"] == {f"bimix/{name}" for name in names}
-    assert files["bimix-verification"] - files["bimix-analysis"] == {
+    assert files[asked] == {f"bimix/{name}" for name in written}
+    assert files["verification"] - files[asked] == {
         "bimix/verification.json",
         "bimix/verification.md",
     }
@@ -61,12 +64,23 @@ def test_what_is_printed_is_what_the_files_say(pilot: tuple[Path, str]) -> None:
     folder, printed = pilot
     mixture = Mixture.from_yaml(folder / "analysis" / "mixture.yaml")
 
-    for domain in ("python", "bible", "metamath"):
-        assert any(domain in line and f"{mixture[domain]:.3f}" in line for line in printed.splitlines())
-    assert "Recommended against equal: " in printed
-    assert "Recommended against by size: " in printed
-    assert "between two seeds of one mixture with a standard deviation of" in printed
+    (row,) = (line for line in printed.splitlines() if line.startswith("│ recommended "))
+    assert row.split("│")[2:5] == [f" {f'{mixture[domain]:.3f}':>{len(domain)}} " for domain in mixture]
     assert "Predicted without these runs, and observed" in printed
+    last = printed.splitlines()[-6:]
+    assert [line.partition(":")[0] for line in last[:2]] == ["Against proportional to size", "Against equal parts"]
+
+
+def test_the_reference_is_proportional_to_size(pilot: tuple[Path, str]) -> None:
+    folder, printed = pilot
+    decision = json.loads((folder / "analysis" / "recommendation.json").read_text(encoding="utf-8"))
+    reference = decision["reference"]
+
+    assert reference["python"] > 2 * reference["bible"]  # the standard library is by far the largest
+    assert reference["bible"] == pytest.approx(reference["metamath"], rel=0.01)
+    # What is printed begins with the verdict, after a line for each run.
+    after = [line for line in printed.splitlines() if line and not line.startswith("[")]
+    assert after[0].startswith(decision["verdict"]["sentence"])
 
 
 def test_every_run_was_evaluated_on_every_domain(pilot: tuple[Path, str]) -> None:
