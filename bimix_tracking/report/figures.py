@@ -1,4 +1,4 @@
-"""The fitted curves over the observed losses, as inline SVG that takes its colours from the page."""
+"""What was observed against what is predicted: along training, by proportion, held out; SVG in the page's colours."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.texts import printable, shorten, width
+from bimix_tracking.selection.cross_validation import Validation
 
 Array = npt.NDArray[np.float64]
 
@@ -175,6 +176,65 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
         tokens=tokens(last),
         runs=len(table),
         share=percent(rec.mixture[target]),
+    )
+    return svg.picture(_WIDE, _HIGH, say(title), parts)
+
+
+def held_out(found: Validation, say: Language) -> list[str]:
+    """Return a panel of the weighted sum that is minimised, then one a domain: a dot a run, at its last checkpoint.
+
+    Args:
+        found: The held-out predictions.
+        say: The page's language.
+    """
+    sums = found.last_sums()
+    result = []
+    if len(sums) > 1:
+        result.append(_held_out(say(said("Weighted sum")), sums, say, tips=True))
+    last = found.predictions[
+        found.predictions["tokens"] == found.predictions.groupby(["run", "domain"])["tokens"].transform("max")
+    ]
+    tips = len(last) <= _MOST_TIPS
+    for domain, table in last.groupby("domain", sort=False):
+        result.append(_held_out(str(domain), table.set_index("run")[["observed", "predicted"]], say, tips=tips))
+    return result
+
+
+def _held_out(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> str:
+    observed, predicted = (table[column].to_numpy(float) for column in ("observed", "predicted"))
+    values = [*observed, *predicted]
+    x, y = svg.linear(values, _LEFT, _RIGHT), svg.linear(values, _BOTTOM, _TOP)
+    off = float((abs(predicted / observed - 1)).mean())
+    parts = [
+        svg.label(_LEFT, 15, name, cls="head", most=27),
+        svg.label(_LEFT, 31, say(said("error {error}", error=percent(off))), cls="unit"),
+        *svg.frame(x, y, say(said("observed")), say(said("predicted"))),
+        # Where a prediction would be right.
+        svg.line(
+            x.at(max(x.low, y.low)),
+            y.at(max(x.low, y.low)),
+            x.at(min(x.high, y.high)),
+            y.at(min(x.high, y.high)),
+            "axis",
+        ),
+    ]
+    at = [(x.at(o), y.at(p)) for o, p in zip(observed, predicted, strict=True)]
+    if tips:
+        for place, run, o, p in zip(at, table.index, observed, predicted, strict=True):
+            tip = said(
+                "{run}: observed {observed}, predicted {predicted}",
+                run=shorten(printable(str(run)), 60),
+                observed=nats(o),
+                predicted=nats(p),
+            )
+            parts.append(svg.circle(*place, 3, "dot own", say(tip)))
+    else:
+        parts.append(dots(at, "dots s3", ""))
+    title = said(
+        "Held out: predicted against observed loss of {name}, {runs} runs, error {error}",
+        name=name,
+        runs=len(table),
+        error=percent(off),
     )
     return svg.picture(_WIDE, _HIGH, say(title), parts)
 

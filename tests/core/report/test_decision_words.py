@@ -13,7 +13,7 @@ from bimix_tracking import Costs, Mixture, Observations, analyze
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.report import content, html, markdown
-from bimix_tracking.report.investment import savings, tile
+from bimix_tracking.report.key_figures import savings, tile
 
 SHARES = ((0.2, 0.6, 0.2), (0.6, 0.2, 0.2), (0.2, 0.2, 0.6), (0.4, 0.4, 0.2), (0.2, 0.4, 0.4), (0.4, 0.2, 0.4))
 
@@ -154,7 +154,7 @@ def test_the_return_on_investment_is_the_net_saving_over_the_pilots_cost() -> No
     assert tile(dataclasses.replace(WORTH, costs=Costs())) == (
         "tokens saved at equal loss",
         "20 %",
-        "against the reference: 10.0 to 30.0 %",
+        "10.0 to 30.0 % at 100B tokens",
     )
 
 
