@@ -92,11 +92,8 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: L
     def shade(share: float) -> str:
         return f"s{_shade(share, low, high, fit.floor)}"
 
-    spread = said("proportion {low} to {high}", low=about(low), high=about(high))
-    if about(low) == about(high):
-        spread = said("proportion {low}", low=about(low))
     titles = say(said("tokens")), say(said("loss"))
-    parts = [*heads(target, say(spread)), *svg.frame(x, y, *titles)]
+    parts = [*heads(target), *svg.frame(x, y, *titles)]
     for share, losses in zip(shares, fitted, strict=True):
         at = [(x.at(t), y.at(v)) for t, v in zip(curves.tokens, losses, strict=True)]
         parts.append(svg.polyline(at, f"curve {shade(share)}"))
@@ -149,10 +146,10 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
     y = loss_axis([*observed, *fitted])
     mark = x.at(chosen)
     # The mark's words stand above the frame, away from the points, and keep clear of both edges.
-    words = say(said("recommended {share}", share=about(rec.mixture[target])))
+    words = say(about(rec.mixture[target]))
     half = 0.55 * width(words) * svg.DIGIT  # half of it, and bold is wider
     parts = [
-        *heads(target, ""),
+        *heads(target),
         *svg.frame(x, y, say(said("proportion")), say(said("loss"))),
         svg.line(mark, _TOP - 4, mark, _BOTTOM, "chosen-line"),
         svg.label(min(max(mark, half + 4), _WIDE - half - 4), _TOP - 9, words, cls="chosen-text", anchor="middle"),
@@ -207,7 +204,6 @@ def _held_out(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> s
     off = float((abs(predicted / observed - 1)).mean())
     parts = [
         svg.label(_LEFT, 15, name, cls="head", most=27),
-        svg.label(_LEFT, 31, say(said("error {error}", error=percent(off))), cls="unit"),
         *svg.frame(x, y, say(said("observed")), say(said("predicted"))),
         # Where a prediction would be right.
         svg.line(
@@ -239,12 +235,9 @@ def _held_out(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> s
     return svg.picture(_WIDE, _HIGH, say(title), parts)
 
 
-def heads(target: str, under: str) -> list[str]:
-    """Return a panel's heading, and a line under it."""
-    return [
-        svg.label(_LEFT, 15, target, cls="head", most=27),
-        *([svg.label(_LEFT, 31, under, cls="unit")] if under else []),
-    ]
+def heads(target: str) -> list[str]:
+    """Return a panel's heading."""
+    return [svg.label(_LEFT, 15, target, cls="head", most=27)]
 
 
 def loss_axis(losses: Sequence[float]) -> svg.Axis:
