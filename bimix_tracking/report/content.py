@@ -108,6 +108,7 @@ def page(result: Result) -> Page:
     weighted = any(rec.weights[target] != 1 for target in targets)
     warnings = tuple(map(printable, (*result.warnings, *held_lines(rec))))
     shown = evidence(result, warnings)
+    worth = result.worth if result.verdict.usable else None  # nothing is saved by a law that fails its check
     return Page(
         **vars(shown),
         title=said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens)),
@@ -124,9 +125,9 @@ def page(result: Result) -> Page:
         gain=_gain(rec, counted, weighted=weighted),
         sure=decision.sureness(rec),
         free=decision.freedom(rec),
-        worth="" if result.worth is None else key_figures.savings(result.worth),
+        worth="" if worth is None else key_figures.savings(worth),
         certainty=tuple(decision.certainty(rec)),
-        saved=() if result.worth is None else tuple(key_figures.rows(result.worth)),
+        saved=() if worth is None else tuple(key_figures.rows(worth)),
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
         noise=run_noise.measure(obs, counted).sentences(rec.gain),

@@ -62,7 +62,8 @@ def render_undecided(found: Findings, why: str) -> str:
         MissingDependencyError: Jinja2 isn't installed.
     """
     say = Language(found.lang)
-    return fill("undecided.html.j2", say, **_shown(found, say), page=evidence(found), why=printable(why), response=[])
+    told = printable(why.removeprefix("no mixture can be recommended. "))  # which is the page's headline
+    return fill("undecided.html.j2", say, **_shown(found, say), page=evidence(found, (why,)), why=told, response=[])
 
 
 def _shown(found: Findings, say: Language) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def clear_gain() -> Analysis:
     return analyze(sweep(DOMAINS, 14), 1e10, reference=poor, costs=BILL, replicates=60)
 
 
+def extrapolated() -> Analysis:
+    poor = Mixture(dict(zip(DOMAINS, (0.02, 0.9, 0.04, 0.04), strict=True)))
+    return analyze(sweep(DOMAINS, 14), 3e10, reference=poor, costs=BILL, law="bimix", replicates=60)
+
+
 def no_gain() -> Analysis:
     obs = sweep(DOMAINS, 14)
     best = analyze(obs, 1e10, law="bimix", replicates=0).recommendation.mixture
@@ -67,6 +72,7 @@ def one_takes_it_all() -> Analysis:
 
 CASES: dict[str, tuple[Callable[[], Analysis], set[Decision]]] = {
     "a clear gain": (clear_gain, {Decision.ACT}),
+    "extrapolated": (extrapolated, {Decision.ACT}),
     "no gain": (no_gain, {Decision.INSIDE_NOISE}),
     "a bad fit": (bad_fit, {Decision.UNUSABLE}),
     "one volume": (one_volume, {Decision.ACT, Decision.INSIDE_NOISE}),
@@ -140,6 +146,7 @@ def test_verdict_figures_and_caveats_agree(
         assert screen.verdict.startswith("Don't use this mixture: ")
         assert {gain, chance, saving} == {"not reliable"}
         assert not any(numbers(more) for _, _, more in screen.figures[:3])
+        assert opened.page.get_by_text("Savings at equal loss").count() == 0
     else:
         assert screen.verdict.startswith("Not checked")
         assert (chance, screen.figures[0][2]) == ("unknown", "no interval: no replicates")
