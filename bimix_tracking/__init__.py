@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bimix_tracking.analysis.groups import analyze_groups as analyze_groups
     from bimix_tracking.analysis.pipeline import analyze as analyze
     from bimix_tracking.analysis.result import Analysis as Analysis
-    from bimix_tracking.analysis.verification import verify as verify
+    from bimix_tracking.analysis.verifying import verify as verify
     from bimix_tracking.data.observations import Observations as Observations
     from bimix_tracking.design.follow_up import next_runs as next_runs
     from bimix_tracking.design.pilot import plan_pilot as plan_pilot
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from bimix_tracking.fitting.law_fit import LawFit as LawFit
     from bimix_tracking.fitting.resampling import bootstrap as bootstrap
     from bimix_tracking.mixture import Mixture as Mixture
+    from bimix_tracking.recommendation.costs import Costs as Costs
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation.recommendation import recommend as recommend
-    from bimix_tracking.recommendation.savings import Costs as Costs
     from bimix_tracking.recording.recorder import DomainLossRecorder as DomainLossRecorder
     from bimix_tracking.recording.replaying import replay as replay
     from bimix_tracking.selection.cross_validation import cross_validate as cross_validate
@@ -55,7 +55,7 @@ _public, __dir__, __all__ = attach(
         "analysis.groups": ["analyze_groups"],
         "analysis.pipeline": ["analyze"],
         "analysis.result": ["Analysis"],
-        "analysis.verification": ["verify"],
+        "analysis.verifying": ["verify"],
         "data.observations": ["Observations"],
         "design.follow_up": ["next_runs"],
         "design.pilot": ["plan_pilot"],
@@ -70,7 +70,7 @@ _public, __dir__, __all__ = attach(
         "fitting.resampling": ["bootstrap"],
         "mixture": ["Mixture"],
         "recommendation.recommendation": ["Recommendation", "recommend"],
-        "recommendation.savings": ["Costs"],
+        "recommendation.costs": ["Costs"],
         "recording.recorder": ["DomainLossRecorder"],
         "recording.replaying": ["replay"],
         "selection.cross_validation": ["cross_validate"],

@@ -66,6 +66,10 @@ class PluginError(BimixError):
     """What another package adds by an entry point, and that cannot be used: names the package and the remedy."""
 
 
+class RecommendationWarning(UserWarning):
+    """What an analysis warns of, said to whoever uses its mixture."""
+
+
 class MissingDependencyError(BimixError, ImportError):
     """An optional framework that is not installed.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bimix_tracking.errors import MixtureError, listed, shown
+from bimix_tracking.errors import MixtureError, RecommendationError, RecommendationWarning, listed, shown
 from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text
 
 SUM_TOLERANCE = 1e-6
@@ -111,16 +113,7 @@ class Mixture(Mapping[str, float]):
             MixtureError: No such file, no mapping `mixture: {domain: proportion}` in it, a name that stands twice, or
                 proportions that are no mixture; the text names the file and the entry.
         """
-        try:
-            document = load_yaml(read_text(Path(path)))
-        except OSError as error:
-            raise MixtureError(f"{path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {error}") from error
-        if not isinstance(document, Entries) or not isinstance(document.get("mixture"), Entries):
-            near = difflib.get_close_matches("mixture", _first_names(document), n=1)
-            hint = f". Is {near[0]!r} meant to be 'mixture'?" if near and near[0] != "mixture" else ""
-            raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}'{hint}")
+        document = _document(path)
         try:
             return cls(document["mixture"].numbers())
         except MixtureError as error:
@@ -187,6 +180,63 @@ class Mixture(Mapping[str, float]):
     def __repr__(self) -> str:
         body = ", ".join(f"{name!r}: {value:.6g}" for name, value in self._proportions.items())
         return f"Mixture({{{body}}})"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What an analysis says of the mixture that it recommends.
+
+    Args:
+        verdict: `act`, `inside_noise`, `unchecked` or `unusable`; empty in a file that says none.
+        why: The verdict in one sentence.
+        warnings: What to know before acting.
+    """
+
+    verdict: str = ""
+    why: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Advice:
+        """Read the entries `verdict`, `why` and `warnings` beside the mixture in a `mixture.yaml`.
+
+        Raises:
+            MixtureError: As `Mixture.from_yaml`.
+        """
+        document = _document(path)
+        found = document.get("warnings")
+        texts = tuple(map(str, found)) if isinstance(found, list) else ()
+        return cls(str(document.get("verdict") or ""), str(document.get("why") or ""), texts)
+
+    def heed(self, where: str, *, accept_warnings: bool = False) -> None:
+        """Warn of what speaks against the mixture, and refuse it where the verdict does.
+
+        Args:
+            where: What it was read from, for the text.
+            accept_warnings: Take a mixture that is unusable by its analysis.
+
+        Raises:
+            RecommendationError: The mixture is unusable, and that wasn't accepted.
+        """
+        if self.verdict == "unusable" and not accept_warnings:
+            raise RecommendationError(f"{where}: {self.why} To use it all the same, pass accept_warnings=True")
+        if self.warnings or self.verdict not in ("", "act"):
+            text = " ".join((self.why, *self.warnings))
+            warnings.warn(f"{where}: {text}", RecommendationWarning, stacklevel=3)
+
+
+def _document(path: str | Path) -> Entries:
+    try:
+        document = load_yaml(read_text(Path(path)))
+    except OSError as error:
+        raise MixtureError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}': {error}") from error
+    if not isinstance(document, Entries) or not isinstance(document.get("mixture"), Entries):
+        near = difflib.get_close_matches("mixture", _first_names(document), n=1)
+        hint = f". Is {near[0]!r} meant to be 'mixture'?" if near and near[0] != "mixture" else ""
+        raise MixtureError(f"{path} holds no mapping 'mixture: {{domain: proportion}}'{hint}")
+    return document
 
 
 def _first_names(document: object, most: int = 100) -> list[str]:

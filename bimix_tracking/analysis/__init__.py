@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bimix_tracking.analysis.pipeline import analyze as analyze
     from bimix_tracking.analysis.result import Analysis as Analysis
     from bimix_tracking.analysis.verification import Verification as Verification
-    from bimix_tracking.analysis.verification import verify as verify
+    from bimix_tracking.analysis.verifying import verify as verify
     from bimix_tracking.analysis.watching import Watch as Watch
 
 __getattr__, __dir__, __all__ = attach(
@@ -20,7 +20,8 @@ __getattr__, __dir__, __all__ = attach(
         "groups": ["analyze_groups"],
         "pipeline": ["analyze"],
         "result": ["Analysis"],
-        "verification": ["Verification", "verify"],
+        "verification": ["Verification"],
+        "verifying": ["verify"],
         "watching": ["Watch"],
     },
 )

@@ -22,15 +22,16 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress, told
 from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
+from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.recommendation import Recommendation, recommend
-from bimix_tracking.recommendation.savings import Costs, worth
+from bimix_tracking.recommendation.savings import worth
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
-from bimix_tracking.tracking.write_back import leave, name_of
+from bimix_tracking.tracking.write_back import analysis_name, leave
 
 
 def analyze(
@@ -250,7 +251,7 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
-        name=name_of(obs, tokens_shown(question.tokens), result.created[:10]),
+        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10]),
         nest=nest,
     )
 

@@ -9,7 +9,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.replicates import REPLICATES
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
-from bimix_tracking.recommendation.savings import Costs
+from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.tracking.write_back import key_of
 
 AUTO = "auto"

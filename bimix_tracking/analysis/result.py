@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bimix_tracking.progress import Progress, told
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import finite
+from bimix_tracking.recommendation.verdict import Verdict, judge
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape
@@ -120,6 +122,18 @@ class Analysis(Findings):
     replicates: Replicates | None = None
     location: str | None = None
 
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether to act on it, and what decides that."""
+        return judge(self.recommendation, self.observations, self.fit, self.validation, self.extrapolation)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before acting: the verdict's caveats, then the recommendation's warnings."""
+        caveats, rec = self.verdict.caveats, self.recommendation
+        twice = rec.of_volume if {caveat.kind for caveat in caveats} & {"one_volume", "later", "extrapolation"} else ()
+        return (*(caveat.text for caveat in caveats), *(text for text in rec.warnings if text not in twice))
+
     def save(self, directory: str | Path, *, progress: Progress | None = None) -> list[Path]:
         """Write mixture, fit, validation, observations, lineage and report; return the files.
 
@@ -186,13 +200,17 @@ class Analysis(Findings):
     def decision(self) -> dict[str, Any]:
         """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""
         worth = None if self.worth is None else self.worth.to_dict()
-        return self.recommendation.to_dict() | {"worth": worth, "created": self.created}
+        found = {"verdict": self.verdict.to_dict(), "worth": worth, "created": self.created}
+        return self.recommendation.to_dict() | found
 
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
         rec = self.recommendation
         document = {
             "mixture": {domain: float(share) for domain, share in rec.mixture.items()},
+            "verdict": str(self.verdict.decision),
+            "why": str(self.verdict.sentence),
+            "warnings": [str(text) for text in self.warnings],
             "provenance": {
                 "law": self.fit.law,
                 "target_tokens": rec.tokens,
@@ -204,7 +222,6 @@ class Analysis(Findings):
                 **self._sureness(),
                 "reference": {domain: float(share) for domain, share in rec.reference.items()},
                 "kkt_residual": rec.kkt_residual,
-                "warnings": [str(text) for text in rec.warnings],
                 "source": self.observations.source,
                 "runs": len(self.observations.runs),
                 "data_hash": self.fit.data_hash,
@@ -236,17 +253,16 @@ class Analysis(Findings):
         head = [said("domain"), said("recommended"), said("reference")]
         head += [said("predicted loss"), said("on the reference")]
         lines = [
-            f"**{shown(page.answer)}** {shown(page.gain)}",
-            shown(page.sure),
-            shown(page.worth),
-            shown(page.noise),
-            shown(page.choice),
-            shown(page.held_out),
+            f"**{shown(page.answer)}**",
+            "\n".join(f"- {shown(text)}" for text in page.warnings),
             markdown.table(
                 [say(name) for name in head],
                 [[row.domain, row.recommended, row.reference, row.predicted, row.on_reference] for row in page.shares],
             ),
-            "\n".join(f"- {shown(text)}" for text in page.warnings),
+            f"{shown(page.gain)} {shown(page.sure)}",
+            shown(page.worth),
+            shown(page.choice),
+            shown(page.held_out),
             shown(
                 said(
                     "The report is the artifact {report}; a trainer reads {mixture}.",

@@ -222,10 +222,13 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
         obs = Observations.from_records(records, source=source.uri, shares=wanted_of(source).shares)
         key = Question(tokens=tokens, **options).key(obs)
         if source.find_analysis(key) is not None:
-            return f"its analysis is there (key {key})"
+            return f"already analysed (key {key})"
         found = analyze(obs, tokens, write_back=source, **options)
         shares = ", ".join(f"{domain} {share:.4f}" for domain, share in found.recommendation.mixture.items())
-        return f"{len(obs.runs)} runs analysed (key {key}): {shares}; {found.location}{_excluded(records)}"
+        return (
+            f"{len(obs.runs)} runs analysed (key {key}): {found.verdict.sentence} Recommended: {shares}; "
+            f"{found.location}{_excluded(records)}"
+        )
 
     return analyse
 

@@ -217,5 +217,5 @@ def _print_analysis(found: Analysis) -> None:
     if found.extrapolation is not None:
         console.print(escape(found.extrapolation.sentences()), soft_wrap=True)
     diagnosed = (str(one) for one in found.diagnostics if one.kind not in ("outcome", "outside"))
-    for text in (*rec.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()), *diagnosed):
+    for text in (*found.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()), *diagnosed):
         console.print(f"warning: {escape(text)}", soft_wrap=True, style="yellow")

@@ -83,7 +83,7 @@ def question(
     target_gpu_hours: Annotated[
         float | None, typer.Option(help="GPU-hours of the run that will use the mixture.", rich_help_panel=COSTS)
     ] = None,
-    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.", rich_help_panel=COSTS)] = None,
+    cost_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.", rich_help_panel=COSTS)] = None,
     batch_tokens: Annotated[
         float | None,
         typer.Option(help="Tokens of one step of the run that will use the mixture.", rich_help_panel=COSTS),
@@ -103,14 +103,14 @@ def question(
     from bimix_tracking.laws.registry import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
     from bimix_tracking.laws.registry import law as find_law  # noqa: PLC0415  # likewise
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
-    from bimix_tracking.recommendation.savings import Costs  # noqa: PLC0415  # likewise
+    from bimix_tracking.recommendation.costs import Costs  # noqa: PLC0415  # likewise
 
     if law not in (AUTO, ENSEMBLE):
         try:
             find_law(law)
         except ValueError as error:
             raise typer.BadParameter(f"{error}, {AUTO}", param_hint="--law") from error
-    told = (gpu_hours_per_run, target_gpu_hours, price_per_gpu_hour, batch_tokens)
+    told = (gpu_hours_per_run, target_gpu_hours, cost_per_gpu_hour, batch_tokens)
     return {
         "law": law,
         "weights": named_numbers(weight or [], "--weight"),

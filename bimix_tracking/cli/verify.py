@@ -70,7 +70,7 @@ def verify(
       # two seeds, from plain files
       bimix verify jsonl:runs seed-1 seed-2 --analysis analysis --out verification
     """
-    from bimix_tracking.analysis.verification import verify as run  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.analysis.verifying import verify as run  # noqa: PLC0415  # --help must not wait for SciPy
 
     target = None if tokens is None else number(tokens, "--tokens")
     weights = named_numbers(weight or [], "--weight")

@@ -9,21 +9,27 @@ from bimix_tracking.lazy import attach
 if TYPE_CHECKING:
     from bimix_tracking.recommendation.constraints import Constraints as Constraints
     from bimix_tracking.recommendation.constraints import constrain as constrain
+    from bimix_tracking.recommendation.costs import Costs as Costs
     from bimix_tracking.recommendation.near_optimal import NearOptimal as NearOptimal
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation.recommendation import recommend as recommend
-    from bimix_tracking.recommendation.savings import Costs as Costs
     from bimix_tracking.recommendation.savings import Worth as Worth
     from bimix_tracking.recommendation.savings import worth as worth
     from bimix_tracking.recommendation.uncertainty import Uncertainty as Uncertainty
+    from bimix_tracking.recommendation.verdict import Caveat as Caveat
+    from bimix_tracking.recommendation.verdict import Decision as Decision
+    from bimix_tracking.recommendation.verdict import Verdict as Verdict
+    from bimix_tracking.recommendation.verdict import judge as judge
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "constraints": ["Constraints", "constrain"],
         "recommendation": ["Recommendation", "recommend"],
-        "savings": ["Costs", "Worth", "worth"],
+        "costs": ["Costs"],
+        "savings": ["Worth", "worth"],
         "near_optimal": ["NearOptimal"],
         "uncertainty": ["Uncertainty"],
+        "verdict": ["Caveat", "Decision", "Verdict", "judge"],
     },
 )

@@ -26,7 +26,7 @@ from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constr
 from bimix_tracking.recommendation.near_optimal import NearOptimal, near_optimal
 from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.uncertainty import Uncertainty, ends, finite, uncertainty
-from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, within
+from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, outside_volume, within
 
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
@@ -51,6 +51,7 @@ class Recommendation:
         binding: Domains at a bound: what holds them, and what a percentage point more or less would bring.
         unconstrained: The optimum without bounds, caps and prior.
         constraint_cost: What these cost: the weighted loss at `mixture` above that at `unconstrained`, nats.
+        of_volume: Those of the warnings that are about the data volume.
         by_law: Of an ensemble, what each of its laws would recommend under the same constraints.
         prior: The mixture it was kept near to.
         prior_strength: κ, nats of weighted loss per nat of divergence from the prior.
@@ -75,6 +76,7 @@ class Recommendation:
     unconstrained: Mixture
     constraint_cost: float
     by_law: Mapping[str, Mixture]
+    of_volume: tuple[str, ...] = ()
     prior: Mixture | None = None
     prior_strength: float = 0.0
     uncertainty: Uncertainty | None = None
@@ -87,10 +89,16 @@ class Recommendation:
 
     @property
     def inside_noise(self) -> bool:
-        """Whether the interval of the gain holds 0, or the reference is nearly optimal: a run of each couldn't tell."""
-        unsure = self.uncertainty is not None and self.uncertainty.gain[0] <= 0
-        near = self.near_optimal is not None and self.gain <= self.near_optimal.tolerance
-        return self.gain <= 0 or unsure or near
+        """Whether there is no gain, or its interval holds 0."""
+        return self.gain <= 0 or (self.uncertainty is not None and self.uncertainty.gain[0] <= 0)
+
+    @property
+    def below_run_noise(self) -> bool:
+        """Whether the gain is within the near-optimal tolerance, a run's residual standard deviation.
+
+        Then a single pair of runs could not show it, however certain the law is.
+        """
+        return self.near_optimal is not None and self.gain <= self.near_optimal.tolerance
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
@@ -105,6 +113,7 @@ class Recommendation:
             "reference_predicted": finite(self.reference_predicted),
             "gain": self.gain,
             "inside_noise": self.inside_noise,
+            "below_run_noise": self.below_run_noise,
             "kkt_residual": self.kkt_residual,
             "agree": list(self.agree),
             "held": dict(self.held),
@@ -196,8 +205,9 @@ def recommend(
     asked = checked_weights(weights, fit.targets, fit.domains, fit.law)
     weight, doubts = counted(fit, asked)
     volume = fit.volume_for(tokens, weight)
+    of_volume = outside_volume(fit, volume)
     if volume != tokens:
-        doubts.append(
+        of_volume.append(
             said(
                 "one token volume was observed ({volume:.4g}), so losses at {tokens:.4g} tokens are unknown: mixture, "
                 "losses and gain are those at {volume:.4g}. Evaluate at several points of training",
@@ -242,8 +252,10 @@ def recommend(
         warnings=(
             *doubts,
             *(said("the reference breaks a constraint: {text}", text=text) for text in box.broken_by(reference)),
-            *outside(fit, mixture, volume, weight),
+            *of_volume,
+            *outside(fit, mixture, weight),
         ),
+        of_volume=tuple(of_volume),
         constraints=box,
         binding=binding,
         unconstrained=free,

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.errors import BimixError, RecommendationError
+from bimix_tracking.errors import BimixError
 from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, said
 from bimix_tracking.progress import Progress
+from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.equal_loss import (
     FARTHEST,
     EqualLoss,
@@ -34,28 +35,6 @@ from bimix_tracking.recommendation.uncertainty import LEVEL
 
 _LEAST_WEIGHT = 0.05
 """A law that has less of the ensemble, on average over the targets, doesn't stretch the range over laws."""
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What training costs the team; None where it isn't said.
-
-    Args:
-        gpu_hours_per_run: Of one proxy run.
-        target_gpu_hours: Of the run that will use the mixture.
-        price_per_gpu_hour: In any currency.
-        batch_tokens: Tokens of one step of the run that will use the mixture.
-    """
-
-    gpu_hours_per_run: float | None = None
-    target_gpu_hours: float | None = None
-    price_per_gpu_hour: float | None = None
-    batch_tokens: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise RecommendationError(f"{name.replace('_', ' ')} must be a positive number, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -146,7 +125,7 @@ class Worth:
 
     def money(self, gpu_hours: Span | None) -> Span | None:
         """Return the cost of GPU-hours; None where either isn't known."""
-        return _times(gpu_hours, self.costs.price_per_gpu_hour)
+        return _times(gpu_hours, self.costs.cost_per_gpu_hour)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON types; None where something isn't known or is without bound."""
@@ -206,7 +185,7 @@ def worth(
         replicates: From `bootstrap`: gives the interval.
         laws: Fits of single laws, over which the range is told, such as `Selection.plausible`; by default those with a
             part in the ensemble, or the law itself.
-        costs: GPU-hours and prices, as far as known.
+        costs: GPU-hours and costs, as far as known.
         level: Of the interval.
         progress: Is told how many laws of how many are fitted to the late evaluations.
 
@@ -244,7 +223,8 @@ def worth(
     interval = None if replicates is None else search.interval(fit, replicates, at, level, rec.uncertainty)
     found = replace(told, fraction=fraction, by_law=by_law, interval=interval)
     span = found.span
-    found = replace(found, demonstrated=bool(interval and span and span[0] > 0 and not rec.inside_noise))
+    noisy = rec.inside_noise or rec.below_run_noise
+    found = replace(found, demonstrated=bool(interval and span and span[0] > 0 and not noisy))
     return _at_target(obs, found, single, search, progress) if found.beyond else found
 
 

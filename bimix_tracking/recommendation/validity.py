@@ -261,19 +261,11 @@ def binding_at(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[st
     return binding, edges
 
 
-def outside(fit: LawFit, mixture: Mixture, tokens: float, weight: Mapping[str, float]) -> list[str]:
-    """Return where a mixture or data volume is outside what was observed, and doubtful fits, a sentence each.
-
-    Args:
-        fit: The fit.
-        mixture: The one recommended.
-        tokens: Data volume.
-        weight: Of the targets in the objective; what is left out of it is said elsewhere.
-    """
-    found: list[str] = []
+def outside_volume(fit: LawFit, tokens: float) -> list[str]:
+    """Return whether a data volume is outside those observed, in a sentence; nothing where it isn't."""
     low, high = fit.tokens
     if tokens > high * 1.001:
-        found.append(
+        return [
             said(
                 "the target of {tokens:.4g} tokens is {times:.3g}× the largest volume observed ({high:.4g}): the "
                 "curves are extrapolated",
@@ -281,15 +273,27 @@ def outside(fit: LawFit, mixture: Mixture, tokens: float, weight: Mapping[str, f
                 times=tokens / high,
                 high=high,
             )
-        )
-    elif tokens < low * 0.999:
-        found.append(
+        ]
+    if tokens < low * 0.999:
+        return [
             said(
                 "the target of {tokens:.4g} tokens is below the smallest volume observed ({low:.4g})",
                 tokens=tokens,
                 low=low,
             )
-        )
+        ]
+    return []
+
+
+def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[str]:
+    """Return where a mixture is outside those tried, and doubtful fits, a sentence each.
+
+    Args:
+        fit: The fit.
+        mixture: The one recommended.
+        weight: Of the targets in the objective; what is left out of it is said elsewhere.
+    """
+    found: list[str] = []
     for domain in fit.domains:
         smallest, largest = fit.tried(domain)
         if not smallest * 0.999 <= mixture[domain] <= largest * 1.001:

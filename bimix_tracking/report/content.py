@@ -13,6 +13,7 @@ from bimix_tracking.quantities import MISSING, nats, percent, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
+from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report import decision, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
 from bimix_tracking.report.texts import listing, printable
@@ -46,6 +47,14 @@ class Result(Findings, Protocol):
     @property
     def recommendation(self) -> Recommendation:
         """The optimum and its reference."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether to act on it, and what decides that."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before acting."""
 
     @property
     def worth(self) -> Worth | None:
@@ -121,7 +130,7 @@ def page(result: Result) -> Page:
         title=said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens)),
         answer=joined(
             [
-                decision.verdict(rec),
+                result.verdict.sentence,
                 said("For {tokens} tokens: {mixture}.", tokens=tokens(rec.tokens), mixture=listing(rec.mixture)),
             ],
         ),
@@ -133,7 +142,7 @@ def page(result: Result) -> Page:
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
         noise=run_noise.measure(obs, counted).sentences(rec.gain),
-        warnings=tuple(map(printable, (*rec.warnings, *held_lines(rec)))),
+        warnings=tuple(map(printable, (*result.warnings, *held_lines(rec)))),
         weighted=weighted,
         reference=_reference(rec),
         shares=(

@@ -27,19 +27,6 @@ class LawChoice:
     shares: tuple[str, ...]
 
 
-def verdict(rec: Recommendation) -> str:
-    """Return the first words of the answer where the gain is inside the noise; nothing where it isn't."""
-    if not rec.inside_noise:
-        return ""
-    if rec.gain <= 0:
-        return said("Nothing to win over the reference, by the fitted law.")
-    if rec.uncertainty is not None and rec.uncertainty.gain[0] > 0:
-        return said("The gain is inside the noise of a single run: one run of each mixture could not show it.")
-    return said(
-        "The gain is inside the noise: this sweep doesn't show that the recommended mixture beats the reference."
-    )
-
-
 def sureness(rec: Recommendation) -> str:
     """Return the gain's interval, the probability and the expected regret, in words."""
     sure = rec.uncertainty

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from bimix_tracking.data.manifest import RunManifest, RunRecord
 from bimix_tracking.data.run_curve import Shares
 from bimix_tracking.errors import SourceError
-from bimix_tracking.mixture import Mixture
+from bimix_tracking.mixture import Advice, Mixture
 from bimix_tracking.plugins import opened
 from bimix_tracking.progress import Progress
 
@@ -254,16 +254,20 @@ def wanted_of(source: RunSource) -> Wanted:
     return found if isinstance(found, Wanted) else Wanted()
 
 
-def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> Mixture:
+def recommended_mixture(source: str | RunSource, *, key: str | None = None, accept_warnings: bool = False) -> Mixture:
     """Return the mixture that the newest analysis of a sweep recommends: one line in a training script.
+
+    What the analysis warns of is a `RecommendationWarning`; a mixture that it calls unusable is refused.
 
     Args:
         source: A URI such as `mlflow:my-sweep`, or an open source.
         key: An analysis's key (its tag `bimix.analysis_key`), for the same mixture whatever is analysed later.
+        accept_warnings: Take a mixture that its analysis calls unusable, with a warning.
 
     Raises:
         SourceError: The source cannot be reached, or holds no such analysis.
         MixtureError: What it holds is no mixture.
+        RecommendationError: Its analysis calls the mixture unusable.
     """
     found = open_source(source) if isinstance(source, str) else source
     text = found.find_analysis(key)
@@ -273,4 +277,6 @@ def recommended_mixture(source: str | RunSource, *, key: str | None = None) -> M
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mixture.yaml"
         path.write_text(text, encoding="utf-8")
-        return Mixture.from_yaml(path)
+        mixture, advice = Mixture.from_yaml(path), Advice.from_yaml(path)
+    advice.heed(found.uri, accept_warnings=accept_warnings)
+    return mixture

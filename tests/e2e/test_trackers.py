@@ -30,6 +30,9 @@ from tests.adapters.services import MlflowServer
 from tests.adapters.trainers.toys import callback, run_trainer
 from tests.adapters.wandb.wandb_server import serving
 
+# Its sweeps are small, and their mixtures come with warnings.
+pytestmark = pytest.mark.filterwarnings("ignore::bimix_tracking.errors.RecommendationWarning")
+
 DOMAINS = ("c++", "web/en", '"><img src=x>')
 
 

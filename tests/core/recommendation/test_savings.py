@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ VOLUMES = (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7)
 HALF = (0.5, 0.5, 1e4, 0.5)
 """α, β, B, C."""
 REFERENCE = Mixture({"a": 0.2, "b": 0.8})
-BILL = Costs(gpu_hours_per_run=3, target_gpu_hours=1000, price_per_gpu_hour=2, batch_tokens=1e5)
+BILL = Costs(gpu_hours_per_run=3, target_gpu_hours=1000, cost_per_gpu_hour=2, batch_tokens=1e5)
 FIGURES = ("fraction", "interval", "range", "range_at_target", "tokens_saved", "steps_saved", "gpu_hours_saved",
            "net_gpu_hours", "break_even_gpu_hours", "money_saved", "net_money")  # fmt: skip
 Curve = Callable[[float, float], float]
@@ -273,10 +274,24 @@ def test_a_loss_out_of_reach_is_no_number() -> None:
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["gpu_hours_per_run", "target_gpu_hours", "price_per_gpu_hour", "batch_tokens"])
+@pytest.mark.parametrize("name", ["gpu_hours_per_run", "target_gpu_hours", "cost_per_gpu_hour", "batch_tokens"])
 def test_costs_are_positive_numbers(name: str, bad: float) -> None:
     with pytest.raises(RecommendationError, match=rf"{name.replace('_', ' ')} must be a positive number"):
-        Costs(**{name: bad})
+        Costs(**{name: bad})  # type: ignore[arg-type]  # numbers, all of these
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"cost_per_gpu_hour": 2.5}, "a cost per GPU-hour without GPU-hours"),
+        ({"target_gpu_hours": 10, "currency": "USD"}, r"a currency \('USD'\) without a cost: give cost_per_gpu_hour"),
+        ({"target_gpu_hours": 10, "cost_per_gpu_hour": 1, "currency": "x" * 40}, "is no currency: give a code"),
+        ({"target_gpu_hours": 10, "cost_per_gpu_hour": 1, "currency": "U\nS"}, "is no currency: give a code"),
+    ],
+)
+def test_costs_that_make_no_sense_together_are_refused(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(RecommendationError, match=text):
+        Costs(**given)
 
 
 # --- one volume: nothing is predicted at another ------------------------------------------------------------------

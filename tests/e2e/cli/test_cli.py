@@ -45,7 +45,7 @@ def test_analyze_prints_a_table_and_leaves_the_artifacts(table: Path, tmp_path: 
         (line,) = [line for line in done.stdout.splitlines() if domain in line and "│" in line]
         assert f"{mixture[domain]:.4f}" in line
         assert "converged" in line
-    assert "warning: the target of 1e+09 tokens is 1.56e+04× the largest volume observed" in done.stdout
+    assert "warning: 1B tokens are 15,625× the largest volume observed" in done.stdout
     assert str(tmp_path / "out") in done.stdout
     assert "fitting" in done.stderr
     assert "Traceback" not in done.stderr
@@ -122,7 +122,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
     done = bimix(
         "analyze", f"csv:{table}", "--tokens", "1e5", "--out", tmp_path / "out", "--available", "c++=5e3",
         "--max-epochs", "2", "--bound", "web=0.1:0.95", "--reference", tmp_path / "prior.yaml",
-        "--gpu-hours-per-run", "2", "--target-gpu-hours", "100", "--price-per-gpu-hour", "3",
+        "--gpu-hours-per-run", "2", "--target-gpu-hours", "100", "--cost-per-gpu-hour", "3",
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -144,7 +144,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
         (["--bound", "web=0.9:0.1"], 5, "bounds of domain 'web' are crossed: at least 0.9 and at most 0.1"),
         (["--bound", "web=high"], 2, "'web=high' is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE"),
         (["--weight", "web=-1"], 5, "weight of domain 'web' must be finite and not negative, got -1"),
-        (["--price-per-gpu-hour", "-1"], 5, "price per gpu hour must be a positive number, got -1"),
+        (["--cost-per-gpu-hour", "-1"], 5, "cost per gpu hour must be a positive number, got -1"),
         (["--prior-strength", "0.1"], 5, "without a prior mixture"),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_run_is_verified(table: Path, tmp_path: Path) -> None:
     done = bimix("verify", f"csv:{tmp_path}/all.csv", "big", "--out", tmp_path / "out")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Run 'big' at 64k tokens is WORSE than predicted")
+    assert done.stdout.startswith("Run 'big' at 64k tokens is worse than predicted")
     assert json.loads((tmp_path / "out" / "verification.json").read_text(encoding="utf-8"))["runs"] == ["big"]
     unknown = bimix("verify", f"csv:{tmp_path}/all.csv", "bug")
     assert unknown.returncode == 3

@@ -16,6 +16,9 @@ import pytest
 from bimix_tracking import Mixture, Observations, open_source, recommended_mixture
 from tests.warm import program
 
+# Its sweeps are small, and their mixtures come with warnings.
+pytestmark = pytest.mark.filterwarnings("ignore::bimix_tracking.errors.RecommendationWarning")
+
 _ROOT = Path(__file__).parents[3]
 _EXAMPLES = _ROOT / "examples"
 _RUNS, _STEPS = 3, 16

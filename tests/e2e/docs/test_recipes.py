@@ -20,6 +20,9 @@ from bimix_tracking.mixture import Mixture
 from tests.core.proxies import analyses
 from tests.warm import programs
 
+# Its sweeps are small, and their mixtures come with warnings.
+pytestmark = pytest.mark.filterwarnings("ignore::bimix_tracking.errors.RecommendationWarning")
+
 _RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
 _SBATCH = '''\
 #!{python}
