@@ -18,6 +18,7 @@ from bimix_tracking.analysis.question import AUTO
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.analysis.verification import SUM, Verification
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.replicates import last_off
@@ -41,7 +42,7 @@ def verify(
     analysis: str | Path | None = None,
     out: str | Path | None = None,
     write_back: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Verification:
     """Compare runs with what the rest of the sweep predicts of them, and fit again with them.
@@ -54,10 +55,11 @@ def verify(
         source: Where all the runs are, as in `analyze`.
         runs: Names or ids of the runs that followed a recommendation.
         tokens: Data volume of the recommendation; by default that of `analysis`, or of the longest of these runs.
-        analysis: A folder that `analyze --out` left: its runs are the sweep, its law, weights and tokens are used.
+        analysis: A folder that `analyze --out` left: its runs are the sweep, and its law, weights, tokens and reference
+            are used.
         out: A folder for the artifacts.
         write_back: Also write them into the source, as a run of role `analysis`.
-        progress: Called as (what, done, total).
+        progress: Called as (what, done, total); True: a line that changes in place; None: that, in a notebook only.
         options: As in `analyze`: weights, bounds, available_tokens, reference …
 
     Raises:
@@ -65,6 +67,7 @@ def verify(
             left to predict from.
         SourceError: No such analysis.
     """
+    progress = shown(progress)
     if isinstance(source, Observations):
         obs, opened = source, None
     else:
@@ -89,6 +92,7 @@ def verify(
         law = earlier["law"] if law == AUTO else law
         tokens = earlier["tokens"] if tokens is None else tokens
         options.setdefault("weights", earlier["weights"])
+        options.setdefault("reference", earlier["reference"])
     if len(sweep) < _FEWEST:
         raise ObservationsError(
             f"{len(sweep)} runs are left to predict from, at least {_FEWEST} are needed: name only the runs that "
