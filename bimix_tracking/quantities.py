@@ -24,8 +24,8 @@ def tokens(count: float) -> str:
 
     >>> tokens(30e9), tokens(999.9e6), tokens(512), tokens(2_500)
     ('30B', '1B', '512', '2.5k')
-    >>> tokens(500e3).values["myriads"], tokens(1.2e12).values["myriads"]
-    ('50万', '1.2兆')
+    >>> [tokens(number).values["myriads"] for number in (500e3, 1.2e12, 2_500)]
+    ['50万', '1.2兆', '2,500']
     """
     if not math.isfinite(count):
         return MISSING
@@ -40,7 +40,7 @@ def _scaled(rounded: float, units: tuple[tuple[float, str], ...]) -> str:
             if rounded >= size:
                 in_units = rounded / size
                 return f"{in_units:.3g}{unit}" if in_units < 1000 else f"{in_units:,.0f}{unit}"
-    return f"{rounded:.3g}"
+    return f"{rounded:,.0f}" if 1000 <= rounded < 1e15 else f"{rounded:.3g}"
 
 
 def parse_tokens(text: str) -> float:

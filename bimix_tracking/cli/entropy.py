@@ -11,6 +11,7 @@ import typer
 
 from bimix_tracking.cli.console import Cells, answer, print_in_tables, progress_shown, say
 from bimix_tracking.cli.entries import one_of, tokens_by_domain
+from bimix_tracking.cli.question import Lang, known_lang
 from bimix_tracking.cli.teaching import AIM, METHOD, OUTPUT, READING, among, trackers
 from bimix_tracking.cli.teaching import corpora as corpora_formats
 from bimix_tracking.credentials import without_credentials
@@ -163,6 +164,7 @@ def entropy(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    lang: Lang = "en",
 ) -> None:
     r"""Measure the entropy of domains' text: mixtures without training.
 
@@ -186,6 +188,7 @@ def entropy(
     lacking = [name for name in paths if weights and name not in weights]
     if lacking:
         raise typer.BadParameter(f"needs the tokens of {listed(lacking)} too", param_hint="--available")
+    known_lang(lang)
     from bimix_tracking.entropy.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.entropy.domain_counts import EntropySettings  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.measuring import corpus_entropies  # noqa: PLC0415  # likewise
@@ -213,13 +216,13 @@ def entropy(
     }
     print_entropies(found.compared(**how))
     if out is not None:
-        found.save(out, **how)
+        found.save(out, lang=lang, **how)
         say(f"\nArtifacts: {out} (entropy.html, entropy.json, entropy.csv, mixtures/)", whole=True)
     run = None
     if tracker is not None:
         from bimix_tracking.entropy.log import log_entropies  # noqa: PLC0415  # likewise
 
-        run = log_entropies(found, tracker, **how)
+        run = log_entropies(found, tracker, lang=lang, **how)
         say(f"Logged to {without_credentials(tracker)}, run {run}", whole=True)
     answer(found.to_dict(**how) | {"artifacts": out, "run": run})
 

@@ -13,7 +13,7 @@ from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import UNREAD, RunRecord
 from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
 from bimix_tracking.errors import ObservationsError, did_you_mean, shown
-from bimix_tracking.messages import said
+from bimix_tracking.messages import joined, said
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
@@ -42,10 +42,9 @@ class Note:
         object.__setattr__(self, "reason", without_credentials(self.reason))
 
     def __str__(self) -> str:
-        where = ", ".join(
-            f"{label} {value!r}" for label, value in (("run", self.run), ("domain", self.domain)) if value is not None
-        )
-        where = f"{where}; {self.count}×" if where else f"{self.count}×"
+        run = "" if self.run is None else said("run {name!r}", name=self.run)
+        domain = "" if self.domain is None else said("domain {name!r}", name=self.domain)
+        where = joined([joined([run, domain], ", "), said("{count}×", count=self.count)], "; ")
         return said("{action}: {reason} ({where})", action=self.action, reason=self.reason, where=where)
 
 

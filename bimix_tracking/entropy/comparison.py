@@ -14,6 +14,7 @@ from bimix_tracking.entropy.domain_entropies import PROXIES, Compared, Measured,
 from bimix_tracking.entropy.estimators import ESTIMATORS
 from bimix_tracking.entropy.sample_error import Curve
 from bimix_tracking.errors import CorpusError, did_you_mean
+from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import Mixture
 
 
@@ -124,18 +125,33 @@ class Comparison:
         """Say in a sentence what entropies and proportions are of."""
         if self.sampled("shannon"):
             counts = sorted({domain.sampled for domain in self.found.domains.values()})
-            counted = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-            unit = f"sequences of up to {self.found.sequence_length:,}" if self.found.sequence_length else "documents"
-            text = f"a random sample of {self.found.tokens:,} tokens of each domain ({counted} {unit})"
+            counted = f"{counts[0]:,}"
+            if len(counts) > 1:
+                counted = said("{low} to {high}", low=counted, high=f"{counts[-1]:,}")
+            unit = said("{count} documents", count=counted)
+            if self.found.sequence_length:
+                length = self.found.sequence_length
+                unit = said("{count} sequences of up to {length:,}", count=counted, length=length)
+            parts = [
+                said(
+                    "a random sample of {tokens:,} tokens of each domain ({unit}), by {estimator}",
+                    tokens=self.found.tokens,
+                    unit=unit,
+                    estimator=self.estimator,
+                )
+            ]
         else:
-            text = "all tokens of each domain"
-        text += f", by {self.estimator}"
+            parts = [said("all tokens of each domain, by {estimator}", estimator=self.estimator)]
         if "von_neumann" in self.found.proxies:
-            some = f"{self.found.passages:,} random passages" if self.sampled("von_neumann") else "all passages"
-            text += f"; von Neumann entropies of {some} of each"
-        weighed = "; proportions are weighed by tokens available" if self.available_tokens else ""
-        flatter = f"; temperature {self.temperature:g}" if self.temperature != 1 else ""
-        return f"Entropies and proportions are of {text}{weighed}{flatter}."
+            some = said("all passages")
+            if self.sampled("von_neumann"):
+                some = said("{count:,} random passages", count=self.found.passages)
+            parts.append(said("von Neumann entropies of {passages} of each", passages=some))
+        if self.available_tokens:
+            parts.append(said("proportions are weighed by tokens available"))
+        if self.temperature != 1:
+            parts.append(said("temperature {temperature:g}", temperature=self.temperature))
+        return said("Entropies and proportions are of {sample}.", sample=joined(parts, "; "))
 
     def to_dict(self) -> dict[str, Any]:
         """Return how domains are compared, as JSON types."""

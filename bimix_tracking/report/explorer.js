@@ -136,10 +136,10 @@
 
   const minus = (text) => text.replace("-", "\u2212");
   const nats = (value) => (Number.isFinite(value) ? minus(value.toFixed(4).replace(/^-(0\.0+)$/, "$1")) : "\u2013");
-  const three = (value) => String(Number(value.toPrecision(3)));
+  const three = (value) => (value < 1000 ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)).toLocaleString("en"));
   const tokensAsText = (value) => {
-    for (const [size, prefix] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
-      if (Number(value.toPrecision(3)) >= size) return three(value / size) + prefix;
+    for (const [size, unit] of data.units) {
+      if (Number(value.toPrecision(3)) >= size) return three(value / size) + unit;
     }
     return three(value);
   };
@@ -191,7 +191,7 @@
       const share = state.shares[i];
       if (document.activeElement !== row.number) row.number.value = (100 * share).toFixed(2);
       row.slider.value = share;
-      row.slider.setAttribute("aria-valuetext", `${(100 * share).toFixed(2)} %`);
+      row.slider.setAttribute("aria-valuetext", filled(words.percent, { share: (100 * share).toFixed(2) }));
     });
     volume.value = Math.log10(state.tokens);
     volume.setAttribute("aria-valuetext", tokensAsText(state.tokens));
@@ -224,9 +224,9 @@
     set(at("#gain"), nats(-gain), -gain);
     at("#gain").dataset.low = gainInterval ? gainInterval[0] : "";
     at("#gain").dataset.high = gainInterval ? gainInterval[1] : "";
-    at("#explorer-answer").textContent = sentences(sum, sumInterval, gain, gainInterval).join(" ");
+    at("#explorer-answer").textContent = sentences(sum, sumInterval, gain, gainInterval).join(words.gap);
     const said = doubts();
-    at("#explorer-doubts").textContent = said.join(" ");
+    at("#explorer-doubts").textContent = said.join(words.gap);
     at("#explorer-doubts").hidden = !said.length;
     yaml.value = asYaml();
     at("#copied").textContent = "";

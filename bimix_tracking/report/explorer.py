@@ -88,6 +88,7 @@ def content(
         "presets": [{"name": name, "shares": shares} for name, shares in _presets(obs, fit, rec, say)],
         "source": f"{printable(obs.source)}, data {fit.data_hash}",
         "words": _words(say),
+        "units": say.units(),
     }
 
 
@@ -198,5 +199,6 @@ def _words(say: Language) -> dict[str, str]:
         "unknown": said("The effect of the proportion is unknown for: {{domains}}."),
         "copied": said("Copied."),
         "selected": said("Selected: copy it with the keyboard."),
+        "percent": said("{{share}} %"),
     }
-    return {name: say(text) for name, text in words.items()}
+    return {name: say(text) for name, text in words.items()} | {"gap": say.gap}
