@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bimix_tracking.analysis.result import Analysis
     from bimix_tracking.recommendation.recommendation import Recommendation
+    from bimix_tracking.recommendation.savings import Worth
 
 _MOST = 10
 """Lines below the table."""
@@ -32,6 +33,8 @@ _COLUMNS: Sequence[Column] = (
 )
 _SAID = ("outcome", "outside")
 """Diagnostics that the recommendation's warnings have too."""
+_BY_THE_LAW = ("interval", "near-optimal range", "predicted loss", "on the reference")
+"""Columns that only a law which passes its check can fill."""
 _OPTIONAL = ("tried", "on the reference", "interval", "predicted loss", "held-out error")
 """Columns that go where there is no room, the least important first."""
 
@@ -49,7 +52,11 @@ def print_analysis(found: Analysis) -> None:
         "Mixture for {tokens} tokens, from {runs} runs", tokens=tokens(rec.tokens), runs=len(found.observations.runs)
     )
     say(title)
-    print_table(_COLUMNS, list(_rows(found)), _OPTIONAL)
+    columns, rows = _COLUMNS, list(_rows(found))
+    if not verdict.usable:  # what the law says is not a number to print
+        kept = [i for i, (heading, _) in enumerate(columns) if heading not in _BY_THE_LAW]
+        columns, rows = [columns[i] for i in kept], [tuple(row[i] for i in kept) for row in rows]
+    print_table(columns, rows, _OPTIONAL)
     say()
     lines = [*((line, "") for line in _lines(found)), *((line, "yellow") for line in _warnings(found))]
     for line, style in lines if len(lines) <= _MOST else lines[: _MOST - 1]:
@@ -80,9 +87,12 @@ def _rows(found: Analysis) -> Iterator[tuple[str, ...]]:
 
 def _lines(found: Analysis) -> Iterator[str]:
     rec = found.recommendation
-    yield from _gain(rec)
-    yield from _freedom(rec)
-    yield from _saving(found)
+    if found.verdict.usable:
+        yield from _gain(rec)
+        yield from _freedom(rec)
+        yield from _saving(found.worth)
+    else:
+        yield said("Gain, near-optimal range and saving: not reliable, the law fails its check.")
     yield from _held_out(found)
     yield from _law(found)
     for domain, why in rec.binding.items():
@@ -138,23 +148,20 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
     )
 
 
-def _saving(found: Analysis) -> Iterator[str]:
-    worth = found.worth
+def _saving(worth: Worth | None) -> Iterator[str]:
+    from bimix_tracking.report import investment  # noqa: PLC0415  # --help must not wait for SciPy
+
     if worth is None:
         return
-    if worth.fraction is None:
-        yield said("Saving at equal loss: unknown, {why}.", why=worth.unknown)
-    elif not worth.demonstrated or worth.span is None:
-        yield said("Saving at equal loss: not demonstrated.")
+    _, saved = next(investment.rows(worth))
+    yield said("Tokens saved at equal loss: {value}.", value=saved)
+    if worth.pilot_gpu_hours is None:
+        return
+    _, value, more = investment.tile(worth)
+    if worth.costs.target_gpu_hours is None:
+        yield said("Break-even: {value}; {more}.", value=value, more=more)
     else:
-        low, high = worth.span
-        yield said(
-            "Saving at equal loss: {fraction} of {tokens} tokens ({low} to {high} over replicates and laws).",
-            fraction=percent(worth.fraction),
-            tokens=tokens(worth.tokens),
-            low=percent(low),
-            high=percent(high),
-        )
+        yield said("Return on investment: {value}; {more}.", value=value, more=more)
 
 
 def _held_out(found: Analysis) -> Iterator[str]:
