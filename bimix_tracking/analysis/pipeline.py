@@ -13,7 +13,7 @@ from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.display.progress_line import shown
-from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
+from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError, SourceError
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
@@ -118,7 +118,7 @@ def analyze(
         replicates=replicates,
         lang=lang,
     )
-    obs, opened = _read(source, wanted, progress)
+    obs, opened = _read(source, wanted, question, progress)
     counted = checked_weights(weights, obs.targets, obs.domains)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     selection, validation, fit = _fitted(obs, law, counted, progress)
@@ -144,14 +144,26 @@ def analyze(
 
 
 def _read(
-    source: str | RunSource | Observations, wanted: Wanted | None, progress: Progress | None
+    source: str | RunSource | Observations, wanted: Wanted | None, question: Question, progress: Progress | None
 ) -> tuple[Observations, RunSource | None]:
     """Return the sweep, and the source it was read from; none of observations that were at hand."""
     if isinstance(source, Observations):
         return source, None
     options = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options) if isinstance(source, str) else source
+    if question.named and (domains := _domains(opened)):
+        question.check_names(domains)
     return opened.observations(progress), opened
+
+
+def _domains(source: RunSource) -> list[str]:
+    """Return the domains of a source's runs, before any is read; none where that takes reading them."""
+    try:
+        states = source.states()
+    except SourceError:  # a table has none, and what cannot be reached says so when it is read
+        return []
+    known = [state.domains for state in states if state.trouble is None]
+    return list(dict.fromkeys(name for domains in known for name in domains)) if all(known) else []
 
 
 def _fitted(
