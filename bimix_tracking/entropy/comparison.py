@@ -13,7 +13,7 @@ from bimix_tracking.entropy.counter import entropy_mixture
 from bimix_tracking.entropy.domain_entropies import PROXIES, Compared, Measured, Proxy
 from bimix_tracking.entropy.estimators import ESTIMATORS
 from bimix_tracking.entropy.sample_error import Curve
-from bimix_tracking.errors import CorpusError
+from bimix_tracking.errors import CorpusError, did_you_mean
 from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import Mixture
 
@@ -49,7 +49,7 @@ class Comparison:
         if self.compare not in get_args(Compared):
             raise CorpusError(f"domains are compared 'equal' or 'all', not {self.compare!r}")
         if self.estimator not in ESTIMATORS:
-            raise CorpusError(f"there is no estimator {self.estimator!r}; there are {', '.join(ESTIMATORS)}")
+            raise CorpusError(f"no estimator {self.estimator!r}; {did_you_mean(self.estimator, ESTIMATORS)}")
 
     def sampled(self, proxy: Proxy) -> bool:
         """Whether a proxy's entropies are of samples, and not of all there is."""
@@ -67,9 +67,8 @@ class Comparison:
             CorpusError: No such proxy; no embeddings.
         """
         if proxy not in self.found.proxies:
-            there = ", ".join(self.found.proxies)
             more = ": texts were not embedded, or a domain has fewer than two passages" if proxy in PROXIES else ""
-            raise CorpusError(f"there is no proxy {proxy!r}{more}; there are {there}")
+            raise CorpusError(f"no proxy {proxy!r}{more}; {did_you_mean(proxy, self.found.proxies)}")
         return {name: self._value(proxy, name) for name in self.found.domains}
 
     def errors(self, proxy: Proxy) -> dict[str, float]:

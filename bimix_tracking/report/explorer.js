@@ -174,7 +174,7 @@
       const unknown = data.names.filter((_, place) => !Number.isFinite(predictOne(place, state.shares, state.tokens)));
       return [filled(words.unknown, { domains: unknown.join(", ") })];
     }
-    const said = [filled(words.sum, { loss: nats(sum), interval: spelled(sumInterval) })];
+    const said = [];
     const ends = gainInterval && (gain >= 0 ? gainInterval : gainInterval.map((end) => -end).reverse());
     said.push(filled(gain >= 0 ? words.better : words.worse, { gain: nats(Math.abs(gain)), interval: spelled(ends) }));
     const above = sum - sumOf(predict(data.presets[0].shares, state.tokens));
@@ -206,7 +206,7 @@
       set(row.loss, nats(ours[place]), ours[place]);
       set(row.change, nats(ours[place] - theirs[place]), ours[place] - theirs[place]);
       const ends = oursDrawn && intervalOf(place, ours[place], oursDrawn[place]);
-      row.interval.textContent = ends && Number.isFinite(ends[0]) ? `${nats(ends[0])} \u2013 ${nats(ends[1])}` : "\u2013";
+      row.interval.textContent = ends && Number.isFinite(ends[0]) ? `${nats(ends[0])}\u2013${nats(ends[1])}` : "\u2013";
       row.interval.dataset.low = ends ? ends[0] : "";
       row.interval.dataset.high = ends ? ends[1] : "";
     });

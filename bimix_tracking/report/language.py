@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from bimix_tracking.errors import did_you_mean
 from bimix_tracking.messages import Said, said, translated
 from bimix_tracking.plugins import added, of_package
 from bimix_tracking.quantities import tokens
@@ -46,7 +47,7 @@ class Language:
     '3 runs'
     >>> Language("fr")
     Traceback (most recent call last):
-    ValueError: there is no report in 'fr'; there are en, ja
+    ValueError: there is no report in 'fr'; choose from 'en', 'ja'
 
     >>> Language("ja")("41.24 %"), Language("ja")("a name")
     ('41.24%', 'a name')
@@ -54,7 +55,7 @@ class Language:
 
     def __init__(self, code: str = "en") -> None:
         if code not in languages():
-            raise ValueError(f"there is no report in {code!r}; there are {', '.join(languages())}")
+            raise ValueError(f"there is no report in {code!r}; {did_you_mean(code, languages())}")
         self.code = code
         self._find = None if code == "en" else catalogue(code).get
         self.gap = "" if code == "ja" else " "

@@ -50,6 +50,7 @@ def _environment(jinja2: Any, code: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["bare"] = lambda text: str(text).removesuffix(" %")  # the unit is in the head of its column
     environment.globals.update(_=lambda text, **values: _whole(language.template(text, **values)), lang=code)
     return environment
 
