@@ -44,22 +44,23 @@ def main() -> None:
     for note in obs.notes:
         print(f"Note: {note}")
 
-    # The laws are compared (select_law), the best one's optimum is found (recommend), and the page is written. Nobody
-    # knows the loss of a domain that wasn't evaluated: it counts by what it does to the others.
+    # The laws are compared (select_law), the best one's optimum is found (recommend), and the page is written. A domain
+    # that wasn't evaluated counts by its effect on the others.
     analysis = analyze(obs, TOKENS, replicates=chosen.replicates, out=chosen.out / "analysis")
 
     rec = analysis.recommendation
+    print(f"\n{analysis.verdict.sentence}")
     if analysis.selection is not None:
         scores = analysis.selection.scores[["law", "error", "rank_correlation", "chosen"]]
-        print("\nOn runs left out, each law's mean relative error, and the correlation of its ranks with the runs':")
+        print("\nHeld-out error of each law (mean, relative), and rank correlation:")
         print(scores.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
-    print("\nRecommended, in parts of a hundred:")
+    print("\nRecommended, in %:")
     for domain, share in sorted(rec.mixture.items(), key=lambda item: -item[1]):
         print(f"{100 * share:6.1f}  {domain}" + ("" if domain in evaluated else "  (not evaluated)"))
     if rec.uncertainty is not None:
         low, high = rec.uncertainty.gain
-        print(f"\nSum of 13 losses: {rec.gain:.3f} nats below equal parts; 90 % interval {low:.3f} to {high:.3f}.")
-    print("It holds for models and volumes like RegMix's (1M parameters, 1 billion tokens); no run has checked it.")
+        print(f"\nGain over equal parts: {rec.gain:.3f} nats (sum of 13 losses), 90 %: {low:.3f} to {high:.3f}.")
+    print("It holds for models and volumes like RegMix's (1M parameters, 1B tokens); no run has checked it.")
     print(f"Report: {chosen.out / 'analysis' / 'report.html'}")
     print(f"Next: bimix export {chosen.out / 'analysis' / 'mixture.yaml'} --format list")
 

@@ -1,4 +1,4 @@
-"""What the training examples share: real text of three domains, a model that trains in seconds, how a result is told.
+"""What the training examples share: real text of three domains, a model that trains in seconds, what is printed.
 
 Nothing to run. The text is that of the pilot (examples/pilot/data), a byte being a token: nothing is downloaded.
 """
@@ -82,13 +82,14 @@ def options(doc: str | None, name: str) -> argparse.Namespace:
 
 
 def tell(analysis: Analysis, chosen: argparse.Namespace) -> None:
-    """Print the answer of a training example, what it is worth, and what one would do next."""
+    """Print the verdict of a training example, its mixture and gain, and the next command."""
     rec = analysis.recommendation
+    print(analysis.verdict.sentence)
     print(f"Recommended at {rec.tokens:,.0f} tokens: {rec.mixture}")
     if rec.uncertainty is not None:
         low, high = rec.uncertainty.gain
-        print(f"It gains {rec.gain:.4f} nats against equal parts; the 90 % interval is {low:.4f} to {high:.4f}.")
-    print(f"A demonstration, not a result: {chosen.steps} steps of a tiny model tell little beyond their own noise.")
+        print(f"Gain over equal parts: {rec.gain:.4f} nats, 90 % interval {low:.4f} to {high:.4f}.")
+    print(f"A demonstration, not a result: {chosen.steps} steps of a tiny model show little beyond their own noise.")
     page = chosen.out / "analysis"
     print(f"Report: {page / 'report.html'}")
     print(f"Next: bimix export {page / 'mixture.yaml'} --format list")

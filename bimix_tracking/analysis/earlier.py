@@ -1,4 +1,4 @@
-"""An analysis that was left in a folder: its runs, law, target and weights, to be asked again."""
+"""An analysis that was left in a folder: its runs, law, target, weights and reference, to be asked again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from bimix_tracking.data.manifest import parse_json
 from bimix_tracking.errors import SourceError
 from bimix_tracking.files.yaml_json import load_yaml, read_text
+from bimix_tracking.mixture import Mixture
 
 
 def earlier(folder: Path) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def earlier(folder: Path) -> dict[str, Any]:
             "law": str(provenance["law"]),
             "tokens": float(provenance["target_tokens"]),
             "weights": {str(name): float(weight) for name, weight in provenance["weights"].items()},
+            "reference": Mixture({str(name): float(share) for name, share in provenance["reference"].items()}),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{folder} is no folder that `bimix analyze --out` left: {error!r}") from error

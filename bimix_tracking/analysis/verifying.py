@@ -54,7 +54,8 @@ def verify(
         source: Where all the runs are, as in `analyze`.
         runs: Names or ids of the runs that followed a recommendation.
         tokens: Data volume of the recommendation; by default that of `analysis`, or of the longest of these runs.
-        analysis: A folder that `analyze --out` left: its runs are the sweep, its law, weights and tokens are used.
+        analysis: A folder that `analyze --out` left: its runs are the sweep, and its law, weights, tokens and reference
+            are used.
         out: A folder for the artifacts.
         write_back: Also write them into the source, as a run of role `analysis`.
         progress: Called as (what, done, total).
@@ -89,6 +90,7 @@ def verify(
         law = earlier["law"] if law == AUTO else law
         tokens = earlier["tokens"] if tokens is None else tokens
         options.setdefault("weights", earlier["weights"])
+        options.setdefault("reference", earlier["reference"])
     if len(sweep) < _FEWEST:
         raise ObservationsError(
             f"{len(sweep)} runs are left to predict from, at least {_FEWEST} are needed: name only the runs that "

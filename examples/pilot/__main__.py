@@ -1,4 +1,7 @@
-"""The pilot: train proxy runs on real text, analyse them, and check the recommendation with runs of its own.
+"""The pilot: train proxy runs on real text, analyse them, and check the recommendation with further runs.
+
+The reference is the mixture proportional to the domains' sizes: what one would do without thinking. Equal parts stand
+beside it.
 
 python examples/pilot [--out DIR] [--short]
 """
@@ -22,9 +25,10 @@ from rich.table import Table
 
 from bimix_tracking import LawFit, Mixture
 from bimix_tracking.data.metric_names import EVAL_LOSS, key
+from bimix_tracking.quantities import nats, tokens
 
 EXPERIMENT = "pilot"
-EQUAL = "equal"
+EQUAL, BY_SIZE, RECOMMENDED = "equal parts", "proportional to size", "recommended"
 MIXTURES = {
     EQUAL: {"python": 1, "bible": 1, "metamath": 1},
     "more-python": {"python": 4, "bible": 1, "metamath": 1},
@@ -53,9 +57,14 @@ def main() -> None:
     if store.exists():
         sys.exit(f"{store} is there already: remove {options.out}, or choose another folder with --out")
     Pilot(options.out, short=options.short).run()
-    print(f"\nTook {time.monotonic() - started:.0f} s.")
-    print(f"Report: {options.out / 'analysis' / 'report.html'}")
-    print(f"Tracking UI: .venv/bin/mlflow ui --backend-store-uri sqlite:///{store}")
+    print(f"\nReport: {options.out / 'analysis' / 'report.html'}")
+    print(f"MLflow: .venv/bin/mlflow ui --backend-store-uri sqlite:///{store}")
+    print(f"{time.monotonic() - started:.0f} s")
+
+
+def run_name(mixture: str, seed: int) -> str:
+    """Return what a run is called at the tracker."""
+    return f"{mixture.replace(' ', '-')}-seed-{seed}"
 
 
 class Pilot:
@@ -66,41 +75,44 @@ class Pilot:
         self.tracker = f"mlflow+sqlite:///{(out / 'mlflow.db').resolve()}#{EXPERIMENT}"
         self.steps, self.evaluations = (16, 4) if short else (288, 8)
         self.batch, self.eval_sequences = (8, 16) if short else (32, 128)
+        self.tokens = self.steps * self.batch * (text.CONTEXT - 1)
         self.corpus = text.load()
+        self.sizes = {name: rows.size for name, rows in self.corpus.items()}
         self.console = Console(width=None if sys.stdout.isatty() else 120)
         self.last: dict[tuple[str, int], dict[str, float]] = {}
         self.planned = len(MIXTURES) + 3 * len(CHECK_SEEDS)
 
     def run(self) -> None:
         """Train, analyse, check, and print what came out."""
-        sizes = {name: rows.size for name, rows in self.corpus.items()}
-        print("Domains, in bytes: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
         for name, parts in MIXTURES.items():
             self._train(name, Mixture.normalized(parts), sweep="pilot", seed=0)
         # One mixture again with another seed: what differs now is chance.
-        self._train(EQUAL, Mixture.uniform(sizes), sweep="pilot", seed=CHECK_SEEDS[0])
-        tokens = self.steps * self.batch * (text.CONTEXT - 1)
-        self._analyze(tokens)
+        self._train(EQUAL, Mixture.uniform(self.sizes), sweep="pilot", seed=CHECK_SEEDS[0])
+        print()
+        self._analyze()
+        print()
         fit = LawFit.from_dict(json.loads((self.out / "analysis" / "fit.json").read_text(encoding="utf-8")))
         checks = {
-            "recommended": Mixture.from_yaml(self.out / "analysis" / "mixture.yaml"),
-            EQUAL: Mixture.uniform(sizes),
-            "by size": Mixture.normalized(sizes),
+            RECOMMENDED: Mixture.from_yaml(self.out / "analysis" / "mixture.yaml"),
+            BY_SIZE: Mixture.normalized(self.sizes),
+            EQUAL: Mixture.uniform(self.sizes),
         }
         for name, mixture in checks.items():
             for seed in CHECK_SEEDS:
                 # Equal parts with the first of these seeds is the pilot's own repeat.
                 if (name, seed) not in self.last:
                     self._train(name, mixture, sweep="check", seed=seed)
-        self._compare(fit, checks, tokens)
+        print()
         self._verify()
+        print()
+        self._compare(fit, checks)
 
     def _train(self, name: str, mixture: Mixture, *, sweep: str, seed: int) -> None:
         from train import train  # noqa: PLC0415  # transformers takes seconds to import
 
         started = time.monotonic()
         recorder = train(
-            self.corpus, mixture, name=f"{name.replace(' ', '-')}-seed-{seed}", tracker=self.tracker, sweep=sweep,
+            self.corpus, mixture, name=run_name(name, seed), tracker=self.tracker, sweep=sweep,
             steps=self.steps, evaluations=self.evaluations, seed=seed,
             batch=self.batch, eval_sequences=self.eval_sequences,
         )  # fmt: skip
@@ -110,61 +122,46 @@ class Pilot:
         progress = f"[{len(self.last)}/{self.planned}] {name}, seed {seed}"
         print(f"{progress}: {losses} ({time.monotonic() - started:.0f} s)", flush=True)
 
-    def _analyze(self, tokens: int) -> None:
-        bimix = Path(sys.executable).with_name("bimix")
-        folder = str(self.out / "analysis")
-        command = [str(bimix), "analyze", self.tracker, "--tokens", str(tokens), "--write-back", "--out", folder]
-        subprocess.run(command, check=True)
+    def _analyze(self) -> None:
+        # How much there is of each domain makes the reference: proportional to size.
+        sizes = [f"--available={name}={size}" for name, size in self.sizes.items()]
+        self._bimix("analyze", self.tracker, "--tokens", str(self.tokens), *sizes, folder="analysis")
 
     def _verify(self) -> None:
-        bimix = Path(sys.executable).with_name("bimix")
-        runs = [f"recommended-seed-{seed}" for seed in CHECK_SEEDS]
-        folder, then = str(self.out / "verification"), str(self.out / "analysis")
-        command = [str(bimix), "verify", self.tracker, *runs, "--analysis", then, "--write-back", "--out", folder]
-        subprocess.run(command, check=True)
+        runs = [run_name(RECOMMENDED, seed) for seed in CHECK_SEEDS]
+        self._bimix("verify", self.tracker, *runs, "--analysis", str(self.out / "analysis"), folder="verification")
 
-    def _compare(
-        self,
-        fit: LawFit,
-        checks: Mapping[str, Mixture],
-        tokens: int,
-    ) -> None:
-        """Print predicted against observed losses, and which differences are larger than those between seeds."""
-        observed = {name: [self.last[name, seed] for seed in CHECK_SEEDS] for name in checks}
-        predicted = {name: fit.predict(mixture, tokens).iloc[0] for name, mixture in checks.items()}
-        sums = {name: np.array([sum(losses.values()) for losses in runs]) for name, runs in observed.items()}
-        table = Table(title=f"Loss at {tokens:,} tokens, nats per byte; observed: mean of seeds {CHECK_SEEDS}")
-        for name in ("mixture", "domain"):
-            table.add_column(name)
-        for name in ("proportion", "predicted", "observed", "error"):
-            table.add_column(name, justify="right")
+    def _bimix(self, *command: str, folder: str) -> None:
+        bimix = str(Path(sys.executable).with_name("bimix"))
+        subprocess.run(
+            [bimix, "--quiet", *command, "--write-back", "--out", str(self.out / folder)],
+            check=True,
+        )
+
+    def _compare(self, fit: LawFit, checks: Mapping[str, Mixture]) -> None:
+        """Print predicted against observed losses, and which gains are beyond the noise."""
+        predicted = {name: float(fit.predict(mixture, self.tokens).iloc[0].sum()) for name, mixture in checks.items()}
+        sums = {name: np.array([sum(self.last[name, seed].values()) for seed in CHECK_SEEDS]) for name in checks}
+        title = f"Sum of the losses at {tokens(self.tokens)} tokens, nats per byte; observed: mean of two seeds"
+        table = Table("mixture", *fit.domains, "predicted", "observed", "error", title=title)
+        for column in table.columns[1:]:
+            column.justify = "right"
         for name, mixture in checks.items():
-            for domain in fit.domains:
-                loss, seen = predicted[name][domain], np.mean([losses[domain] for losses in observed[name]])
-                error = f"{100 * (loss / seen - 1):+.2f} %"
-                table.add_row(name, domain, f"{mixture[domain]:.3f}", f"{loss:.4f}", f"{seen:.4f}", error)
-            loss, seen = predicted[name].sum(), sums[name].mean()
-            error = f"{100 * (loss / seen - 1):+.2f} %"
-            table.add_row(name, "sum", "", f"{loss:.4f}", f"{seen:.4f}", error, style="bold", end_section=True)
+            seen = float(sums[name].mean())
+            error = f"{100 * (predicted[name] / seen - 1):+.2f} %".replace("-", "−")
+            shares = [f"{mixture[domain]:.3f}" for domain in fit.domains]
+            table.add_row(name, *shares, f"{predicted[name]:.4f}", f"{seen:.4f}", error)
         self.console.print(table)
-        errors = [abs(predicted[n][d] / np.mean([o[d] for o in observed[n]]) - 1) for n in checks for d in fit.domains]
-        print(f"Mean relative error of the {len(errors)} predictions: {100 * np.mean(errors):.2f} %")
-        # One variance for all mixtures: with two or three seeds each there is no telling them apart.
+        # One variance for all mixtures: with two seeds each they can't be told apart.
         spread = float(np.sqrt(np.mean([values.var(ddof=1) for values in sums.values()])))
         noise = 2 * spread * np.sqrt(2 / len(CHECK_SEEDS))
-        apart = np.sqrt(2) * spread
-        print(f"The sum differs between two seeds of one mixture with a standard deviation of {apart:.4f} nats.")
         for name in list(checks)[1:]:
-            gain = float(sums[name].mean() - sums["recommended"].mean())
-            promised = float(predicted[name].sum() - predicted["recommended"].sum())
-            verdict = (
-                "inside the noise: these runs cannot tell the two apart"
-                if abs(gain) <= noise
-                else "beyond the noise: the recommendation is " + ("better" if gain > 0 else "WORSE")
-            )
+            gain = float(sums[name].mean() - sums[RECOMMENDED].mean())
+            promised = predicted[name] - predicted[RECOMMENDED]
+            beyond = "inside the noise" if abs(gain) <= noise else "beyond the noise"
             print(
-                f"Recommended against {name}: {gain:+.4f} nats in the sum (predicted {promised:+.4f}); "
-                f"two standard errors are {noise:.4f}, so this is {verdict}."
+                f"Against {name}: gain {nats(gain)} nats, predicted {nats(promised)}; "
+                f"{beyond} (two standard errors: {nats(noise)})."
             )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bimix_tracking import DomainLossRecorder, Observations, analyze, open_source, open_tracker, verify
+from bimix_tracking import DomainLossRecorder, Mixture, Observations, analyze, open_source, open_tracker, verify
 from bimix_tracking.analysis.verification import SUM, Verification
 from bimix_tracking.errors import ObservationsError, SourceError
 
@@ -115,12 +115,14 @@ def test_what_makes_the_comparison_doubtful_is_said() -> None:
 def test_an_earlier_analysis_is_the_prediction(tmp_path: Path) -> None:
     obs = sweep([(0.3, 0.4, 0.3), (0.3, 0.4, 0.3)])
     pilot = [run for run in obs.runs if run.startswith("pilot")]
-    earlier = analyze(obs.only(pilot), 5e8, law="bimix", weights={"math": 3.0}, out=tmp_path / "then")
+    today = Mixture({"math": 0.2, "web": 0.5, "code": 0.3})
+    earlier = analyze(obs.only(pilot), 5e8, law="bimix", weights={"math": 3.0}, reference=today, out=tmp_path / "then")
 
     found = verify(obs, ["big-0"], analysis=tmp_path / "then")
 
     assert found.before.fit.data_hash == earlier.fit.data_hash
     assert dict(found.before.recommendation.mixture) == dict(earlier.recommendation.mixture)
+    assert dict(found.after.recommendation.reference) == dict(earlier.recommendation.reference) == today
     assert found.before.recommendation.tokens == 5e8
     assert found.before.recommendation.weights["math"] == 3.0
     assert "big-1" not in found.after.observations.runs

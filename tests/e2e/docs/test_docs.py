@@ -61,6 +61,7 @@ NOT_RUN = {
     "docs/how-to/trainers/composer.md": 1,  # pins another torch
     "docs/how-to/trainers/lightning.md": 1,  # the reader's own script
     "docs/how-to/verify.md": 1,  # the reader's own runs
+    "docs/how-to/workflow.md": 1,  # the reader's large run
 }
 """How many blocks of a page aren't run; each says why."""
 
@@ -138,7 +139,7 @@ def _optimum(losses: list[str], share: str, **at: float) -> float:
 @pytest.mark.parametrize(
     ("name", "share", "at"),
     [
-        ("README.md", "code", {"s": 1e9}),
+        ("docs/how-to/trainers/sums.md", "code", {"s": 1e9}),
         ("docs/how-to/adapter.md", "code", {"step": 2500.0}),
         ("bimix_tracking/analysis/pipeline.py", "a", {"s": 1e9}),
     ],
@@ -156,8 +157,8 @@ def test_what_a_page_prints_is_the_optimum_of_its_law(name: str, share: str, at:
     assert float(printed[1]) == pytest.approx(_optimum(_losses(code), share, **at), abs=10.0 ** -len(printed[1][2:]))
 
 
-def test_the_readmes_first_example_logs_as_one_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = next(block for block in blocks_of(_PAGES["README.md"]) if block.language == "python")
+def test_the_example_by_sums_logs_as_one_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = next(block for block in blocks_of(_PAGES["docs/how-to/trainers/sums.md"]) if block.language == "python")
     monkeypatch.chdir(tmp_path)
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})  # noqa: S102  # our own page
 

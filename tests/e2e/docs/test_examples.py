@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import Mixture, Observations, open_source, recommended_mixture
+from bimix_tracking.mixture import Advice
 from tests.warm import program
 
 # Its sweeps are small, and their mixtures come with warnings.
@@ -85,10 +86,13 @@ def test_a_sweep_is_trained_analysed_and_told(ran: Ran, name: str) -> None:
     assert len(losses(ran, name)) == _RUNS * 8 * 3  # evaluations, domains
     mixture = Mixture.from_yaml(folder / "analysis" / "mixture.yaml")
     assert f"tokens: {mixture}\n" in printed
+    verdict = Advice.from_yaml(folder / "analysis" / "mixture.yaml")
+    assert f"\n{verdict.why}\n" in printed
     assert "A demonstration, not a result" in printed
     assert (folder / "analysis" / "report.html").stat().st_size
     if name in _WRITES_BACK:
-        assert recommended_mixture(source) == mixture
+        # So short a sweep may be no better than a guess: it is taken all the same, and that is said.
+        assert recommended_mixture(source, accept_warnings=True) == mixture
 
 
 @pytest.mark.parametrize("name", _SAME_AS_PLAIN)

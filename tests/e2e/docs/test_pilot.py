@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -63,12 +64,23 @@ def test_what_is_printed_is_what_the_files_say(pilot: tuple[Path, str]) -> None:
     folder, printed = pilot
     mixture = Mixture.from_yaml(folder / "analysis" / "mixture.yaml")
 
-    for domain in ("python", "bible", "metamath"):
-        assert any(domain in line and f"{mixture[domain]:.3f}" in line for line in printed.splitlines())
-    assert "Recommended against equal: " in printed
-    assert "Recommended against by size: " in printed
-    assert "between two seeds of one mixture with a standard deviation of" in printed
+    (row,) = (line for line in printed.splitlines() if line.startswith("│ recommended "))
+    assert row.split("│")[2:5] == [f" {f'{mixture[domain]:.3f}':>{len(domain)}} " for domain in mixture]
     assert "Predicted without these runs, and observed" in printed
+    last = printed.splitlines()[-6:]
+    assert [line.partition(":")[0] for line in last[:2]] == ["Against proportional to size", "Against equal parts"]
+
+
+def test_the_reference_is_proportional_to_size(pilot: tuple[Path, str]) -> None:
+    folder, printed = pilot
+    decision = json.loads((folder / "analysis" / "recommendation.json").read_text(encoding="utf-8"))
+    reference = decision["reference"]
+
+    assert reference["python"] > 2 * reference["bible"]  # the standard library is by far the largest
+    assert reference["bible"] == pytest.approx(reference["metamath"], rel=0.01)
+    # What is printed begins with the verdict, after a line for each run.
+    after = [line for line in printed.splitlines() if line and not line.startswith("[")]
+    assert after[0].startswith(decision["verdict"]["sentence"])
 
 
 def test_every_run_was_evaluated_on_every_domain(pilot: tuple[Path, str]) -> None:
