@@ -132,7 +132,7 @@ def analyze(
     except RecommendationError as error:
         if out is None:
             raise
-        page = findings.save_undecided(out, str(error))
+        page = findings.save_undecided(out, error.args[0])
         raise RecommendationError(f"{error}. What the sweep does show is in {page}") from error
     result = _answered(findings, recommendation, drawn, question, progress)
     if out is not None:
