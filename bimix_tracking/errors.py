@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import importlib.metadata
 import itertools
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -78,17 +81,66 @@ class MissingDependencyError(BimixError, ImportError):
         extra: The extra of this distribution that installs it.
 
     >>> print(MissingDependencyError("mlflow", extra="mlflow"))
-    mlflow is not installed. Run: pip install 'bimix-tracking[mlflow]'
+    mlflow is not installed. Run: pip install 'mlflow>=3.10,<4'
     """
 
     def __init__(self, package: str, *, extra: str) -> None:
-        super().__init__(f"{package} is not installed. Run: pip install 'bimix-tracking[{extra}]'")
+        super().__init__(f"{package} is not installed. Run: {install_command(extra) or f'pip install {package}'}")
         self.package = package
         self.extra = extra
 
     def __reduce__(self) -> tuple[object, ...]:
         """Let it cross to another process, as the others do: it is made of more than its text."""
         return functools.partial(type(self), extra=self.extra), (self.package,)
+
+
+DISTRIBUTION = "bimix-tracking"
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+(?:\[[^\]]*\])?)\s*([^;]*?)\s*(?:;\s*(.*?))?")
+_EXTRA = re.compile(r"""(?:\s*\band\s+)?\bextra\s*==\s*['"]([^'"]+)['"]""")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs what an extra of this distribution needs; "" for an unknown extra.
+
+    It names the requirements themselves, not `bimix-tracking[extra]`: it works without this package on any index.
+
+    >>> print(install_command("postgres"))
+    pip install 'mlflow>=3.10,<4' 'psycopg[binary]>=3.2'
+    """
+    found = requirements(extra)
+    return " ".join(["pip install", *(f"'{each}'" for each in found)]) if found else ""
+
+
+def requirements(extra: str) -> list[str]:
+    """Return the requirements of an extra, extras within it resolved; none where there is no such extra.
+
+    >>> requirements("transformers")
+    ['accelerate>=1.1', 'torch>=2.4', 'transformers>=4.57,<6']
+    """
+    try:
+        declared = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        return []
+    found, asked, waiting = dict[str, None](), set[str](), [extra]
+    while waiting:
+        current = waiting.pop()
+        asked.add(current)
+        for line in declared:
+            parts = _REQUIREMENT.fullmatch(line)
+            marker = parts[3] or "" if parts else ""
+            if not parts or current not in _EXTRA.findall(marker):
+                continue
+            if parts[1].startswith(f"{DISTRIBUTION}["):
+                inner = parts[1].partition("[")[2].rstrip("]").split(",")
+                waiting += [each.strip() for each in inner if each.strip() not in asked]
+                continue
+            # A build sorts the versions by their text, the upper bound first. Quotes within are double: those of the
+            # shell are single.
+            versions = ",".join(sorted((each.strip() for each in parts[2].split(",")), reverse=True))
+            rest = _EXTRA.sub("", marker).replace("'", '"').strip()
+            rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
+            found[f"{parts[1]}{versions}" + (f"; {rest}" if rest else "")] = None
+    return sorted(found)
 
 
 class _Shown(reprlib.Repr):
@@ -114,8 +166,9 @@ class _Shown(reprlib.Repr):
     def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
         if level <= 0 and x:
             return "{...}"
-        told = [f"{self.repr1(k, level - 1)}: {self.repr1(x[k], level - 1)}" for k in itertools.islice(x, self.maxdict)]
-        return "{" + ", ".join([*told, *(["..."] if len(x) > self.maxdict else [])]) + "}"
+        first = itertools.islice(x, self.maxdict)
+        items = [f"{self.repr1(k, level - 1)}: {self.repr1(x[k], level - 1)}" for k in first]
+        return "{" + ", ".join([*items, *(["..."] if len(x) > self.maxdict else [])]) + "}"
 
 
 _SHOWN = _Shown()
@@ -142,6 +195,28 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     found = list(names)
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(map(shown, found[:most])) + more
+
+
+def did_you_mean(name: object, known: Iterable[str], most: int = 20) -> str:
+    """Return what follows an unknown name in an error: the nearest of the known names, and the first of them all.
+
+    Args:
+        name: What was asked for.
+        known: The names that exist, in the order to show them.
+        most: How many of them are listed.
+
+    >>> print("no law 'bimx';", did_you_mean("bimx", ["bimix", "transfer"]))
+    no law 'bimx'; did you mean 'bimix'? Choose from 'bimix', 'transfer'
+    >>> print("no law 'tree';", did_you_mean("tree", ["bimix", "transfer"]))
+    no law 'tree'; choose from 'bimix', 'transfer'
+    """
+    names = list(known)
+    if not names:
+        return "there is none to choose from"
+    valid = f"hoose from {listed(names, most)}"
+    folded = {each[:100].casefold(): each for each in reversed(names)}
+    near = [folded[each] for each in difflib.get_close_matches(str(name)[:100].casefold(), folded, n=2)]
+    return f"did you mean {' or '.join(map(shown, near))}? C{valid}" if near else f"c{valid}"
 
 
 def clipped(text: str, most: int = 200) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from bimix_tracking.credentials import misread, remember
-from bimix_tracking.errors import BimixError, PluginError, SourceError, clipped
+from bimix_tracking.errors import BimixError, PluginError, SourceError, clipped, did_you_mean
 
 T = TypeVar("T")
 
@@ -26,13 +26,14 @@ def named(kind: str, name: str, failing: type[BimixError], said: str = "") -> An
 
     >>> named("format", "clay", BimixError)
     Traceback (most recent call last):
-    bimix_tracking.errors.BimixError: no format 'clay'; there are datasets, jsonl, megatron, parquet, text, tokens
+    bimix_tracking.errors.BimixError: no format 'clay'; choose from 'datasets', 'jsonl', 'megatron', 'parquet', 'text',
+    'tokens'
     """
     entries = _entries(kind)
     found = [entry for entry in entries if entry.name == name]
     if not found:
-        known = ", ".join(sorted({entry.name for entry in entries}))
-        raise failing(f"{said or f'no {kind} {name!r}'}; there are {known}")
+        known = sorted({entry.name for entry in entries})
+        raise failing(f"{said or f'no {kind} {name!r}'}; {did_you_mean(name, known)}")
     try:
         return found[0].load()
     except AttributeError as error:  # of another version than its package: a package that is missing says so itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from bimix_tracking.messages import said
 
@@ -11,6 +12,11 @@ MISSING = "–"
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _MYRIADS = ((1e12, "兆"), (1e8, "億"), (1e4, "万"))
+_EXPONENTS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12, "万": 4, "億": 8, "兆": 12}
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)"
+"""Thousands may be in groups, as `count` and Python have them."""
+_COUNT = re.compile(rf"({_DIGITS}(?:\.\d+)?|\.\d+)\s?([kmbt万億兆])", re.IGNORECASE)
+_PLAIN = re.compile(rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
 def tokens(count: float) -> str:
@@ -18,8 +24,8 @@ def tokens(count: float) -> str:
 
     >>> tokens(30e9), tokens(999.9e6), tokens(512), tokens(2_500)
     ('30B', '1B', '512', '2.5k')
-    >>> tokens(500e3).values["myriads"], tokens(1.2e12).values["myriads"]
-    ('50万', '1.2兆')
+    >>> [tokens(number).values["myriads"] for number in (500e3, 1.2e12, 2_500)]
+    ['50万', '1.2兆', '2,500']
     """
     if not math.isfinite(count):
         return MISSING
@@ -34,7 +40,66 @@ def _scaled(rounded: float, units: tuple[tuple[float, str], ...]) -> str:
             if rounded >= size:
                 in_units = rounded / size
                 return f"{in_units:.3g}{unit}" if in_units < 1000 else f"{in_units:,.0f}{unit}"
-    return f"{rounded:.3g}"
+    return f"{rounded:,.0f}" if 1000 <= rounded < 1e15 else f"{rounded:.3g}"
+
+
+def parse_tokens(text: str) -> float:
+    """Return a data volume that a person wrote: the inverse of `tokens`, to its three digits.
+
+    Takes `100B`, `1.2T`, `500k`, `20M` (in either case), `5e9`, `1_000_000`, `1,000,000` and `50万`.
+
+    Args:
+        text: A positive number of tokens.
+
+    Raises:
+        ValueError: It is none; the text says how one is written.
+
+    >>> parse_tokens("100B"), parse_tokens("1.2T"), parse_tokens("5e9"), parse_tokens("1_000_000")
+    (100000000000.0, 1200000000000.0, 5000000000.0, 1000000.0)
+    >>> parse_tokens(tokens(19_680))
+    19700.0
+    >>> parse_tokens("many")
+    Traceback (most recent call last):
+    ValueError: 'many' is not a number of tokens, such as 100B, 5e9 or 1_000_000
+    """
+    given = text.strip()
+    scaled = _COUNT.fullmatch(given)
+    if scaled:
+        # The exponent is read, not multiplied by: 1.1 · 1e9 isn't the number nearest to 1.1e9
+        number = float(f"{_ungrouped(scaled[1])}e{_EXPONENTS[scaled[2].casefold()]}")
+    else:
+        number = float(_ungrouped(given)) if _PLAIN.fullmatch(given) else math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{text!r} is not a number of tokens, such as 100B, 5e9 or 1_000_000")
+    return number
+
+
+def parse_share(text: str) -> float:
+    """Return a proportion that a person wrote, `0.2` or `20%`.
+
+    Args:
+        text: From 0 to 1, or from 0 % to 100 %.
+
+    Raises:
+        ValueError: It is none; the text says how one is written.
+
+    >>> parse_share("0.2"), parse_share("20%"), parse_share("12.5 %")
+    (0.2, 0.2, 0.125)
+    >>> parse_share("20")
+    Traceback (most recent call last):
+    ValueError: '20' is not a proportion from 0 to 1, such as 0.2 or 20%
+    """
+    given = text.strip()
+    number = given.removesuffix("%").rstrip()
+    share = float(number) if _PLAIN.fullmatch(number) else math.nan
+    share = share / 100 if number != given else share
+    if not 0 <= share <= 1:
+        raise ValueError(f"{text!r} is not a proportion from 0 to 1, such as 0.2 or 20%")
+    return share
+
+
+def _ungrouped(number: str) -> str:
+    return number.replace(",", "").replace("_", "")
 
 
 def count(number: float) -> str:

@@ -18,11 +18,14 @@ from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates
 from bimix_tracking.fitting.resampling import bootstrap
+from bimix_tracking.laws.registry import ENSEMBLE
+from bimix_tracking.laws.registry import law as named_law
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress, told
+from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
-from bimix_tracking.recommendation.recommendation import Recommendation, recommend
+from bimix_tracking.recommendation.recommendation import Recommendation, allowed, recommend
 from bimix_tracking.recommendation.savings import worth
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate
@@ -30,7 +33,7 @@ from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
-from bimix_tracking.tracking.write_back import leave
+from bimix_tracking.tracking.write_back import leave, name_of
 
 
 def analyze(
@@ -81,7 +84,7 @@ def analyze(
         progress: Called as (what, done, total).
 
     Raises:
-        ValueError: There is no report in that language.
+        ValueError: There is no such law, or no report in that language.
         BimixError: The source cannot be read, the runs must not be pooled, or no mixture can be recommended.
 
     >>> import pandas as pd
@@ -95,7 +98,9 @@ def analyze(
     >>> analyze(obs, tokens=1e9, beyond_tried=True).recommendation.mixture
     Mixture({'a': 0.729189, 'b': 0.270811})
     """
-    Language(lang)  # an unknown one is told before the work
+    Language(lang)  # an unknown one is told before the work, like an unknown law
+    if law not in (AUTO, ENSEMBLE):
+        named_law(law)
     question = Question(
         tokens=tokens,
         law=law,
@@ -113,6 +118,7 @@ def analyze(
     )
     obs, opened = _read(source, wanted, progress)
     counted = checked_weights(weights, obs.targets, obs.domains)
+    allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     selection, validation, fit = _fitted(obs, law, counted, progress)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
@@ -198,12 +204,7 @@ def _recommended(
         question.tokens,
         # A target that the law can't have is in nobody's way unless it counts.
         weights={t: w for t, w in weights.items() if w > 0 or t in fit.targets or t in fit.domains},
-        bounds=question.bounds,
-        available_tokens=question.available_tokens,
-        max_epochs=question.max_epochs,
-        prior=question.prior,
-        prior_strength=question.prior_strength,
-        reference=question.reference,
+        **question.limits,
         beyond_tried=question.beyond_tried,
         replicates=replicates,
         progress=progress,
@@ -250,6 +251,7 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
+        name=name_of(obs, tokens_shown(question.tokens), result.created[:10]),
         nest=nest,
     )
 

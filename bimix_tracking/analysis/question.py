@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.replicates import REPLICATES
@@ -14,6 +15,7 @@ from bimix_tracking.tracking.write_back import key_of
 
 AUTO = "auto"
 """The law that predicts held-out mixtures best."""
+_LIMITS = ("bounds", "available_tokens", "max_epochs", "prior", "prior_strength", "reference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,11 @@ class Question:
     costs: Costs | None = None
     replicates: int = REPLICATES
     lang: str = "en"
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What the mixture has to keep to, as `recommend` and `allowed` take it."""
+        return {name: getattr(self, name) for name in _LIMITS}
 
     def key(self, obs: Observations) -> str:
         """Return what names the analysis of these observations: the same question to the same data has one key."""

@@ -28,7 +28,7 @@ from bimix_tracking.quantities import count, percent
 from bimix_tracking.quantities import tokens as shown_tokens
 from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.tracking.ports import RunSource, open_source
-from bimix_tracking.tracking.write_back import key_of, leave
+from bimix_tracking.tracking.write_back import key_of, leave, name_of
 
 _FEWEST = 3
 
@@ -117,7 +117,7 @@ def verify(
             note=found.note(),
             runs=found.runs,
             key=key_of("verification", obs.data_hash, {"runs": found.runs, "tokens": tokens, "law": law, **options}),
-            name="bimix-verification",
+            name=name_of(obs, "verification", after.created[:10]),
         )
         found = replace(found, location=location)
     return found

@@ -8,7 +8,7 @@ import typer
 
 from bimix_tracking.cli.analyze import analyze, pull
 from bimix_tracking.cli.console import Manner, manner
-from bimix_tracking.cli.ending import mannered, run_app
+from bimix_tracking.cli.ending import Debug, Json, Quiet, mannered, run_app
 from bimix_tracking.cli.entropy import entropy
 from bimix_tracking.cli.export import export
 from bimix_tracking.cli.plan import plan
@@ -31,19 +31,18 @@ def _version(value: bool) -> None:
 
 
 def _manners(
-    debug: Annotated[
-        bool, typer.Option("--debug", envvar="BIMIX_DEBUG", help="Show the traceback of an error too.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, and no list of what was set aside.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    r"""Tell which data mixture to pretrain on, from the losses by domain of a sweep of proxy runs.
+    r"""Choose the data mixture to pretrain on, from the losses by domain of a sweep of proxy runs.
 
     \b
-    The order of the day:
-      bimix plan code web books --runs 12 --tokens 1e9 --out plan
+    Workflow:
+      bimix plan code web books --runs 12 --tokens 1B --out plan
       … train them, with a callback of bimix_integrations.trainers …
-      bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
+      bimix analyze mlflow:my-sweep --tokens 100B --out analysis --write-back
       bimix export analysis/mixture.yaml --format megatron
       bimix verify mlflow:my-sweep big-run --analysis analysis
 
@@ -54,9 +53,10 @@ def _manners(
       2  wrong usage                   6  an optional dependency is missing
       3  data that cannot be used    130  interrupted
 
-    Progress and what was set aside go to standard error. NO_COLOR turns colours off.
+    --json, --quiet and --debug go before the command or after it. Progress and what was excluded go to standard error.
+    NO_COLOR turns colours off.
     """
-    manner.set(Manner(debug, quiet))
+    manner.set(Manner(debug, quiet, as_json))
 
 
 app.callback(help=help_of(_manners))(_manners)

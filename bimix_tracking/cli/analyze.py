@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bimix_tracking.cli.console import (
-    answer,
-    number,
-    print_notes,
-    print_table,
-    progress_shown,
-    say,
-    talk,
-)
+from bimix_tracking.cli.console import answer, print_notes, progress_shown, say, speak
+from bimix_tracking.cli.entries import one_of, tokens_of
 from bimix_tracking.cli.question import asks, question
 from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, Unfinished, opened
 from bimix_tracking.cli.teaching import OUTPUT, READING, among
 from bimix_tracking.errors import BimixError, SourceError
+from bimix_tracking.messages import said
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis.result import Analysis
 
-_COLUMNS: Mapping[str, Literal["left", "right"]] = {
-    "domain": "left",
-    "recommended": "right",
-    "interval, %": "right",
-    "nearly as good, %": "right",
-    "reference": "right",
-    "tried, %": "right",
-    "predicted loss": "right",
-    "on reference": "right",
-    "held-out error": "right",
-    "fit": "left",
-}
+_GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens", "sweep")
 
 
 @asks
@@ -68,8 +50,8 @@ def analyze(
     group_by: Annotated[
         str | None,
         typer.Option(
-            help="Analyse runs apart that differ in domains, tokenizer, eval_set, model_size, batch_tokens or sweep.",
-            autocompletion=among("domains", "tokenizer", "eval_set", "model_size", "batch_tokens", "sweep"),
+            help=f"Analyse runs apart by one of {', '.join(_GROUPS)}.",
+            autocompletion=among(*_GROUPS),
             rich_help_panel=READING,
         ),
     ] = None,
@@ -86,28 +68,34 @@ def analyze(
 
     \b
     Examples:
-      bimix analyze mlflow:my-sweep --tokens 100e9 --out analysis --write-back
+      bimix analyze mlflow:my-sweep --tokens 100B --out analysis --write-back
       # with finite data, and against the mixture in use
-      bimix analyze csv:sweep.csv --tokens 100e9 --reference current.yaml \
-        --available code=5e9 --available web=200e9 --max-epochs 2
+      bimix analyze csv:sweep.csv --tokens 100B --reference current.yaml \
+        --available code=5B --available web=200B --max-epochs 2
       # when the sweep is done
-      bimix analyze mlflow:my-sweep --tokens 100e9 --wait 12 --timeout 86400
+      bimix analyze mlflow:my-sweep --tokens 100B --wait 12 --timeout 86400
     """
     from bimix_tracking.analysis.groups import analyze_groups  # noqa: PLC0415  # likewise
     from bimix_tracking.analysis.pipeline import analyze as run  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.cli.summary import print_analysis  # noqa: PLC0415  # likewise
     from bimix_tracking.data.metric_names import slug  # noqa: PLC0415  # nor this for NumPy
 
-    target = number(tokens, "--tokens")
+    target = tokens_of(tokens, "--tokens")
     if timeout is not None and wait is None:
-        raise typer.BadParameter("it is how long --wait waits", param_hint="--timeout")
+        raise typer.BadParameter("needs --wait", param_hint="--timeout")
+    if nest and not write_back:
+        raise typer.BadParameter("needs --write-back", param_hint="--nest")
+    if group_by is not None:
+        one_of(group_by, _GROUPS, "--group-by", "field")
+    options = question(**asked)
+    speak(options["lang"])
     with progress_shown() as progress:
         reading = opened(source, filter_, unfinished, mixtures, shares)
         if wait is not None:
             from bimix_tracking.tracking.waiting import wait_for  # noqa: PLC0415  # only then
 
             wait_for(reading, wait, timeout=timeout, progress=progress)
-        left = {"out": out, "write_back": write_back, "nest": nest, "progress": progress}
-        options = question(**asked) | left
+        options |= {"out": out, "write_back": write_back, "nest": nest, "progress": progress}
         if group_by is None:
             results: dict[str, Analysis | BimixError] = {"": run(reading, target, **options)}
         else:
@@ -118,11 +106,11 @@ def analyze(
         if isinstance(found, BimixError):
             typer.echo(f"error: {found}", err=True)
             continue
-        _print_analysis(found)
+        print_analysis(found)
         if out is not None:
-            say(f"\nArtifacts: {out if group_by is None else out / slug(group)}")
+            say(said("Artifacts: {where}", where=out if group_by is None else out / slug(group)), whole=True)
         if found.location is not None:
-            say(f"Written back: {found.location}")
+            say(said("Written back: {where}", where=found.location), whole=True)
     failed = [found for found in results.values() if isinstance(found, BimixError)]
     if len(failed) == len(results):
         raise failed[0]
@@ -157,7 +145,7 @@ def pull(
     except OSError as error:
         raise SourceError(f"cannot write {output}: {error}") from error
     print_notes(obs.notes)
-    say(f"{output}: {len(obs.runs)} runs, {len(obs.targets)} domains, {len(obs.losses)} losses")
+    say(f"{output}: {len(obs.runs)} runs, {len(obs.targets)} domains, {len(obs.losses)} losses", whole=True)
     counts = {"runs": len(obs.runs), "domains": list(obs.targets), "losses": len(obs.losses)}
     answer({"file": output, **counts, "notes": [str(note) for note in obs.notes]})
 
@@ -177,45 +165,3 @@ def _told(found: Analysis | BimixError, folder: Path | None) -> dict[str, Any]:
         "artifacts": folder,
         "written_back": found.location,
     }
-
-
-def _print_analysis(found: Analysis) -> None:
-    from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
-
-    from bimix_tracking.report.content import page  # noqa: PLC0415  # nor for SciPy
-
-    print_notes(found.fit.notes)
-    rec, fit, unseen = found.recommendation, found.fit, found.validation
-    console = talk()
-    said = page(found)
-    console.print(escape(said.answer), soft_wrap=True, style="bold")
-    rows = []
-    for row, domain in zip(said.shares, fit.domains, strict=False):
-        fitted = fit.targets.get(domain)
-        cells = (
-            domain,
-            f"{rec.mixture[domain]:.4f}",
-            row.interval.removesuffix(" %"),
-            row.extent.removesuffix(" %"),
-            f"{rec.reference[domain]:.4f}",
-            row.tried.removesuffix(" %"),
-            row.predicted,
-            row.on_reference,
-            f"{100 * unseen.error[domain]:.2f} %" if unseen and domain in unseen.error else "–",
-            fitted.outcome.name.lower().replace("_", " ") if fitted else "no losses",
-        )
-        rows.append(cells)
-    title = f"Mixture for {rec.tokens:.4g} tokens, from {len(found.observations.runs)} runs"
-    print_table(title, _COLUMNS, rows, "fit|held-out error|on reference|nearly as good, %|tried, %|predicted loss")
-    for text in (said.gain, said.sure, said.free, said.worth, said.noise, *said.constraints):
-        if text:
-            console.print(escape(text), soft_wrap=True)
-    if found.selection is not None:
-        console.print(escape(found.selection.sentences()), soft_wrap=True)
-    if unseen is not None:
-        console.print(escape(unseen.sentences()), soft_wrap=True)
-    if found.extrapolation is not None:
-        console.print(escape(found.extrapolation.sentences()), soft_wrap=True)
-    diagnosed = (str(one) for one in found.diagnostics if one.kind not in ("outcome", "outside"))
-    for text in (*found.warnings, *(f"domain {d!r} {why}" for d, why in rec.held.items()), *diagnosed):
-        console.print(f"warning: {escape(text)}", soft_wrap=True, style="yellow")

@@ -1,9 +1,10 @@
-"""What the commands share: how they talk, how they show progress, how they read `NAME=NUMBER`."""
+"""How the commands talk: sentences and tables, progress, one line of JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import sys
 import time
@@ -24,10 +25,19 @@ if TYPE_CHECKING:
 
 _LOG_EVERY = 10.0
 """Seconds between two lines of progress in a log file."""
-_LOG_WIDTH = 140
-"""In a log file there is no width to fit: a table that wraps there cannot be read."""
+_WIDTH = 80
+"""Where neither a terminal nor COLUMNS says how wide a line may be."""
+_GAP = 2
+"""Spaces between two columns."""
+_LEAST_NAME = 12
+"""A name of a domain that is cut into shorter pieces than this can't be read."""
 
-_NO_LIMIT = 100_000
+
+Column = tuple[str, Literal["left", "right"]]
+"""A column's heading, and the side its cells are on."""
+
+Cells = tuple[Column, Sequence[str]]
+"""A column with its cells."""
 
 
 @dataclass
@@ -39,14 +49,44 @@ class Manner:
     as_json: bool = False
     answers: TextIO | None = None
     """Where JSON goes: standard output as it was when the command began."""
+    lang: str = "en"
+    """The language of the answer."""
 
 
 manner: ContextVar[Manner] = ContextVar("manner", default=Manner())  # noqa: B039  # one process, one command
 
 
-def say(text: str) -> None:
-    """Print a line of talk: on standard output, which is put aside where it is for JSON."""
-    typer.echo(text)
+def speak(lang: str) -> None:
+    """Give the answer in a language from here on."""
+    manner.get().lang = lang
+
+
+def say(text: str = "", style: str = "", *, whole: bool = False) -> None:
+    """Print a sentence in the language of the answer: on standard output, or on standard error where that is for JSON.
+
+    It is wrapped between words where the width is known; in a pipe or a file it stays one line.
+
+    Args:
+        text: The sentence.
+        style: As Rich has them, for terminals.
+        whole: Not to be wrapped: it holds a path.
+    """
+    if whole or not (style or _bounded(sys.stdout)):
+        typer.echo(translated(text))
+        return
+    from rich.text import Text  # noqa: PLC0415  # --help must not wait for it
+
+    talk().print(Text(translated(text)), style=style, soft_wrap=not _bounded(sys.stdout))
+
+
+def translated(text: str) -> str:
+    """Return a sentence of `said` in the language of the answer."""
+    lang = manner.get().lang
+    if lang == "en":
+        return str(text)
+    from bimix_tracking.report.language import Language  # noqa: PLC0415  # only then
+
+    return Language(lang)(text)
 
 
 def answer(value: Mapping[str, Any]) -> None:
@@ -75,49 +115,92 @@ def _plain(value: Any) -> Any:
 
 
 def talk() -> Console:
-    """Return where tables and sentences are printed, as wide as the terminal; wide enough in a log file."""
+    """Return where tables and sentences are printed: as wide as the terminal, or as COLUMNS says."""
     return _console(sys.stdout)
 
 
 def _console(to: TextIO, *, quiet: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415  # --help must not wait for it
 
-    # The size is told, since Rich takes a dumb terminal for one of 80 columns, whatever it is
+    # The size is given, since Rich takes a dumb terminal for one of 80 columns, whatever it is
     there = shutil.get_terminal_size()
-    return Console(file=to, quiet=quiet, width=there.columns if to.isatty() else _LOG_WIDTH, height=there.lines)
+    return Console(file=to, quiet=quiet, width=there.columns if _bounded(to) else _WIDTH, height=there.lines)
 
 
-def print_table(
-    title: str | None, columns: Mapping[str, Literal["left", "right"]], rows: Sequence[Sequence[str]], less: str = ""
-) -> None:
-    """Print a table; where the terminal is too narrow, columns are left out whole, not numbers cut.
+def _bounded(to: TextIO) -> bool:
+    return to.isatty() or bool(os.environ.get("COLUMNS"))
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], optional: Sequence[str] = ()) -> None:
+    """Print a table; where there is no room, optional columns are dropped whole: no number is cut.
 
     Args:
-        title: Above it.
-        columns: Their headings, and on which side their cells are.
+        columns: Their headings, and on which side their cells are. The first one's cells may wrap.
         rows: Cells.
-        less: Headings that go where there is no room for all, the least important first, with `|` between them.
+        optional: Headings that go where there is no room for all, the least important first.
     """
-    from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # --help must not wait for it
     from rich.table import Table  # noqa: PLC0415  # likewise
+    from rich.text import Text  # noqa: PLC0415  # likewise
 
-    console, shown = talk(), list(columns)
-    left_out = [name for name in less.split("|") if name in columns]
-    while True:
-        table = Table(title=title and escape(title))
-        for name in shown:
-            table.add_column(escape(name), justify=columns[name], overflow="fold")
-        for row in rows:
-            cells = dict(zip(columns, row, strict=True))
-            table.add_row(*(escape(cells[name]) for name in shown))
-        needed = console.measure(table, options=console.options.update(max_width=_NO_LIMIT)).maximum
-        if needed <= console.width or not left_out or not console.is_terminal:
-            break
-        shown.remove(left_out.pop(0))
+    console, droppable, kept = talk(), list(optional), list(range(len(columns)))
+    widths = widths_of(columns, rows, console.width)
+    while widths is None and droppable:
+        dropped = droppable.pop(0)
+        kept = [i for i in kept if columns[i][0] != dropped]
+        widths = widths_of([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], console.width)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for place, (heading, side) in enumerate(columns[i] for i in kept):
+        width = None if widths is None else widths[place]
+        table.add_column(Text(translated(heading)), justify=side, overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*(Text(translated(row[i])) for i in kept))
     console.print(table)
-    if len(shown) < len(columns):
-        missing = ", ".join(name for name in columns if name not in shown)
-        console.print(f"(A wider terminal, or a file, has also: {escape(missing)}.)", soft_wrap=True, style="dim")
+
+
+def print_in_tables(first: Sequence[Cells], groups: Sequence[Sequence[Cells]]) -> None:
+    """Print columns in as many tables as the width asks for.
+
+    Args:
+        first: Columns that each table begins with: heading, side and cells.
+        groups: Columns that stay together.
+    """
+    shown = list(first)
+    for number, group in enumerate(groups):
+        shown += group
+        after = groups[number + 1] if number + 1 < len(groups) else None
+        if after is None or not _fit([*shown, *after], talk().width):
+            print_table([column for column, _ in shown], list(zip(*(cells for _, cells in shown), strict=True)))
+            shown = list(first)
+            say()
+
+
+def _fit(columns: Sequence[Cells], room: int) -> bool:
+    return (
+        widths_of([column for column, _ in columns], list(zip(*(c for _, c in columns), strict=True)), room) is not None
+    )
+
+
+def widths_of(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Return how wide each column is: headings wrap first, then names, numbers never; None where there is no room.
+
+    >>> columns = [("domain", "left"), ("held-out error", "right")]
+    >>> widths_of(columns, [("stackexchange", "1.19 %")], 40), widths_of(columns, [("stackexchange", "1.19 %")], 22)
+    ([13, 14], [12, 8])
+    """
+    from rich.cells import cell_len  # noqa: PLC0415  # --help must not wait for it
+
+    headings = [translated(heading) for heading, _ in columns]
+    content = [max((cell_len(translated(row[i])) for row in rows), default=0) for i in range(len(columns))]
+    whole = [max(most, cell_len(heading)) for most, heading in zip(content, headings, strict=True)]
+    gaps = _GAP * (len(columns) - 1)
+    if sum(whole) + gaps <= room:
+        return whole
+    least = [max(most, *map(cell_len, heading.split())) for most, heading in zip(content, headings, strict=True)]
+    left = room - sum(least[1:]) - gaps
+    if left < min(whole[0], _LEAST_NAME):
+        return None
+    return [min(whole[0], left), *least[1:]]
 
 
 @contextlib.contextmanager
@@ -166,43 +249,3 @@ def print_notes(notes: Sequence[Note]) -> None:
     if not manner.get().quiet:
         for line in grouped(notes):
             typer.echo(line, err=True)
-
-
-def number(text: str, option: str) -> float:
-    """Return a positive number of tokens given as text."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise typer.BadParameter(f"{text!r} is no positive number of tokens, such as 100e9", param_hint=option)
-    return number
-
-
-def named_numbers(pairs: Sequence[str], option: str) -> dict[str, float] | None:
-    """Return `NAME=NUMBER` entries as a mapping; None where there is none. Names may hold `=`."""
-    weights = {}
-    for pair in pairs:
-        domain, equals, value = pair.rpartition("=")
-        try:
-            weights[domain] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} is not DOMAIN=NUMBER", param_hint=option)
-    return weights or None
-
-
-def bounds_of(pairs: Sequence[str], option: str) -> dict[str, float | tuple[float, float]] | None:
-    """Return `NAME=LOW:HIGH` and `NAME=SHARE` entries as bounds and pins; None where there is none."""
-    bounds: dict[str, float | tuple[float, float]] = {}
-    for pair in pairs:
-        domain, equals, value = pair.rpartition("=")
-        low, colon, high = value.partition(":")
-        try:
-            bounds[domain] = (float(low), float(high)) if colon else float(low)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} is neither DOMAIN=LOW:HIGH nor DOMAIN=SHARE", param_hint=option)
-    return bounds or None

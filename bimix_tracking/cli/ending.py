@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -30,6 +30,7 @@ OPTIONS = {
     ),
     "give the file's format if it is another": "give the file's format (--format) if it is another",
     "must be allowed a positive number of epochs": "must be allowed a positive number of epochs (--max-epochs)",
+    "pass accept_warnings=True": "pass --accept-warnings",
     "without a prior mixture: give one": "without a prior mixture: give one (--prior)",
     "without a strength counts nothing: give one": "without a strength counts nothing: give one (--prior-strength)",
     ". Use Mixture.normalized(...) for weights of any sum": "; divide each by their sum",
@@ -45,26 +46,48 @@ Json = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="No progress, and no list of what was excluded.", rich_help_panel=OUTPUT),
+]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", envvar="BIMIX_DEBUG", help="Show the traceback of an error too.", rich_help_panel=OUTPUT),
+]
+MANNERS: Mapping[str, Any] = {"as_json": Json, "quiet": Quiet, "debug": Debug}
+"""Options that are taken before the command and after it: parameter → how Typer knows it."""
+RENAMED = {"--price-per-gpu-hour": "--cost-per-gpu-hour"}
+"""Options of earlier versions, and what they are called now."""
+
+
+def heed(*, as_json: bool, quiet: bool, debug: bool) -> None:
+    """Note how the command is to talk; what was asked for before the command holds after it."""
+    asked = manner.get()
+    asked.as_json, asked.quiet, asked.debug = asked.as_json or as_json, asked.quiet or quiet, asked.debug or debug
 
 
 def mannered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option --json, and the way that all of them end."""
+    """Give a command the options of how it talks, and the way that all of them end."""
 
-    def run(*, as_json: bool, **given: Any) -> None:
+    def run(**given: Any) -> None:
+        heed(**{name: given.pop(name, False) for name in MANNERS})
         asked = manner.get()
-        asked.as_json, asked.answers = as_json, sys.stdout
+        asked.answers = sys.stdout
         # Where JSON is wanted, what libraries print (MLflow: links to its pages) must not get between it
-        aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+        aside = contextlib.redirect_stdout(sys.stderr) if asked.as_json else contextlib.nullcontext()
         with _errors_as_exit_codes(), aside:
             command(**given)
             sys.stdout.flush()  # here, where it is known what to do if nobody reads any more
 
     own = inspect.signature(command, eval_str=True).parameters.values()
-    last = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    manners = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in MANNERS.items()
+    ]
     run.__name__, run.__doc__ = command.__name__, help_of(command)
     # Typer reads a command's options from its signature
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have it, once it is set
-        [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), last], return_annotation=None
+        [*(p.replace(kind=p.KEYWORD_ONLY) for p in own), *manners], return_annotation=None
     )
     return run
 
@@ -77,9 +100,9 @@ def run_app(app: typer.Typer) -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except _USAGE as error:
-        error.message = without_credentials(error.message)
-        # Typer found it before any option was read, so whether JSON is wanted must be seen in the words themselves
-        manner.get().as_json |= "--json" in sys.argv
+        error.message = without_credentials(_renamed(error) or error.message)
+        # Typer found it before any option was read, so what is wanted must be seen in the words themselves
+        heed(as_json="--json" in sys.argv, quiet=False, debug="--debug" in sys.argv)
         _show_traceback(error)
         error.show()
         _told(error, error.format_message(), error.exit_code)
@@ -89,6 +112,15 @@ def run_app(app: typer.Typer) -> NoReturn:
         typer.echo("interrupted", err=True)
         code = _INTERRUPTED
     sys.exit(code)
+
+
+def _renamed(error: Any) -> str:
+    """Return what an unknown option is called now; nothing where it never was one."""
+    name = getattr(error, "option_name", None)
+    if name not in RENAMED:
+        return ""
+    error.possibilities = None
+    return f"No such option: {name}. It is now {RENAMED[name]}"
 
 
 @contextlib.contextmanager

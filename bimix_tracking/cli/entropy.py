@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from bimix_tracking.cli.console import answer, named_numbers, progress_shown, say, talk
+from bimix_tracking.cli.console import Cells, answer, print_in_tables, progress_shown, say
+from bimix_tracking.cli.entries import one_of, tokens_by_domain
+from bimix_tracking.cli.question import Lang, known_lang
 from bimix_tracking.cli.teaching import AIM, METHOD, OUTPUT, READING, among, trackers
 from bimix_tracking.cli.teaching import corpora as corpora_formats
 from bimix_tracking.credentials import without_credentials
+from bimix_tracking.errors import listed
+from bimix_tracking.quantities import count, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from bimix_tracking.entropy.comparison import Comparison
     from bimix_tracking.entropy.measuring import Engine
 
@@ -161,6 +164,7 @@ def entropy(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    lang: Lang = "en",
 ) -> None:
     r"""Measure the entropy of domains' text: mixtures without training.
 
@@ -168,17 +172,23 @@ def entropy(
     Examples:
       bimix entropy code=data/code web=data/web.jsonl.zst \
         --tokenizer tokenizer.json --out entropy
-      # of token ids, four threads
+      # token ids, on four threads
       bimix entropy code=code.npy web=web.npy --vocabulary 50257 --workers 4
-      # then as runs of a pilot
+      # then run one of the mixtures in a pilot
       bimix plan code web --candidate entropy/mixtures/conditional.yaml
     """
     paths = _paths(corpora)
     field, fields = _fields(text_field or [], list(paths))
-    weights = named_numbers(available or [], "--available")
+    weights = tokens_by_domain(available)
     if weights and by_size:
         raise typer.BadParameter("--available and --by-size both weigh: give one", param_hint="--by-size")
-    _sensible(compare, estimator, temperature, weights)
+    _sensible(compare, estimator, temperature)
+    for name in weights or ():
+        one_of(name, paths, "--available", "domain")
+    lacking = [name for name in paths if weights and name not in weights]
+    if lacking:
+        raise typer.BadParameter(f"needs the tokens of {listed(lacking)} too", param_hint="--available")
+    known_lang(lang)
     from bimix_tracking.entropy.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.entropy.domain_counts import EntropySettings  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.measuring import corpus_entropies  # noqa: PLC0415  # likewise
@@ -206,35 +216,27 @@ def entropy(
     }
     print_entropies(found.compared(**how))
     if out is not None:
-        found.save(out, **how)
-        say(f"\nWritten to {out}: entropy.html, entropy.json, entropy.csv, mixtures/")
+        found.save(out, lang=lang, **how)
+        say(f"\nArtifacts: {out} (entropy.html, entropy.json, entropy.csv, mixtures/)", whole=True)
     run = None
     if tracker is not None:
         from bimix_tracking.entropy.log import log_entropies  # noqa: PLC0415  # likewise
 
-        run = log_entropies(found, tracker, **how)
-        say(f"Logged to {without_credentials(tracker)}, run {run}")
+        run = log_entropies(found, tracker, lang=lang, **how)
+        say(f"Logged to {without_credentials(tracker)}, run {run}", whole=True)
     answer(found.to_dict(**how) | {"artifacts": out, "run": run})
 
 
-def _sensible(compare: str, estimator: str | None, temperature: float, weights: Mapping[str, float] | None) -> None:
+def _sensible(compare: str, estimator: str | None, temperature: float) -> None:
     """Refuse now what would be refused when all is counted, which may be hours later."""
     from bimix_tracking.entropy.domain_entropies import Compared  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.entropy.estimators import ESTIMATORS  # noqa: PLC0415  # likewise
 
-    if compare not in get_args(Compared):
-        raise typer.BadParameter(f"domains are compared equal or all, not {compare!r}", param_hint="--compare")
-    if estimator is not None and estimator not in ESTIMATORS:
-        raise typer.BadParameter(
-            f"there is no estimator {estimator!r}; there are {', '.join(ESTIMATORS)}", param_hint="--estimator"
-        )
+    one_of(compare, get_args(Compared), "--compare", "comparison")
+    if estimator is not None:
+        one_of(estimator, ESTIMATORS, "--estimator", "estimator")
     if not (math.isfinite(temperature) and temperature > 0):
         raise typer.BadParameter(f"the temperature must be positive, got {temperature:g}", param_hint="--temperature")
-    for domain, tokens in (weights or {}).items():
-        if not (math.isfinite(tokens) and tokens > 0):
-            raise typer.BadParameter(
-                f"domain {domain!r} must have a positive number of tokens, got {tokens:g}", param_hint="--available"
-            )
 
 
 def _paths(corpora: list[str]) -> dict[str, list[str]]:
@@ -285,33 +287,30 @@ def _engine(ray: str | None, workers: int) -> Engine:
 
 
 def print_entropies(one: Comparison) -> None:
-    """Print a table of entropies and proportions, what they are of, and warnings."""
-    from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
-    from rich.table import Table  # noqa: PLC0415  # likewise
-
-    from bimix_tracking.entropy.checks import warnings_of  # noqa: PLC0415  # likewise
+    """Print tables of entropies and proportions, what they are of, and warnings."""
+    from bimix_tracking.entropy.checks import warnings_of  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.entropy.page import NAMES  # noqa: PLC0415  # likewise
+    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # likewise
 
-    console, found = talk(), one.found
-    passages = f", {found.passages:,} passages" if one.sampled("von_neumann") and found.passages else ""
-    tokens, known = f"{found.tokens:,} tokens", " ± standard error" if one.sampled("shannon") else ""
-    of = f"{tokens if known else 'all tokens'}{passages} a domain{known}"
-    table = Table(title=f"Entropy in nats of {of}, and proportion by it")
-    table.add_column("domain")
-    table.add_column("all tokens", justify="right", overflow="fold")
-    mixtures = one.mixtures()
-    columns = []
+    found, mixtures = one.found, one.mixtures()
+    passages = f", {count(found.passages)} passages" if one.sampled("von_neumann") and found.passages else ""
+    known = f"{count(found.tokens)} tokens" if one.sampled("shannon") else "all tokens"
+    error = " ± standard error" if one.sampled("shannon") else ""
+    say(f"Entropy in nats of {known}{passages} a domain{error}, and the proportion by it")
+    first: Sequence[Cells] = [
+        (("domain", "left"), [isolated(printable(name)) for name in found.domains]),
+        (("all tokens", "right"), [f"{domain.tokens:,}" for domain in found.domains.values()]),
+    ]
+    proxies = []
     for proxy in found.proxies:
-        table.add_column(NAMES[proxy], justify="right", overflow="fold")
-        table.add_column("r", justify="right", overflow="fold")
-        columns.append((one.entropies(proxy), one.errors(proxy), mixtures[proxy]))
-    for name, domain in found.domains.items():
-        cells = []
-        for entropies, errors, mixture in columns:
-            error = "" if math.isnan(errors[name]) else f" ±{errors[name]:.3f}"
-            cells += [f"{entropies[name]:.3f}{error}", f"{mixture[name]:.4f}"]
-        table.add_row(escape(name), f"{domain.tokens:,}", *cells)
-    console.print(table)
+        entropies, errors, mixture = one.entropies(proxy), one.errors(proxy), mixtures[proxy]
+        cells = [f"{entropies[n]:.3f}{'' if math.isnan(errors[n]) else f' ±{errors[n]:.3f}'}" for n in found.domains]
+        columns: Sequence[Cells] = [
+            ((NAMES[proxy], "right"), cells),
+            (("proportion", "right"), [percent(mixture[name]) for name in found.domains]),
+        ]
+        proxies.append(columns)
+    print_in_tables(first, proxies)
     say(one.sample())
     for text in warnings_of(one):
         typer.echo(f"warning: {text}", err=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bimix_tracking.cli.console import answer, manner, number, say
+from bimix_tracking.cli.console import answer, manner, say
+from bimix_tracking.cli.entries import one_of, tokens_of
 from bimix_tracking.cli.teaching import trainers
-from bimix_tracking.errors import SourceError
+from bimix_tracking.errors import RecommendationWarning, SourceError
 
 
 def export(
@@ -27,8 +29,11 @@ def export(
         typer.Option(metavar="DOMAIN=PATH", help="Where a domain's data are, or the data set's name. Repeatable."),
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(help="Training tokens it is for, such as 100e9; the file says so.")
+        str | None, typer.Option(help="Training tokens it is for, such as 100B; the file says so.")
     ] = None,
+    accept_warnings: Annotated[
+        bool, typer.Option("--accept-warnings", help="Export a mixture that its analysis calls unusable.")
+    ] = False,
 ) -> None:
     r"""Write a mixture in the form that a trainer reads.
 
@@ -45,13 +50,13 @@ def export(
     known = exports.all_formats()
     if fmt == "list":
         for name, form in known.items():
-            say(f"{name:14}{form.about}")
+            say(f"{name:14}{form.about}", whole=True)
         answer({"formats": {name: form.about for name, form in known.items()}})
         return
-    if fmt not in known:
-        raise typer.BadParameter(f"no format {fmt!r}; there are {', '.join(known)}", param_hint="--format")
-    budget = None if tokens is None else number(tokens, "--tokens")
+    one_of(fmt, known, "--format", "format")
+    budget = None if tokens is None else tokens_of(tokens, "--tokens")
     read = Mixture.from_yaml(mixture)
+    _heed(mixture, accept_warnings=accept_warnings)
     provenance = f"{mixture.name}, by bimix export"
     text = exports.export(read, fmt, paths=_paths(path or [], read), tokens=budget, provenance=provenance)
     if output is not None:
@@ -62,6 +67,17 @@ def export(
     elif not manner.get().as_json:
         typer.echo(text, nl=False)
     answer({"format": fmt, "mixture": dict(read), "text": text, "file": output})
+
+
+def _heed(mixture: Path, *, accept_warnings: bool) -> None:
+    """Say on standard error what the analysis warns of, and refuse a mixture that it calls unusable."""
+    from bimix_tracking.mixture import Advice  # noqa: PLC0415  # --help must not wait for NumPy
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RecommendationWarning)
+        Advice.from_yaml(mixture).heed(str(mixture), accept_warnings=accept_warnings)
+    for each in caught:
+        typer.echo(f"warning: {each.message}", err=True)
 
 
 def _paths(pairs: Iterable[str], domains: Iterable[str]) -> dict[str, str]:

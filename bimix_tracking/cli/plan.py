@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bimix_tracking.cli.console import (
+    Cells,
     answer,
-    bounds_of,
-    named_numbers,
-    number,
+    print_in_tables,
     print_notes,
-    print_table,
     progress_shown,
     say,
-    talk,
 )
+from bimix_tracking.cli.entries import (
+    bounds_by_domain,
+    epochs_by_domain,
+    one_of,
+    tokens_by_domain,
+    tokens_of,
+    weights_by_domain,
+)
+from bimix_tracking.cli.question import MaxEpochs
 from bimix_tracking.cli.source import SOURCE_HELP, Filter, Mixtures, Unfinished, opened
 from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, METHOD, OUTPUT, among, sources
 from bimix_tracking.errors import SourceError
+from bimix_tracking.quantities import MISSING, percent
 
 if TYPE_CHECKING:
     from bimix_tracking.design.follow_up import NextRuns
@@ -33,9 +40,7 @@ if TYPE_CHECKING:
 
 _METHODS = ("informative", "space-filling")
 _ALPHA = "alpha ±"
-_PILOT_ONLY = (
-    "--candidate, --method, --repeats and --noise are for a pilot: a sweep that was run says itself what it lacks"
-)
+_PILOT_ONLY = "--candidate, --method, --repeats and --noise are for a pilot: leave them out"
 
 
 def plan(
@@ -53,24 +58,22 @@ def plan(
     ] = None,
     tokens: Annotated[
         str | None,
-        typer.Option(help="Training tokens, such as 2e9: of one pilot run; with --after, of the final run."),
+        typer.Option(help="Training tokens, such as 2B: of one pilot run; with --after, of the final run."),
     ] = None,
     available: Annotated[
         list[str] | None,
         typer.Option(
             metavar="DOMAIN=TOKENS",
-            help="Distinct tokens a domain has: caps its proportion. Repeatable.",
+            help="Distinct tokens a domain has, such as code=5B: caps its proportion. Repeatable.",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
-    max_epochs: Annotated[
-        float, typer.Option(help="How often an available token may be repeated.", rich_help_panel=CONSTRAINTS)
-    ] = 4.0,
+    max_epochs: MaxEpochs = None,
     bound: Annotated[
         list[str] | None,
         typer.Option(
             metavar="DOMAIN=LOW:HIGH",
-            help="Least and most of a domain, else 0.02:0.7; or pinned, as DOMAIN=SHARE. Repeatable.",
+            help="Least and most of a domain, such as code=5%:40%, else 2%:70%; pinned, as DOMAIN=SHARE. Repeatable.",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
@@ -84,7 +87,7 @@ def plan(
         Path | None,
         typer.Option(
             help="Choose among the mixtures of a file: JSON lines with an entry `mixture`, or a .csv with columns "
-            "proportion/DOMAIN, as plan.jsonl and plan.csv are. A pilot's DOMAIN… may then be left out.",
+            "proportion/DOMAIN, as plan.jsonl and plan.csv are. Then a pilot needs no DOMAIN….",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
@@ -107,7 +110,8 @@ def plan(
     noise: Annotated[
         float | None,
         typer.Option(
-            help="By how much of itself a run's loss is off by chance; 0.005 if not given.", rich_help_panel=METHOD
+            help="Relative standard deviation of a run's loss between seeds; 0.005 if not given.",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     weight: Annotated[
@@ -137,61 +141,60 @@ def plan(
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
 ) -> None:
-    r"""Propose the mixtures to run, and say what they will tell.
+    r"""Propose the mixtures to run, and what can be learned from them.
 
-    It says so before one of them is paid for: how well each domain's law will be known, and the best mixture.
+    Before one of them is paid for: how well each domain's law will be known, and the best mixture.
 
     \b
     Examples:
       bimix plan code web books --runs 8 --out plan \
         --command 'python train.py --mixture {mixture}'
       # with finite data, and the mixture in use among the runs
-      bimix plan code web --tokens 1e9 --available code=5e7 --candidate current.yaml
-      # 8 of the mixtures that there are
+      bimix plan code web --tokens 1B --available code=50M --candidate current.yaml
+      # 8 of the mixtures in a file
       bimix plan --pool mixtures.csv --runs 8
       # more runs for a sweep
-      bimix plan --after mlflow:my-sweep --runs 3 --tokens 100e9
+      bimix plan --after mlflow:my-sweep --runs 3 --tokens 100B
     """
     from bimix_tracking.design.run_files import COMMAND, filled  # noqa: PLC0415  # --help must not wait for PyYAML
+    from bimix_tracking.recommendation.constraints import MAX_EPOCHS  # noqa: PLC0415  # nor for NumPy
 
-    volume = None if tokens is None else number(tokens, "--tokens")
-    bounds, tokens_of = bounds_of(bound or [], "--bound"), named_numbers(available or [], "--available")
-    if tokens_of and volume is None:
-        raise typer.BadParameter("caps need the tokens of one run: give --tokens", param_hint="--available")
+    volume = None if tokens is None else tokens_of(tokens, "--tokens")
+    bounds, available_tokens = bounds_by_domain(bound), tokens_by_domain(available)
+    epochs, weights = epochs_by_domain(max_epochs, available_tokens, MAX_EPOCHS), weights_by_domain(weight)
+    if available_tokens and volume is None:
+        raise typer.BadParameter("needs --tokens, those of one run", param_hint="--available")
+    if command is not None and out is None:
+        raise typer.BadParameter("needs --out: it is written into runs.sh", param_hint="--command")
     try:
         filled(command or COMMAND)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--command") from error
-    limits: dict[str, Any] = {"bounds": bounds, "available_tokens": tokens_of, "max_epochs": max_epochs, "seed": seed}
+    _consistent(domains or [], after, pool, bool(candidate or method or repeats is not None or noise is not None))
+    if after is None and (filter_ or unfinished or mixtures):
+        raise typer.BadParameter("needs --after: a pilot reads no runs", param_hint="--filter")
+    if after is None and weights:
+        raise typer.BadParameter("needs --after: a pilot weighs all domains alike", param_hint="--weight")
+    if after is not None and volume is None:
+        raise typer.BadParameter("needs --tokens, those of the run that will use the mixture", param_hint="--after")
+    if method is not None:
+        one_of(method, _METHODS, "--method", "method")
+    if noise is not None and not 0 < noise < 1:
+        raise typer.BadParameter(f"{noise:g} is not a part of the loss, such as 0.005", param_hint="--noise")
+    limits: dict[str, Any] = {
+        "bounds": bounds,
+        "available_tokens": available_tokens,
+        "max_epochs": epochs,
+        "seed": seed,
+    }
     if pool is not None:
         limits["pool"] = _mixtures_of(pool)
         domains = domains or ([] if after else list(limits["pool"][0]))
     found: PlannedRuns
-    if after is not None:
-        if domains:
-            raise typer.BadParameter(f"{domains} and --after: the domains are the sweep's", param_hint="DOMAIN")
-        if candidate or method or repeats is not None or noise is not None:
-            raise typer.BadParameter(_PILOT_ONLY, param_hint="--after")
-        if volume is None:
-            raise typer.BadParameter(
-                "the tokens of the run that will use the mixture are needed", param_hint="--tokens"
-            )
-        weights = named_numbers(weight or [], "--weight")
+    if after is not None and volume is not None:
         reading = opened(after, filter_, unfinished, mixtures)
         found, sentences = _after(reading, runs, volume, weights=weights, **limits)
     else:
-        if len(domains or []) < 2:
-            raise typer.BadParameter("name at least two domains, or a sweep with --after", param_hint="DOMAIN")
-        if method not in (None, *_METHODS):
-            raise typer.BadParameter(f"{method!r} is none of {', '.join(_METHODS)}", param_hint="--method")
-        if noise is not None and not 0 < noise < 1:
-            raise typer.BadParameter(f"{noise:g} is no part of the loss, such as 0.005", param_hint="--noise")
-        if filter_ or unfinished or mixtures:
-            raise typer.BadParameter("a pilot reads no runs: these come with --after", param_hint="--filter")
-        if weight:
-            raise typer.BadParameter(
-                "a pilot tells every domain's loss; weights come with --after", param_hint="--weight"
-            )
         limits |= {"method": method or _METHODS[0], "tokens": volume, "repeats": repeats}
         found, sentences = _pilot(domains or [], runs, candidate or [], noise, **limits)
     if out is not None:
@@ -199,9 +202,20 @@ def plan(
             found.write(out, command or COMMAND)
         except OSError as error:
             raise SourceError(f"cannot write {out}: {error}") from error
-        say(f"\nWritten to {out}: plan.jsonl, plan.csv, sweep.yaml, runs.sh, mixtures/")
+        say(f"\nArtifacts: {out} (plan.jsonl, plan.csv, sweep.yaml, runs.sh, mixtures/)", whole=True)
     told = [json.loads(line) for line in found.to_jsonl().splitlines()]
     answer({"runs": told, "sentences": sentences, "artifacts": out})
+
+
+def _consistent(domains: list[str], after: str | None, pool: Path | None, of_pilot: bool) -> None:
+    """Refuse what contradicts itself."""
+    if after is not None:
+        if domains:
+            raise typer.BadParameter(f"{domains} and --after: the domains are the sweep's", param_hint="DOMAIN")
+        if of_pilot:
+            raise typer.BadParameter(_PILOT_ONLY, param_hint="--after")
+    elif len(domains) < 2 and (domains or pool is None):
+        raise typer.BadParameter("name at least two domains, or a sweep with --after", param_hint="DOMAIN")
 
 
 def _mixtures_of(pool: Path) -> list[Mixture]:
@@ -236,10 +250,12 @@ def _pilot(
 def _after(source: RunSource, runs: int, tokens: float, **options: Any) -> tuple[NextRuns, Sequence[str]]:
     from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # likewise
     from bimix_tracking.design.follow_up import next_runs  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.recommendation.recommendation import allowed  # noqa: PLC0415  # likewise
     from bimix_tracking.selection.law_choice import select_law  # noqa: PLC0415  # likewise
 
     with progress_shown() as progress:
         obs = Observations.from_source(source, progress=progress)
+        allowed(obs.domains, tokens, **{name: options[name] for name in ("bounds", "available_tokens", "max_epochs")})
         fit = select_law(obs, weights=options["weights"], progress=progress).fit
         found = next_runs(obs, fit, runs, tokens=tokens, progress=progress, **options)
     print_notes(fit.notes)
@@ -251,17 +267,17 @@ def _after(source: RunSource, runs: int, tokens: float, **options: Any) -> tuple
 
 
 def _print_mixtures(found: PlannedRuns, title: str, errors: Mapping[Any, float]) -> None:
-    # A domain a row: names are long, and there are more domains than a line has room for. As many runs a table as fit.
+    """Print a row a domain, for names are long and runs are many; in as many tables as the width asks for."""
+    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
+
     names = [f"{name} seed {seed}" if seed else name for name, seed in zip(found.names, found.seeds, strict=True)]
-    taken = max(map(len, found.domains)) + len(_ALPHA) + 10
-    runs_a_table = max(1, min(10, (talk().width - taken) // (max(map(len, names)) + 3)))
-    for first in range(0, len(found), runs_a_table):
-        part = range(first, min(first + runs_a_table, len(found)))
-        columns: dict[str, Literal["left", "right"]] = {"domain": "left"}
-        for heading in (*(names[i] for i in part), *((_ALPHA,) if errors else ())):
-            columns[heading] = "right"
-        rows = []
-        for domain in found.domains:
-            error = [f"{errors[domain]:.2g}" if errors[domain] < 1e6 else "–"] if errors else []
-            rows.append([domain, *(f"{found.mixtures[i][domain]:.4f}" for i in part), *error])
-        print_table(title if not first else None, columns, rows)
+    say(title)
+    first: Sequence[Cells] = [(("domain", "left"), [isolated(printable(d)) for d in found.domains])]
+    runs: list[Sequence[Cells]] = [
+        [((name, "right"), [percent(mixture[domain]) for domain in found.domains])]
+        for name, mixture in zip(names, found.mixtures, strict=True)
+    ]
+    if errors:
+        known = [f"{errors[d]:.2g}" if errors[d] < 1e6 else MISSING for d in found.domains]
+        runs.append([((_ALPHA, "right"), known)])
+    print_in_tables(first, runs)

@@ -9,12 +9,29 @@ from typing import Annotated, Any
 
 import typer
 
-from bimix_tracking.cli.console import bounds_of, named_numbers
+from bimix_tracking.cli.entries import (
+    bounds_by_domain,
+    epochs_by_domain,
+    one_of,
+    tokens_by_domain,
+    tokens_of,
+    weights_by_domain,
+)
 from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, languages, laws
 
 Lang = Annotated[
     str,
-    typer.Option(help="Language of the reports: {languages}.", autocompletion=languages, rich_help_panel=OUTPUT),
+    typer.Option(
+        help="Language of the answer and the reports: {languages}.", autocompletion=languages, rich_help_panel=OUTPUT
+    ),
+]
+MaxEpochs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[DOMAIN=]NUMBER",
+        help="With --available: how often a token may be repeated, by all domains or by one; 4 where not given.",
+        rich_help_panel=CONSTRAINTS,
+    ),
 ]
 
 
@@ -30,7 +47,7 @@ def question(
     law: Annotated[
         str,
         typer.Option(
-            help="auto (which predicts left-out mixtures best), {laws}.",
+            help="auto (the one with the least held-out error), {laws}.",
             autocompletion=laws,
             rich_help_panel=METHOD,
         ),
@@ -39,7 +56,7 @@ def question(
         list[str] | None,
         typer.Option(
             metavar="DOMAIN=LOW:HIGH",
-            help="Least and most of a domain; or pinned, as DOMAIN=SHARE. Repeatable.",
+            help="Least and most of a domain, such as code=5%:40%; pinned, as DOMAIN=SHARE. Repeatable.",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
@@ -47,13 +64,11 @@ def question(
         list[str] | None,
         typer.Option(
             metavar="DOMAIN=TOKENS",
-            help="Distinct tokens a domain has: caps its proportion. Repeatable.",
+            help="Distinct tokens a domain has, such as code=5B: caps its proportion. Repeatable.",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
-    max_epochs: Annotated[
-        float, typer.Option(help="How often an available token may be repeated.", rich_help_panel=CONSTRAINTS)
-    ] = 4.0,
+    max_epochs: MaxEpochs = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -66,9 +81,11 @@ def question(
         typer.Option(help="mixture.yaml to stay near; needs --prior-strength.", rich_help_panel=CONSTRAINTS),
     ] = None,
     prior_strength: Annotated[
-        float,
-        typer.Option(help="Nats of weighted loss per nat of divergence from the prior.", rich_help_panel=CONSTRAINTS),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="With --prior: nats of weighted loss per nat of divergence from it.", rich_help_panel=CONSTRAINTS
+        ),
+    ] = None,
     beyond_tried: Annotated[
         bool,
         typer.Option(
@@ -83,14 +100,25 @@ def question(
     target_gpu_hours: Annotated[
         float | None, typer.Option(help="GPU-hours of the run that will use the mixture.", rich_help_panel=COSTS)
     ] = None,
-    cost_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.", rich_help_panel=COSTS)] = None,
+    cost_per_gpu_hour: Annotated[
+        float | None, typer.Option(help="What a GPU-hour costs; needs GPU-hours.", rich_help_panel=COSTS)
+    ] = None,
+    currency: Annotated[
+        str | None, typer.Option(help="Of --cost-per-gpu-hour, such as USD or JPY.", rich_help_panel=COSTS)
+    ] = None,
     batch_tokens: Annotated[
-        float | None,
-        typer.Option(help="Tokens of one step of the run that will use the mixture.", rich_help_panel=COSTS),
+        str | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Tokens of one step of the run that will use the mixture, such as 4M.",
+            rich_help_panel=COSTS,
+        ),
     ] = None,
     replicates: Annotated[
         int,
-        typer.Option(min=0, help="Refits that tell how sure the recommendation is; 0: none.", rich_help_panel=METHOD),
+        typer.Option(
+            min=0, help="Replicates of the run-level bootstrap, for the intervals; 0: none.", rich_help_panel=METHOD
+        ),
     ] = 200,
     lang: Lang = "en",
 ) -> dict[str, Any]:
@@ -100,42 +128,48 @@ def question(
         BimixError: A file with no mixture in it, or costs that make no sense.
     """
     from bimix_tracking.analysis.question import AUTO  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.laws.registry import ENSEMBLE  # noqa: PLC0415  # nor these for NumPy
-    from bimix_tracking.laws.registry import law as find_law  # noqa: PLC0415  # likewise
+    from bimix_tracking.laws.registry import ENSEMBLE, names  # noqa: PLC0415  # nor these for NumPy
     from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
+    from bimix_tracking.recommendation.constraints import MAX_EPOCHS  # noqa: PLC0415  # likewise
     from bimix_tracking.recommendation.costs import Costs  # noqa: PLC0415  # likewise
 
-    if law not in (AUTO, ENSEMBLE):
-        try:
-            find_law(law)
-        except ValueError as error:
-            raise typer.BadParameter(f"{error}, {AUTO}", param_hint="--law") from error
-    told = (gpu_hours_per_run, target_gpu_hours, cost_per_gpu_hour, batch_tokens)
+    known_lang(lang)
+    one_of(law, (AUTO, *names(), ENSEMBLE), "--law", "law")
+    if prior_strength is not None and prior is None:
+        raise typer.BadParameter("needs --prior", param_hint="--prior-strength")
+    if prior is not None and prior_strength is None:
+        raise typer.BadParameter("needs --prior-strength, such as 0.1", param_hint="--prior")
+    if cost_per_gpu_hour is not None and gpu_hours_per_run is None and target_gpu_hours is None:
+        raise typer.BadParameter(
+            "needs GPU-hours: --gpu-hours-per-run, --target-gpu-hours or both",
+            param_hint="--cost-per-gpu-hour",
+        )
+    if currency is not None and cost_per_gpu_hour is None:
+        raise typer.BadParameter("needs --cost-per-gpu-hour", param_hint="--currency")
+    available_tokens = tokens_by_domain(available)
+    batch = None if batch_tokens is None else tokens_of(batch_tokens, "--batch-tokens")
+    costs = (gpu_hours_per_run, target_gpu_hours, cost_per_gpu_hour, batch)
     return {
         "law": law,
-        "weights": named_numbers(weight or [], "--weight"),
-        "bounds": bounds_of(bound or [], "--bound"),
-        "available_tokens": named_numbers(available or [], "--available"),
-        "max_epochs": max_epochs,
+        "weights": weights_by_domain(weight),
+        "bounds": bounds_by_domain(bound),
+        "available_tokens": available_tokens,
+        "max_epochs": epochs_by_domain(max_epochs, available_tokens, MAX_EPOCHS),
         "prior": None if prior is None else Mixture.from_yaml(prior),
-        "prior_strength": prior_strength,
+        "prior_strength": 0.0 if prior_strength is None else prior_strength,
         "beyond_tried": beyond_tried,
         "reference": None if reference is None else Mixture.from_yaml(reference),
-        "costs": Costs(*told) if any(cost is not None for cost in told) else None,
+        "costs": Costs(*costs, currency=currency or "") if any(cost is not None for cost in costs) else None,
         "replicates": replicates,
-        "lang": known_lang(lang),
+        "lang": lang,
     }
 
 
 def known_lang(lang: str) -> str:
     """Return the language, which must be one that reports are written in."""
-    from bimix_tracking.report.language import Language  # noqa: PLC0415  # no other option must wait for it
+    from bimix_tracking.report.language import languages as known  # noqa: PLC0415  # no other option must wait for it
 
-    try:
-        Language(lang)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--lang") from error
-    return lang
+    return one_of(lang, known(), "--lang", "language")
 
 
 def asks(command: Callable[..., None]) -> Callable[..., None]:

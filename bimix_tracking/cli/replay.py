@@ -46,7 +46,7 @@ def replay(
             progress("sending journals", len(sent), count)
     for one in sent:
         if one.error is None:
-            say(str(one))
+            say(str(one), whole=True)
         else:
             typer.echo(str(one), err=True)
     kept = sum(one.error is not None for one in sent)

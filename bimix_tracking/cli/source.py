@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bimix_tracking.cli.entries import one_of
 from bimix_tracking.cli.teaching import READING, SOURCES, among, sources
 
 if TYPE_CHECKING:
     from bimix_tracking.tracking.ports import RunSource
 
 SOURCE_HELP = ", ".join(SOURCES)
-TOKENS_HELP = "Training tokens of the run that will use the mixture, such as 100e9."
+TOKENS_HELP = "Training tokens of the run that will use the mixture, such as 100B or 1.2T."
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {SOURCE_HELP}.", autocompletion=sources)
 ]
@@ -29,7 +30,7 @@ Unfinished = Annotated[
     bool,
     typer.Option(
         "--unfinished",
-        help="Read runs that are going, or died, too, as far as they have come.",
+        help="Read unfinished runs too, running or dead, as far as they got.",
         rich_help_panel=READING,
     ),
 ]
@@ -37,7 +38,7 @@ Mixtures = Annotated[
     Path | None,
     typer.Option(
         "--mixtures",
-        help="YAML that tells the mixtures, names and tokens of runs that were logged without bimix.",
+        help="YAML with the mixtures, names and tokens of runs that were logged without bimix.",
         rich_help_panel=READING,
     ),
 ]
@@ -61,7 +62,6 @@ def opened(
     from bimix_tracking.tracking.other_tools.runs import ForeignRuns  # noqa: PLC0415  # --help must not wait for PyYAML
     from bimix_tracking.tracking.ports import SHARES, Wanted, open_source  # noqa: PLC0415  # nor for NumPy
 
-    if shares not in SHARES:
-        raise typer.BadParameter(f"{shares!r} is neither nominal nor realised", param_hint="--shares")
+    of_tokens = one_of(shares, SHARES, "--shares", "kind of shares")
     foreign = None if mixtures is None else ForeignRuns.from_file(mixtures)
-    return open_source(source, wanted=Wanted(filter_, unfinished, foreign, shares))
+    return open_source(source, wanted=Wanted(filter_, unfinished, foreign, of_tokens))

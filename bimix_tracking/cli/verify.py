@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bimix_tracking.cli.console import (
+    Column,
     answer,
-    named_numbers,
-    number,
     print_table,
     progress_shown,
     say,
-    talk,
+    speak,
 )
+from bimix_tracking.cli.entries import tokens_of, weights_by_domain
 from bimix_tracking.cli.question import Lang, known_lang
 from bimix_tracking.cli.source import Filter, Mixtures, Source, Unfinished, opened
 from bimix_tracking.cli.teaching import OUTPUT
+from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import nats
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis.verification import Verification
 
-_COLUMNS: Mapping[str, Literal["left", "right"]] = {
-    "run": "left",
-    "domain": "left",
-    "predicted": "right",
-    "interval": "right",
-    "observed": "right",
-    "verdict": "left",
-}
+_COLUMNS: Sequence[Column] = (
+    (said("run"), "left"),
+    (said("domain"), "left"),
+    (said("predicted"), "right"),
+    (said("interval"), "right"),
+    (said("observed"), "right"),
+    (said("verdict"), "left"),
+)
+_SIDES = {"inside": said("inside"), "above": said("above"), "below": said("below")}
 
 
 def verify(
@@ -44,7 +47,8 @@ def verify(
         Path | None, typer.Option(help="Folder that `analyze --out` left: its runs, law and tokens are the prediction.")
     ] = None,
     weight: Annotated[
-        list[str] | None, typer.Option(metavar="DOMAIN=NUMBER", help="Weight of a domain's loss. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="DOMAIN=NUMBER", help="Weight of a domain's loss; 1 where not given. Repeatable."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the artifacts into this folder.", rich_help_panel=OUTPUT)
@@ -72,9 +76,10 @@ def verify(
     """
     from bimix_tracking.analysis.verifying import verify as run  # noqa: PLC0415  # --help must not wait for SciPy
 
-    target = None if tokens is None else number(tokens, "--tokens")
-    weights = named_numbers(weight or [], "--weight")
+    target = None if tokens is None else tokens_of(tokens, "--tokens")
+    weights = weights_by_domain(weight)
     options: dict[str, Any] = {"lang": known_lang(lang)} | ({} if weights is None else {"weights": weights})
+    speak(lang)
     with progress_shown() as progress:
         found = run(
             opened(source, filter_, unfinished, mixtures),
@@ -88,25 +93,33 @@ def verify(
         )
     _print(found)
     if out is not None:
-        say(f"\nArtifacts: {out}")
+        say(said("Artifacts: {where}", where=out), whole=True)
     if found.location is not None:
-        say(f"Written back: {found.location}")
+        say(said("Written back: {where}", where=found.location), whole=True)
     answer(found.to_dict() | {"artifacts": out, "written_back": found.location})
 
 
 def _print(found: Verification) -> None:
-    from rich.markup import escape  # noqa: PLC0415  # --help must not wait for it
+    from bimix_tracking.analysis.verification import SUM  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # likewise
 
-    console = talk()
     first, *rest = found.sentences()
-    console.print(escape(first), soft_wrap=True, style="bold")
+    say(first, "bold")
+    for text in found.warnings:
+        say(joined([said("Warning:"), text]), "yellow")
+    say()
+    say(
+        said(
+            "Predicted without these runs, with the {level:.0f} % interval of one run, and observed",
+            level=100 * found.level,
+        )
+    )
     rows = []
     for row in found.table.to_dict("records"):
-        numbers = f"{row['predicted']:.4f}", f"{row['low']:.4f}–{row['high']:.4f}", f"{row['observed']:.4f}"
-        rows.append((row["run"], row["target"], *numbers, row["verdict"]))
-    title = f"Predicted without these runs, and observed: {100 * found.level:.0f} % interval of one run"
-    print_table(title, _COLUMNS, rows, "predicted|interval")
+        numbers = nats(row["predicted"]), f"{nats(row['low'])}–{nats(row['high'])}", nats(row["observed"])
+        target = said("weighted sum") if row["target"] == SUM else isolated(printable(row["target"]))
+        rows.append((printable(row["run"]), target, *numbers, _SIDES[row["verdict"]]))
+    print_table(_COLUMNS, rows, ("predicted",))
+    say()
     for text in rest:
-        console.print(escape(text), soft_wrap=True)
-    for text in found.warnings:
-        console.print(f"warning: {escape(text)}", soft_wrap=True, style="yellow")
+        say(text)

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bimix_tracking.cli.console import answer, manner, number
+from bimix_tracking.cli.console import answer, manner
+from bimix_tracking.cli.entries import tokens_of
 from bimix_tracking.cli.question import asks, question
 from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, opened
 from bimix_tracking.errors import ObservationsError, SourceError
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis.watching import Event
+_EVERY = 30.0
+"""Seconds between two looks."""
 
 
 @asks
@@ -29,8 +32,9 @@ def watch(
         typer.Option(min=1, help="Finished runs that complete a sweep; without it, a sweep must come to rest."),
     ] = None,
     settle: Annotated[
-        float, typer.Option(min=0, help="Without --runs: seconds without a run going that end a sweep.")
-    ] = 600.0,
+        float | None,
+        typer.Option(min=0, help="Without --runs: seconds without a running run that end a sweep; 600 if not given."),
+    ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 30.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and exit: for cron.")] = False,
     filter_: Filter = None,
@@ -47,15 +51,20 @@ def watch(
 
     \b
     Examples:
-      bimix watch mlflow:my-sweeps --tokens 100e9 --runs 12 >> watch.log 2>&1 &
+      bimix watch mlflow:my-sweeps --tokens 100B --runs 12 >> watch.log 2>&1 &
       # from cron
-      bimix watch mlflow:my-sweeps --tokens 100e9 --once
+      bimix watch mlflow:my-sweeps --tokens 100B --once
     """
-    from bimix_tracking.analysis.watching import Watch, analysis_of  # noqa: PLC0415  # --help must not wait for it
+    from bimix_tracking.analysis.watching import SETTLE, Watch, analysis_of  # noqa: PLC0415  # --help must not wait for it
 
-    target = number(tokens, "--tokens")
+    target = tokens_of(tokens, "--tokens")
+    if runs is not None and settle is not None:
+        raise typer.BadParameter("--runs says when a sweep is complete: give one of the two", param_hint="--settle")
+    options = question(**asked)
     reading = opened(source, filter_, unfinished=False, mixtures=mixtures, shares=shares)
-    looking = Watch(reading, analysis_of(reading, target, **question(**asked)), _tell, runs=runs, settle=settle)
+    looking = Watch(
+        reading, analysis_of(reading, target, **options), _tell, runs=runs, settle=SETTLE if settle is None else settle
+    )
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _stop)
     try:

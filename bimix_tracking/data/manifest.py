@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bimix_tracking.data.metric_names import STEP
-from bimix_tracking.errors import BimixError, MixtureError, RecorderError, listed, shown
+from bimix_tracking.errors import BimixError, MixtureError, RecorderError, did_you_mean, listed, shown
 from bimix_tracking.mixture import Mixture, check_domains
 
 SCHEMA = 1
@@ -57,7 +57,7 @@ class RunManifest:
             unknown = [name for name in mixture or () if name not in known]
             if unknown:
                 raise MixtureError(
-                    f"the mixture has unknown {listed(unknown)}; the domains are {listed(self.domains, 20)}"
+                    f"the mixture has unknown domain {shown(unknown[0])}; {did_you_mean(unknown[0], self.domains)}"
                 )
         steps = [0, *(step for step, _ in self.schedule)]
         if steps != sorted(set(steps)):

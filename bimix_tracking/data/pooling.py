@@ -12,8 +12,8 @@ from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import UNREAD, RunRecord
 from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
-from bimix_tracking.errors import ObservationsError, shown
-from bimix_tracking.messages import said
+from bimix_tracking.errors import ObservationsError, did_you_mean, shown
+from bimix_tracking.messages import joined, said
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
@@ -42,10 +42,9 @@ class Note:
         object.__setattr__(self, "reason", without_credentials(self.reason))
 
     def __str__(self) -> str:
-        where = ", ".join(
-            f"{label} {value!r}" for label, value in (("run", self.run), ("domain", self.domain)) if value is not None
-        )
-        where = f"{where}; {self.count}×" if where else f"{self.count}×"
+        run = "" if self.run is None else said("run {name!r}", name=self.run)
+        domain = "" if self.domain is None else said("domain {name!r}", name=self.domain)
+        where = joined([joined([run, domain], ", "), said("{count}×", count=self.count)], "; ")
         return said("{action}: {reason} ({where})", action=self.action, reason=self.reason, where=where)
 
 
@@ -104,6 +103,8 @@ def pool(
                 )
                 notes.append(Note(said("set aside"), reason, later, run=label))
     shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
+    sweeps = {record.manifest.sweep for record in used.values()}
+    shared["sweep"] = sweeps.pop() if len(sweeps) == 1 else None
     if shares != "nominal":
         shared["shares"] = shares
     run_ids = {label: record.run_id for label, record in used.items()}
@@ -117,7 +118,7 @@ def grouped(records: Sequence[RunRecord], by: str) -> dict[str, list[RunRecord]]
         ObservationsError: No such field.
     """
     if by not in (*GROUPS, "sweep"):
-        raise ObservationsError(f"runs cannot be grouped by {by!r}; there are {', '.join((*GROUPS, 'sweep'))}")
+        raise ObservationsError(f"runs cannot be grouped by {by!r}; {did_you_mean(by, (*GROUPS, 'sweep'))}")
     groups: dict[str, list[RunRecord]] = {}
     unread = [record for record in records if record.manifest.domains == UNREAD]
     for record in records:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from bimix_tracking.errors import RecommendationError
-from bimix_tracking.messages import few
+from bimix_tracking.errors import RecommendationError, did_you_mean, shown
 
 
 def target_weights(
@@ -47,13 +46,13 @@ def checked_weights(
     unknown = [name for name in given if name not in names]
     if unknown and law:
         raise RecommendationError(
-            f"weights for {unknown}, which the fitted law ({law}) doesn't predict; it predicts {few(targets)}. A "
-            "target outside the mixtures takes a law that needs no proportion of its own: additive or exponential"
+            f"weight of target {shown(unknown[0])}: the law {law} doesn't predict it; "
+            f"{did_you_mean(unknown[0], targets)}. A target outside the mixtures needs the law additive or exponential"
         )
     if unknown:
-        others = [name for name in targets if name not in domains]
-        outside = f", and targets outside the mixtures {others}" if others else ""
-        raise RecommendationError(f"weights for unknown {unknown}; the domains are {list(domains)}{outside}")
+        raise RecommendationError(
+            f"weight of unknown domain or target {shown(unknown[0])}; {did_you_mean(unknown[0], names)}"
+        )
     silent = [name for name in domains if name not in targets and given.get(name, 0.0) > 0]
     if silent:
         raise RecommendationError(

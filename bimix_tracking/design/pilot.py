@@ -26,7 +26,7 @@ from bimix_tracking.design.space_filling import (
     separation,
     told_apart,
 )
-from bimix_tracking.errors import ConstraintError, MixtureError
+from bimix_tracking.errors import ConstraintError, MixtureError, did_you_mean
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import broken
 from bimix_tracking.laws.registry import law as find_law
@@ -185,7 +185,7 @@ def plan_pilot(
     if runs < 1:
         raise ConstraintError(f"a pilot has at least one run, got {runs}")
     if method not in get_args(Method):
-        raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
+        raise ValueError(f"no method {method!r}; {did_you_mean(method, get_args(Method))}")
     box = constrain(names, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
     again = _repeats(repeats, runs, len(names), given=pool is not None)
     search = _Search(method, tuple(laws), noise, np.random.default_rng(seed), progress)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bimix_tracking.errors import ConstraintError, MixtureError, listed, shown
+from bimix_tracking.errors import ConstraintError, MixtureError, did_you_mean, shown
 from bimix_tracking.files.csv_table import read_table
 from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text
 from bimix_tracking.laws.protocol import Array
@@ -94,8 +94,8 @@ def _of_table(table: pd.DataFrame, domains: tuple[str, ...]) -> Iterator[Mixture
         missing = [domain for domain in domains if domain not in named]
         if missing:
             raise ConstraintError(
-                f"the pool's table has no column {listed(missing)} and none that begins with {_COLUMN!r}; "
-                f"there are {listed(list(named))}"
+                f"the pool's table has no column {shown(missing[0])} and none that begins with {_COLUMN!r}; "
+                f"{did_you_mean(missing[0], named)}"
             )
         columns = {domain: named[domain] for domain in domains}
     for number, row in enumerate(table[list(columns.values())].itertuples(index=False), 1):

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 
 from bimix_tracking.entropy.comparison import Comparison
-from bimix_tracking.entropy.domain_entropies import Proxy
+from bimix_tracking.entropy.domain_entropies import TERMS, Proxy, unit_of
 from bimix_tracking.entropy.sample_error import MOST_DRIFT
+from bimix_tracking.messages import said
 
 _MANY_COPIES = 0.1
 _LIKE = 1.1
@@ -18,18 +19,30 @@ def warnings_of(one: Comparison) -> Iterator[str]:
     """Yield what may make entropies wrong, in sentences: overlaps, unreadable input, small samples."""
     found = one.found
     for first, other, share in found.overlaps:
-        yield (
-            f"domains {first!r} and {other!r} share documents: about {100 * share:.0f} % of those of the smaller one "
-            "are in both. What is in two domains counts twice; take it out of one"
+        yield said(
+            "domains {first!r} and {other!r} share documents: about {share:.0f} % of those of the smaller one are in "
+            "both. What is in two domains counts twice; take it out of one",
+            first=first,
+            other=other,
+            share=100 * share,
         )
     for name, domain in found.domains.items():
         if domain.unreadable:
-            example = f", the first: {domain.problems[0]}" if domain.problems else ""
-            yield f"domain {name!r}: {domain.unreadable} documents could not be read and were left out{example}"
+            told = {"domain": name, "count": domain.unreadable}
+            if domain.problems:
+                yield said(
+                    "domain {domain!r}: {count} documents could not be read and were left out, the first: {problem}",
+                    problem=domain.problems[0],
+                    **told,
+                )
+            else:
+                yield said("domain {domain!r}: {count} documents could not be read and were left out", **told)
         if domain.copies >= _MANY_COPIES:
-            yield (
-                f"domain {name!r}: about {100 * domain.copies:.0f} % of its documents are copies of others in it, "
-                "which lowers its conditional entropy; remove them first if training will not see them"
+            yield said(
+                "domain {domain!r}: about {share:.0f} % of its documents are copies of others in it, which lowers its "
+                "conditional entropy; remove them first if training will not see them",
+                domain=name,
+                share=100 * domain.copies,
             )
     yield from _sizes(one)
     for proxy in found.proxies:
@@ -41,15 +54,21 @@ def _sizes(one: Comparison) -> Iterator[str]:
     smallest, largest = min(tokens, key=lambda name: tokens[name]), max(tokens, key=lambda name: tokens[name])
     if not one.sampled("shannon"):
         if tokens[largest] > _LIKE * tokens[smallest]:
-            yield (
-                f"domains are compared by all their tokens, {tokens[smallest]:,} of {smallest!r} and "
-                f"{tokens[largest]:,} of {largest!r}: an entropy comes out too low, and of fewer tokens by more. "
-                "Samples of equal size can be compared (compare: equal)"
+            yield said(
+                "domains are compared by all their tokens, {fewest:,} of {smallest!r} and {most:,} of {largest!r}: an "
+                "entropy comes out too low, and of fewer tokens by more. Samples of equal size can be compared "
+                "(compare: equal)",
+                smallest=smallest,
+                largest=largest,
+                fewest=tokens[smallest],
+                most=tokens[largest],
             )
     elif tokens[smallest] <= one.found.tokens:
-        yield (
-            f"domain {smallest!r} has {tokens[smallest]:,} tokens, so domains are compared by that "
-            "many: with more of it, or without it, the others could be told better"
+        yield said(
+            "domain {domain!r} has {count:,} tokens, so domains are compared by that many: with more of it, or without "
+            "it, the others could be told better",
+            domain=smallest,
+            count=tokens[smallest],
         )
 
 
@@ -57,21 +76,41 @@ def _unsettled(one: Comparison, proxy: Proxy) -> Iterator[str]:
     curves = {name: one.curve(proxy, name) for name in one.found.domains}
     moving = {name: c for name, c in curves.items() if c and not c.converged and not math.isnan(c.drift)}
     unknown = [name for name, curve in curves.items() if curve and math.isnan(curve.drift)]
-    called, unit = proxy.replace("von_neumann", "von Neumann"), "passages" if proxy == "von_neumann" else "tokens"
+    told: dict[str, object] = {"entropy": TERMS[proxy], "unit": unit_of(proxy)}
     if unknown:
-        yield f"{called} entropy: {unknown[0]!r} has too few {unit} to tell whether it has converged"
+        yield said(
+            "{entropy}: {domain!r} has too few {unit} to tell whether it has converged",
+            domain=unknown[0],
+            **told,
+        )
     if not moving:
         return
     worst = max(moving, key=lambda name: abs(moving[name].drift))
+    told |= {"count": len(moving), "all": len(curves), "domain": worst, "limit": MOST_DRIFT}
+    told["drift"] = f"{moving[worst].drift:+.2f}".replace("-", "−")
     size = one.found.passages if proxy == "von_neumann" else one.found.tokens
-    where = "" if one.sampled(proxy) else f" in samples of {size:,} {unit}"
-    text = (
-        f"{called} entropy has not converged{where} in {len(moving)} of {len(curves)} domains: the last doubling of "
-        f"{unit} moved that of {worst!r} by {moving[worst].drift:+.2f} nats (limit {MOST_DRIFT})"
-    )
+    if one.sampled(proxy):
+        text = said(
+            "{entropy} has not converged in {count} of {all} domains: the last doubling of {unit} moved that "
+            "of {domain!r} by {drift} nats (limit {limit})",
+            **told,
+        )
+    else:
+        text = said(
+            "{entropy} has not converged in samples of {size:,} {unit} in {count} of {all} domains: the last "
+            "doubling of {unit} moved that of {domain!r} by {drift} nats (limit {limit})",
+            size=size,
+            **told,
+        )
     before, now = one.halved(proxy), one.mixture(proxy)
-    if before is not None:
-        moved = {name: now[name] / before[name] - 1 for name in now}
-        most = max(moved, key=lambda name: abs(moved[name]))
-        text += f". It moved the proportion of {most!r} most, by {100 * moved[most]:+.0f} % of itself"
-    yield text
+    if before is None:
+        yield text
+        return
+    moved = {name: now[name] / before[name] - 1 for name in now}
+    most = max(moved, key=lambda name: abs(moved[name]))
+    yield said(
+        "{text}. It moved the proportion of {domain!r} most, by {share} % of itself",
+        text=text,
+        domain=most,
+        share=f"{100 * moved[most]:+.0f}".replace("-", "−"),
+    )

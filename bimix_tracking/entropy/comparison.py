@@ -13,7 +13,8 @@ from bimix_tracking.entropy.counter import entropy_mixture
 from bimix_tracking.entropy.domain_entropies import PROXIES, Compared, Measured, Proxy
 from bimix_tracking.entropy.estimators import ESTIMATORS
 from bimix_tracking.entropy.sample_error import Curve
-from bimix_tracking.errors import CorpusError
+from bimix_tracking.errors import CorpusError, did_you_mean
+from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import Mixture
 
 
@@ -48,7 +49,7 @@ class Comparison:
         if self.compare not in get_args(Compared):
             raise CorpusError(f"domains are compared 'equal' or 'all', not {self.compare!r}")
         if self.estimator not in ESTIMATORS:
-            raise CorpusError(f"there is no estimator {self.estimator!r}; there are {', '.join(ESTIMATORS)}")
+            raise CorpusError(f"no estimator {self.estimator!r}; {did_you_mean(self.estimator, ESTIMATORS)}")
 
     def sampled(self, proxy: Proxy) -> bool:
         """Whether a proxy's entropies are of samples, and not of all there is."""
@@ -66,9 +67,8 @@ class Comparison:
             CorpusError: No such proxy; no embeddings.
         """
         if proxy not in self.found.proxies:
-            there = ", ".join(self.found.proxies)
             more = ": texts were not embedded, or a domain has fewer than two passages" if proxy in PROXIES else ""
-            raise CorpusError(f"there is no proxy {proxy!r}{more}; there are {there}")
+            raise CorpusError(f"no proxy {proxy!r}{more}; {did_you_mean(proxy, self.found.proxies)}")
         return {name: self._value(proxy, name) for name in self.found.domains}
 
     def errors(self, proxy: Proxy) -> dict[str, float]:
@@ -125,18 +125,33 @@ class Comparison:
         """Say in a sentence what entropies and proportions are of."""
         if self.sampled("shannon"):
             counts = sorted({domain.sampled for domain in self.found.domains.values()})
-            counted = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-            unit = f"sequences of up to {self.found.sequence_length:,}" if self.found.sequence_length else "documents"
-            text = f"a random sample of {self.found.tokens:,} tokens of each domain ({counted} {unit})"
+            counted = f"{counts[0]:,}"
+            if len(counts) > 1:
+                counted = said("{low} to {high}", low=counted, high=f"{counts[-1]:,}")
+            unit = said("{count} documents", count=counted)
+            if self.found.sequence_length:
+                length = self.found.sequence_length
+                unit = said("{count} sequences of up to {length:,}", count=counted, length=length)
+            parts = [
+                said(
+                    "a random sample of {tokens:,} tokens of each domain ({unit}), by {estimator}",
+                    tokens=self.found.tokens,
+                    unit=unit,
+                    estimator=self.estimator,
+                )
+            ]
         else:
-            text = "all tokens of each domain"
-        text += f", by {self.estimator}"
+            parts = [said("all tokens of each domain, by {estimator}", estimator=self.estimator)]
         if "von_neumann" in self.found.proxies:
-            some = f"{self.found.passages:,} random passages" if self.sampled("von_neumann") else "all passages"
-            text += f"; von Neumann entropies of {some} of each"
-        weighed = "; proportions are weighed by tokens available" if self.available_tokens else ""
-        flatter = f"; temperature {self.temperature:g}" if self.temperature != 1 else ""
-        return f"Entropies and proportions are of {text}{weighed}{flatter}."
+            some = said("all passages")
+            if self.sampled("von_neumann"):
+                some = said("{count:,} random passages", count=self.found.passages)
+            parts.append(said("von Neumann entropies of {passages} of each", passages=some))
+        if self.available_tokens:
+            parts.append(said("proportions are weighed by tokens available"))
+        if self.temperature != 1:
+            parts.append(said("temperature {temperature:g}", temperature=self.temperature))
+        return said("Entropies and proportions are of {sample}.", sample=joined(parts, "; "))
 
     def to_dict(self) -> dict[str, Any]:
         """Return how domains are compared, as JSON types."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bimix_tracking.entropy.estimators import ESTIMATORS, Spectrum, standard_error
 from bimix_tracking.entropy.pair_counts import MEMORY, SHIFT, PairCounts, Run, merge
-from bimix_tracking.errors import CorpusError, MixtureError
+from bimix_tracking.errors import CorpusError, MixtureError, did_you_mean
 from bimix_tracking.mixture import Mixture
 
 _MOST = 1 << 31
@@ -166,7 +166,7 @@ class EntropyCounter:
             ValueError: No such estimator.
         """
         if estimator not in ESTIMATORS:
-            raise ValueError(f"no estimator {estimator!r}; there are {', '.join(ESTIMATORS)}")
+            raise ValueError(f"no estimator {estimator!r}; {did_you_mean(estimator, ESTIMATORS)}")
         shannon, joint, first = (ESTIMATORS[estimator](seen) for seen in self._seen())
         return Entropies(shannon, joint, joint - first)
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from bimix_tracking.entropy.counter import Entropies
 from bimix_tracking.entropy.sample_error import Curve
+from bimix_tracking.messages import said
 
 Proxy = Literal["shannon", "joint", "conditional", "von_neumann"]
 Compared = Literal["equal", "all"]
@@ -15,6 +16,18 @@ PROXIES: tuple[Proxy, ...] = get_args(Proxy)
 ESTIMATOR = "grassberger"
 """The least biased on real text, of those that are offered: `tests/benchmarks/README.md`."""
 PAPER_ESTIMATOR = "plug-in"
+TERMS: Mapping[Proxy, str] = {
+    "shannon": said("Shannon entropy"),
+    "joint": said("joint entropy"),
+    "conditional": said("conditional entropy"),
+    "von_neumann": said("von Neumann entropy"),
+}
+"""Proxies as a sentence has them."""
+
+
+def unit_of(proxy: Proxy) -> str:
+    """Return what a sample of an entropy is counted in."""
+    return said("passages") if proxy == "von_neumann" else said("tokens")
 
 
 def usual_estimator(compare: Compared) -> str:

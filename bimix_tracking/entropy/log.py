@@ -16,13 +16,16 @@ from bimix_tracking.tracking.ports import Row, open_tracker
 _KEYS = dict(zip(PROXIES, (*metric_names.ENTROPIES, metric_names.VON_NEUMANN), strict=True))
 
 
-def log_entropies(found: CorpusEntropies, tracker: str, *, sweep: str | None = None, **how: Unpack[HowMixed]) -> str:
+def log_entropies(
+    found: CorpusEntropies, tracker: str, *, sweep: str | None = None, lang: str = "en", **how: Unpack[HowMixed]
+) -> str:
     """Log entropies as `bimix_entropy_<proxy>/<domain>` and all files under `bimix/`; return the run's id.
 
     Args:
         found: What was measured.
         tracker: URI of a tracker, as `open_tracker` takes it. A run that is open there stays as it is.
         sweep: The sweep that the run belongs to.
+        lang: As in `CorpusEntropies.files`.
         how: As in `CorpusEntropies.mixture`: what metrics and files are of. The mixture by conditional entropy is the
             run's.
 
@@ -30,7 +33,7 @@ def log_entropies(found: CorpusEntropies, tracker: str, *, sweep: str | None = N
         SourceError: The tracker cannot be reached.
         MissingDependencyError: Jinja2 isn't installed, for the page.
     """
-    files, one = found.files(**how), found.compared(**how)
+    files, one = found.files(lang=lang, **how), found.compared(**how)
     # The same entropies get the same name: plain files are then written over, not beside.
     name = f"bimix-entropy-{hashlib.sha256(files['entropy.json'].encode()).hexdigest()[:8]}"
     opened = open_tracker(tracker, run_name=name)

@@ -24,7 +24,7 @@ from bimix_tracking.entropy.domain_entropies import DomainEntropies, Overlap
 from bimix_tracking.entropy.estimators import ESTIMATORS
 from bimix_tracking.entropy.result import CorpusEntropies
 from bimix_tracking.entropy.sample_error import token_curves, von_neumann_curve
-from bimix_tracking.errors import CorpusError
+from bimix_tracking.errors import CorpusError, did_you_mean, shown
 from bimix_tracking.mixture import check_domains
 from bimix_tracking.progress import Progress
 
@@ -73,7 +73,7 @@ def corpus_entropies(
     settings, progress = settings or EntropySettings(), progress or _quiet
     names = check_domains(corpora)
     for name in settings.reading.text_fields.keys() - set(names):
-        raise CorpusError(f"a text field is given for {name!r}, which is no domain here: {', '.join(map(repr, names))}")
+        raise CorpusError(f"text field of unknown domain {shown(name)}; {did_you_mean(name, names)}")
     blocks = {name: _blocks(name, corpora[name], settings, format) for name in names}
     counts = (engine or Threads())(blocks, settings, progress)
     _check(counts, blocks)

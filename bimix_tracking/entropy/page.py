@@ -8,22 +8,24 @@ from typing import NamedTuple
 
 from bimix_tracking.entropy.checks import warnings_of
 from bimix_tracking.entropy.comparison import Comparison
-from bimix_tracking.entropy.domain_entropies import Compared, Proxy, usual_estimator
+from bimix_tracking.entropy.domain_entropies import TERMS, Compared, Proxy, unit_of, usual_estimator
 from bimix_tracking.entropy.sample_error import Curve
+from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.quantities import MISSING, about, percent, tokens
+from bimix_tracking.quantities import MISSING, percent, tokens
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.templates import Verbatim, fill
-from bimix_tracking.report.texts import printable, shorten
+from bimix_tracking.report.texts import listing, printable, shorten
 
-NAMES = {
-    "shannon": "Shannon (SE)",
-    "joint": "joint (JE)",
-    "conditional": "conditional (CE)",
-    "von_neumann": "von Neumann (VNE)",
+NAMES: Mapping[Proxy, str] = {
+    "shannon": said("Shannon (SE)"),
+    "joint": said("joint (JE)"),
+    "conditional": said("conditional (CE)"),
+    "von_neumann": said("von Neumann (VNE)"),
 }
 """Proxies as a reader sees them."""
+_SHORT: Mapping[Proxy, str] = {"shannon": "SE", "joint": "JE", "conditional": "CE", "von_neumann": "VNE"}
 Errors = Mapping[Proxy, Mapping[str, float]]
 SHADES = 6
 _MOST_CURVES = 30
@@ -50,31 +52,32 @@ class Row(NamedTuple):
     share_errors: tuple[str, ...]
 
 
-def render(one: Comparison) -> str:
+def render(one: Comparison, lang: str = "en") -> str:
     """Return the HTML page.
 
     Args:
         one: What all of it is of: the mixtures by proxy, as they are recommended for a pilot, and their entropies.
+        lang: Its language: `en`, `ja` or one that a package adds.
 
     Raises:
         MissingDependencyError: Jinja2 isn't installed.
+        ValueError: There is no such language.
     """
-    found, mixtures = one.found, one.mixtures()
+    found, mixtures, say = one.found, one.mixtures(), Language(lang)
     errors = {proxy: one.proportion_errors(proxy) for proxy in mixtures}
     return fill(
         "entropies.html.j2",
-        Language(),
-        title="Entropy of the domains' text",
+        say,
         answer=answer(mixtures),
         found=found,
-        one=one,
+        sample=one.sample(),
         sampled=one.sampled("shannon"),
         names=[NAMES[proxy] for proxy in found.proxies],
         rows=[_row(one, mixtures, errors, domain) for domain in found.domains],
         warnings=[*warnings_of(one)],
         facts=_facts(one),
-        shares=Verbatim(proportions(mixtures, errors)),
-        panels=[Verbatim(convergence(one, proxy)) for proxy in found.proxies],
+        shares=Verbatim(proportions(mixtures, errors, say)),
+        panels=[Verbatim(convergence(one, proxy, say)) for proxy in found.proxies],
         legend=[(name, _shade(number, len(found.domains))) for number, name in enumerate(found.domains)][:_MOST_CURVES],
         shades=SHADES,
     )
@@ -82,21 +85,17 @@ def render(one: Comparison) -> str:
 
 def answer(mixtures: Mapping[Proxy, Mixture]) -> str:
     """Return the page's first sentence."""
-    mixture = mixtures["conditional"]
-    most = sorted(mixture, key=lambda name: -mixture[name])
-    shown = ", ".join(f"{shorten(printable(name), 40)} {about(mixture[name])}" for name in most[:6])
-    rest = f", and {len(most) - 6} more" if len(most) > 6 else ""
-    return f"Mixture without training, by conditional entropy: {shown}{rest}"
+    return said("Mixture without training, by conditional entropy: {mixture}", mixture=listing(mixtures["conditional"]))
 
 
-def proportions(mixtures: Mapping[Proxy, Mixture], errors: Errors) -> str:
+def proportions(mixtures: Mapping[Proxy, Mixture], errors: Errors, say: Language) -> str:
     """Return the figure of the mixtures: a row a domain and proxy, with two standard errors to either side."""
     wide, left, right, row, top, gap = 940.0, 210.0, 860.0, 18.0, 24.0, 10.0
     names = list(mixtures["conditional"])
     values = [share for mixture in mixtures.values() for share in mixture.values()]
     block = row * len(mixtures) + gap
     bottom = top + block * len(names)
-    x = svg.linear([0.0, *values], left, right, most=8, inside=(0, 1), show=lambda v, _: f"{100 * v:.0f} %")
+    x = svg.linear([0.0, *values], left, right, most=8, inside=(0, 1), show=lambda v, _: say(f"{100 * v:.0f} %"))
     parts = []
     for tick in x.ticks:
         parts += [svg.line(x.at(tick), top - 6, x.at(tick), bottom, "grid")]
@@ -106,23 +105,23 @@ def proportions(mixtures: Mapping[Proxy, Mixture], errors: Errors) -> str:
         parts.append(svg.label(left - 50, y + block / 2 - gap / 2 + 4, name, cls="name", anchor="end", most=18))
         for place, proxy in enumerate(mixtures):
             at, share, error = y + row * (place + 0.5), mixtures[proxy][name], errors[proxy][name]
-            short = NAMES[proxy].rpartition("(")[2].rstrip(")")
-            parts.append(svg.label(left - 8, at + 4, short, anchor="end"))
+            parts.append(svg.label(left - 8, at + 4, _SHORT[proxy], anchor="end"))
             parts.append(svg.line(x.at(0), at, x.at(share), at, "bar"))
             if not math.isnan(error):
                 low, high = max(share - 2 * error, 0), min(share + 2 * error, x.high)
                 parts.append(svg.line(x.at(low), at, x.at(high), at, "error"))
-            parts.append(svg.label(right + 72, at + 4, percent(share), anchor="end"))
-    parts.append(svg.label((left + right) / 2, bottom + 32, "proportion of the mixture", cls="unit", anchor="middle"))
-    said = "; ".join(
-        f"{NAMES[proxy]}: "
-        + ", ".join(f"{shorten(printable(name), 40)} {percent(share)}" for name, share in mixture.items())
+            parts.append(svg.label(right + 72, at + 4, say(percent(share)), anchor="end"))
+    unit = say(said("proportion of the mixture"))
+    parts.append(svg.label((left + right) / 2, bottom + 32, unit, cls="unit", anchor="middle"))
+    by_entropy = [
+        said("{entropy}: {mixture}", entropy=TERMS[proxy], mixture=listing(mixture))
         for proxy, mixture in mixtures.items()
-    )
-    return svg.picture(wide, bottom + 42, f"Mixtures by entropy. {said}", parts)
+    ]
+    title = said("Mixtures by entropy. {mixtures}", mixtures=joined(by_entropy, "; "))
+    return svg.picture(wide, bottom + 42, say(title), parts)
 
 
-def convergence(one: Comparison, proxy: Proxy) -> str:
+def convergence(one: Comparison, proxy: Proxy, say: Language) -> str:
     """Return the panel of a proxy: its entropy against the size of the sample, a curve a domain."""
     wide, high, left, right, top, bottom = 320.0, 236.0, 52.0, 308.0, 34.0, 194.0
     curves: list[tuple[str, Curve]] = []
@@ -130,20 +129,27 @@ def convergence(one: Comparison, proxy: Proxy) -> str:
         curve = one.curve(proxy, name)
         if curve is not None:
             curves.append((name, curve))
-    x = svg.logarithmic([size for _, curve in curves for size in curve.sizes], left, right, tokens)
+    sizes = [size for _, curve in curves for size in curve.sizes]
+    x = svg.logarithmic(sizes, left, right, lambda size: say(tokens(size)))
     y = svg.linear([value for _, curve in curves for value in curve.values], bottom, top)
-    unit = "passages" if proxy == "von_neumann" else "tokens"
-    parts = [svg.label(left, 16, NAMES[proxy], cls="head"), *svg.frame(x, y, f"{unit}, log scale", "entropy, nats")]
+    unit = unit_of(proxy)
+    titles = say(said("{unit}, log scale", unit=unit)), say(said("entropy, nats"))
+    parts = [svg.label(left, 16, say(NAMES[proxy]), cls="head"), *svg.frame(x, y, *titles)]
     for number, (name, curve) in enumerate(curves[:_MOST_CURVES]):
         points = [(x.at(size), y.at(value)) for size, value in zip(curve.sizes, curve.values, strict=True)]
         shade = _shade(number, len(curves))
         parts.append(svg.polyline(points, f"curve {shade}"))
-        tips = [
-            f"{shorten(printable(name), 40)}: {value:.3f} nats at {tokens(size)} {unit}"
-            for size, value in zip(curve.sizes, curve.values, strict=True)
-        ]
-        parts += [svg.circle(*at, 2.6, f"dot {shade}", tip) for at, tip in zip(points, tips, strict=True)]
-    return svg.picture(wide, high, f"{NAMES[proxy]} entropy against {unit}, {len(curves)} domains", parts)
+        for at, size, value in zip(points, curve.sizes, curve.values, strict=True):
+            tip = said(
+                "{domain}: {entropy} nats at {size} {unit}",
+                domain=shorten(printable(name), 40),
+                entropy=f"{value:.3f}",
+                size=tokens(size),
+                unit=unit,
+            )
+            parts.append(svg.circle(*at, 2.6, f"dot {shade}", say(tip)))
+    title = said("{entropy} against {unit}, {count} domains", entropy=TERMS[proxy], unit=unit, count=len(curves))
+    return svg.picture(wide, high, say(title), parts)
 
 
 def _shade(number: int, count: int) -> str:
@@ -177,13 +183,19 @@ def _row(one: Comparison, mixtures: Mapping[Proxy, Mixture], errors: Errors, dom
 
 def _facts(one: Comparison) -> list[tuple[str, str]]:
     found = one.found
-    sequences = f"of {found.sequence_length} tokens" if found.sequence_length else "a document each"
+    sequences = said("a document each; pairs don't cross their ends")
+    if found.sequence_length:
+        sequences = said("of {length} tokens; pairs don't cross their ends", length=found.sequence_length)
+    drawn = said("Samples are drawn at random, seed {seed}.", seed=found.seed)
     facts = [
-        ("tokens are", found.tokenizer),
-        ("sequences", f"{sequences}; pairs don't cross their ends"),
-        ("compared by", f"{one.sample()} Samples are drawn at random, seed {found.seed}."),
+        (said("tokenizer"), found.tokenizer),
+        (said("sequences"), sequences),
+        (said("compared by"), joined([one.sample(), drawn])),
     ]
     if found.embedder:
-        facts.append(("embeddings are", found.embedder))
-    everything = ", ".join(f"{printable(name)} {tokens(d.tokens)}" for name, d in found.domains.items())
-    return [*facts, ("all tokens", everything)]
+        facts.append((said("embedder"), found.embedder))
+    everything = [
+        said("{domain} {tokens}", domain=printable(name), tokens=tokens(domain.tokens))
+        for name, domain in found.domains.items()
+    ]
+    return [*facts, (said("all tokens"), joined(everything, ", "))]

@@ -190,10 +190,11 @@ class CorpusEntropies(Measured):
         }
         return dump_yaml(content)
 
-    def files(self, **how: Unpack[HowMixed]) -> dict[str, str]:
+    def files(self, *, lang: str = "en", **how: Unpack[HowMixed]) -> dict[str, str]:
         """Return what is written, by path: JSON, CSV, a page, a candidate mixture a proxy.
 
         Args:
+            lang: The page's language: `en`, `ja` or one that a package adds.
             how: As in `mixture`: what all of them show.
 
         Raises:
@@ -202,18 +203,18 @@ class CorpusEntropies(Measured):
         return {
             "entropy.json": json.dumps(self.to_dict(**how), ensure_ascii=False, indent=1, allow_nan=False),
             "entropy.csv": table_csv(self.table(**how)),
-            "entropy.html": render(self.compared(**how)),
+            "entropy.html": render(self.compared(**how), lang),
             **{f"mixtures/{proxy}.yaml": self.mixture_yaml(proxy, **how) for proxy in self.proxies},
         }
 
-    def save(self, folder: str | Path, **how: Unpack[HowMixed]) -> list[Path]:
+    def save(self, folder: str | Path, *, lang: str = "en", **how: Unpack[HowMixed]) -> list[Path]:
         """Write `files` into a folder, which is made if it isn't there, in place of earlier ones; return their paths.
 
         Raises:
             CorpusError: It cannot be written.
             MissingDependencyError: Jinja2 isn't installed.
         """
-        files = self.files(**how)
+        files = self.files(lang=lang, **how)
         try:
             with staged(folder, _FILES) as new:
                 (new / "mixtures").mkdir()

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bimix_tracking.errors import MixtureError, PluginError
+from bimix_tracking.errors import MixtureError, PluginError, did_you_mean
 from bimix_tracking.exports.request import Format, Request, checked
 from bimix_tracking.exports.trainers import FORMATS
 from bimix_tracking.mixture import Mixture
@@ -113,7 +113,7 @@ def export(
     """
     known = all_formats()
     if fmt not in known:
-        raise MixtureError(f"no format {fmt!r}; there are {', '.join(known)}")
+        raise MixtureError(f"no format {fmt!r}; {did_you_mean(fmt, known)}")
     return known[fmt].write(checked(mixture, paths, tokens, provenance))
 
 

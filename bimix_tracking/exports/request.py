@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bimix_tracking.errors import MixtureError, listed, shown
+from bimix_tracking.errors import MixtureError, did_you_mean, shown
 from bimix_tracking.mixture import Mixture
 
 
@@ -90,9 +89,7 @@ def checked(mixture: Mixture, paths: Mapping[str, str] | None, tokens: float | N
     domains: dict[str, str] = {}
     for domain, path in (paths or {}).items():
         if domain not in mixture:
-            near = difflib.get_close_matches(domain, mixture, n=1)
-            hint = f"; is {near[0]!r} meant?" if near else f"; the domains are {listed(mixture, 20)}"
-            raise MixtureError(f"a path of unknown domain {domain!r}{hint}")
+            raise MixtureError(f"a path of unknown domain {shown(domain)}; {did_you_mean(domain, mixture)}")
         if not path or path != path.strip() or not path.isprintable():
             raise MixtureError(f"the path {shown(path)} of domain {domain!r} is empty, padded, or not printable")
     for domain in mixture:

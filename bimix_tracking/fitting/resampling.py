@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import did_you_mean
 from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
@@ -60,7 +61,7 @@ def bootstrap(
     if len(obs.runs) < MIN_RUNS:
         raise ValueError(f"{len(obs.runs)} runs cannot be drawn again: a bootstrap needs at least {MIN_RUNS}")
     if method not in get_args(Method):
-        raise ValueError(f"no method {method!r}; there are {', '.join(map(repr, get_args(Method)))}")
+        raise ValueError(f"no method {method!r}; {did_you_mean(method, get_args(Method))}")
     count = len(obs.runs)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}

@@ -6,7 +6,7 @@ import importlib
 from functools import cache
 from typing import TYPE_CHECKING
 
-from bimix_tracking.errors import PluginError
+from bimix_tracking.errors import PluginError, did_you_mean, shown
 from bimix_tracking.plugins import added, of_package
 
 if TYPE_CHECKING:  # `--help` lists the names without NumPy
@@ -53,7 +53,7 @@ def law(name: str) -> Law:
         from bimix_tracking.laws.checking import checked  # noqa: PLC0415  # `--help` lists the names without NumPy
 
         return of_package("law", name, lambda found: checked(found, name))
-    raise ValueError(f"there is no law {name!r}; there are {', '.join([*names(), ENSEMBLE])}")
+    raise ValueError(f"no law {shown(name)}; {did_you_mean(name, [*names(), ENSEMBLE])}")
 
 
 def broken(name: str) -> str:

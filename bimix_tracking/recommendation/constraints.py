@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bimix_tracking.errors import ConstraintError, listed
+from bimix_tracking.errors import ConstraintError, did_you_mean, shown
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture
@@ -152,7 +152,7 @@ def proportional_reference(domains: Sequence[str], available_tokens: Mapping[str
 def _known(given: Mapping[str, object] | None, names: tuple[str, ...], what: str) -> None:
     unknown = [name for name in given or {} if name not in names]
     if unknown:
-        raise ConstraintError(f"{what} of unknown domains {listed(unknown)}; the domains are {listed(names, 20)}")
+        raise ConstraintError(f"{what} of unknown domain {shown(unknown[0])}; {did_you_mean(unknown[0], names)}")
 
 
 def _bound(name: str, given: float | tuple[float, float]) -> tuple[float, float, str]:

@@ -7,7 +7,7 @@ form's and not the data's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,10 +198,16 @@ def recommend(
         raise RecommendationError(
             "linearised replicates are tangents of laws, without an optimum: draw them by bootstrap(obs, fit)"
         )
-    box = constrain(fit.domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
-    if reference is None:
-        reference = proportional_reference(fit.domains, available_tokens)
-    _same_domains(reference, fit, "reference")
+    box, reference = allowed(
+        fit.domains,
+        tokens,
+        bounds=bounds,
+        available_tokens=available_tokens,
+        max_epochs=max_epochs,
+        prior=prior,
+        prior_strength=prior_strength,
+        reference=reference,
+    )
     asked = checked_weights(weights, fit.targets, fit.domains, fit.law)
     weight, doubts = counted(fit, asked)
     volume = fit.volume_for(tokens, weight)
@@ -215,7 +221,6 @@ def recommend(
                 tokens=tokens,
             )
         )
-    box = _with_prior(box, fit, prior, prior_strength)
     holds = holds_of(fit, asked, reference)
     problem = within(fit, volume, weight, box, holds, doubts, beyond_tried=beyond_tried)
     problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
@@ -270,6 +275,44 @@ def recommend(
     )
 
 
+def allowed(
+    domains: Sequence[str],
+    tokens: float,
+    *,
+    bounds: Bounds | None = None,
+    available_tokens: Mapping[str, float] | None = None,
+    max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
+    prior: Mixture | None = None,
+    prior_strength: float = 0.0,
+    reference: Mixture | None = None,
+) -> tuple[Constraints, Mixture]:
+    """Return which mixtures a question allows and its reference; takes no fit, so a wrong name is found before one.
+
+    Args:
+        domains: Those of the sweep.
+        tokens: As in `recommend`, like all that follow.
+        bounds: By domain.
+        available_tokens: By domain.
+        max_epochs: For all, or by domain.
+        prior: A mixture of these domains.
+        prior_strength: κ.
+        reference: A mixture of these domains.
+
+    Raises:
+        ConstraintError: Constraints that are wrong or that no mixture meets.
+        RecommendationError: A prior or a reference of other domains, or a prior without a strength.
+
+    >>> allowed(["code", "web"], 1e9, bounds={"cod": 0.2})
+    Traceback (most recent call last):
+    bimix_tracking.errors.ConstraintError: bounds of unknown domain...
+    """
+    box = constrain(domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
+    if reference is None:
+        reference = proportional_reference(domains, available_tokens)
+    _same_domains(reference, domains, "reference")
+    return _with_prior(box, domains, prior, prior_strength), reference
+
+
 def _by_law(problem: Problem) -> dict[str, Mixture]:
     """Return what each law of an ensemble would recommend: how far they are apart is how far the form decides."""
     found = {}
@@ -282,7 +325,7 @@ def _by_law(problem: Problem) -> dict[str, Mixture]:
     return found
 
 
-def _with_prior(box: Constraints, fit: LawFit, prior: Mixture | None, strength: float) -> Constraints:
+def _with_prior(box: Constraints, domains: Sequence[str], prior: Mixture | None, strength: float) -> Constraints:
     if not (math.isfinite(strength) and strength >= 0):
         raise RecommendationError(f"the prior's strength must be finite and not negative, got {strength!r}")
     if prior is None:
@@ -291,20 +334,20 @@ def _with_prior(box: Constraints, fit: LawFit, prior: Mixture | None, strength: 
         return box
     if not strength:
         raise RecommendationError("a prior mixture without a strength counts nothing: give one, such as 0.1 nats")
-    _same_domains(prior, fit, "prior")
-    allowed = (prior.array(fit.domains) > 0).astype(float)
-    if (box.lower > allowed).any():
-        bad = [d for d, low, most in zip(fit.domains, box.lower, allowed, strict=True) if low > most]
+    _same_domains(prior, domains, "prior")
+    most = (prior.array(domains) > 0).astype(float)
+    if (box.lower > most).any():
+        bad = [d for d, low, high in zip(domains, box.lower, most, strict=True) if low > high]
         raise ConstraintError(
             f"domains {bad} must have a share by their bounds, and the prior mixture has none of them: give them a "
             "small one in the prior"
         )
-    return box.narrowed(np.zeros(len(allowed)), allowed, said("the prior mixture has none of it"))
+    return box.narrowed(np.zeros(len(most)), most, said("the prior mixture has none of it"))
 
 
-def _same_domains(mixture: Mixture, fit: LawFit, what: str) -> None:
+def _same_domains(mixture: Mixture, domains: Sequence[str], what: str) -> None:
     try:
-        mixture.array(fit.domains)
+        mixture.array(domains)
     except MixtureError as error:
         raise RecommendationError(f"the {what} mixture doesn't fit: {error}") from error
 

@@ -21,6 +21,7 @@ from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, said
 from bimix_tracking.progress import Progress
+from bimix_tracking.quantities import count, tokens
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.equal_loss import (
     FARTHEST,
@@ -118,10 +119,24 @@ class Worth:
         return None if saved is None or spent is None else (saved[0] - spent, saved[1] - spent)
 
     @property
+    def return_on_investment(self) -> Span | None:
+        """Range of the net saving ÷ the pilot's cost; None where no saving is demonstrated, or either isn't known."""
+        spent = self.pilot_gpu_hours
+        return None if spent is None else _times(self.net_gpu_hours, 1 / spent)
+
+    @property
     def break_even_gpu_hours(self) -> Span | None:
-        """Range of the GPU-hours from which a run that uses the mixture pays for the pilot."""
-        span, spent = self.for_target, self.pilot_gpu_hours
-        return None if span is None or spent is None else (spent / span[1], spent / span[0])
+        """Range of the GPU-hours from which a run that uses the mixture pays for the pilot.
+
+        Without an upper end where no saving is demonstrated; None where none is told, or none is possible.
+        """
+        spent = self.pilot_gpu_hours
+        if spent is None or self.interval is None or self.span is None or (self.beyond and self.at_target is None):
+            return None
+        most = max([self.span[1], *(self.at_target or ())])
+        if self.for_target is None:
+            return (spent / min(most, 1.0), math.inf) if most > 0 else None
+        return spent / min(self.for_target[1], 1.0), spent / self.for_target[0]
 
     def money(self, gpu_hours: Span | None) -> Span | None:
         """Return the cost of GPU-hours; None where either isn't known."""
@@ -138,7 +153,9 @@ class Worth:
             "steps_saved": self.steps_saved,
             "gpu_hours_saved": self.gpu_hours_saved,
             "net_gpu_hours": self.net_gpu_hours,
+            "return_on_investment": self.return_on_investment,
             "break_even_gpu_hours": self.break_even_gpu_hours,
+            "break_even_money": self.money(self.break_even_gpu_hours),
             "money_saved": self.money(self.gpu_hours_saved),
             "net_money": self.money(self.net_gpu_hours),
         }
@@ -214,8 +231,8 @@ def worth(
     if fraction == math.inf:
         why = said(
             "by the law the recommended mixture reaches the reference's loss at fewer tokens than the first evaluation "
-            "that counts ({smallest:.4g}). Evaluate earlier",
-            smallest=smallest,
+            "that counts ({smallest}). Evaluate earlier",
+            smallest=tokens(smallest),
         )
     if why:
         return replace(told, unknown=why)
@@ -251,9 +268,9 @@ def _untold(
         )
     if at <= SAME_VOLUME * smallest:
         return said(
-            "the run of {tokens:.4g} tokens is no longer than the first evaluation that counts ({smallest:.4g})",
-            tokens=at,
-            smallest=smallest,
+            "the run of {tokens} tokens is no longer than the first evaluation that counts ({smallest})",
+            tokens=tokens(at),
+            smallest=tokens(smallest),
         )
     held = {name: [t for t in weights if beta_held(fit, t)] for name, fit in laws.items()}
     for law, targets in held.items():
@@ -276,10 +293,9 @@ def _at_target(
         return replace(
             found,
             unknown_at_target=said(
-                "it has {times:.3g} times the tokens observed, and beyond about {farthest:g} times laws and fit "
-                "windows part",
-                times=times,
-                farthest=FARTHEST,
+                "it has {times} times the tokens observed, and beyond about {farthest} times laws and fit windows part",
+                times=count(times),
+                farthest=count(FARTHEST),
             ),
         )
     late = late_part(obs, found.tokens)

@@ -8,37 +8,25 @@ from typing import Protocol
 
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
-from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import MISSING, nats, percent, tokens
+from bimix_tracking.messages import few, joined, said
+from bimix_tracking.quantities import MISSING, digits, nats, percent, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.recommendation.verdict import Verdict
-from bimix_tracking.report import decision, run_noise
+from bimix_tracking.report import decision, investment, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
+from bimix_tracking.report.key_figures import KeyFigure, key_figures
 from bimix_tracking.report.texts import listing, printable
 
-CAUTION = said(
-    "The gain is what the fitted law predicts of the expected loss. A single run is luckier or unluckier than that: "
-    "compare it with the difference between repeated seeds before acting on it."
-)
 GLOSSARY = {
-    said("nats per token"): said(
-        "the loss: mean negative natural logarithm of the probability given to each next token; lower is better"
-    ),
-    said("proportion"): said(
-        "the part of the training tokens that comes from a domain; those of a mixture add up to 100 %"
-    ),
-    said("interval"): said("where the optimal proportion is, in nine of ten such sweeps, if the law's form is right"),
-    said("nearly as good"): said(
-        "how far a proportion can move while the predicted sum of losses stays within one run's standard deviation of "
-        "the best"
-    ),
-    said("alpha"): said(
-        "BiMix's exponent: how strongly a domain's loss falls when its proportion grows; at 0 the proportion doesn't "
-        "matter"
-    ),
+    said("nats per token"): said("mean negative log-likelihood of the next token; lower is better"),
+    said("interval"): said("where nine of ten such sweeps put the optimum"),
+    said("held-out"): said("predicted by a fit without that mixture"),
+    said("rank correlation"): said("1: the right order; 0: chance"),
 }
+MOST_CAVEATS = 2
+"""More of them are behind a summary: the first screen bears no more words."""
 
 
 class Result(Findings, Protocol):
@@ -84,25 +72,21 @@ class Share:
 
 
 @dataclass(frozen=True)
-class KeyFigure:
-    """One number that a meeting is about: what it is, the number, what to know of it."""
-
-    name: str
-    value: str
-    more: str
-
-
-@dataclass(frozen=True)
 class Page(Evidence):
     """Everything a report says; see `page`."""
 
     title: str
+    verdict: str
+    kind: str
     answer: str
     key_figures: tuple[KeyFigure, ...]
+    caveats: tuple[str, ...]
     gain: str
     sure: str
     free: str
     worth: str
+    certainty: tuple[tuple[str, str], ...]
+    saved: tuple[tuple[str, str], ...]
     constraints: tuple[str, ...]
     by_law: tuple[decision.LawChoice, ...]
     noise: str
@@ -123,26 +107,31 @@ def page(result: Result) -> Page:
     targets = [target for target in fit.targets if target in fit.domains or rec.weights[target] > 0]
     counted = {target: rec.weights[target] for target in targets if rec.weights[target] > 0}
     weighted = any(rec.weights[target] != 1 for target in targets)
-    shown = evidence(result)
-    residual = said("{residual:.1e}, 0 at the exact optimum", residual=rec.kkt_residual)
+    warnings = tuple(map(printable, (*result.warnings, *held_lines(rec))))
+    shown = evidence(result, warnings)
     return Page(
-        **vars(shown) | {"facts": (*shown.facts, (said("optimality residual"), residual))},
+        **vars(shown),
         title=said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens)),
+        verdict=result.verdict.sentence,
+        kind=str(result.verdict.decision),
         answer=joined(
             [
                 result.verdict.sentence,
                 said("For {tokens} tokens: {mixture}.", tokens=tokens(rec.tokens), mixture=listing(rec.mixture)),
             ],
         ),
-        key_figures=tuple(_key_figures(result)),
+        key_figures=tuple(key_figures(rec, result.verdict, result.worth, result.validation)),
+        caveats=tuple(said_once(result.verdict)),
         gain=_gain(rec, counted, weighted=weighted),
         sure=decision.sureness(rec),
         free=decision.freedom(rec),
-        worth="" if result.worth is None else decision.savings(result.worth),
+        worth="" if result.worth is None else investment.savings(result.worth),
+        certainty=tuple(decision.certainty(rec)),
+        saved=() if result.worth is None else tuple(investment.rows(result.worth)),
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
         noise=run_noise.measure(obs, counted).sentences(rec.gain),
-        warnings=tuple(map(printable, (*result.warnings, *held_lines(rec)))),
+        warnings=warnings,
         weighted=weighted,
         reference=_reference(rec),
         shares=(
@@ -163,56 +152,20 @@ def held_lines(rec: Recommendation) -> Iterator[str]:
         yield said("domain {domain} {why}", domain=repr(domain), why=why)
 
 
-def _key_figures(result: Result) -> Iterator[KeyFigure]:
-    rec, sure, unseen = result.recommendation, result.recommendation.uncertainty, result.validation
-    against = said("nats, against {reference}", reference=_reference(rec))
-    if sure is not None:
-        low, high = (nats(end) for end in sure.gain)
-        against = said(
-            "nats against {reference}; {level:.0f} % interval {low} to {high}",
-            reference=_reference(rec),
-            level=100 * sure.level,
-            low=low,
-            high=high,
-        )
-    yield KeyFigure(said("predicted gain"), nats(rec.gain), against)
-    if sure is not None:
-        yield KeyFigure(
-            said("how sure"),
-            decision.probability(sure.probability),
-            said("probability that its expected loss is below the reference's")
-            if sure.form_error is not None
-            else said("probability that its expected loss is below the reference's, if the law's form is right"),
-        )
-    if result.worth is not None:
-        yield KeyFigure(said("tokens saved"), *decision.saved_figure(result.worth))
-    if unseen is not None:
-        yield KeyFigure(
-            said("off on mixtures not seen"),
-            percent(unseen.mean_error),
-            said("with no law at all: {error}", error=percent(unseen.mean_baseline_error)),
-        )
+def said_once(verdict: Verdict) -> Iterator[str]:
+    """Return the caveats that the verdict's own sentence doesn't name."""
+    return (caveat.text for caveat in verdict.caveats if str(caveat.short) not in verdict.sentence)
 
 
 def _gain(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool) -> str:
-    count = len(counted)
-    summed = said("summed over {count} domains", count=count) if count > 1 else said("in its one domain")
-    if not set(counted) <= set(rec.mixture):
-        summed = said("summed over {count} targets", count=count) if count > 1 else said("in its one target")
-    told = {
-        "reference": _reference(rec),
-        "gain": nats(rec.gain),
-        "summed": summed,
-        "weights": said("weighted as in the table") if weighted else said("weights 1"),
-        "volume": tokens(rec.volume),
-    }
-    if rec.volume != rec.tokens:
-        return said(
-            "Predicted gain over the reference ({reference}) at {volume} tokens, the only volume observed: {gain} nats "
-            "{summed} ({weights}). At another volume nothing is predicted.",
-            **told,
-        )
-    return said("Predicted gain over the reference ({reference}): {gain} nats {summed} ({weights}).", **told)
+    return said(
+        "Predicted gain over the reference ({reference}) at {volume} tokens: {gain} nats, {weights} sum of {targets}.",
+        reference=_reference(rec),
+        gain=nats(rec.gain),
+        volume=tokens(rec.volume),
+        weights=said("weighted") if weighted else said("unweighted"),
+        targets=few(map(printable, counted)),
+    )
 
 
 def _reference(rec: Recommendation) -> str:
@@ -226,7 +179,7 @@ def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
     ours, theirs = rec.predicted.get(domain, float("nan")), rec.reference_predicted.get(domain, float("nan"))
     return Share(
         domain=printable(domain),
-        weight=f"{rec.weights[domain]:g}",
+        weight=digits(rec.weights[domain]),
         recommended=percent(rec.mixture[domain]),
         reference=percent(rec.reference[domain]),
         tried=f"{100 * low:.1f}–{100 * high:.1f} %" if fitted or domain in fit.shares else MISSING,
@@ -245,7 +198,7 @@ def _outside(rec: Recommendation, target: str) -> Share:
     ours, theirs = rec.predicted[target], rec.reference_predicted[target]
     return Share(
         domain=printable(target),
-        weight=f"{rec.weights[target]:g}",
+        weight=digits(rec.weights[target]),
         recommended=MISSING,
         reference=MISSING,
         tried=MISSING,

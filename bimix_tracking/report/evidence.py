@@ -11,7 +11,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import nats, percent, tokens
+from bimix_tracking.quantities import digits, nats, percent, tokens
 from bimix_tracking.report.laws import (
     SOME_NOTES,
     Fitted,
@@ -106,6 +106,7 @@ class Evidence:
     parameters: tuple[str, ...]
     weights: str
     held_out: str
+    checks: str
     choice: str
     scores: tuple[Score, ...]
     bimix: tuple[tuple[str, ...], ...]
@@ -119,28 +120,30 @@ class Evidence:
     runs: tuple[Run, ...]
 
 
-def evidence(found: Findings) -> Evidence:
+def evidence(found: Findings, already: Sequence[str] = ()) -> Evidence:
     """Return what the sweep and the fit show.
 
     Args:
         found: An `Analysis`, or what there is of one.
+        already: What the page says of it elsewhere, and need not say again.
     """
     obs, fit = found.observations, found.fit
     targets = list(fit.targets)
     return Evidence(
         parameters=shown(fit),
-        weights=said("The columns of laws are their weights in the ensemble.") if fit.members else "",
+        weights=said("Columns of laws: weights in the ensemble.") if fit.members else "",
         held_out=joined(
             [
                 held_out(found.validation),
                 "" if found.extrapolation is None else found.extrapolation.sentences(),
             ]
         ),
+        checks=joined(_checks(found)),
         choice="" if found.selection is None else found.selection.sentences(),
         scores=() if found.selection is None else tuple(score_rows(found.selection)),
         bimix=() if found.selection is None or fit.law == "bimix" else tuple(bimix_rows(found.selection)),
         fitted=tuple(fitted_row(fit, found.validation, domain) for domain in targets),
-        remedies=(*remedies(fit, targets), *found_lines(found.diagnostics)),
+        remedies=(*remedies(fit, targets, already), *found_lines(found.diagnostics)),
         spreads=tuple(_spread(obs, domain) for domain in targets if domain in fit.domains),
         measured=tuple(_measured(obs, [target for target in targets if target in fit.domains])),
         notes=tuple(grouped(fit.notes)),
@@ -148,6 +151,24 @@ def evidence(found: Findings) -> Evidence:
         domains=tuple(map(printable, obs.domains)),
         runs=_runs(obs),
     )
+
+
+def _checks(found: Findings) -> Iterator[str]:
+    if found.validation is None:
+        yield held_out(None)
+    else:
+        yield said(
+            "{folds} folds, {runs} runs ranked.", folds=found.validation.folds, runs=len(found.validation.last_sums())
+        )
+    later = found.extrapolation
+    if later is not None:
+        yield said(
+            "Later losses, at {at} tokens by a fit up to {until}: error {error}; last loss carried forward {carried}.",
+            at=tokens(later.at),
+            until=tokens(later.until),
+            error=percent(later.mean_error),
+            carried=percent(later.mean_carried_error),
+        )
 
 
 def _spread(obs: Observations, domain: str) -> Spread:
@@ -168,7 +189,7 @@ def _measured(obs: Observations, targets: Sequence[str]) -> Iterator[Measured]:
             values = table[quantity.name].to_numpy(float)
             shares = obs.mixtures[domain].reindex(table["run"]).to_numpy(float)
             low, high = int(values.argmin()), int(values.argmax())
-            ends = (f"{values[low]:.4g}", percent(shares[low]), f"{values[high]:.4g}", percent(shares[high]))
+            ends = (digits(values[low]), percent(shares[low]), digits(values[high]), percent(shares[high]))
             yield Measured(printable(domain), *ends, quantity.shown)
 
 
@@ -209,12 +230,10 @@ def _facts(found: Findings) -> tuple[tuple[str, str], ...]:
         said("training tokens observed"): said("{low} to {high}", low=tokens(low), high=tokens(high)),
         **{name.replace("_", " "): value for name, value in obs.shared.items()},
         said("data hash"): fit.data_hash,
-        said("law"): f"{fit.law}: {fit.formula}",
-        **({said("warm-up set aside"): said("up to {tokens} tokens", tokens=tokens(fit.warmup))} if fit.warmup else {}),
-        said("Huber delta"): said(
-            "{delta:g}, in log loss: a larger relative error pulls no harder", delta=fit.huber_delta
-        ),
-        said("smallest proportion in the law"): percent(fit.floor),
+        said("law"): fit.law if fit.members else f"{fit.law}: {fit.formula}",
+        **({said("warm-up excluded"): said("up to {tokens} tokens", tokens=tokens(fit.warmup))} if fit.warmup else {}),
+        said("Huber delta"): digits(fit.huber_delta),
+        said("proportion floor"): percent(fit.floor),
         said("versions"): ", ".join(f"{name} {version}" for name, version in found.lineage()["versions"].items()),
         said("created"): found.created,
     }

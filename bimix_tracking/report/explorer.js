@@ -136,10 +136,10 @@
 
   const minus = (text) => text.replace("-", "\u2212");
   const nats = (value) => (Number.isFinite(value) ? minus(value.toFixed(4).replace(/^-(0\.0+)$/, "$1")) : "\u2013");
-  const three = (value) => String(Number(value.toPrecision(3)));
+  const three = (value) => (value < 1000 ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)).toLocaleString("en"));
   const tokensAsText = (value) => {
-    for (const [size, prefix] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
-      if (Number(value.toPrecision(3)) >= size) return three(value / size) + prefix;
+    for (const [size, unit] of data.units) {
+      if (Number(value.toPrecision(3)) >= size) return three(value / size) + unit;
     }
     return three(value);
   };
@@ -174,7 +174,7 @@
       const unknown = data.names.filter((_, place) => !Number.isFinite(predictOne(place, state.shares, state.tokens)));
       return [filled(words.unknown, { domains: unknown.join(", ") })];
     }
-    const said = [filled(words.sum, { loss: nats(sum), interval: spelled(sumInterval) })];
+    const said = [];
     const ends = gainInterval && (gain >= 0 ? gainInterval : gainInterval.map((end) => -end).reverse());
     said.push(filled(gain >= 0 ? words.better : words.worse, { gain: nats(Math.abs(gain)), interval: spelled(ends) }));
     const above = sum - sumOf(predict(data.presets[0].shares, state.tokens));
@@ -191,7 +191,7 @@
       const share = state.shares[i];
       if (document.activeElement !== row.number) row.number.value = (100 * share).toFixed(2);
       row.slider.value = share;
-      row.slider.setAttribute("aria-valuetext", `${(100 * share).toFixed(2)} %`);
+      row.slider.setAttribute("aria-valuetext", filled(words.percent, { share: (100 * share).toFixed(2) }));
     });
     volume.value = Math.log10(state.tokens);
     volume.setAttribute("aria-valuetext", tokensAsText(state.tokens));
@@ -206,7 +206,7 @@
       set(row.loss, nats(ours[place]), ours[place]);
       set(row.change, nats(ours[place] - theirs[place]), ours[place] - theirs[place]);
       const ends = oursDrawn && intervalOf(place, ours[place], oursDrawn[place]);
-      row.interval.textContent = ends && Number.isFinite(ends[0]) ? `${nats(ends[0])} \u2013 ${nats(ends[1])}` : "\u2013";
+      row.interval.textContent = ends && Number.isFinite(ends[0]) ? `${nats(ends[0])}\u2013${nats(ends[1])}` : "\u2013";
       row.interval.dataset.low = ends ? ends[0] : "";
       row.interval.dataset.high = ends ? ends[1] : "";
     });
@@ -224,9 +224,9 @@
     set(at("#gain"), nats(-gain), -gain);
     at("#gain").dataset.low = gainInterval ? gainInterval[0] : "";
     at("#gain").dataset.high = gainInterval ? gainInterval[1] : "";
-    at("#explorer-answer").textContent = sentences(sum, sumInterval, gain, gainInterval).join(" ");
+    at("#explorer-answer").textContent = sentences(sum, sumInterval, gain, gainInterval).join(words.gap);
     const said = doubts();
-    at("#explorer-doubts").textContent = said.join(" ");
+    at("#explorer-doubts").textContent = said.join(words.gap);
     at("#explorer-doubts").hidden = !said.length;
     yaml.value = asYaml();
     at("#copied").textContent = "";

@@ -88,6 +88,7 @@ def content(
         "presets": [{"name": name, "shares": shares} for name, shares in _presets(obs, fit, rec, say)],
         "source": f"{printable(obs.source)}, data {fit.data_hash}",
         "words": _words(say),
+        "units": say.units(),
     }
 
 
@@ -177,29 +178,27 @@ def _presets(obs: Observations, fit: LawFit, rec: Recommendation, say: Language)
     if rec.binding or rec.prior is not None:
         yield say(said("without constraints")), shares(rec.unconstrained)
     for law, mixture in rec.by_law.items():
-        yield say(said("best by {law} alone", law=printable(law))), shares(mixture)
+        yield say(said("{law} alone", law=printable(law))), shares(mixture)
     for run in obs.runs:
-        yield say(said("tried: {run}", run=shorten(printable(run), 60))), shares(obs.mixture(run))
+        yield shorten(printable(run), 60), shares(obs.mixture(run))
 
 
 def _words(say: Language) -> dict[str, str]:
     """Return the script's sentences; what stands in braces it fills in."""
     words = {
-        "sum": said("Weighted sum: {{loss}} nats{{interval}}."),
         "better": said("{{gain}} nats below the reference{{interval}}."),
         "worse": said("{{gain}} nats above the reference{{interval}}."),
-        "near": said("Within one run's standard deviation ({{tolerance}} nats) of the recommended mixture."),
-        "far": said(
-            "{{above}} nats above the recommended mixture: more than one run's standard deviation ({{tolerance}})."
-        ),
+        "near": said("Near-optimal: within {{tolerance}} nats of the recommended mixture."),
+        "far": said("{{above}} nats above the recommended mixture, near-optimal being {{tolerance}}."),
         "above": said("{{above}} nats above the recommended mixture."),
-        "below": said("{{above}} nats below the recommended mixture, which the constraints keep from it."),
+        "below": said("{{above}} nats below the recommended mixture, outside the constraints."),
         "interval": said(" (90 % interval {{low}} to {{high}})"),
-        "outside": said("Outside the proportions tried, where the law wasn't fitted: {{domains}}."),
-        "beyond": said("{{times}} times the tokens observed: the curve is extended there, not observed."),
+        "outside": said("Outside the range tried: {{domains}}."),
+        "beyond": said("{{times}}× the tokens observed: extrapolated."),
         "before": said("Fewer tokens than observed."),
         "unknown": said("The effect of the proportion is unknown for: {{domains}}."),
         "copied": said("Copied."),
         "selected": said("Selected: copy it with the keyboard."),
+        "percent": said("{{share}} %"),
     }
-    return {name: say(text) for name, text in words.items()}
+    return {name: say(text) for name, text in words.items()} | {"gap": say.gap}

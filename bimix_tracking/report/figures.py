@@ -94,7 +94,7 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: L
     spread = said("proportion {low} to {high}", low=about(low), high=about(high))
     if about(low) == about(high):
         spread = said("proportion {low}", low=about(low))
-    titles = say(said("training tokens, log scale")), say(said("loss, nats per token, log scale"))
+    titles = say(said("tokens")), say(said("loss"))
     parts = [*heads(target, say(spread)), *svg.frame(x, y, *titles)]
     for share, losses in zip(shares, fitted, strict=True):
         at = [(x.at(t), y.at(v)) for t, v in zip(curves.tokens, losses, strict=True)]
@@ -152,7 +152,7 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
     half = 0.55 * width(words) * svg.DIGIT  # half of it, and bold is wider
     parts = [
         *heads(target, ""),
-        *svg.frame(x, y, say(said("proportion, log scale")), say(said("loss, nats per token, log scale"))),
+        *svg.frame(x, y, say(said("proportion")), say(said("loss"))),
         svg.line(mark, _TOP - 4, mark, _BOTTOM, "chosen-line"),
         svg.label(min(max(mark, half + 4), _WIDE - half - 4), _TOP - 9, words, cls="chosen-text", anchor="middle"),
         svg.polyline([(x.at(r), y.at(v)) for r, v in zip(grid, fitted, strict=True)], "curve fit"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bimix_tracking.messages import said
-from bimix_tracking.quantities import nats
+from bimix_tracking.quantities import nats, percent
 from bimix_tracking.report import svg
 from bimix_tracking.report.figures import dots
 from bimix_tracking.report.language import Language
@@ -40,11 +40,11 @@ def _panel(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> str:
     observed, predicted = (table[column].to_numpy(float) for column in ("observed", "predicted"))
     values = [*observed, *predicted]
     x, y = svg.linear(values, _LEFT, _RIGHT), svg.linear(values, _BOTTOM, _TOP)
-    off = 100 * float((abs(predicted / observed - 1)).mean())
+    off = float((abs(predicted / observed - 1)).mean())
     parts = [
         svg.label(_LEFT, 15, name, cls="head", most=27),
-        svg.label(_LEFT, 31, say(said("off by {error:.2f} % on average", error=off)), cls="unit"),
-        *svg.frame(x, y, say(said("observed, nats per token")), say(said("predicted"))),
+        svg.label(_LEFT, 31, say(said("error {error}", error=percent(off))), cls="unit"),
+        *svg.frame(x, y, say(said("observed")), say(said("predicted"))),
         # Where a prediction would be right.
         svg.line(
             x.at(max(x.low, y.low)),
@@ -67,9 +67,9 @@ def _panel(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> str:
     else:
         parts.append(dots(at, "dots s3", ""))
     title = said(
-        "Held out: predicted against observed loss of {name}, {runs} runs, off by {error:.2f} % on average",
+        "Held out: predicted against observed loss of {name}, {runs} runs, error {error}",
         name=name,
         runs=len(table),
-        error=off,
+        error=percent(off),
     )
     return svg.picture(_WIDE, _HIGH, say(title), parts)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from typing import Any
 
+from bimix_tracking.display.proportions import STYLE, mixture_chart
 from bimix_tracking.report import content, explorer, figures, held_out, laws, mixture_figures
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
@@ -14,7 +15,7 @@ from bimix_tracking.report.texts import printable
 
 
 def render(result: content.Result) -> str:
-    """Return the HTML page of an analysis: the answer first, then what to doubt, then what it rests on.
+    """Return the HTML page of an analysis: the verdict, the mixture, four figures, what decides; then the evidence.
 
     Args:
         result: An `Analysis`.
@@ -34,10 +35,10 @@ def render(result: content.Result) -> str:
         say,
         **_shown(result, say),
         page=content.page(result),
-        caution=content.CAUTION,
         glossary=content.GLOSSARY,
+        most_caveats=content.MOST_CAVEATS,
         most_moved=mixture_figures.MOST_MOVED,
-        mixtures=Verbatim(mixture_figures.mixtures(obs, fit, rec, say)),
+        chart=Verbatim(mixture_chart(mixture_figures.rows(fit, rec), say)),
         changes=Verbatim(mixture_figures.changes(fit, rec, result.replicates, say)),
         moved=[Verbatim(panel) for panel in mixture_figures.moved(fit, rec, say)],
         response=[Verbatim(figures.response(obs, fit, rec, target, say)) for target in targets],
@@ -72,6 +73,7 @@ def _shown(found: Findings, say: Language) -> dict[str, Any]:
     training = [figures.training(obs, fit, curves, t, say) for t in fit.targets if t in fit.domains]
     return {
         "fit_note": laws.FIT_NOTE,
+        "chart_style": Verbatim(STYLE),
         "shades": figures.SHADES,
         "most_curves": figures.MOST_CURVES,
         "held_out": [Verbatim(one) for one in held],

@@ -9,8 +9,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from bimix_tracking.errors import did_you_mean
 from bimix_tracking.messages import Said, said, translated
 from bimix_tracking.plugins import added, of_package
+from bimix_tracking.quantities import tokens
 
 _CODE = re.compile(r"[a-z]{2,8}(-[A-Za-z0-9]{2,8})*")
 """A language as HTML's `lang` has it."""
@@ -33,6 +35,10 @@ class Language:
     Args:
         code: One of `languages()`.
 
+    Attributes:
+        code: As HTML's `lang` has it.
+        gap: What stands between two sentences.
+
     Raises:
         ValueError: No such language.
         PluginError: It is another package's, and cannot be used; names the package.
@@ -41,22 +47,68 @@ class Language:
     '3 runs'
     >>> Language("fr")
     Traceback (most recent call last):
-    ValueError: there is no report in 'fr'; there are en, ja
+    ValueError: there is no report in 'fr'; choose from 'en', 'ja'
+
+    >>> Language("ja")("41.24 %"), Language("ja")("a name")
+    ('41.24%', 'a name')
     """
 
     def __init__(self, code: str = "en") -> None:
         if code not in languages():
-            raise ValueError(f"there is no report in {code!r}; there are {', '.join(languages())}")
+            raise ValueError(f"there is no report in {code!r}; {did_you_mean(code, languages())}")
         self.code = code
         self._find = None if code == "en" else catalogue(code).get
+        self.gap = "" if code == "ja" else " "
 
     def __call__(self, text: str) -> str:
-        """Return a sentence of `said` in this language; a name or a number stays as it is."""
-        return str(text) if self._find is None else translated(text, self._find)
+        """Return a sentence of `said` in this language, or a number as it is written there; a name stays as it is."""
+        if self._find is None:
+            return str(text)
+        said_so = translated(text, self._find)
+        return japanese(said_so) if self.code == "ja" and (isinstance(text, Said) or _is_number(text)) else said_so
 
     def template(self, template: str, **values: object) -> str:
         """Return a sentence that a template of a page holds: a literal, with its fields."""
         return self(template if isinstance(template, Said) else said(template, **values))
+
+    def units(self) -> list[tuple[float, str]]:
+        """Return the units that large numbers of tokens are counted in, the largest first.
+
+        >>> Language().units()[0], Language("ja").units()
+        ((1000000000000.0, 'T'), [(1000000000000.0, '兆'), (100000000.0, '億'), (10000.0, '万')])
+        """
+        powers = [(10.0**power, self(tokens(10.0**power))) for power in range(12, 2, -1)]
+        return [(size, text[1:]) for size, text in powers if re.fullmatch(r"1[^\d,]", text)]
+
+
+_WIDE = "\u3001-\u30ff\u4e00-\u9fff\uff01-\uff60"
+"""Characters as wide as high: kana, kanji, and the punctuation that goes with them."""
+_JAPANESE = (
+    (re.compile(r"(?<=\d)[ \u00a0]%"), "%"),
+    (re.compile(r"(?<=\d)(%?)\u2013(?=[\d\u2212][\d.]*\.\d|\d+%)"), "\\1\u301c"),
+    (re.compile(f"(?<=[%{_WIDE}])[,;] "), "\u3001"),
+    (re.compile(f"(?<=[{_WIDE}]): "), "\uff1a"),
+    (re.compile(r"(?<=[\u3001\u3002\u300d\uff01\uff09\uff1a\uff1f]) +| +(?=[\u300c\uff08])"), ""),
+)
+"""What is looked for, and what stands there instead, in this order."""
+
+
+def japanese(text: str) -> str:
+    """Return a Japanese sentence or a number as it is set: no space before %, none beside full-width punctuation.
+
+    What a sentence is joined of brings English separators along, and numbers are printed before it is translated.
+
+    >>> japanese("割合は 12.3–45.6 %。 推奨: code 41 %, web 59 %")
+    '割合は 12.3〜45.6%。推奨：code 41%、web 59%'
+    """
+    for pattern, replacement in _JAPANESE:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _is_number(text: str) -> bool:
+    """Say whether a text is a number or a range, such as cells hold, and no name."""
+    return re.fullmatch(r"[<±+−]?[\d.,]+(–[−\d.,]+)?( ± [\d.,]+)?([ \u00a0]%)?", text) is not None
 
 
 @cache

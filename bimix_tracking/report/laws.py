@@ -10,7 +10,7 @@ import numpy as np
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.messages import said
-from bimix_tracking.quantities import MISSING, digits
+from bimix_tracking.quantities import MISSING, digits, signed
 from bimix_tracking.report.texts import printable, shorten
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
@@ -19,12 +19,7 @@ from bimix_tracking.selection.law_choice import Selection
 SOME_NOTES = 3
 """More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
 
-FIT_NOTE = said(
-    "Errors are means of |predicted − observed| / observed. The fit error is on the very runs that were fitted; the "
-    "held-out error is on mixtures that the fit has not seen, and beside it that of the mean of the other runs at the "
-    "same token count, with no law at all. None of them says anything about token counts that were not tried. "
-    "R² mostly sees the fall of the loss along training."
-)
+FIT_NOTE = said("Errors: mean |predicted − observed| / observed; no law: the mean of the other runs.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Score:
 def held_out(validation: Validation | None) -> str:
     """Return in words how far the law can be trusted on held-out mixtures."""
     if validation is None:
-        return said("Nothing is known of mixtures the law has not seen: leaving one out takes at least three mixtures.")
+        return said("Not checked on held-out mixtures: that takes at least three.")
     return validation.sentences()
 
 
@@ -80,9 +75,9 @@ def fitted_row(fit: LawFit, validation: Validation | None, domain: str) -> Fitte
         error=_percent_or_missing(found.error),
         held_out=_percent_or_missing(unseen),
         baseline=_percent_or_missing(without),
-        r2=f"{found.r2:.4f}".replace("-", "−") if np.isfinite(found.r2) else MISSING,
-        starts=said("{best} of {all}", best=found.starts[0], all=found.starts[1]),
-        points=f"{found.points} / {found.runs}",
+        r2=signed(found.r2, 4),
+        starts=f"{found.starts[0]}/{found.starts[1]}",
+        points=f"{found.points}/{found.runs}",
         outcome=_name(found.outcome),
         failed=found.outcome is not Outcome.CONVERGED,
     )
@@ -98,14 +93,12 @@ def score_rows(selection: Selection) -> Iterator[Score]:
     """Return the scoreboard, the simplest law first."""
     for row in selection.scores.to_dict("records"):
         known = np.isfinite(row["above_best"])
-        above = f"{100 * row['above_best']:.2f} ± {100 * row['standard_error']:.2f}".replace("-", "−")
+        above = f"{100 * row['above_best']:.2f}±{100 * row['standard_error']:.2f}".replace("-", "−")
         yield Score(
             law=printable(str(row["law"])),
             error=_percent_or_missing(row["error"]),
             above_best=above if known else MISSING,
-            rank=f"{row['rank_correlation']:.2f}".replace("-", "−")
-            if np.isfinite(row["rank_correlation"])
-            else MISSING,
+            rank=signed(row["rank_correlation"]),
             # A table keeps plain strings: the sentences are beside it.
             note=said("chosen")
             if row["chosen"]
@@ -119,10 +112,14 @@ def bimix_rows(selection: Selection) -> Iterator[tuple[str, ...]]:
     if "bimix" in selection.fits:
         for domain, fitted in selection.fits["bimix"].targets.items():
             values = (
-                f"{digits(value)} ± {digits(fitted.standard_errors.get(name, np.nan))}"
+                _with_error(value, fitted.standard_errors.get(name, np.nan))
                 for name, value in fitted.parameters.items()
             )
             yield (printable(domain), *values, _name(fitted.outcome))
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{digits(value)}±{digits(error)}" if np.isfinite(error) else digits(value)
 
 
 def found_lines(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
@@ -137,14 +134,14 @@ def found_lines(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
             yield said("{kind}: {count} more, in validation.json", kind=alike[0].kind, count=len(alike) - SOME_NOTES)
 
 
-def remedies(fit: LawFit, targets: Sequence[str]) -> Iterator[str]:
-    """Return what to do about each kind of failed fit, with the domains it concerns."""
+def remedies(fit: LawFit, targets: Sequence[str], already: Sequence[str] = ()) -> Iterator[str]:
+    """Return what to do about each kind of failed fit, with the domains it concerns, unless it is said already."""
     kinds: dict[Outcome, list[str]] = {}
     for domain in targets:
         found = fit.targets[domain]
         kinds.setdefault(found.outcome, []).append(printable(domain))
     for outcome, names in kinds.items():
-        if outcome is not Outcome.CONVERGED:
+        if outcome is not Outcome.CONVERGED and not any(outcome.remedy in text for text in already):
             told = {"outcome": _name(outcome), "domains": some(names), "remedy": outcome.remedy}
             if len(names) > 1:
                 yield said("{outcome} (domains {domains}): {remedy}", **told)

@@ -45,32 +45,25 @@ class _Writer:
     def page(self, page: content.Page, formula: str) -> str:
         parts = [
             f"# {self._text(page.title)}",
-            f"**{self._text(page.answer)}** {self._text(page.gain)}",
-            self._text(page.sure),
-            self._text(page.worth),
-            f"> **{self._text(said('Caution.'))}** {self._text(content.CAUTION)} {self._text(page.noise)}",
+            f"**{self._text(page.answer)}**",
+            self._bullets("", "", [said("{name}: {value} ({more})", **vars(one)) for one in page.key_figures]),
             self._bullets("## ", said("Warnings"), page.warnings),
-            self._heading("## ", said("Recommended mixture")),
-            self._text(
-                said(
-                    "Losses are predicted, in nats per token; a change below 0 is better. Reference: {reference}.",
-                    reference=page.reference,
-                )
-            ),
+            self._heading("## ", said("Mixture")),
             self._mixtures(page),
-            self._text(page.free),
+            self._text(joined([page.gain, page.free, page.noise])),
+            self._pairs("### ", said("How certain it is"), page.certainty),
+            self._pairs("### ", said("Savings at equal loss"), page.saved),
             self._bullets("### ", said("Constraints"), page.constraints),
             self._by_law(page),
-            self._heading("## ", said("How well the law fits")),
-            self._text(page.choice),
-            self._text(page.held_out),
+            self._heading("## ", said("Held-out check")),
             self._scores(page),
+            self._text(joined([page.choice, page.checks])),
+            self._heading("## ", said("Fit")),
             self._fits(page),
             self._text(joined([page.weights, laws.FIT_NOTE])),
             self._bullets("", "", page.remedies),
             self._bimix(page),
             self._heading("## ", said("Losses at the last checkpoint of each run")),
-            self._text(said("Observed, in nats per token, and the domain's proportion in that run.")),
             self._table(
                 [
                     said("domain"),
@@ -82,18 +75,16 @@ class _Writer:
                 [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
             ),
             self._measured(page),
-            self._bullets("## ", said("Set aside or adjusted"), page.notes or [said("nothing")]),
-            self._heading("## ", said("Where this comes from")),
+            self._bullets("## ", said("Excluded or adjusted"), page.notes or [said("nothing")]),
+            self._heading("## ", said("Provenance")),
             f"`{formula}`",
             self._table([said("fact"), said("value")], page.facts, numbers=False),
-            self._text(said("Proportions of the runs, in percent:")),
+            self._heading("### ", said("Runs and their mixtures, %")),
             self._table(
                 [said("run"), "id", said("last tokens"), *page.domains],
                 [(run.name, run.id, run.tokens, *run.shares) for run in page.runs],
             ),
-            self._bullets(
-                "## ", said("Words"), [joined([word, meaning], ": ") for word, meaning in content.GLOSSARY.items()]
-            ),
+            self._pairs("## ", said("Glossary"), tuple(content.GLOSSARY.items())),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -112,9 +103,18 @@ class _Writer:
         lines = [f"- {self._text(item)}" for item in items]
         return "\n".join([self._heading(mark, heading), "", *lines] if heading else lines) if lines else ""
 
+    def _pairs(self, mark: str, heading: str, pairs: Sequence[tuple[str, str]]) -> str:
+        return self._bullets(mark, heading, [joined(pair, ": ") for pair in pairs])
+
     def _mixtures(self, page: content.Page) -> str:
-        head = [said("domain"), said("recommended"), said("interval"), said("nearly as good"), said("reference")]
-        head += [said("tried"), said("predicted loss"), said("90 % interval"), said("on the reference"), said("change")]
+        head = [said("domain"), said("recommended"), said("interval"), said("near-optimal range"), said("reference")]
+        head += [
+            said("range tried"),
+            said("predicted loss"),
+            said("90 % interval"),
+            said("on the reference"),
+            said("change"),
+        ]
         rows = [
             [
                 s.domain,
@@ -143,11 +143,11 @@ class _Writer:
         if not page.by_law:
             return ""
         head = [said("law"), *page.domains]
-        heading = self._heading("### ", said("What each law alone would recommend"))
+        heading = self._heading("### ", said("By each law alone"))
         return heading + "\n\n" + self._table(head, [(c.law, *c.shares) for c in page.by_law])
 
     def _fits(self, page: content.Page) -> str:
-        errors = [said("fit error, %"), said("held-out error, %"), said("mean of the others, %")]
+        errors = [said("fit error, %"), said("held-out error, %"), said("no law, %")]
         rest = ["R²", said("starts agreeing"), said("points / runs"), said("outcome")]
         return self._table(
             [said("domain"), *page.parameters, *errors, *rest],

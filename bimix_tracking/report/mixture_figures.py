@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from html import escape
 
 import numpy as np
 import pandas as pd
 
-from bimix_tracking.data.observations import Observations
+from bimix_tracking.display.proportions import ProportionRow
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import said
-from bimix_tracking.quantities import about, nats, percent
+from bimix_tracking.quantities import about, nats
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report import svg
-from bimix_tracking.report.figures import along, heads, room_for_tips
+from bimix_tracking.report.figures import along, heads
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.texts import printable, shorten
+from bimix_tracking.report.texts import printable
 
 MOST_MOVED = 24
 """Panels of what moving a proportion costs: of more domains the ones with the largest recommended proportions."""
@@ -26,73 +27,24 @@ _WIDE, _HIGH, _LEFT, _RIGHT, _TOP, _BOTTOM = 320.0, 214.0, 52.0, 308.0, 30.0, 17
 _STEPS = 49
 
 
-def mixtures(obs: Observations, fit: LawFit, rec: Recommendation, say: Language) -> str:
-    """Return the strip plot: a row a domain, the proportions tried, the reference and the recommended one.
+def rows(fit: LawFit, rec: Recommendation) -> list[ProportionRow]:
+    """Return the rows of the picture of the mixture.
 
     Args:
-        obs: The sweep.
-        fit: Its fit, for the domains.
+        fit: Its fit, for the domains and the range tried.
         rec: The recommendation and its reference.
-        say: The page's language.
     """
-    wide, left, right, row, top = 940.0, 210.0, 740.0, 26.0, 54.0
-    bottom = top + row * len(fit.domains)
-    tried = obs.mixtures[list(fit.domains)].to_numpy(float)
-    spans = [(table, cls) for table, cls in ((_extent(rec), "near"), (rec.interval, "sure")) if table is not None]
-    values = [*tried.ravel(), *rec.mixture.values(), *rec.reference.values(), 0.0]
-    values += [end for table, _ in spans for end in table.to_numpy(float).ravel()]
-    x = svg.linear(values, left, right, most=8, inside=(0, 1), show=percent_tick)
-    ours_word, reference_word = say(said("recommended")), say(said("reference"))
-    parts = [
-        svg.circle(left + 6, 14, 3.5, "tried"),
-        svg.label(left + 16, 18, say(said("tried ({runs} runs)", runs=len(tried)))),
-        svg.circle(left + 156, 14, 7, "reference"),
-        svg.label(left + 170, 18, reference_word),
-        svg.circle(left + 266, 14, 5, "chosen"),
-        svg.label(left + 278, 18, ours_word),
-        *_span_keys(left + 376, spans, say),
-        svg.label(830, top - 12, ours_word, cls="unit", anchor="end"),
-        svg.label(932, top - 12, reference_word, cls="unit", anchor="end"),
+    near = None if rec.near_optimal is None else rec.near_optimal.extent
+    return [
+        ProportionRow(
+            printable(domain),
+            rec.mixture[domain],
+            rec.reference[domain],
+            *((math.nan, math.nan) if near is None else between(near, domain)),
+            *fit.tried(domain),
+        )
+        for domain in fit.domains
     ]
-    for tick in x.ticks:
-        parts.append(svg.line(x.at(tick), top - 6, x.at(tick), bottom, "grid"))
-        parts.append(svg.label(x.at(tick), bottom + 16, x.show(tick), anchor="middle"))
-    runs, room = obs.runs, room_for_tips(obs, fit)
-    for index, domain in enumerate(fit.domains):
-        y = top + row * (index + 0.5)
-        parts.append(svg.line(left, y, right, y, "strip"))
-        parts.append(svg.label(left - 14, y + 4, domain, cls="name", anchor="end", most=23))
-        for table, cls in spans:
-            low, high = between(table, domain)
-            parts.append(svg.line(x.at(low), y, x.at(high), y, cls))
-        for run, share in zip(runs, tried[:, index], strict=True):
-            tip = f"{shorten(printable(run), 60)}: {percent(share)}" if room else ""
-            parts.append(svg.circle(x.at(share), y, 3.5, "tried", tip))
-        ours, theirs = rec.mixture[domain], rec.reference[domain]
-        parts.append(svg.circle(x.at(theirs), y, 7, "reference", f"{reference_word}: {percent(theirs)}"))
-        parts.append(svg.circle(x.at(ours), y, 5, "chosen", f"{ours_word}: {percent(ours)}"))
-        parts.append(svg.label(830, y + 4, percent(ours), cls="value strong", anchor="end"))
-        parts.append(svg.label(932, y + 4, percent(theirs), cls="value", anchor="end"))
-    parts.append(svg.line(left, bottom, right, bottom, "axis"))
-    parts.append(
-        svg.label((left + right) / 2, bottom + 34, say(said("proportion of the mixture")), cls="unit", anchor="middle")
-    )
-    each = ", ".join(f"{shorten(printable(domain), 40)} {percent(share)}" for domain, share in rec.mixture.items())
-    name = said("Recommended proportions beside the reference and the proportions tried: {shares}", shares=each)
-    return svg.picture(wide, bottom + 44, say(name), parts)
-
-
-def _extent(rec: Recommendation) -> pd.DataFrame | None:
-    return None if rec.near_optimal is None else rec.near_optimal.extent
-
-
-def _span_keys(at: float, spans: Sequence[tuple[pd.DataFrame, str]], say: Language) -> list[str]:
-    names = {"sure": said("interval"), "near": said("nearly as good")}
-    parts = []
-    for _, cls in reversed(spans):
-        parts += [svg.line(at, 14, at + 22, 14, cls), svg.label(at + 28, 18, say(names[cls]))]
-        at += 100
-    return parts
 
 
 def changes(fit: LawFit, rec: Recommendation, replicates: Replicates | None, say: Language) -> str:
@@ -104,38 +56,31 @@ def changes(fit: LawFit, rec: Recommendation, replicates: Replicates | None, say
         replicates: For intervals; None: there are none.
         say: The page's language.
     """
-    targets = list(fit.targets)
-    off = {target: rec.predicted[target] - rec.reference_predicted[target] for target in targets}
+    off = {target: rec.predicted[target] - rec.reference_predicted[target] for target in fit.targets}
     ends = None if replicates is None else replicates.change(rec.mixture, rec.reference, rec.volume)
-    wide, left, right, row, top = 940.0, 210.0, 740.0, 24.0, 26.0
-    bottom = top + row * len(targets)
-    known = [*off.values(), *([] if ends is None else [*ends[0][targets], *ends[1][targets]])]
-    x = svg.linear([0.0, *known], left, right, most=8, show=nats_tick)
-    parts = [svg.label(932, top - 10, say(said("change, and 90 % interval")), cls="unit", anchor="end")]
-    for tick in x.ticks:
-        parts.append(svg.line(x.at(tick), top - 4, x.at(tick), bottom, "grid"))
-        parts.append(svg.label(x.at(tick), bottom + 16, x.show(tick), anchor="middle"))
-    parts.append(svg.line(x.at(0.0), top - 4, x.at(0.0), bottom, "axis"))
-    for index, target in enumerate(targets):
-        y = top + row * (index + 0.5)
-        parts.append(svg.label(left - 14, y + 4, target, cls="name", anchor="end", most=23))
-        if not np.isfinite(off[target]):
-            parts.append(svg.label(932, y + 4, say(said("unknown")), cls="value", anchor="end"))
-            continue
-        text = nats(off[target])
+    known = [*off.values(), *([] if ends is None else [*ends[0][list(off)], *ends[1][list(off)]])]
+    x = svg.linear([0.0, *known], 0.0, 100.0, most=4, show=nats_tick)
+    ticks = "".join(f'<span style="left:{x.at(tick):.2f}%">{x.show(tick)}</span>' for tick in x.ticks)
+    lines = [f'<div class="bx-row" aria-hidden="true"><span></span><div class="bx-scale">{ticks}</div></div>']
+    grid = "".join(f'<i class="bx-grid" style="left:{x.at(tick):.2f}%"></i>' for tick in (*x.ticks, 0.0))
+    for target, change in off.items():
+        name, marks, span = escape(printable(target)), [grid, '<i class="bx-line"></i>'], ""
+        shown = nats(change) if math.isfinite(change) else say(said("unknown"))
         if ends is not None and np.isfinite([ends[0][target], ends[1][target]]).all():
             low, high = float(ends[0][target]), float(ends[1][target])
-            parts.append(svg.line(x.at(low), y, x.at(high), y, "sure"))
-            text = say(said("{change} ({low} to {high})", change=text, low=nats(low), high=nats(high)))
-        parts.append(svg.circle(x.at(off[target]), y, 4.5, "chosen"))
-        parts.append(svg.label(932, y + 4, text, cls="value", anchor="end"))
-    title = say(
-        said("predicted loss on the recommended mixture minus on the reference, nats per token: below 0 is better")
-    )
-    parts.append(svg.label((left + right) / 2, bottom + 34, title, cls="unit", anchor="middle"))
-    each = ", ".join(f"{shorten(printable(target), 40)} {nats(value)}" for target, value in off.items())
-    name = said("What the recommended mixture changes in each domain's predicted loss: {changes}", changes=each)
-    return svg.picture(wide, bottom + 44, say(name), parts)
+            wide = x.at(high) - x.at(low)
+            marks.append(f'<i class="bx-sure" style="left:{x.at(low):.2f}%;width:{wide:.2f}%"></i>')
+            span = say(said("({low} to {high})", low=nats(low), high=nats(high)))
+        if math.isfinite(change):
+            marks.append(f'<i class="bx-rec" style="left:{x.at(change):.2f}%"></i>')
+        alternative = f"{name}: {escape(shown)} {escape(span)}"
+        lines.append(
+            f'<div class="bx-row" role="listitem"><span class="bx-name" title="{name}"><bdi>{name}</bdi></span>'
+            f'<div class="bx-track" role="img" aria-label="{alternative}">{"".join(marks)}</div>'
+            f'<span class="bx-num"><b>{escape(shown)}</b> <span class="bx-wide">{escape(span)}</span></span></div>'
+        )
+    title = escape(say(said("Change of each predicted loss, nats per token")))
+    return f'<figure class="bx-mix bx-changes" aria-label="{title}"><div role="list">{"".join(lines)}</div></figure>'
 
 
 def percent_tick(value: float, places: int) -> str:
@@ -200,7 +145,7 @@ def _moved(
     if tolerance is not None:
         band = min(tolerance, y.high)
         parts.append(svg.rectangle(x.start, y.at(band), x.end, y.at(max(0.0, y.low)), "band"))
-    titles = say(said("proportion, the others in the same ratios")), say(said("nats above the best"))
+    titles = say(said("proportion")), say(said("nats"))
     parts += svg.frame(x, y, *titles)
     if extent is not None:
         parts.append(

@@ -12,8 +12,7 @@ import pandas as pd
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import SUM_TOLERANCE
-from bimix_tracking.quantities import nats, tokens
-from bimix_tracking.report.texts import printable, shorten
+from bimix_tracking.quantities import count, nats
 
 _SAME_TOKENS = 1e-3
 """Token counts this close, relatively, are the same count: the loss moves far less between them than by chance."""
@@ -44,41 +43,20 @@ class Noise:
             gain: The predicted gain in the same weighted sum, nats.
         """
         if not self.repeated:
-            return said(
-                "How far apart two runs of the same mixture come out by chance is unknown here: no mixture was run "
-                "twice. Repeat one mixture with another seed, and this page compares the gain with that difference."
-            )
+            return said("Seed noise is unknown: no mixture was run twice.")
         if not self.compared:
-            return said(
-                "How far apart two runs of the same mixture come out by chance is unknown here: mixtures were "
-                "repeated, but never with all weighted domains evaluated at the same number of training tokens."
-            )
-        one, other = (shorten(printable(run), 40) for run in self.runs)
-        pairs = said("the largest of {pairs} pairs", pairs=self.compared)
+            return said("Seed noise is unknown: repeated runs share no token count with all weighted domains.")
         difference = said(
-            "Two runs of the same mixture differ by up to {difference} nats in the same sum (“{one}” and “{other}” at "
-            "{tokens} tokens, {pairs}).",
+            "Repeated runs differ by up to {difference} nats (pairs: {pairs}).",
             difference=nats(self.difference),
-            one=one,
-            other=other,
-            tokens=tokens(self.tokens),
-            pairs=said("the only pair") if self.compared == 1 else pairs,
+            pairs=self.compared,
         )
         if self.difference == 0:
-            verdict = said("They don't differ at all: were they trained with the same seed? Then this says nothing.")
+            verdict = said("No difference at all: were they trained with the same seed?")
         elif gain <= self.difference:
-            verdict = said(
-                "The predicted gain of {gain} is inside that difference: this sweep doesn't show that the recommended "
-                "mixture is better than the reference.",
-                gain=nats(gain),
-            )
+            verdict = said("The predicted gain is smaller than that.")
         else:
-            verdict = said(
-                "The predicted gain of {gain} is outside it, {times:.3g} times as large. So few repeats give only a "
-                "rough idea of chance, and only at the size of the proxy runs.",
-                gain=nats(gain),
-                times=gain / self.difference,
-            )
+            verdict = said("The predicted gain is {times}× as large.", times=count(gain / self.difference))
         return joined([difference, verdict])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.messages import Said
 from bimix_tracking.report.language import Language
+
+_GAP = re.compile("(\u3002(?:</\\w+>)?)\\s+(?=[^\\s<])")
+"""A template's space or line break after a full stop of full width."""
 
 
 def fill(template: str, language: Language, /, **content: object) -> str:
@@ -30,7 +34,8 @@ def fill(template: str, language: Language, /, **content: object) -> str:
         if error.name != "jinja2":
             raise
         raise MissingDependencyError("jinja2", extra="report") from error
-    return str(_environment(jinja2, language.code).get_template(template).render(**content))
+    page = str(_environment(jinja2, language.code).get_template(template).render(**content))
+    return page if language.gap else _GAP.sub(r"\1", page)
 
 
 @cache
@@ -41,12 +46,20 @@ def _environment(jinja2: Any, code: str) -> Any:
         loader=jinja2.FunctionLoader(own_text),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: _whole(language(value)) if type(value) is Said else value,
+        finalize=lambda value: _shown(value, language),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["bare"] = lambda text: str(text).removesuffix(" %")  # the unit is in the head of its column
     environment.globals.update(_=lambda text, **values: _whole(language.template(text, **values)), lang=code)
     return environment
+
+
+def _shown(value: object, language: Language) -> object:
+    """Return a sentence, or a number by itself, in the language; what is HTML already stays as it is."""
+    if type(value) is Said:
+        return _whole(language(value))
+    return language(value) if type(value) is str else value
 
 
 def _whole(sentence: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
-from bimix_tracking.messages import Said, said
+from bimix_tracking.messages import Said, joined, said
 from bimix_tracking.quantities import about
 
 _ISOLATES = "\u2068\u2069"
@@ -77,7 +77,13 @@ def listing(shares: Mapping[str, float], most: int = 6) -> str:
     """
     order = sorted(shares, key=lambda name: -shares[name])
     named = order if len(order) <= most + 1 else order[:most]
-    phrase = ", ".join(f"{about(shares[name])} {isolated(shorten(printable(name), 40))}" for name in named)
+    phrase = joined(
+        [
+            said("{share} {name}", share=about(shares[name]), name=isolated(shorten(printable(name), 40)))
+            for name in named
+        ],
+        ", ",
+    )
     rest = order[len(named) :]
     if not rest:
         return phrase

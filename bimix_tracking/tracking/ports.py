@@ -109,7 +109,7 @@ class WriteBack:
     note: str
     source_runs: Sequence[str]
     key: str
-    name: str = "bimix-analysis"
+    name: str = "analysis"
     nest: bool = False
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bimix_tracking.credentials import without_credentials
-from bimix_tracking.errors import BimixError, SourceError, WaitTimeoutError
+from bimix_tracking.errors import BimixError, SourceError, WaitTimeoutError, did_you_mean, shown
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.ports import RunSource, RunState, open_source
 
@@ -90,8 +90,8 @@ def wait_for(
                     note(f"run {state.name!r} cannot be read: {without_credentials(state.trouble)}")
             found = [state for state in there if sweep is None or state.sweep == sweep]
             if there and not found:
-                others = ", ".join(sorted({repr(state.sweep) for state in there}))
-                note(f"there is no run of sweep {sweep!r} yet; the sweeps there are {others}")
+                others = sorted({str(state.sweep) for state in there if state.sweep is not None})
+                note(f"no run of sweep {shown(sweep)} yet; {did_you_mean(sweep, others)}")
             if found != list(states):
                 states, changed = found, clock()
             finished, running, failed = (of_status(states, s) for s in ("finished", "running", "failed"))

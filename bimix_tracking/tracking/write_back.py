@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking.ports import RunSource, WriteBack
+
+_LONGEST_SWEEP = 80
+"""Trackers cut names off, at 128 characters and more."""
 
 
 def leave(
@@ -28,7 +32,7 @@ def leave(
     note: str,
     runs: Sequence[str],
     key: str,
-    name: str = "bimix-analysis",
+    name: str,
     nest: bool = False,
 ) -> str:
     """Write artifacts into a source as a run of role `analysis`; return where a person finds it.
@@ -42,7 +46,7 @@ def leave(
         note: Markdown for the run's description.
         runs: The runs it is about, by name.
         key: Names the analysis by data and question: see `key_of`.
-        name: What the new run is called.
+        name: What the new run is called: see `name_of`.
         nest: Whether the runs are shown under it.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +63,23 @@ def leave(
         ids = [obs.run_ids.get(run, run) for run in runs]
         written = source.write_back(WriteBack(Path(folder), manifest, metrics, note, ids, key, name, nest))
     return without_credentials(written)
+
+
+def name_of(obs: Observations, *about: str) -> str:
+    """Return what an analysis is called in a list of runs: its sweep, then what it is about.
+
+    A sweep that doesn't say its name has that of its source: an experiment, a project, a folder.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"a": [0.5, 0.9], "b": [0.5, 0.1]}, index=["one", "two"])
+    >>> losses = pd.DataFrame({"run": ["one", "two"], "step": 1, "tokens": 10.0, "domain": "a", "loss": [3.0, 2.0]})
+    >>> obs = Observations(table, losses, source="mlflow+http://host:5000#my-sweep")
+    >>> name_of(obs, "100B", "2026-11-30")
+    'my-sweep · 100B · 2026-11-30'
+    """
+    place = without_credentials(obs.source).rstrip("/#")
+    sweep = obs.shared.get("sweep") or re.split(r"[/#:]", place)[-1] or "sweep"
+    return " · ".join([" ".join(sweep.split())[:_LONGEST_SWEEP], *about])
 
 
 def _number(text: str | None) -> int | None:

@@ -97,7 +97,7 @@ def mlflow_pages(browser: Any, server: str, store: str) -> None:
     opened.evaluate("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
     opened.evaluate("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
     for name, path, sign in (
-        ("mlflow-runs", "", "bimix-analysis"),
+        ("mlflow-runs", "", "pilot · "),
         ("mlflow-run", f"/{analysis}", "About this run"),
         ("mlflow-metrics", f"/{runs[0].run_id}/model-metrics", "bimix_eval_loss"),
         ("mlflow-report", f"/{analysis}/artifacts/bimix/report.html", "report.html"),

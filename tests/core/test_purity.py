@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import bimix_tracking
+from bimix_tracking.errors import install_command
 
 _FRAMEWORKS = {"torch", "transformers", "mlflow", "wandb", "lightning", "ray", "plotly", "matplotlib", "jinja2"}
 
@@ -109,4 +110,4 @@ def test_a_missing_framework_names_the_line_that_installs_it(module: str, packag
 
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.endswith(f"{package} is not installed. Run: pip install 'bimix-tracking[{extra}]'")
+    assert last.endswith(f"{package} is not installed. Run: {install_command(extra)}")

@@ -223,13 +223,13 @@ def test_the_explorer_says_what_a_mixture_is_worth(browser: Any, found: Analysis
     opened = Opened(browser, written(found, tmp_path))
     answer, doubts = opened.page.locator("#explorer-answer"), opened.page.locator("#explorer-doubts")
     assert "below the reference (90 % interval" in answer.inner_text()
-    assert "3 times the tokens observed" in doubts.inner_text()
+    assert "3× the tokens observed: extrapolated" in doubts.inner_text()
 
     opened.page.select_option("#preset", label="reference")
     opened.settle()
     assert "nats above the recommended mixture" in answer.inner_text()
     opened.slide(0, 0.97)
-    assert "Outside the proportions tried, where the law wasn't fitted: code" in doubts.inner_text()
+    assert "Outside the range tried: code" in doubts.inner_text()
 
 
 def test_the_yaml_is_a_mixture(browser: Any, found: Analysis, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import wandb
+from bimix_integrations.trackers.wandb.offline.run_file import read_file
+from mlflow.tracking import MlflowClient
 
 from bimix_tracking import (
     DomainLossRecorder,
@@ -22,7 +24,9 @@ from bimix_tracking import (
     open_tracker,
     recommended_mixture,
 )
+from bimix_tracking.data.metric_names import slug
 from bimix_tracking.errors import SourceError
+from tests.adapters.services import MlflowServer
 from tests.adapters.trainers.toys import callback, run_trainer
 from tests.adapters.wandb.wandb_server import serving
 
@@ -32,13 +36,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::bimix_tracking.errors.Recommend
 DOMAINS = ("c++", "web/en", '"><img src=x>')
 
 
-@pytest.fixture(params=["jsonl", "mlflow", "wandb", "wandb-offline"])
+@pytest.fixture(params=["jsonl", "mlflow", "mlflow-server", "wandb", "wandb-offline"])
 def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Return the URI to write to and the one to read from."""
     if request.param == "jsonl":
         yield f"jsonl:{tmp_path}/runs", f"jsonl:{tmp_path}/runs"
     elif request.param == "mlflow":
         yield f"mlflow+sqlite:///{tmp_path}/m.db#x", f"mlflow+sqlite:///{tmp_path}/m.db#x"
+    elif request.param == "mlflow-server":
+        server = MlflowServer(tmp_path)
+        yield f"mlflow+{server.address}#x", f"mlflow+{server.address}#x"
+        server.stop()
     else:
         offline = request.param == "wandb-offline"
         with serving(tmp_path, WANDB_MODE="offline" if offline else "online"):
@@ -94,6 +102,41 @@ def test_the_way_of_a_sweep_through_a_tracker_and_back(places: tuple[str, str], 
     analyze(back, 1e6, replicates=0, write_back=True)  # what was there is the newest again
     assert recommended_mixture(back) == found.recommendation.mixture
     assert set(Observations.from_source(back).runs) == {"one", "two", "three"}
+
+
+def told_params(to: str, back: str, folder: Path) -> list[dict[str, float]]:
+    """Return what a tracker's own reader says of each run's proportions, as numbers that it can sort by."""
+    if to.startswith("jsonl:"):  # files have no table: it is what an analysis reads
+        return [
+            {slug(name): share for name, share in (record.manifest.mixture or {}).items()}
+            for record in open_source(back).records()
+        ]
+    if to.startswith("mlflow"):
+        client = MlflowClient(to.removeprefix("mlflow+").partition("#")[0])
+        experiment = client.get_experiment_by_name("x")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id], order_by=["params.`mixture.web_en_5039ccde` ASC"])
+        return [
+            {name.removeprefix("mixture."): float(value) for name, value in run.data.params.items()} for run in runs
+        ]
+    if back.startswith("wandb-offline:"):
+        return [read_file(file, None).config["mixture"] for file in folder.glob("dir/wandb/offline-run-*/run-*.wandb")]
+    return [dict(run.config["mixture"]) for run in wandb.Api().runs("local/x")]
+
+
+def test_a_tracker_s_table_sorts_by_the_mixture(places: tuple[str, str], tmp_path: Path) -> None:
+    to, back = places
+    mixtures = [Mixture(dict(zip(DOMAINS, shares, strict=True))) for shares in ((0.1, 0.9, 0.0), (0.25, 0.5, 0.25))]
+    for number, mixture in enumerate(mixtures):
+        with DomainLossRecorder(DOMAINS, mixture, open_tracker(to, run_name=f"run-{number}")) as recorder:
+            recorder.add([0, 1, 2], [3.0, 2.0, 1.0], 1, split="eval")
+            recorder.log_eval(1)
+
+    found = told_params(to, back, tmp_path)
+    expected = [{slug(name): share for name, share in mixture.items()} for mixture in mixtures]
+    assert sorted(found, key=lambda told: told[slug("web/en")]) == expected[::-1]
+    if to.startswith("mlflow"):
+        assert found == expected[::-1]  # sorted as text, by the store itself
 
 
 def test_beside_the_trainer_s_own_wandb_callback_there_is_one_run(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bimix_tracking.data.histories import number
-from bimix_tracking.errors import MixtureError, SourceError, listed, shown
+from bimix_tracking.errors import MixtureError, SourceError, did_you_mean, listed, shown
 from bimix_tracking.files.csv_table import read_table
 from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text, written
 from bimix_tracking.mixture import Mixture, check_domains
@@ -46,9 +45,7 @@ def read_fields(path: Path) -> dict[str, Any]:
         elif name in _READERS:
             fields[name] = _READERS[name](document, name)
         else:
-            near = difflib.get_close_matches(name[:100], known, n=1)
-            hint = f"is {near[0]!r} meant?" if near else f"there are {', '.join(known)}"
-            raise SourceError(f"entry {shown(name)} is unknown; {hint}")
+            raise SourceError(f"no entry {shown(name)}; {did_you_mean(name, known)}")
     return fields
 
 

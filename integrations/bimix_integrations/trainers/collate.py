@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bimix_integrations.trainers.forward import IDS
-from bimix_tracking.errors import RecorderError, listed, shown
+from bimix_tracking.errors import RecorderError, did_you_mean, shown
 
 FIXES = (
     "Three things keep it: TrainingArguments(remove_unused_columns=False); data_collator=DomainCollator(...) around "
@@ -73,7 +73,7 @@ class DomainCollator:
     def _id(self, domain: Any) -> int | list[int]:
         if isinstance(domain, str):
             if domain not in self._ids:
-                raise RecorderError(f"unknown domain {shown(domain)}; the domains are {listed(self.domains, 20)}")
+                raise RecorderError(f"unknown domain {shown(domain)}; {did_you_mean(domain, self.domains)}")
             return self._ids[domain]
         given = np.asarray(domain)
         if given.dtype.kind == "U":

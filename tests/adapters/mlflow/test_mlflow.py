@@ -154,7 +154,8 @@ def test_every_metric_and_tag_of_a_run_is_there(uri: str) -> None:
     assert run.data.tags["bimix.schema"] == "1"
     assert run.data.tags["bimix.tokenizer"] == "t"
     assert run.data.tags["bimix.sweep"] == "s"
-    expected = {"bimix/step", "bimix/tokens"}
+    assert run.data.params == {f"mixture.{slug('c++')}": "0.25", "mixture.web": "0.75"}
+    expected = {"bimix/tokens"}  # a step's chart would say nothing: MLflow has the step of each point
     for quantity in ("train_loss", "eval_loss", "eval_tokens", "tokens", "share", "nominal"):
         expected |= {f"bimix_{quantity}/{short}" for short in (slug("c++"), "web")}
     assert set(run.data.metrics) == expected

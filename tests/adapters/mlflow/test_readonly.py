@@ -381,7 +381,7 @@ def test_what_cannot_be_read_here_says_why(uri: str, said: str) -> None:
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
 
-    with pytest.raises(MissingDependencyError, match=r"bimix-tracking\[postgres\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mlflow>=3.10,<4' 'psycopg"):
         MlflowSource("mlflow+postgresql://127.0.0.1/db#s").states()
 
 

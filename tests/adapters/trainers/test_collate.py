@@ -125,7 +125,7 @@ def test_examples_may_be_tensors_and_the_column_may_have_another_name() -> None:
 @pytest.mark.parametrize(
     ("domain", "complaint"),
     [
-        ("cobol", r"unknown domain 'cobol'; the domains are 'code', 'web', 'c\+\+'"),
+        ("cobol", r"unknown domain 'cobol'; choose from 'code', 'web', 'c\+\+'"),
         (["web", "cobol", "web"], "unknown domain 'cobol'"),
         (1.0, "must be a name or an id, or a list of one a token, got 1.0"),
         (True, "must be a name or an id.*got True"),

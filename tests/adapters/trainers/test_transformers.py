@@ -206,7 +206,7 @@ def test_labels_that_never_reach_the_model_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("domain", "complaint"),
-    [("cobol", r"unknown domain 'cobol'; the domains are 'code', 'web', 'c\+\+'"), (7, "domain id 7 is outside 0..2")],
+    [("cobol", r"unknown domain 'cobol'; choose from 'code', 'web', 'c\+\+'"), (7, "domain id 7 is outside 0..2")],
 )
 def test_a_domain_outside_the_list_is_named(tmp_path: Path, domain: str | int, complaint: str) -> None:
     features = examples(100, 1)

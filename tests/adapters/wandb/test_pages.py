@@ -35,7 +35,7 @@ def test_a_report_is_saved_and_is_the_same_when_read(server: WandbServer, found:
     made.save()
 
     stored = server.views[made.id]
-    assert (stored["displayName"], stored["project"]["name"]) == ("Data mixture for 1e+09 tokens", "sweep")
+    assert (stored["displayName"], stored["project"]["name"]) == ("Data mixture for 1B tokens", "sweep")
     again = wr.Report.from_url(made.url)
     assert [type(block) for block in again.blocks][:2] == [wr.MarkdownBlock, wr.CodeBlock]
     text = "".join(block.text for block in again.blocks if isinstance(block, wr.MarkdownBlock))

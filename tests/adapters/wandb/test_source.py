@@ -415,6 +415,7 @@ def test_an_analysis_is_a_run_with_artifact_note_and_lineage(
     fields = written.config["bimix"]["value"]
     assert (fields["role"], fields["analysis_key"], fields["source_runs"]) == ("analysis", "aa11", 4)
     assert fields["runs_without_artifact"] == ["bare", "going", "gone"]
+    assert written.config["mixture"]["value"] == {"code": 0.4, "c_372946aa": 0.6}  # a row beside those of the runs
     version = server.artifacts.versions(project, "bimix-mixture")[0]
     assert {"bimix/mixture.yaml", "bimix/observations.csv", "bimix/report.md"} == set(version.contents)
     assert (version.kind, version.metadata["analysis_key"], version.metadata["bimix_gain"]) == ("mixture", "aa11", 0.1)

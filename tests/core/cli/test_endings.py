@@ -58,7 +58,7 @@ KNOWN: dict[str, tuple[Exception, int, str]] = {
     ),
     "a driver": (ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2"), 6, "pip install psycopg2-binary"),
     "an older version": (ImportError("cannot import name 'x' from 'boto3'"), 6, "a package cannot be imported: cannot"),
-    "ours": (MissingDependencyError("mlflow", extra="mlflow"), 6, "pip install 'bimix-tracking[mlflow]'"),
+    "ours": (MissingDependencyError("mlflow", extra="mlflow"), 6, "pip install 'mlflow>=3.10,<4'"),
     "behind another": (wrapped(ModuleNotFoundError("x", name="gcsfs")), 6, "pip install gcsfs"),
     "rights": (
         PermissionError(13, "Permission denied", "/data/x"),

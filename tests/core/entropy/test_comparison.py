@@ -20,6 +20,7 @@ from bimix_tracking.entropy.log import log_entropies
 from bimix_tracking.entropy.measuring import corpus_entropies
 from bimix_tracking.entropy.result import CorpusEntropies
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import percent
 
 
 @pytest.fixture(scope="module", name="found")
@@ -68,7 +69,7 @@ def test_what_stands_side_by_side_is_of_one_sample(
         assert table["proportion"][proxy].to_dict() == pytest.approx(dict(mixture))
         for name in found.domains:
             assert f"{one.entropies(proxy)[name]:.3f}" in printed
-            assert f"{mixture[name]:.4f}" in printed
+            assert percent(mixture[name]) in printed
             assert f"<td>{one.entropies(proxy)[name]:.3f}</td>" in page
     assert one.sample() in " ".join(printed.split())
     assert one.sample() in page

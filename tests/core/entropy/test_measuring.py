@@ -207,7 +207,7 @@ def test_the_same_file_under_two_names_is_told_for_token_ids_too(tmp_path: Path)
     assert [(o.one, o.other, o.share) for o in found.overlaps] == [("a", "b", 1.0)]
     assert found.proxies == ("shannon", "joint", "conditional")
     assert found.tokenizer == "token ids as stored"
-    with pytest.raises(CorpusError, match="there is no proxy 'von_neumann': texts were not embedded"):
+    with pytest.raises(CorpusError, match="no proxy 'von_neumann': texts were not embedded"):
         found.mixture("von_neumann")
 
 
@@ -289,8 +289,8 @@ def test_no_file_and_no_such_file_name_the_domain(tmp_path: Path) -> None:
     ("options", "text"),
     [
         ({"compare": "some"}, "domains are compared 'equal' or 'all', not 'some'"),
-        ({"estimator": "guess"}, "there is no estimator 'guess'; there are plug-in"),
-        ({"proxy": "renyi"}, "there is no proxy 'renyi'; there are shannon"),
+        ({"estimator": "guess"}, "no estimator 'guess'; choose from 'plug-in"),
+        ({"proxy": "renyi"}, "no proxy 'renyi'; choose from 'shannon"),
     ],
 )
 def test_questions_that_have_no_answer(found: CorpusEntropies, options: dict[str, str], text: str) -> None:

@@ -278,9 +278,9 @@ def test_the_yaml_with_paths_is_read_back_by_mixture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fmt", "options", "said"),
     [
-        ("yml", {}, r"no format 'yml'; there are megatron, nemo"),
-        ("nemo", {"paths": {"web": "/x"}}, r"a path of unknown domain 'web'; the domains are 'c\+\+ #1', "),
-        ("nemo", {"paths": {"c++#1": "/x"}}, r"a path of unknown domain 'c\+\+#1'; is 'c\+\+ #1' meant\?"),
+        ("yml", {}, r"no format 'yml'; did you mean 'yaml'\? Choose from 'megatron', 'nemo'"),
+        ("nemo", {"paths": {"web": "/x"}}, r"a path of unknown domain 'web'; choose from 'c\+\+ #1', "),
+        ("nemo", {"paths": {"c++#1": "/x"}}, r"a path of unknown domain 'c\+\+#1'; did you mean 'c\+\+ #1'\?"),
         ("nemo", {"paths": {"c++ #1": "/x\n"}}, r"the path '/x\\n' of domain 'c\+\+ #1' is empty, padded"),
         ("nemo", {"paths": {"c++ #1": ""}}, r"the path '' of domain 'c\+\+ #1' is empty"),
         ("nemo", {"paths": {"c++ #1": "- list"}}, r"domains 'c\+\+ #1' and '- list' have the same path '- list'"),

@@ -270,7 +270,8 @@ def test_wrong_arguments_are_named(sweep: MakeSweep) -> None:
     fit = fit_law(obs)
 
     with pytest.raises(
-        ValueError, match=r"there is no law 'regmix'; there are bimix, transfer, additive, exponential, ensemble"
+        ValueError,
+        match=r"no law 'regmix'; choose from 'bimix', 'transfer', 'additive', 'exponential', 'ensemble'",
     ):
         fit_law(obs, "regmix")
     with pytest.raises(ValueError, match=r"tokens must be positive and finite, got 0"):

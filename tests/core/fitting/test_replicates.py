@@ -177,7 +177,7 @@ def test_what_cannot_be_drawn_is_said(sweep: MakeSweep) -> None:
         bootstrap(two, fit_law(two))
     obs = sweep(LAWS, noise=0.01)
     fit = fit_law(obs)
-    with pytest.raises(ValueError, match=r"no method 'jackknife'; there are 'few-steps', 'exact', 'linearised'"):
+    with pytest.raises(ValueError, match=r"no method 'jackknife'; choose from 'few-steps', 'exact', 'linearised'"):
         bootstrap(obs, fit, method="jackknife")  # type: ignore[arg-type]  # the mistake under test
     found = bootstrap(obs, fit, replicates=5)
     for level in (0, 1, 1.5):

@@ -336,5 +336,5 @@ def test_a_law_of_another_package_is_found_and_fitted(monkeypatch: pytest.Monkey
     assert set(asked) == {"bimix_tracking.laws"}
     assert fit.law == "mine"
     pd.testing.assert_frame_equal(fit.predict(dirichlet(3, 9), 2e7), fit_law(obs).predict(dirichlet(3, 9), 2e7))
-    with pytest.raises(ValueError, match=r"there is no law 'yours'; there are .*exponential, mine, ensemble"):
+    with pytest.raises(ValueError, match=r"no law 'yours'; choose from .*'exponential', 'mine', 'ensemble'"):
         law("yours")

@@ -270,7 +270,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(RecommendationError, match=r"positive number of tokens, got 0"):
         recommend(fit, 0)
     with pytest.raises(
-        RecommendationError, match=r"weights for \['c'\], which the fitted law \(bimix\) doesn't predict"
+        RecommendationError, match=r"weight of target 'c': the law bimix doesn't predict it; choose from"
     ):
         recommend(fit, TOKENS, weights={"c": 1})
     with pytest.raises(RecommendationError, match=r"weight of domain 'b' must be finite and not negative, got -1"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.recommendation.savings import Worth, worth
 from bimix_tracking.report import content, html, markdown
-from bimix_tracking.report.decision import savings
+from bimix_tracking.report.investment import savings
 
 VOLUMES = (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7)
 HALF = (0.5, 0.5, 1e4, 0.5)
@@ -103,8 +104,8 @@ def test_without_an_interval_nothing_is_demonstrated() -> None:
     assert found.fraction is not None
     assert not found.demonstrated
     assert (found.interval, found.gpu_hours_saved, found.net_gpu_hours, found.break_even_gpu_hours) == (None,) * 4
-    assert "Without replicates it has no interval: a saving is not demonstrated." in savings(found)
-    assert "GPU-hours and cost saved: not demonstrated." in savings(found)
+    assert "no replicates, no interval" in savings(found)
+    assert "compute saved: not demonstrated" in savings(found)
 
 
 def test_hours_and_money_carry_the_range() -> None:
@@ -121,6 +122,9 @@ def test_hours_and_money_carry_the_range() -> None:
     assert found.steps_saved == pytest.approx((low * VOLUMES[-1] / 1e5, high * VOLUMES[-1] / 1e5))
     assert found.net_gpu_hours == pytest.approx((1000 * low - 24, 1000 * high - 24))
     assert found.break_even_gpu_hours == pytest.approx((24 / high, 24 / low))
+    assert found.return_on_investment == pytest.approx((1000 * low / 24 - 1, 1000 * high / 24 - 1))
+    assert found.to_dict()["return_on_investment"] == pytest.approx(found.return_on_investment)
+    assert found.to_dict()["break_even_money"] == pytest.approx((48 / high, 48 / low))
     assert found.money(found.net_gpu_hours) == pytest.approx((2 * (1000 * low - 24), 2 * (1000 * high - 24)))
     assert found.to_dict()["net_money"] == pytest.approx(found.money(found.net_gpu_hours))
     assert found.to_dict()["pilot_money"] == 48
@@ -148,12 +152,12 @@ def test_the_headline_is_at_the_largest_volume_observed_and_the_range_is_over_th
 
     assert found.fraction == pytest.approx(true(found.tokens), abs=0.04)
     text = savings(found)
-    assert "the reference at 32M tokens, the largest volume observed (90 % interval" in text
-    assert "; by law: " in text
+    assert "at 32M tokens, the largest volume observed" in text
+    assert ", by law " in text
     # Laws that are right at all volumes say so of the late ones too: the range holds what is true at the target.
     assert found.at_target is not None
     assert found.at_target[0] - 0.03 <= true(target) <= found.at_target[1] + 0.03
-    assert "For the run of 96M tokens it is " in text
+    assert "saved at 96M tokens: " in text
 
 
 def test_beyond_four_times_the_volumes_observed_a_saving_is_unknown() -> None:
@@ -163,8 +167,9 @@ def test_beyond_four_times_the_volumes_observed_a_saving_is_unknown() -> None:
     assert found.at_target is None
     assert found.to_dict()["gpu_hours_saved"] is None
     assert "25 times the tokens observed" in found.unknown_at_target
-    assert "For the run of 800M tokens a saving is unknown: it has 25 times" in savings(found)
-    assert "GPU-hours and cost saved in that run: unknown." in savings(found)
+    assert "saved at 800M tokens: unknown: it has 25 times" in savings(found)
+    assert "compute saved: unknown" in savings(found)
+    assert "break-even: unknown" in savings(found)
 
 
 def test_two_fit_windows_that_differ_are_a_wide_range() -> None:
@@ -200,12 +205,14 @@ def test_one_volume_saves_nothing_that_is_known(law: str, jitter: float, times: 
     assert carries_nothing(found.worth)
     assert "one token volume was observed" in found.worth.unknown
     page = content.page(found)
-    assert page.worth.startswith("What is saved in tokens, hours or money is unknown: one token volume")
-    assert [one.value for one in page.key_figures if one.name == "tokens saved"] == ["unknown"]
+    assert page.worth.startswith("tokens saved at equal loss: unknown: one token volume")
+    assert next(one.value for one in page.key_figures if one.name == "return on investment") in (
+        "unknown",
+        "not reliable",
+    )
     assert "bimix/tokens_saved_fraction" not in found.metrics()
     for text in (html.render(found), markdown.render(found), found.note()):
-        assert "fewer tokens" not in text
-        assert "GPU-hours saved" not in text
+        assert not re.search(r"saved</dt><dd>(?!unknown)|saved: (?!unknown|tokens)", text)
 
 
 def test_runs_of_one_evaluation_each_at_volumes_of_their_own_tell_no_saving() -> None:
@@ -221,7 +228,7 @@ def test_a_saving_beyond_the_first_evaluation_is_unknown() -> None:
     found = saved(two(volumes=(2.4e7, 2.6e7, 2.8e7, 3e7, 3.2e7)), 3.2e7, reference=Mixture({"a": 0.1, "b": 0.9}))
 
     assert carries_nothing(found)
-    assert "at fewer tokens than the first evaluation that counts (2.4e+07)" in found.unknown
+    assert "at fewer tokens than the first evaluation that counts (24M)" in found.unknown
 
 
 def test_a_beta_at_its_bound_tells_no_saving_and_is_named() -> None:
@@ -249,8 +256,9 @@ def test_a_gain_inside_the_noise_is_no_saving() -> None:
     assert not found.demonstrated
     assert found.gpu_hours_saved is None
     text = savings(found)
-    assert "not demonstrated" in text or "nothing is saved" in text
-    assert "no saving is shown to set against them" in text
+    assert "not demonstrated" in text or "equal loss: none" in text
+    assert found.return_on_investment is None
+    assert found.break_even_gpu_hours is None or found.break_even_gpu_hours[1] == math.inf
 
 
 def test_a_constrained_mixture_worse_than_the_reference_saves_less_than_nothing() -> None:
@@ -259,7 +267,7 @@ def test_a_constrained_mixture_worse_than_the_reference_saves_less_than_nothing(
     assert found.fraction is not None
     assert found.fraction < 0
     assert not found.demonstrated
-    assert savings(found).startswith("At equal loss nothing is saved against the reference at 32M tokens")
+    assert savings(found).startswith("tokens saved at equal loss: none")
 
 
 def test_a_loss_out_of_reach_is_no_number() -> None:
@@ -270,7 +278,7 @@ def test_a_loss_out_of_reach_is_no_number() -> None:
     assert found.fraction == -math.inf
     assert found.to_dict()["fraction"] is None
     json.dumps(found.to_dict(), allow_nan=False)
-    assert savings(found).startswith("At equal loss nothing is saved")
+    assert savings(found).startswith("tokens saved at equal loss: none")
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf")])
@@ -342,7 +350,7 @@ def test_with_one_volume_the_mixture_is_that_of_this_volume_and_this_is_said() -
     assert any(
         "one token volume was observed (1e+09), so losses at 1e+12 tokens are unknown" in t for t in rec.warnings
     )
-    assert "at 1B tokens, the only volume observed" in content.page(elsewhere).gain
+    assert "at 1B tokens: " in content.page(elsewhere).gain
     assert "predicted_at_tokens: 1000000000.0" in elsewhere.mixture_yaml()
 
 

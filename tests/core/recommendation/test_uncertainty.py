@@ -111,11 +111,11 @@ def test_what_the_report_says_of_the_form(drawn: tuple[Observations, Replicates]
     obs, found = drawn
     plain, told = (asked(found, POOR, size, obs) for size in (None, 0.05))
 
-    assert "this excludes model misspecification" in sureness(plain)
+    assert "model misspecification excluded" in sureness(plain)
     assert told.uncertainty is not None
     assert told.uncertainty.form_error is not None
-    assert f"may be off by ±{told.uncertainty.form_error:.4f} nats in this difference" in sureness(told)
-    assert "excludes" not in sureness(told)
+    assert f"model misspecification included, ±{told.uncertainty.form_error:.4f} nats" in sureness(told)
+    assert "excluded" not in sureness(told)
 
 
 def test_a_saving_promises_no_more_than_the_gain(drawn: tuple[Observations, Replicates]) -> None:

@@ -153,7 +153,7 @@ def test_many_small_batches_are_one_large_batch(batches: list[list[tuple[int, fl
 
 
 def test_a_mixture_over_other_domains_is_refused() -> None:
-    with pytest.raises(MixtureError, match=r"unknown 'cobol'; the domains are 'code', 'web'"):
+    with pytest.raises(MixtureError, match=r"unknown domain 'cobol'; choose from 'code', 'web'"):
         DomainLossRecorder(["code", "web"], {"code": 0.5, "cobol": 0.5})
     with pytest.raises(MixtureError, match=r"sum to 0\.9"):
         DomainLossRecorder(["code", "web"], {"code": 0.5, "web": 0.4})
@@ -326,7 +326,7 @@ def test_a_schedule_is_logged_as_it_goes_and_told_in_the_manifest() -> None:
     ("schedule", "complaint"),
     [
         ({0: {"code": 1.0, "web": 0.0}}, r"must rise and be above 0, got \[0\]"),
-        ({5: {"code": 0.5, "cobol": 0.5}}, "unknown 'cobol'"),
+        ({5: {"code": 0.5, "cobol": 0.5}}, "unknown domain 'cobol'"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(schedule: dict[int, dict[str, float]], complaint: str) -> None:

@@ -13,7 +13,7 @@ from bimix_tracking import Costs, Mixture, Observations, analyze
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.report import content, html, markdown
-from bimix_tracking.report.decision import savings
+from bimix_tracking.report.investment import savings, tile
 
 SHARES = ((0.2, 0.6, 0.2), (0.6, 0.2, 0.2), (0.2, 0.2, 0.6), (0.4, 0.4, 0.2), (0.2, 0.4, 0.4), (0.4, 0.2, 0.4))
 
@@ -60,7 +60,7 @@ def test_an_analysis_has_the_errors_on_held_out_mixtures_in_its_gain() -> None:
     assert (last["observed"] - last["predicted"]).to_dict() == pytest.approx({run: sums[run] for run in last.index})
     assert sure is not None
     assert sure.form_error is not None
-    assert f"±{sure.form_error:.4f} nats" in content.page(found).sure
+    assert f"included, ±{sure.form_error:.4f} nats" in content.page(found).sure
     assert "includes_misspecification: true" in found.mixture_yaml()
 
 
@@ -84,9 +84,13 @@ def test_interval_probability_and_freedom_are_in_the_pages() -> None:
     assert page.shares[2].interval == f"{100 * low:.1f}–{100 * high:.1f} %"
     low, high = near.extent.loc[["c"]].to_numpy(float)[0]
     assert page.shares[2].extent == f"{100 * low:.1f}–{100 * high:.1f} %"
-    assert f"interval of the gain: {sure.gain[0]:.4f} to {sure.gain[1]:.4f} nats" in page.sure
-    assert "above 99 %" in page.sure
-    for text in (page.sure, page.free, page.worth):
+    interval = f"90 % interval {sure.gain[0]:.4f} to {sure.gain[1]:.4f}".replace("-", "−")
+    assert [(one.value, one.more) for one in page.key_figures[:2]] == [
+        (f"{found.recommendation.gain:.4f} nats", interval),
+        ("above 99 %", "expected loss below the reference's"),
+    ]
+    assert "interval of the gain " in page.sure
+    for text in (interval, page.free, *(value for _, value in (*page.certainty, *page.saved))):
         assert text
         assert text in html.render(found).replace("&#39;", "'").replace("\xa0", " ")
 
@@ -94,7 +98,8 @@ def test_interval_probability_and_freedom_are_in_the_pages() -> None:
 def test_without_replicates_it_is_said_that_nothing_is_sure() -> None:
     page = content.page(analysis(replicates=0))
 
-    assert page.sure.startswith("How sure this is can't be said")
+    assert page.sure.startswith("No replicates, so no interval")
+    assert [(one.value, one.more) for one in page.key_figures[1:2]] == [("unknown", "no replicates")]
     assert page.shares[0].interval == page.shares[0].extent == "–"
 
 
@@ -106,7 +111,7 @@ def test_what_binds_and_what_it_costs_is_said() -> None:
     assert any(
         "'c' is at its most, 0.25 (1e+06 tokens × 2 epochs / 8e+06): 0.01 more would win" in t for t in page.constraints
     )
-    assert any("without constraints the law would take" in text for text in page.constraints)
+    assert any("without constraints: " in text for text in page.constraints)
     assert content.page(analysis()).constraints == ()
 
 
@@ -118,25 +123,48 @@ WORTH = Worth(
     by_law={"transfer": 0.12, "additive": 0.25},
     demonstrated=True,
     runs=12,
-    costs=Costs(5.0, 4000.0, 2.0, 1e6),
+    costs=Costs(5.0, 4000.0, 2.0, 1e6, "USD"),
 )
 
 
 def test_savings_are_set_against_the_pilot() -> None:
     assert savings(WORTH) == (
-        "At equal loss the recommended mixture needs 20.00 % fewer tokens than the reference at 100B tokens (90 % "
-        "interval 10.0 to 30.0 %; by law: 12.0 to 25.0 %). In the run of 100B tokens that is 10B to 30B tokens, 10,000 "
-        "to 30,000 steps, 400 to 1,200 GPU-hours (cost 800 to 2,400). The pilot's 12 runs took 60 GPU-hours "
-        "(cost 120); the net is +340 to +1,140 GPU-hours (cost 680 to 2,280)."
+        "tokens saved at equal loss: 20 %, 90 % interval 10.0 to 30.0 %, by law 12.0 to 25.0 %; steps saved: 10,000 to "
+        "30,000; compute saved: 400 to 1,200 GPU-hours (USD 800 to 2,400); pilot cost: 60 GPU-hours (USD 120) for 12 "
+        "runs; net saving: 340 to 1,140 GPU-hours (USD 680 to 2,280); return on investment: 5.67 to 19×; break-even: "
+        "from a run of 200 to 600 GPU-hours (USD 400 to 1,200)"
     )
-    unknown = dataclasses.replace(WORTH, costs=Costs(gpu_hours_per_run=5.0))
-    assert "it pays for itself if the run takes more than 200 to 600." in savings(unknown)
     lost = dataclasses.replace(WORTH, fraction=-0.1, interval=(-0.3, 0.05), demonstrated=False)
-    assert savings(lost).startswith(
-        "At equal loss nothing is saved against the reference at 100B tokens (90 % interval −30.0 to 5.0 %; by law:"
-    )
-    nothing = dataclasses.replace(lost, costs=Costs(gpu_hours_per_run=5.0))
-    assert "no saving is shown to set against them" in savings(nothing)
+    assert savings(lost).startswith("tokens saved at equal loss: none, 90 % interval −30.0 to 5.0 %, by law 12.0")
     wide = dataclasses.replace(WORTH, interval=(0.1, math.inf))
-    assert "(90 % interval 10.0 % or more;" in savings(wide)
-    assert "400 or more GPU-hours" in savings(wide)
+    assert "90 % interval 10.0 % or more" in savings(wide)
+    assert "compute saved: 400 or more GPU-hours" in savings(wide)
+    assert wide.break_even_gpu_hours == (60, 600)  # no more than all tokens can be saved
+
+
+def test_the_return_on_investment_is_the_net_saving_over_the_pilots_cost() -> None:
+    assert WORTH.return_on_investment == pytest.approx((340 / 60, 1140 / 60))
+    assert tile(WORTH) == (
+        "return on investment",
+        "5.67 to 19×",
+        "net saving ÷ 60 GPU-hours (USD 120); break-even from a run of 200 to 600 GPU-hours (USD 400 to 1,200)",
+    )
+    pilot_only = dataclasses.replace(WORTH, costs=Costs(gpu_hours_per_run=5.0))
+    assert tile(pilot_only) == ("break-even", "from a run of 200 to 600 GPU-hours", "the pilot cost 60 GPU-hours")
+    assert tile(dataclasses.replace(WORTH, costs=Costs())) == (
+        "tokens saved at equal loss",
+        "20 %",
+        "against the reference: 10.0 to 30.0 %",
+    )
+
+
+def test_a_saving_that_is_not_demonstrated_has_no_return_and_an_open_break_even() -> None:
+    unsure = dataclasses.replace(WORTH, interval=(-0.1, 0.3), demonstrated=False)
+    assert (unsure.return_on_investment, unsure.break_even_gpu_hours) == (None, (200, math.inf))
+    assert tile(unsure)[1:] == ("not demonstrated", "break-even from a run of 200 or more GPU-hours (USD 400 or more)")
+    lost = dataclasses.replace(unsure, fraction=-0.2, interval=(-0.3, -0.1), by_law={})
+    assert lost.break_even_gpu_hours is None
+    assert tile(lost)[1] == "not demonstrated"
+    unknown = dataclasses.replace(WORTH, fraction=None, unknown="one volume", interval=None, demonstrated=False)
+    assert tile(unknown)[1:] == ("unknown", "reason below")
+    assert savings(unknown).startswith("tokens saved at equal loss: unknown: one volume")

@@ -107,7 +107,9 @@ def test_a_column_that_exists_is_never_called_unknown() -> None:
         assert "unknown" not in str(told.value)
         assert "additive" in str(told.value)
         analyze(obs, 8e9, law=law, weights={"hellaswag": 0.0}, replicates=0)  # what doesn't count is in nobody's way
-    with pytest.raises(RecommendationError, match=r"weights for unknown \['mmlu'\]; the domains are .*'hellaswag'"):
+    with pytest.raises(
+        RecommendationError, match=r"weight of unknown domain or target 'mmlu'; choose from .*'hellaswag'"
+    ):
         analyze(obs, 8e9, weights={"mmlu": 1.0})
 
 

@@ -571,7 +571,7 @@ def test_tables_of_mixtures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("mixture: {a: 1}", "entry 'mixture' is unknown; is 'mixtures' meant"),
+        ("mixture: {a: 1}", "no entry 'mixture'; did you mean 'mixtures'"),
         ("- 1", r"must be a mapping with mixtures, mixture_from, domains"),
         ("a: [", "is no YAML or JSON: .* in line"),
         ("mixtures: {a: {x: 1}, a: {x: 1}}", "'a' stands twice"),

@@ -95,7 +95,7 @@ def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
 
 def test_an_unknown_scheme_is_told_with_those_there_are() -> None:
     for uri in ("nowhere:sweep", "no-scheme", "nowhere+http://host#sweep"):
-        with pytest.raises(SourceError, match="there are csv, jsonl, mlflow"):
+        with pytest.raises(SourceError, match="choose from 'csv', 'jsonl', 'mlflow'"):
             open_source(uri)
 
 
@@ -117,7 +117,7 @@ def test_a_third_party_s_tracker_gets_the_whole_uri_and_the_options(uri: str, mo
 
     assert isinstance(tracker, JsonlTracker)
     assert tracker.directory == Path(uri.partition(":")[2], "one")
-    with pytest.raises(SourceError, match=r"'jsonl:x': no tracker for 'jsonl'; there are mine"):
+    with pytest.raises(SourceError, match=r"'jsonl:x': no tracker for 'jsonl'; choose from 'mine'"):
         open_tracker("jsonl:x")
 
 
@@ -137,7 +137,7 @@ def test_a_manifest_comes_back_as_it_was() -> None:
         ({}, "needs a list 'domains'"),
         ({"domains": "abc"}, "needs a list 'domains'"),
         ({"domains": ["a"], "mixture": [1]}, "a mapping 'mixture'"),
-        ({"domains": ["a"], "mixture": {"b": 1.0}}, "unknown 'b'"),
+        ({"domains": ["a"], "mixture": {"b": 1.0}}, "unknown domain 'b'; choose from 'a'"),
         ({"domains": ["a", "a"]}, "twice: 'a'"),
         ({"domains": ["a"], "model_size": []}, r"'model_size' of the manifest must be a number .*got \[\]"),
         (

@@ -139,7 +139,7 @@ def test_only_the_runs_of_the_sweep_count(tmp_path: Path) -> None:
     )
 
     assert [state.name for state in states] == ["run-0", "run-1"]
-    assert "there is no run of sweep 'mine' yet; the sweeps there are 'another'" in notes
+    assert "no run of sweep 'mine' yet; choose from 'another'" in notes
 
 
 @pytest.mark.parametrize("wrong", [{"runs": 0}, {"every": 0}, {"every": float("nan")}, {"timeout": -1}])

@@ -33,7 +33,7 @@ def test_names_and_paths_may_both_hold_an_equals_sign(tmp_path: Path) -> None:
     [
         (b"mixture: {a: 1.0}", ["nemo", "--path", "a=/x", "--path", "a=/y"], 2, "domain 'a' has two paths: '/x', '/y'"),
         (b"mixture: {a: 1.0}", ["nemo", "--path", "A=/x"], 3, "a path of unknown domain 'A'"),
-        (b"mixture: {a: 1.0}", ["nemo", "--tokens", "many"], 2, "'many' is no positive number of tokens"),
+        (b"mixture: {a: 1.0}", ["nemo", "--tokens", "many"], 2, "'many' is not a number of tokens"),
         (b"mixture: {-x: 1.0}", ["megatron"], 3, "Megatron takes '-x' for an option"),
         (b"mixture:\n  a: 0.5\n  a: 0.5\n", ["csv"], 3, "m.yaml holds no mapping"),
         (b"mixture: {a: 0.5, b: 0.5", ["csv"], 3, "expected ',' or '}'"),

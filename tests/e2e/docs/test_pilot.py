@@ -37,10 +37,12 @@ def test_the_store_holds_the_runs_the_analysis_and_the_checks(pilot: tuple[Path,
     assert all(run.info.status == "FINISHED" for run in runs)
     sweeps = [run.data.tags.get("bimix.sweep") for run in runs if run.data.tags["bimix.role"] == "train"]
     assert (sweeps.count("pilot"), sweeps.count("check")) == (8, 5)
-    analyses = {run.info.run_name: run.info.run_id for run in runs if run.data.tags["bimix.role"] == "analysis"}
-    assert set(analyses) == {"bimix-analysis", "bimix-verification"}
-    files = {name: {file.path for file in client.list_artifacts(at, "bimix")} for name, at in analyses.items()}
-    names = (
+    analyses = [run.info for run in runs if run.data.tags["bimix.role"] == "analysis"]
+    names = {info.run_id: info.run_name.split(" · ") for info in analyses}
+    assert sorted(name[0] for name in names.values()) == ["pilot", "pilot"]
+    files = {names[i.run_id][1]: {f.path for f in client.list_artifacts(i.run_id, "bimix")} for i in analyses}
+    (asked,) = files.keys() - {"verification"}
+    written = (
         "mixture.yaml",
         "fit.json",
         "validation.json",
@@ -51,8 +53,8 @@ def test_the_store_holds_the_runs_the_analysis_and_the_checks(pilot: tuple[Path,
         "report.html",
         "report.md",
     )
-    assert files["bimix-analysis"] == {f"bimix/{name}" for name in names}
-    assert files["bimix-verification"] - files["bimix-analysis"] == {
+    assert files[asked] == {f"bimix/{name}" for name in written}
+    assert files["verification"] - files[asked] == {
         "bimix/verification.json",
         "bimix/verification.md",
     }

@@ -9,9 +9,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bimix_integrations.trackers.mlflow.artifacts import read_text, refused
+from bimix_integrations.trackers.mlflow.params import log_params
 from bimix_integrations.trackers.mlflow.stores.store import Store
 from bimix_integrations.trackers.mlflow.tags import PREFIX, of_manifest, requests
 from bimix_tracking.errors import SourceError
+from bimix_tracking.tracking.params import params
 from bimix_tracking.tracking.ports import WriteBack
 
 KEY = f"{PREFIX}analysis_key"
@@ -81,6 +83,7 @@ def _new(store: Store, experiment: str, analysis: WriteBack) -> str:
     try:
         for some in requests(of_manifest(analysis.manifest)):
             client.log_batch(run_id, tags=some)
+        log_params(client, run_id, params(analysis.manifest))  # to be put beside those of its runs
         now = int(time.time() * 1000)
         client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in analysis.metrics.items()])
         _put(client, run, analysis)

@@ -13,6 +13,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from bimix_integrations.trackers.mlflow.adopting import ADOPTED, Training, found, of_key
 from bimix_integrations.trackers.mlflow.artifacts import write_text
+from bimix_integrations.trackers.mlflow.params import log_params
 from bimix_integrations.trackers.mlflow.refusals import RefusedForGoodError, refusals, values
 from bimix_integrations.trackers.mlflow.stores.server import Server
 from bimix_integrations.trackers.mlflow.stores.store import Store
@@ -20,6 +21,7 @@ from bimix_integrations.trackers.mlflow.tags import KEY, of_manifest, requests
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.errors import BimixError, RefusedError
+from bimix_tracking.tracking.params import params
 from bimix_tracking.tracking.ports import Row
 
 _PARENT = "mlflow.parentRunId"
@@ -52,6 +54,7 @@ class MlflowTracker:
         self._resumed: str | None = None
         self._training = self._may_be_there = False
         self._failures = 0
+        self._params: dict[str, str] = {}
         self.run_name = run_name
         self.key: str | None = None
         self.owned = False
@@ -107,22 +110,29 @@ class MlflowTracker:
             return self._evaluations(run)
 
     def start(self, manifest: RunManifest) -> None:
-        """Adopt or create the run and write the manifest as tags."""
+        """Adopt or create the run and write the manifest as tags, the proportions that it begins with as params."""
         tags = of_manifest(manifest)
         with refusals(self._store, f"run {self.run_id or self.run_name or 'of a training'}"):
             if self.run_id is None:
                 self._open()
             for some in requests(tags):
                 self._client.log_batch(self._id, tags=some)
+            if (wanted := params(manifest)) != self._params:
+                log_params(self._client, self._id, wanted)
+                self._params = wanted
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Write rows as one batch, each value with the time it was made: sent twice, it is one point."""
+        """Write rows as one batch, each value with the time it was made: sent twice, it is one point.
+
+        MLflow has the step of each point: as a metric it would be a chart that says nothing.
+        """
         what = f"a row of run {self.run_id}"
         with refusals(self._store, what), values(what):
             points = [
                 Metric(name, value, int(row.time * 1000), row.step)
                 for row in rows
                 for name, value in row.metrics.items()
+                if name != metric_names.STEP
             ]
             self._client.log_batch(self._id, metrics=points)
 

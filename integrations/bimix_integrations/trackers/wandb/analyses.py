@@ -15,7 +15,9 @@ from wandb.errors import CommError
 
 from bimix_integrations.trackers.wandb import artifacts
 from bimix_integrations.trackers.wandb.host import Host, open_beside
+from bimix_integrations.trackers.wandb.params import config_of
 from bimix_integrations.trackers.wandb.project import Project, mode, redacted, told
+from bimix_tracking.tracking.params import proportions
 from bimix_tracking.tracking.ports import WriteBack
 
 COLLECTION = "bimix-mixture"
@@ -97,7 +99,7 @@ def _new(project: Project, analysis: WriteBack) -> str:
         job_type=JOB_TYPE,
         name=analysis.name,
         notes=analysis.note,
-        config={"bimix": fields},
+        config={"bimix": fields, **config_of(proportions(analysis.manifest))},
         mode="online",
         settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
     ) as run:

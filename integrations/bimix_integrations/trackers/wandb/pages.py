@@ -14,6 +14,7 @@ from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.data.metric_names import DOMAIN_TOKENS, ENTROPIES, EVAL_LOSS, SHARE, TOKENS, TRAIN_LOSS, key
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.messages import said
+from bimix_tracking.quantities import tokens
 from bimix_tracking.report.language import Language
 
 try:
@@ -83,7 +84,7 @@ def report(found: Analysis, project: str) -> wr.Report:
     >>> losses = {"a": "la", "b": "lb"}
     >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
     >>> report(analyze(obs, tokens=1e5, replicates=0), "team/my-sweep").title
-    'Data mixture for 1e+05 tokens'
+    'Data mixture for 100k tokens'
     """
     entity, name = _split(project)
     say = Language(found.lang)
@@ -92,7 +93,7 @@ def report(found: Analysis, project: str) -> wr.Report:
     return wr.Report(
         entity=entity,
         project=name,
-        title=say(said("Data mixture for {tokens} tokens", tokens=f"{rec.tokens:.3g}")),
+        title=say(said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens))),
         description=f"bimix, data {found.fit.data_hash}",
         blocks=[
             wr.MarkdownBlock(text=found.note()),

@@ -26,7 +26,7 @@ from bimix_integrations.trackers.wandb.rows import (
 from bimix_integrations.trackers.wandb.rows import histories as points_of
 from bimix_tracking.data.manifest import CURVES, RunManifest, RunRecord, parse_curves, parse_json
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.errors import RunError, SourceError
+from bimix_tracking.errors import RunError, SourceError, did_you_mean
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.other_tools.patterns import unrecognised
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
@@ -126,10 +126,8 @@ class WandbSource:
         except SourceError as error:
             if "Could not find project" not in str(error):
                 raise
-        known = ", ".join(map(repr, self._project.known())) or "none"
-        raise SourceError(
-            f"{self.uri}: {entity!r} has no project {self._project.name!r} at {server()}; there are {known}"
-        )
+        near = did_you_mean(self._project.name, self._project.known())
+        raise SourceError(f"{self.uri}: {entity!r} has no project {self._project.name!r} at {server()}; {near}")
 
     def _told_state(self, run: Run) -> RunState | None:
         try:

@@ -19,14 +19,18 @@ from bimix_integrations.trackers.wandb.artifacts import run_artifact
 from bimix_integrations.trackers.wandb.guest import GuestRows
 from bimix_integrations.trackers.wandb.host import Host, open_beside
 from bimix_integrations.trackers.wandb.names import safe
+from bimix_integrations.trackers.wandb.params import configure
 from bimix_integrations.trackers.wandb.project import Project, is_absent, mode, probe, said_mode, told
 from bimix_integrations.trackers.wandb.rows import FAILED, HOST, KEY, MANIFEST, is_ours
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import CURVES, RunManifest
 from bimix_tracking.errors import BimixError, RefusedError, SourceError
 from bimix_tracking.recording.delivery import FLUSH_SECONDS
+from bimix_tracking.tracking.params import proportions
 from bimix_tracking.tracking.ports import Row
 
+_AXES = {metric_names.STEP, metric_names.TOKENS, metric_names.TIME}
+"""What is plotted against, or nothing to look at: no charts of their own."""
 _trainings: weakref.WeakKeyDictionary[wandb.Run, str] = weakref.WeakKeyDictionary()
 """Runs of hosts → key of the training that is a guest there: noted before its manifest is."""
 
@@ -65,6 +69,7 @@ class WandbTracker:
         self._known: set[tuple[float, float, int]] = set()
         self._defined: set[str] = set()
         self._manifest: dict[str, Any] = {}
+        self._shares_told: dict[str, str] = {}
         self._files: dict[str, str] = {}
         self.owned = False
         self.run_id: str | None = None
@@ -146,6 +151,9 @@ class WandbTracker:
         if self._run is None:
             self._open()
         self._on_run(self._configure)
+        if (shares := proportions(manifest)) != self._shares_told:
+            self._on_run(lambda run: configure(run, shares))
+            self._shares_told = shares
 
     def log(self, rows: Sequence[Row]) -> None:
         """Write a row a call, with its step and the time it was made: sent twice, it is one row when read back."""
@@ -301,7 +309,7 @@ class WandbTracker:
     def _write(self, run: wandb.Run, numbers: Mapping[str, float], closes: bool) -> None:
         for name in numbers.keys() - self._defined:
             # By its exact name: `*` would take the host's metrics along.
-            if name in {metric_names.STEP, metric_names.TIME}:
+            if name in _AXES:
                 run.define_metric(name, hidden=True)
             elif "*" not in name:
                 run.define_metric(name, step_metric=metric_names.STEP)

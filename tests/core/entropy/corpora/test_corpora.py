@@ -314,7 +314,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no file in it"):
         find_blocks(tmp_path, Reading())
     with pytest.raises(
-        CorpusError, match="no format 'clay'; there are datasets, jsonl, megatron, parquet, text, tokens"
+        CorpusError, match="no format 'clay'; choose from 'datasets', 'jsonl', 'megatron', 'parquet', 'text', 'tokens'"
     ):
         open_format("clay")
 

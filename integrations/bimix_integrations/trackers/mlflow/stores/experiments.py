@@ -12,7 +12,7 @@ from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT
 from mlflow.tracking import fluent
 from mlflow.tracking.default_experiment import DEFAULT_EXPERIMENT_ID, registry
 
-from bimix_tracking.errors import SourceError
+from bimix_tracking.errors import SourceError, did_you_mean
 
 BY_ID = "#"
 """What an experiment begins with, in a URI, that is named by its id: a name of that kind can't be given there."""
@@ -82,8 +82,8 @@ def chosen(asked: str, *, mlflows_store: bool, shown: str) -> Choice:
 
 def no_experiment(wanted: Choice, shown: str, known: list[str]) -> SourceError:
     """Return the error that there is no such experiment; it tells those that there are."""
-    some = ", ".join(map(repr, known[:20])) or "none"
-    return SourceError(f"there is no {wanted} at {shown}; there are {some}")
+    asked = wanted.name if wanted.name is not None else wanted.id
+    return SourceError(f"no {wanted} at {shown}; {did_you_mean(asked, known)}")
 
 
 def deleted_experiment(wanted: Choice, shown: str) -> SourceError:

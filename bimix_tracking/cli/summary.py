@@ -1,0 +1,208 @@
+"""An analysis in the terminal: whether to act, the mixture, and the few numbers that the decision rests on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bimix_tracking.cli.console import Column, print_notes, print_table, say
+from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import MISSING, about, nats, percent, signed, tokens
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bimix_tracking.analysis.result import Analysis
+    from bimix_tracking.recommendation.recommendation import Recommendation
+
+_MOST = 10
+"""Lines below the table."""
+_STYLES = {"act": "bold green", "inside_noise": "bold yellow", "unchecked": "bold yellow", "unusable": "bold red"}
+_COLUMNS: Sequence[Column] = (
+    (said("domain"), "left"),
+    (said("recommended"), "right"),
+    (said("interval"), "right"),
+    (said("near-optimal range"), "right"),
+    (said("reference"), "right"),
+    (said("tried"), "right"),
+    (said("predicted loss"), "right"),
+    (said("on the reference"), "right"),
+    (said("held-out error"), "right"),
+)
+_SAID = ("outcome", "outside")
+"""Diagnostics that the recommendation's warnings have too."""
+_OPTIONAL = ("tried", "on the reference", "interval", "predicted loss", "held-out error")
+"""Columns that go where there is no room, the least important first."""
+
+
+def print_analysis(found: Analysis) -> None:
+    """Print the verdict and what decides, the table of domains, and at most ten lines."""
+    print_notes(found.fit.notes)
+    verdict = found.verdict
+    say(verdict.sentence, _STYLES[verdict.decision])
+    for caveat in verdict.caveats:
+        say(joined([said("Warning:"), caveat.text]), "yellow")
+    say()
+    rec = found.recommendation
+    title = said(
+        "Mixture for {tokens} tokens, from {runs} runs", tokens=tokens(rec.tokens), runs=len(found.observations.runs)
+    )
+    say(title)
+    print_table(_COLUMNS, list(_rows(found)), _OPTIONAL)
+    say()
+    lines = [*((line, "") for line in _lines(found)), *((line, "yellow") for line in _warnings(found))]
+    for line, style in lines if len(lines) <= _MOST else lines[: _MOST - 1]:
+        say(line, style)
+    if len(lines) > _MOST:
+        say(said("{count} more lines are in the report.", count=len(lines) - _MOST + 1))
+
+
+def _rows(found: Analysis) -> Iterator[tuple[str, ...]]:
+    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
+
+    rec, fit, checks = found.recommendation, found.fit, found.validation
+    for name in dict.fromkeys([*fit.domains, *(t for t in fit.targets if rec.weights.get(t, 0.0) > 0)]):
+        inside = name in rec.mixture
+        known = inside and (name in fit.targets or name in fit.shares)
+        yield (
+            isolated(printable(name)),
+            percent(rec.mixture[name]) if inside else MISSING,
+            _ends(rec.interval, name) if inside else MISSING,
+            _ends(None if rec.near_optimal is None else rec.near_optimal.extent, name) if inside else MISSING,
+            percent(rec.reference[name]) if inside else MISSING,
+            _span(*fit.tried(name)) if known else MISSING,
+            nats(rec.predicted.get(name, math.nan)),
+            nats(rec.reference_predicted.get(name, math.nan)),
+            percent(math.nan if checks is None else checks.error.get(name, math.nan)),
+        )
+
+
+def _lines(found: Analysis) -> Iterator[str]:
+    rec = found.recommendation
+    yield from _gain(rec)
+    yield from _freedom(rec)
+    yield from _saving(found)
+    yield from _held_out(found)
+    yield from _law(found)
+    for domain, why in rec.binding.items():
+        yield said("Constraint: domain {domain} is {why} nats.", domain=repr(domain), why=why)
+    for domain, why in rec.held.items():
+        yield said("Held: domain {domain} {why}.", domain=repr(domain), why=why)
+
+
+def _warnings(found: Analysis) -> Iterator[str]:
+    diagnosed = (one.text for one in found.diagnostics if one.kind not in _SAID)
+    for text in (*found.warnings[len(found.verdict.caveats) :], *diagnosed):
+        yield joined([said("Warning:"), text])
+
+
+def _gain(rec: Recommendation) -> Iterator[str]:
+    sure = rec.uncertainty
+    if sure is None:
+        yield said("Gain over the reference: {gain} nats, without an interval.", gain=nats(rec.gain))
+        return
+    low, high = sure.gain
+    numbers = {"gain": nats(rec.gain), "level": 100 * sure.level, "low": nats(low), "high": nats(high)}
+    probability = {"probability": _probability(sure.probability)}
+    if sure.form_error is None:
+        yield said(
+            "Gain over the reference: {gain} nats ({level:.0f} % interval {low} to {high}); P(better) {probability}. "
+            "Excludes model misspecification.",
+            **numbers,
+            **probability,
+        )
+    else:
+        yield said(
+            "Gain over the reference: {gain} nats ({level:.0f} % interval {low} to {high}); P(better) {probability}.",
+            **numbers,
+            **probability,
+        )
+
+
+def _freedom(rec: Recommendation) -> Iterator[str]:
+    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
+
+    if rec.near_optimal is None:
+        return
+    extent = {domain: _between(rec.near_optimal.extent, domain) for domain in rec.mixture}
+    widest = max(extent, key=lambda domain: extent[domain][1] - extent[domain][0])
+    low, high = extent[widest]
+    yield said(
+        "Near-optimal range: within {tolerance} nats of the best, the residual standard deviation of a run; widest for "
+        "{domain}, {low} to {high}.",
+        tolerance=nats(rec.near_optimal.tolerance),
+        domain=isolated(printable(widest)),
+        low=about(low),
+        high=about(high),
+    )
+
+
+def _saving(found: Analysis) -> Iterator[str]:
+    worth = found.worth
+    if worth is None:
+        return
+    if worth.fraction is None:
+        yield said("Saving at equal loss: unknown, {why}.", why=worth.unknown)
+    elif not worth.demonstrated or worth.span is None:
+        yield said("Saving at equal loss: not demonstrated.")
+    else:
+        low, high = worth.span
+        yield said(
+            "Saving at equal loss: {fraction} of {tokens} tokens ({low} to {high} over replicates and laws).",
+            fraction=percent(worth.fraction),
+            tokens=tokens(worth.tokens),
+            low=percent(low),
+            high=percent(high),
+        )
+
+
+def _held_out(found: Analysis) -> Iterator[str]:
+    checks = found.validation
+    if checks is None:
+        yield said("Held-out error: unknown, too few mixtures to hold one out.")
+        return
+    rank = checks.rank_correlation
+    numbers = {"error": percent(checks.mean_error), "without": percent(checks.mean_baseline_error)}
+    if math.isnan(rank):
+        yield said("Held-out error: {error} (without a law {without}); rank correlation unknown.", **numbers)
+        return
+    yield said(
+        "Held-out error: {error} (without a law {without}); rank correlation {rank} over {runs} runs.",
+        rank=signed(rank),
+        runs=len(checks.last_sums()),
+        **numbers,
+    )
+
+
+def _law(found: Analysis) -> Iterator[str]:
+    law, selection = found.fit.law, found.selection
+    if selection is None:
+        yield said("Law: {law}, as asked.", law=law)
+    elif selection.validation is None:
+        yield said("Law: {law}; too few mixtures to compare laws on held-out ones.", law=law)
+    elif found.fit.members:
+        yield said("Law: {law}; no single law is better by more than one standard error.", law=law)
+    elif any(fit.members for fit in selection.fits.values()):
+        yield said("Law: {law}; better than the ensemble by more than one standard error.", law=law)
+    else:
+        yield said("Law: {law}; the simplest within one standard error of the best.", law=law)
+
+
+def _probability(value: float) -> str:
+    if value > 0.99:
+        return said("above 99 %")
+    return said("below 1 %") if value < 0.01 else f"{100 * value:.0f} %"
+
+
+def _ends(table: pd.DataFrame | None, name: str) -> str:
+    return MISSING if table is None else _span(*_between(table, name))
+
+
+def _span(low: float, high: float) -> str:
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def _between(table: pd.DataFrame, name: str) -> tuple[float, float]:
+    low, high = table.loc[[name]].to_numpy(float)[0].tolist()
+    return low, high
