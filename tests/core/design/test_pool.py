@@ -134,7 +134,7 @@ def test_chosen_members_tell_more_than_random_ones_by_every_law() -> None:
         (drawn(20, names=("code", "web", "maths", "books")), 6, "mixture 1 of the pool doesn't fit: .*lacks 'math'"),
         (drawn(5), 6, "6 runs are to be chosen, but the pool has 5 mixtures"),
         ([*drawn(5), drawn(5)[2]], 6, "has 5 mixtures .*: 1 given twice"),
-        (pd.DataFrame({"code": [0.5], "web": [0.5]}), 1, "no column 'books', 'math'"),
+        (pd.DataFrame({"code": [0.5], "web": [0.5]}), 1, "no column 'books'"),
         (
             pd.DataFrame({"code": [0.5], "web": [0.5], "books": [0.2], "math": [0.1]}),
             1,

@@ -109,7 +109,7 @@ def test_no_law_at_all_is_an_error_that_says_why() -> None:
 
     with pytest.raises(ObservationsError, match=r"no law can be fitted: bimix: no loss is of a domain"):
         select_law(obs, ["bimix"])
-    with pytest.raises(ValueError, match=r"there is no law 'regmix'"):
+    with pytest.raises(ValueError, match=r"no law 'regmix'; choose from 'bimix'"):
         select_law(obs, ["regmix"])
 
 
