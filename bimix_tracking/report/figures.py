@@ -84,7 +84,7 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: L
     observed = table["loss"].to_numpy(float)
     shares, fitted = _one_a_share(curves.shares[target], curves.losses[target])
     fitted = sane(fitted, observed)
-    x = svg.logarithmic([*table["tokens"], *fit.tokens], _LEFT, _RIGHT, tokens)
+    x = svg.logarithmic([*table["tokens"], *fit.tokens], _LEFT, _RIGHT, lambda at: say(tokens(at)))
     y = loss_axis([*observed, *fitted.ravel()])
     own = obs.mixtures[target]
     low, high = float(own.min()), float(own.max())
@@ -142,7 +142,7 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
     chosen = max(rec.mixture[target], fit.floor)
     grid = np.geomspace(min(own.min(), chosen), max(own.max(), chosen), 2 * _GRID).clip(max=1.0)
     fitted = sane(along(fit, rec, grid, target, last)[target].to_numpy(float), observed)
-    x = svg.logarithmic([*own, chosen], _LEFT, _RIGHT, about)
+    x = svg.logarithmic([*own, chosen], _LEFT, _RIGHT, lambda share: say(about(share)))
     y = loss_axis([*observed, *fitted])
     mark = x.at(chosen)
     # The mark's words stand above the frame, away from the points, and keep clear of both edges.
