@@ -248,4 +248,4 @@ def print_notes(notes: Sequence[Note]) -> None:
 
     if not manner.get().quiet:
         for line in grouped(notes):
-            typer.echo(line, err=True)
+            typer.echo(translated(line), err=True)
