@@ -11,6 +11,7 @@ from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.data.metric_names import slug
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import grouped
+from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import BimixError
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source, wanted_of
@@ -24,7 +25,7 @@ def analyze_groups(
     out: str | Path | None = None,
     write_back: bool = False,
     wanted: Wanted | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> dict[str, Analysis | BimixError]:
     """Analyse a source's runs apart by what they differ in; a group that can't be analysed has its error for a result.
@@ -45,6 +46,7 @@ def analyze_groups(
         TypeError: No such option.
     """
     check_options(options, also=("nest",))
+    progress = shown(progress)
     options_of = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options_of) if isinstance(source, str) else source
     results: dict[str, Analysis | BimixError] = {}
