@@ -135,7 +135,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
     mixture = Mixture.from_yaml(tmp_path / "out" / "mixture.yaml")
     assert mixture["c++"] == pytest.approx(0.1)
     said = " ".join(done.stdout.split())
-    assert "Constraint: domain 'c++' is at its most, 0.1 (5000 tokens × 2 epochs / 1e+05)" in said
+    assert "Constraint: domain 'c++' is at its upper limit, 0.1 (5k tokens × 2 epochs / 100k)" in said
     assert "Warning: the reference breaks a constraint: domain 'c++' has 0.5" in said
     decided = json.loads((tmp_path / "out" / "recommendation.json").read_text(encoding="utf-8"))
     assert decided["mixture"] == dict(mixture)
