@@ -22,7 +22,7 @@ from bimix_tracking.fitting.resampling import bootstrap
 from bimix_tracking.laws.registry import ENSEMBLE
 from bimix_tracking.laws.registry import law as named_law
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.progress import Progress, told
+from bimix_tracking.progress import Progress, reported
 from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
@@ -173,11 +173,11 @@ def _fitted(
     if law == AUTO:
         selection = select_law(obs, weights=weights, progress=progress)
         return selection, selection.validation, selection.fit
-    (fit,) = (fit_law(obs, name) for name in told(progress, "fitting", [law]))
+    (fit,) = (fit_law(obs, name) for name in reported(progress, "fitting", [law]))
     validation: Validation | None
     (validation,) = (
         _or_none(cross_validate, obs, weights=weights, fit=fit)
-        for _ in told(progress, "predicting held-out mixtures", [law])
+        for _ in reported(progress, "predicting held-out mixtures", [law])
     )
     if validation is not None:
         fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures))
@@ -193,7 +193,7 @@ def _checked(
     progress: Progress | None,
 ) -> Findings:
     """Return what the sweep and its fit show, checked on held-out mixtures and on later losses."""
-    (later,) = (_or_none(extrapolate, obs, fit=fit) for _ in told(progress, "predicting later losses", [fit.law]))
+    (later,) = (_or_none(extrapolate, obs, fit=fit) for _ in reported(progress, "predicting later losses", [fit.law]))
     return Findings(
         observations=obs,
         fit=fit,

@@ -23,7 +23,7 @@ from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import joined, said
-from bimix_tracking.progress import Progress, told
+from bimix_tracking.progress import Progress, reported
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import finite
@@ -185,7 +185,7 @@ class Analysis(Shown, Findings):
         self.observations.to_csv(folder / "observations.csv")
         provenance = f"{self.observations.source}, data {self.fit.data_hash}, {self.created}"
         write_exports(self.recommendation.mixture, folder / "exports", provenance=provenance)
-        for name, text in told(progress, "writing", texts.items()):
+        for name, text in reported(progress, "writing", texts.items()):
             (folder / name).write_text(text(), encoding="utf-8")
 
     def _checks(self) -> dict[str, Any]:

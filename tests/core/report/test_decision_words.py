@@ -109,7 +109,8 @@ def test_what_binds_and_what_it_costs_is_said() -> None:
     page = content.page(found)
     assert found.recommendation.mixture["c"] == pytest.approx(0.25)
     assert any(
-        "'c' is at its most, 0.25 (1e+06 tokens × 2 epochs / 8e+06): 0.01 more would win" in t for t in page.constraints
+        "'c' is at its upper limit, 0.25 (1M tokens × 2 epochs / 8M): 0.01 more would gain" in t
+        for t in page.constraints
     )
     assert any("without constraints: " in text for text in page.constraints)
     assert content.page(analysis()).constraints == ()

@@ -41,7 +41,7 @@ def strict(text: str) -> Any:
     """Read JSON that must have no NaN in it."""
 
     def refused(name: str) -> float:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     return json.loads(text, parse_constant=refused)
 

@@ -251,7 +251,7 @@ def _is_used(metric: str) -> bool:
     """Return whether a metric of a training run says something of its curve."""
     if metric == metric_names.STEP:  # MLflow has it of each point
         return False
-    return metric_names.is_told_of_evaluation(metric) or metric.startswith(f"{metric_names.SHARE}/")
+    return metric_names.belongs_to_evaluation(metric) or metric.startswith(f"{metric_names.SHARE}/")
 
 
 def _manifest_of(run: Run) -> RunManifest:

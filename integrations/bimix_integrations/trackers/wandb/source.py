@@ -101,7 +101,7 @@ class WandbSource:
                 asked = None
             if not isinstance(asked, dict):
                 raise SourceError(
-                    f"{self.wanted.filter!r} is no filter of W&B's: write JSON such as "
+                    f"{self.wanted.filter!r} is not a W&B filter: write JSON such as "
                     '{"config.bimix.sweep": "pilot"} or {"tags": {"$in": ["pilot"]}}'
                 )
             conditions.append(asked)
