@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bimix_tracking.display.card import Card, mixture_words
 from bimix_tracking.errors import MixtureError, RecommendationError, RecommendationWarning, listed, shown
 from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text
+from bimix_tracking.quantities import percent
 
 SUM_TOLERANCE = 1e-6
 _MAX_NAME = 250
@@ -180,6 +182,11 @@ class Mixture(Mapping[str, float]):
     def __repr__(self) -> str:
         body = ", ".join(f"{name!r}: {value:.6g}" for name, value in self._proportions.items())
         return f"Mixture({{{body}}})"
+
+    def _repr_html_(self) -> str:
+        rows = [[name, percent(share)] for name, share in self._proportions.items()]
+        card = Card(f"Mixture of {len(rows)} domains", mixture_words(self), head=["domain", "proportion"], rows=rows)
+        return card.html()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.data.metric_names import slug
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import grouped
+from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import BimixError
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source, wanted_of
@@ -23,7 +24,7 @@ def analyze_groups(
     out: str | Path | None = None,
     write_back: bool = False,
     wanted: Wanted | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> dict[str, Analysis | BimixError]:
     """Analyse a source's runs apart by what they differ in; a group that can't be analysed has its error for a result.
@@ -42,6 +43,7 @@ def analyze_groups(
         SourceError: The source cannot be read, or holds no runs but a table.
         ObservationsError: No such field.
     """
+    progress = shown(progress)
     options_of = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options_of) if isinstance(source, str) else source
     results: dict[str, Analysis | BimixError] = {}

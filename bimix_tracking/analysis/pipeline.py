@@ -12,7 +12,8 @@ from bimix_tracking.analysis.question import AUTO, Question
 from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import checked_weights
-from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
+from bimix_tracking.display.progress_line import shown
+from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError, SourceError
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
@@ -33,7 +34,7 @@ from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
-from bimix_tracking.tracking.write_back import leave, name_of
+from bimix_tracking.tracking.write_back import analysis_name, leave
 
 
 def analyze(
@@ -56,7 +57,7 @@ def analyze(
     nest: bool = False,
     wanted: Wanted | None = None,
     lang: str = "en",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Analysis:
     """Read a sweep, fit a law, recommend a mixture, and leave it where the team looks.
 
@@ -81,7 +82,7 @@ def analyze(
         nest: Show the source runs under that run, where the tracker can.
         wanted: Which runs of the source count, and how runs of other tools are read; for a URI.
         lang: Of the reports: `en`, `ja` or one that a package adds.
-        progress: Called as (what, done, total).
+        progress: Called as (what, done, total); True: a line that changes in place; None: that, in a notebook only.
 
     Raises:
         ValueError: There is no such law, or no report in that language.
@@ -98,6 +99,7 @@ def analyze(
     >>> analyze(obs, tokens=1e9, beyond_tried=True).recommendation.mixture
     Mixture({'a': 0.729189, 'b': 0.270811})
     """
+    progress = shown(progress)
     Language(lang)  # an unknown one is told before the work, like an unknown law
     if law not in (AUTO, ENSEMBLE):
         named_law(law)
@@ -116,7 +118,7 @@ def analyze(
         replicates=replicates,
         lang=lang,
     )
-    obs, opened = _read(source, wanted, progress)
+    obs, opened = _read(source, wanted, question, progress)
     counted = checked_weights(weights, obs.targets, obs.domains)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     selection, validation, fit = _fitted(obs, law, counted, progress)
@@ -142,14 +144,26 @@ def analyze(
 
 
 def _read(
-    source: str | RunSource | Observations, wanted: Wanted | None, progress: Progress | None
+    source: str | RunSource | Observations, wanted: Wanted | None, question: Question, progress: Progress | None
 ) -> tuple[Observations, RunSource | None]:
     """Return the sweep, and the source it was read from; none of observations that were at hand."""
     if isinstance(source, Observations):
         return source, None
     options = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options) if isinstance(source, str) else source
+    if question.named and (domains := _domains(opened)):
+        question.check_names(domains)
     return opened.observations(progress), opened
+
+
+def _domains(source: RunSource) -> list[str]:
+    """Return the domains of a source's runs, before any is read; none where that takes reading them."""
+    try:
+        states = source.states()
+    except SourceError:  # a table has none, and what cannot be reached says so when it is read
+        return []
+    known = [state.domains for state in states if state.trouble is None]
+    return list(dict.fromkeys(name for domains in known for name in domains)) if all(known) else []
 
 
 def _fitted(
@@ -251,7 +265,7 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
-        name=name_of(obs, tokens_shown(question.tokens), result.created[:10]),
+        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10]),
         nest=nest,
     )
 

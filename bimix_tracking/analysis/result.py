@@ -9,8 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from bimix_tracking.analysis.showing import card
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.display.card import Card, Shown
+from bimix_tracking.display.notebook import show_page
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.exports.formats import all_formats, write_exports
 from bimix_tracking.files.atomic_folder import staged
@@ -26,6 +31,7 @@ from bimix_tracking.recommendation.verdict import Verdict, judge
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape
+from bimix_tracking.report.mixture_figures import rows
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.extrapolation import Extrapolation
@@ -106,8 +112,8 @@ class Findings:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Analysis(Findings):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Analysis(Shown, Findings):
     """What `analyze` found.
 
     Args:
@@ -242,6 +248,27 @@ class Analysis(Findings):
             "interval": {str(d): [float(low), float(high)] for d, low, high in sure.shares.itertuples()},
             "level": sure.level,
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return proportions, intervals and predicted losses, one row a domain."""
+        return self.recommendation.to_frame()
+
+    def show(self, *, height: int = 720) -> Path | None:
+        """Show the report: in a notebook below the cell, else in a browser. It waits for neither.
+
+        Args:
+            height: Of the frame in a notebook, pixels.
+
+        Returns:
+            The file that the browser was given; None in a notebook.
+
+        Raises:
+            MissingDependencyError: The report's template engine isn't installed.
+        """
+        return show_page(html.render(self), height=height)
+
+    def _card(self) -> Card:
+        return card(content.page(self), self.recommendation, rows(self.fit, self.recommendation), Language(self.lang))
 
     def note(self) -> str:
         """Return the run description, Markdown: the answer first, then what to doubt."""

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.analysis.result import Analysis, owned_files, reported_later
+from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.files.atomic_folder import staged
-from bimix_tracking.messages import joined, said
+from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import nats, percent, tokens
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape
@@ -30,8 +31,8 @@ _WORDS = {
 _SIDES = {"inside": said("inside"), "above": said("above"), "below": said("below")}
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """What was predicted of runs that were no part of the fit, what they showed, and what changes with them.
 
     Args:
@@ -112,6 +113,24 @@ class Verification:
             ]
         )
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return `table`: every result has its table by this name."""
+        return self.table
+
+    def _card(self) -> Card:
+        say = Language(self.after.lang)
+        lead, *more = self.sentences()
+        head, rows = self._told(say)
+        return Card(
+            say(said("Verification of {runs}", runs=few(self.runs))),
+            lead,
+            more[-1] if more else "",
+            head=head,
+            rows=rows,
+            notes=self.warnings,
+            say=say,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
         return {
@@ -150,22 +169,27 @@ class Verification:
     def note(self) -> str:
         """Return the run description, Markdown: the verdict, the table, what to doubt."""
         say = Language(self.after.lang)
+        head, rows = self._told(say)
+        parts = [
+            *(escape(say(text)) for text in self.sentences()),
+            markdown_table(head, rows),
+            "\n".join(f"- {escape(say(text))}" for text in self.warnings),
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _told(self, say: Language) -> tuple[list[str], list[list[str]]]:
+        """Return the table's head and rows, as texts."""
         rows = [
-            (
+            [
                 r["run"],
                 say(said("weighted sum")) if r["target"] == SUM else r["target"],
                 *(nats(r[c]) for c in ("predicted", "low", "high", "observed")),
                 say(_SIDES[r["verdict"]]),
-            )
+            ]
             for r in self.table.to_dict("records")
         ]
         head = [said("run"), said("domain"), said("predicted"), said("low"), said("high"), said("observed")]
-        parts = [
-            *(escape(say(text)) for text in self.sentences()),
-            markdown_table([say(text) for text in (*head, said("verdict"))], rows),
-            "\n".join(f"- {escape(say(text))}" for text in self.warnings),
-        ]
-        return "\n\n".join(part for part in parts if part) + "\n"
+        return [say(text) for text in (*head, said("verdict"))], rows
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth a column in the tracker's table of runs."""

@@ -18,6 +18,7 @@ from bimix_tracking.analysis.question import AUTO
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.analysis.verification import SUM, Verification
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.replicates import last_off
@@ -28,7 +29,7 @@ from bimix_tracking.quantities import count, percent
 from bimix_tracking.quantities import tokens as shown_tokens
 from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.tracking.ports import RunSource, open_source
-from bimix_tracking.tracking.write_back import key_of, leave, name_of
+from bimix_tracking.tracking.write_back import analysis_name, key_of, leave
 
 _FEWEST = 3
 
@@ -41,7 +42,7 @@ def verify(
     analysis: str | Path | None = None,
     out: str | Path | None = None,
     write_back: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Verification:
     """Compare runs with what the rest of the sweep predicts of them, and fit again with them.
@@ -58,7 +59,7 @@ def verify(
             are used.
         out: A folder for the artifacts.
         write_back: Also write them into the source, as a run of role `analysis`.
-        progress: Called as (what, done, total).
+        progress: Called as (what, done, total); True: a line that changes in place; None: that, in a notebook only.
         options: As in `analyze`: weights, bounds, available_tokens, reference …
 
     Raises:
@@ -66,6 +67,7 @@ def verify(
             left to predict from.
         SourceError: No such analysis.
     """
+    progress = shown(progress)
     if isinstance(source, Observations):
         obs, opened = source, None
     else:
@@ -117,7 +119,7 @@ def verify(
             note=found.note(),
             runs=found.runs,
             key=key_of("verification", obs.data_hash, {"runs": found.runs, "tokens": tokens, "law": law, **options}),
-            name=name_of(obs, "verification", after.created[:10]),
+            name=analysis_name(obs, "verification", after.created[:10]),
         )
         found = replace(found, location=location)
     return found

@@ -39,7 +39,7 @@ _BEYOND = 1.5
 """How far beyond the proportions tried a run may go, as a factor."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NextRuns(PlannedRuns):
     """The runs to make next. See `next_runs`; the writers are those of `PlannedRuns`.
 

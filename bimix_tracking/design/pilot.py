@@ -46,7 +46,7 @@ _REPEAT_FROM = 6
 """With fewer runs each is worth more as a mixture of its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan(PlannedRuns):
     """The runs of a pilot. See `plan_pilot`; the writers are those of `PlannedRuns`.
 

@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
+from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.files.atomic_folder import staged
 from bimix_tracking.files.spreadsheet import defused
 from bimix_tracking.files.yaml_json import dump_yaml
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import about
 
+_FEW = 4
 COMMAND = "python train.py --mixture {mixture} --name {name} --seed {seed}"
 """The training command unless another is given: it gets the mixture as JSON."""
 _PLACEHOLDERS = {
@@ -28,8 +33,8 @@ _PLACEHOLDERS = {
 _PIECES = re.compile(r"\\.|'|\"|" + "|".join(map(re.escape, _PLACEHOLDERS)), re.DOTALL)
 
 
-@dataclass(frozen=True)
-class PlannedRuns:
+@dataclass(frozen=True, repr=False)
+class PlannedRuns(Shown):
     """Mixtures to run, each with a name and a seed for the training.
 
     Args:
@@ -49,6 +54,26 @@ class PlannedRuns:
     def domains(self) -> tuple[str, ...]:
         """The domains, in the order of the first mixture."""
         return self.mixtures[0].domains
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the proportions, one row a run and one column a domain."""
+        return pd.DataFrame([dict(mixture) for mixture in self.mixtures], index=list(self.names))
+
+    def _card(self) -> Card:
+        repeats = len(self) - len(set(self.mixtures))
+        extent = [
+            f"{about(min(shares))} to {about(max(shares))} {name}"
+            for name, shares in ((name, [mixture[name] for mixture in self.mixtures]) for name in self.domains[:_FEW])
+        ]
+        more = ", …" if len(self.domains) > _FEW else ""
+        return Card(
+            f"{len(self)} runs over {len(self.domains)} domains",
+            f"{len(self) - repeats} mixtures, {repeats} of them run again",
+            f"{', '.join(extent)}{more}",
+            head=["run", *self.domains],
+            rows=[[name, *(about(mixture[d]) for d in self.domains)] for name, mixture, _ in self._rows()],
+            notes=getattr(self, "notes", ()),
+        )
 
     def to_jsonl(self) -> str:
         r"""Return one JSON object a line: `index`, `name`, `seed`, `mixture`.

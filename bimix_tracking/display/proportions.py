@@ -130,7 +130,7 @@ def _key(rows: Sequence[ProportionRow], say: Callable[[str], str]) -> str:
 
 
 def _scale(end: float, say: Callable[[str], str]) -> str:
-    ticks = "".join(f'<span style="left:{_at(tick, end)}">{escape(say(_tick(tick)))}</span>' for tick in _ticks(end))
+    ticks = "".join(f'<span style="left:{_at(tick, end)}">{_tick(tick, say)}</span>' for tick in _ticks(end))
     return (
         f'<div class="bx-row" aria-hidden="true"><span></span><div class="bx-scale">{ticks}</div>'
         '<span class="bx-head"><i class="bx-rec"></i></span><span class="bx-head"><i class="bx-ref"></i></span></div>'
@@ -186,8 +186,8 @@ def _at(share: float, end: float) -> str:
     return f"{100 * min(max(share / end, 0.0), 1.0):.2f}%"
 
 
-def _tick(share: float) -> str:
-    return f"{round(100 * share, 1):g}\u00a0%"
+def _tick(share: float, say: Callable[[str], str]) -> str:
+    return escape(say(f"{round(100 * share, 1):g} %")).replace(" ", "&nbsp;")
 
 
 def _clean(name: str) -> str:

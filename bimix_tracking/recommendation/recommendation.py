@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
@@ -25,12 +23,13 @@ from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
 from bimix_tracking.recommendation.near_optimal import NearOptimal, near_optimal
 from bimix_tracking.recommendation.optimum import Problem
-from bimix_tracking.recommendation.uncertainty import Uncertainty, ends, finite, uncertainty
+from bimix_tracking.recommendation.showing import ShownRecommendation
+from bimix_tracking.recommendation.uncertainty import Uncertainty, uncertainty
 from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, outside_volume, within
 
 
-@dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
-class Recommendation:
+@dataclass(frozen=True, eq=False, repr=False)  # arrays and tables have no one truth
+class Recommendation(ShownRecommendation):
     """The optimum of a fitted law under constraints, beside a reference mixture.
 
     Args:
@@ -81,61 +80,6 @@ class Recommendation:
     prior_strength: float = 0.0
     uncertainty: Uncertainty | None = None
     near_optimal: NearOptimal | None = None
-
-    @property
-    def interval(self) -> pd.DataFrame | None:
-        """The interval of each proportion, one row a domain, columns low and high; None without replicates."""
-        return None if self.uncertainty is None else self.uncertainty.shares
-
-    @property
-    def inside_noise(self) -> bool:
-        """Whether there is no gain, or its interval holds 0."""
-        return self.gain <= 0 or (self.uncertainty is not None and self.uncertainty.gain[0] <= 0)
-
-    @property
-    def below_run_noise(self) -> bool:
-        """Whether the gain is within the near-optimal tolerance, a run's residual standard deviation.
-
-        Then a single pair of runs could not show it, however certain the law is.
-        """
-        return self.near_optimal is not None and self.gain <= self.near_optimal.tolerance
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON types."""
-        sure, near = self.uncertainty, self.near_optimal
-        return {
-            "mixture": dict(self.mixture),
-            "tokens": self.tokens,
-            "volume": self.volume,
-            "weights": dict(self.weights),
-            "predicted": finite(self.predicted),
-            "reference": dict(self.reference),
-            "reference_predicted": finite(self.reference_predicted),
-            "gain": self.gain,
-            "inside_noise": self.inside_noise,
-            "below_run_noise": self.below_run_noise,
-            "kkt_residual": self.kkt_residual,
-            "agree": list(self.agree),
-            "held": dict(self.held),
-            "warnings": list(self.warnings),
-            "bounds": {d: [low, high] for d, low, high in self.constraints.rows()},
-            "binding": dict(self.binding),
-            "unconstrained": dict(self.unconstrained),
-            "constraint_cost": self.constraint_cost,
-            "by_law": {law: dict(mixture) for law, mixture in self.by_law.items()},
-            "prior": None if self.prior is None else dict(self.prior),
-            "prior_strength": self.prior_strength,
-            "uncertainty": None if sure is None else sure.to_dict(),
-            "near_optimal": None if near is None else {"tolerance": near.tolerance, "extent": ends(near.extent)},
-        }
-
-    def table(self) -> pd.DataFrame:
-        """Return proportions, their intervals and predicted losses of both mixtures, one row a domain."""
-        frame = pd.DataFrame({"recommended": dict(self.mixture), "reference": dict(self.reference)})
-        if self.interval is not None:
-            frame = frame.join(self.interval)
-        losses = pd.DataFrame({"loss": dict(self.predicted), "reference_loss": dict(self.reference_predicted)})
-        return frame.join(losses)
 
 
 def recommend(

@@ -142,7 +142,7 @@ def _moved(
     top = most if tolerance is None else min(most, 6 * tolerance) if most > tolerance else 1.2 * tolerance
     x = svg.linear([*grid], _LEFT, _RIGHT, inside=(0, 1), show=lambda share, places: say(percent_tick(share, places)))
     y = svg.linear([0.0, top or 1e-3], _BOTTOM, _TOP, most=4)
-    parts = heads(domain, "")
+    parts = heads(domain)
     if tolerance is not None:
         band = min(tolerance, y.high)
         parts.append(svg.rectangle(x.start, y.at(band), x.end, y.at(max(0.0, y.low)), "band"))

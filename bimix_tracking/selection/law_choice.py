@@ -12,6 +12,7 @@ import pandas as pd
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import target_weights
+from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import stack, too_demanding
 from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out
@@ -23,6 +24,7 @@ from bimix_tracking.fitting.warmup import settled
 from bimix_tracking.laws.registry import ENSEMBLE, names
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.progress import Progress, Tally
+from bimix_tracking.quantities import percent, signed
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
 from bimix_tracking.selection.eligibility import unfit
 from bimix_tracking.selection.repeats import NoiseFloor, noise_floor
@@ -30,8 +32,8 @@ from bimix_tracking.selection.repeats import NoiseFloor, noise_floor
 _PLAUSIBLE = 2.0
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Shown):
     """The law that was chosen, and how all of them did.
 
     Args:
@@ -130,6 +132,27 @@ class Selection:
             sentences.append(self.noise.sentence())
         sentences += [said("{law} was not eligible: {why}.", law=n, why=why) for n, why in self.not_eligible.items()]
         return joined(sentences)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `scores`: every result has its table by this name."""
+        return self.scores
+
+    def _card(self) -> Card:
+        law, found = self.fit.law, self.validation
+        error = "no mixture could be held out" if found is None else f"held-out error {percent(found.mean_error)}"
+        rank = "" if found is None else f", rank correlation {signed(found.rank_correlation)}"
+        others = [name for name in self.validations if name != law]
+        rows = [
+            [row["law"], percent(row["error"]), signed(row["rank_correlation"]), "✓" if row["chosen"] else row["note"]]
+            for row in self._scores
+        ]
+        return Card(
+            f"Law: {law}",
+            f"{error}{rank}",
+            f"chosen over {', '.join(others)}" if others else "",
+            head=["law", "held-out error", "rank correlation", "chosen"],
+            rows=rows,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scoreboard as JSON types."""

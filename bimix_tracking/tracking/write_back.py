@@ -46,7 +46,7 @@ def leave(
         note: Markdown for the run's description.
         runs: The runs it is about, by name.
         key: Names the analysis by data and question: see `key_of`.
-        name: What the new run is called: see `name_of`.
+        name: What the new run is called: see `analysis_name`.
         nest: Whether the runs are shown under it.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +65,7 @@ def leave(
     return without_credentials(written)
 
 
-def name_of(obs: Observations, *about: str) -> str:
+def analysis_name(obs: Observations, *about: str) -> str:
     """Return what an analysis is called in a list of runs: its sweep, then what it is about.
 
     A sweep that doesn't say its name has that of its source: an experiment, a project, a folder.
@@ -74,7 +74,7 @@ def name_of(obs: Observations, *about: str) -> str:
     >>> table = pd.DataFrame({"a": [0.5, 0.9], "b": [0.5, 0.1]}, index=["one", "two"])
     >>> losses = pd.DataFrame({"run": ["one", "two"], "step": 1, "tokens": 10.0, "domain": "a", "loss": [3.0, 2.0]})
     >>> obs = Observations(table, losses, source="mlflow+http://host:5000#my-sweep")
-    >>> name_of(obs, "100B", "2026-11-30")
+    >>> analysis_name(obs, "100B", "2026-11-30")
     'my-sweep · 100B · 2026-11-30'
     """
     place = without_credentials(obs.source).rstrip("/#")

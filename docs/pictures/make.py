@@ -31,6 +31,7 @@ _NO_PATHS = """() => document.querySelectorAll('*').forEach(element => {
 })"""
 """Folders of whoever makes the pictures are nobody's business."""
 SIZE = {"width": 1280, "height": 860}
+PHONE = {"width": 390, "height": 844}
 
 
 def main() -> None:
@@ -55,9 +56,10 @@ def main() -> None:
 
 
 def reports(browser: Any, page: Path) -> None:
-    """Take the report in light and dark, and its explorer."""
+    """Take the report's first screen in light and dark and on a phone, and its explorer."""
     shot(browser, page.as_uri(), "report-light")
     shot(browser, page.as_uri(), "report-dark", color_scheme="dark")
+    shot(browser, page.as_uri(), "report-phone", viewport=PHONE, device_scale_factor=2)
     opened = browser.new_page(viewport=SIZE)
     opened.goto(page.as_uri())
     save(opened.locator("#explorer").screenshot(), "explorer")
@@ -66,7 +68,7 @@ def reports(browser: Any, page: Path) -> None:
 
 def shot(browser: Any, address: str, name: str, **context: Any) -> None:
     """Take the top of a page."""
-    opened = browser.new_context(viewport=SIZE, **context).new_page()
+    opened = browser.new_context(**{"viewport": SIZE, **context}).new_page()
     opened.goto(address)
     save(opened.screenshot(), name)
     opened.close()

@@ -24,7 +24,7 @@ from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.recommendation.savings import Worth, worth
 from bimix_tracking.report import content, html, markdown
-from bimix_tracking.report.investment import savings
+from bimix_tracking.report.key_figures import savings
 
 VOLUMES = (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7)
 HALF = (0.5, 0.5, 1e4, 0.5)

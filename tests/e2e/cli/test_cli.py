@@ -74,7 +74,7 @@ def test_pull_gives_a_table_that_reads_back(table: Path, tmp_path: Path) -> None
     ("arguments", "code", "text"),
     [
         (["analyze", "csv:nowhere.csv", "--tokens", "1e9"], 4, "there is no file nowhere.csv"),
-        (["analyze", "nowhere:sweep", "--tokens", "1e9"], 4, "no source for 'nowhere'; there are csv, jsonl, mlflow"),
+        (["analyze", "nowhere:sweep", "--tokens", "1e9"], 4, "no source for 'nowhere'; choose from 'csv', 'jsonl', 'mlflow'"),
         (["analyze", "csv:x", "--tokens", "many"], 2, "'many' is not a number of tokens, such as 100B, 5e9"),
         (["analyze", "csv:x"], 2, "--tokens"),
         (["analyze", "csv:x", "--tokens", "1e9", "--weight", "web"], 2, "'web' is not DOMAIN=NUMBER, such as code=2"),

@@ -53,7 +53,8 @@ def test_from_files_to_the_candidates_of_a_pilot(folder: Path, tmp_path: Path) -
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Entropy in nats of 65,536 tokens")
+    assert done.stdout.startswith("Entropy in nats ± standard error, and the proportion by it\n")
+    assert "65,536 tokens" in done.stdout
     mixtures = {path.stem: Mixture.from_yaml(path) for path in (tmp_path / "out" / "mixtures").iterdir()}
     assert set(mixtures) == {"shannon", "joint", "conditional", "von_neumann"}
     assert all(mixture.domains == ("code", "web") for mixture in mixtures.values())
@@ -177,5 +178,5 @@ def test_bad_lines_can_be_skipped_and_are_named(tmp_path: Path) -> None:
     done = bimix("entropy", "x.txt", "bad.jsonl", "--skip-bad", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert "warning: domain 'bad': 1 documents could not be read and were left out, the first: " in done.stderr
+    assert "Warning: domain 'bad': 1 documents could not be read and were left out, the first: " in done.stderr
     assert "bad.jsonl, line 2 at byte 47" in done.stderr

@@ -430,7 +430,7 @@ def test_an_unusable_mixture_is_exported_only_to_who_accepts_its_warnings(tmp_pa
 
     taken = bimix("export", unusable(tmp_path), "--format", "csv", "--accept-warnings")
     assert (taken.returncode, taken.stdout) == (0, "domain,proportion\nc++,0.25\nweb,0.75\n")
-    assert "warning: " in taken.stderr
+    assert "Warning: " in taken.stderr
     assert "Held-out rank correlation −0.80." in taken.stderr
 
 

@@ -129,7 +129,9 @@ class WandbOfflineSource:
                 return None
         except Exception as error:  # noqa: BLE001  # one broken run is one run
             return RunState(run_id, name, None, "failed", ended, trouble=why(error))
-        return RunState(run_id, name, None if manifest is None else manifest.sweep, _status(run), ended)
+        if manifest is None:
+            return RunState(run_id, name, None, _status(run), ended)
+        return RunState(run_id, name, manifest.sweep, _status(run), ended, domains=manifest.domains)
 
     def _paths(self) -> tuple[list[Path], list[RunFile]]:
         """Return the files, and the folders that may not be looked into."""

@@ -1,0 +1,131 @@
+"""What a recommendation says of itself: as JSON types, as a table, in three lines, and in a notebook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from bimix_tracking.display.card import Card, Shown, mixture_words
+from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import nats, tokens
+from bimix_tracking.recommendation.constraints import Constraints
+from bimix_tracking.recommendation.near_optimal import NearOptimal
+from bimix_tracking.recommendation.uncertainty import Uncertainty, between, ends, finite
+
+
+class ShownRecommendation(Shown):
+    """The part of `Recommendation` that says what it is; the fields are described there."""
+
+    mixture: Mixture
+    tokens: float
+    volume: float
+    weights: Mapping[str, float]
+    predicted: Mapping[str, float]
+    reference: Mixture
+    reference_predicted: Mapping[str, float]
+    gain: float
+    kkt_residual: float
+    agree: tuple[int, int]
+    held: Mapping[str, str]
+    warnings: tuple[str, ...]
+    constraints: Constraints
+    binding: Mapping[str, str]
+    unconstrained: Mixture
+    constraint_cost: float
+    by_law: Mapping[str, Mixture]
+    prior: Mixture | None
+    prior_strength: float
+    uncertainty: Uncertainty | None
+    near_optimal: NearOptimal | None
+
+    @property
+    def interval(self) -> pd.DataFrame | None:
+        """The interval of each proportion, one row a domain, columns low and high; None without replicates."""
+        return None if self.uncertainty is None else self.uncertainty.shares
+
+    @property
+    def inside_noise(self) -> bool:
+        """Whether there is no gain, or its interval holds 0."""
+        return self.gain <= 0 or (self.uncertainty is not None and self.uncertainty.gain[0] <= 0)
+
+    @property
+    def below_run_noise(self) -> bool:
+        """Whether the gain is within the near-optimal tolerance, a run's residual standard deviation.
+
+        Then a single pair of runs could not show it, however certain the law is.
+        """
+        return self.near_optimal is not None and self.gain <= self.near_optimal.tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        sure, near = self.uncertainty, self.near_optimal
+        return {
+            "mixture": dict(self.mixture),
+            "tokens": self.tokens,
+            "volume": self.volume,
+            "weights": dict(self.weights),
+            "predicted": finite(self.predicted),
+            "reference": dict(self.reference),
+            "reference_predicted": finite(self.reference_predicted),
+            "gain": self.gain,
+            "inside_noise": self.inside_noise,
+            "below_run_noise": self.below_run_noise,
+            "kkt_residual": self.kkt_residual,
+            "agree": list(self.agree),
+            "held": dict(self.held),
+            "warnings": list(self.warnings),
+            "bounds": {d: [low, high] for d, low, high in self.constraints.rows()},
+            "binding": dict(self.binding),
+            "unconstrained": dict(self.unconstrained),
+            "constraint_cost": self.constraint_cost,
+            "by_law": {law: dict(mixture) for law, mixture in self.by_law.items()},
+            "prior": None if self.prior is None else dict(self.prior),
+            "prior_strength": self.prior_strength,
+            "uncertainty": None if sure is None else sure.to_dict(),
+            "near_optimal": None if near is None else {"tolerance": near.tolerance, "extent": ends(near.extent)},
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return proportions, their intervals and predicted losses of both mixtures, one row a domain."""
+        frame = pd.DataFrame({"recommended": dict(self.mixture), "reference": dict(self.reference)})
+        if self.interval is not None:
+            frame = frame.join(self.interval)
+        losses = pd.DataFrame({"loss": dict(self.predicted), "reference_loss": dict(self.reference_predicted)})
+        return frame.join(losses)
+
+    def _card(self) -> Card:
+        gain = f"Predicted gain over the reference: {nats(self.gain)} nats per token"
+        if self.uncertainty is not None:
+            low, high = map(nats, self.uncertainty.gain)
+            gain += f" ({100 * self.uncertainty.level:.0f} % interval {low} to {high})"
+        if self.inside_noise:
+            gain += ": inside the noise"
+        elif self.below_run_noise:
+            gain += ": less than a single pair of runs could show"
+        head = ["domain", "predicted loss", "on the reference"]
+        rows = [
+            [name, *(nats(loss[name]) for loss in (self.predicted, self.reference_predicted))] for name in self.weights
+        ]
+        return Card(
+            f"Recommended mixture for {tokens(self.tokens)} tokens",
+            f"{gain}.",
+            mixture_words(self.mixture),
+            picture=f"<style>{STYLE}</style>{mixture_chart(self._proportions())}",
+            head=head,
+            rows=rows,
+            notes=self.warnings,
+        )
+
+    def _proportions(self) -> list[ProportionRow]:
+        near = None if self.near_optimal is None else self.near_optimal.extent
+        unknown = (math.nan, math.nan)
+        return [
+            ProportionRow(
+                name, share, self.reference.get(name, 0.0), *(unknown if near is None else between(near, name))
+            )
+            for name, share in self.mixture.items()
+        ]
