@@ -157,15 +157,15 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
 
 
 def _saving(worth: Worth | None) -> Iterator[str]:
-    from bimix_tracking.report import investment  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.report.key_figures import rows, tile  # noqa: PLC0415  # --help must not wait for SciPy
 
     if worth is None:
         return
-    _, saved = next(investment.rows(worth))
+    _, saved = next(rows(worth))
     yield said("Tokens saved at equal loss: {value}.", value=saved)
     if worth.pilot_gpu_hours is None:
         return
-    _, value, more = investment.tile(worth)
+    _, value, more = tile(worth)
     if worth.costs.target_gpu_hours is None:
         yield said("Break-even: {value}; {more}.", value=value, more=more)
     else:
