@@ -239,8 +239,8 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
 
 
 def _excluded(records: Sequence[RunRecord]) -> str:
-    broken = [record for record in records if record.set_aside and not record.rows]
-    told = "; ".join(f"{record.name!r}: {next(iter(record.set_aside))}" for record in broken[:5])
+    broken = [record for record in records if record.exclusions and not record.rows]
+    told = "; ".join(f"{record.name!r}: {next(iter(record.exclusions))}" for record in broken[:5])
     more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
     return f"; excluded {told}{more}" if broken else ""
 
