@@ -112,7 +112,7 @@ class Mixture(Mapping[str, float]):
         """Read the `mixture` entry of a `mixture.yaml` as `analyze` writes it.
 
         Raises:
-            MixtureError: No such file, no mapping `mixture: {domain: proportion}` in it, a name that stands twice, or
+            MixtureError: No such file, no mapping `mixture: {domain: proportion}` in it, a name that appears twice, or
                 proportions that are no mixture; the text names the file and the entry.
         """
         document = _document(path)
@@ -257,7 +257,7 @@ def _as_proportion(name: str, value: object) -> float:
     except OverflowError:
         number = math.inf
     except (TypeError, ValueError):
-        raise MixtureError(f"the proportion of domain {name!r} is no number: {shown(value)}") from None
+        raise MixtureError(f"the proportion of domain {name!r} is not a number: {shown(value)}") from None
     if not math.isfinite(number) or number < 0:
         raise MixtureError(f"the proportion of domain {name!r} must be finite and not negative, got {number}")
     return number

@@ -11,10 +11,10 @@ Progress = Callable[[str, int, int], None]
 """Called as (what is being done, how many are done, how many there are)."""
 
 
-def told(progress: Progress | None, what: str, items: Collection[Item]) -> Iterator[Item]:
-    """Yield the items, and tell before each how many are done; at the end that all are.
+def reported(progress: Progress | None, what: str, items: Collection[Item]) -> Iterator[Item]:
+    """Yield the items; report before each how many are done, and at the end that all are.
 
-    >>> list(told(lambda *said: print(said), "adding", ["a"]))
+    >>> list(reported(lambda *said: print(said), "adding", ["a"]))
     ('adding', 0, 1)
     ('adding', 1, 1)
     ['a']
@@ -31,7 +31,7 @@ class Tally:
     """Adds up what is done of a stage, whichever thread did it.
 
     Args:
-        progress: Is told; None: nobody is.
+        progress: Called as (what, done, total); None: not at all.
         what: The stage.
         total: How many there are.
 
@@ -49,11 +49,11 @@ class Tally:
         self.more(0)
 
     def more(self, count: int) -> None:
-        """Tell of so many more."""
+        """Report so many more."""
         self.reach(self.done + count)
 
     def reach(self, done: int) -> None:
-        """Tell that so many are done, though some of them needed no work."""
+        """Report that so many are done, though some of them needed no work."""
         with self._lock:
             self.done = min(max(self.done, done), self.total)
             if self._progress:

@@ -13,7 +13,7 @@ from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.display.progress_line import shown
-from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
+from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError, SourceError
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
 from bimix_tracking.fitting.law_fit import LawFit
@@ -22,7 +22,7 @@ from bimix_tracking.fitting.resampling import bootstrap
 from bimix_tracking.laws.registry import ENSEMBLE
 from bimix_tracking.laws.registry import law as named_law
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.progress import Progress, told
+from bimix_tracking.progress import Progress, reported
 from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
@@ -118,7 +118,7 @@ def analyze(
         replicates=replicates,
         lang=lang,
     )
-    obs, opened = _read(source, wanted, progress)
+    obs, opened = _read(source, wanted, question, progress)
     counted = checked_weights(weights, obs.targets, obs.domains)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     selection, validation, fit = _fitted(obs, law, counted, progress)
@@ -132,7 +132,7 @@ def analyze(
     except RecommendationError as error:
         if out is None:
             raise
-        page = findings.save_undecided(out, str(error))
+        page = findings.save_undecided(out, error.args[0])
         raise RecommendationError(f"{error}. What the sweep does show is in {page}") from error
     result = _answered(findings, recommendation, drawn, question, progress)
     if out is not None:
@@ -144,14 +144,26 @@ def analyze(
 
 
 def _read(
-    source: str | RunSource | Observations, wanted: Wanted | None, progress: Progress | None
+    source: str | RunSource | Observations, wanted: Wanted | None, question: Question, progress: Progress | None
 ) -> tuple[Observations, RunSource | None]:
     """Return the sweep, and the source it was read from; none of observations that were at hand."""
     if isinstance(source, Observations):
         return source, None
     options = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options) if isinstance(source, str) else source
+    if question.named and (domains := _domains(opened)):
+        question.check_names(domains)
     return opened.observations(progress), opened
+
+
+def _domains(source: RunSource) -> list[str]:
+    """Return the domains of a source's runs, before any is read; none where that takes reading them."""
+    try:
+        states = source.states()
+    except SourceError:  # a table has none, and what cannot be reached says so when it is read
+        return []
+    known = [state.domains for state in states if state.trouble is None]
+    return list(dict.fromkeys(name for domains in known for name in domains)) if all(known) else []
 
 
 def _fitted(
@@ -161,11 +173,11 @@ def _fitted(
     if law == AUTO:
         selection = select_law(obs, weights=weights, progress=progress)
         return selection, selection.validation, selection.fit
-    (fit,) = (fit_law(obs, name) for name in told(progress, "fitting", [law]))
+    (fit,) = (fit_law(obs, name) for name in reported(progress, "fitting", [law]))
     validation: Validation | None
     (validation,) = (
         _or_none(cross_validate, obs, weights=weights, fit=fit)
-        for _ in told(progress, "predicting held-out mixtures", [law])
+        for _ in reported(progress, "predicting held-out mixtures", [law])
     )
     if validation is not None:
         fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures))
@@ -181,7 +193,7 @@ def _checked(
     progress: Progress | None,
 ) -> Findings:
     """Return what the sweep and its fit show, checked on held-out mixtures and on later losses."""
-    (later,) = (_or_none(extrapolate, obs, fit=fit) for _ in told(progress, "predicting later losses", [fit.law]))
+    (later,) = (_or_none(extrapolate, obs, fit=fit) for _ in reported(progress, "predicting later losses", [fit.law]))
     return Findings(
         observations=obs,
         fit=fit,

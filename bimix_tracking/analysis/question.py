@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.errors import ConstraintError, did_you_mean, shown
 from bimix_tracking.fitting.replicates import REPLICATES
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
@@ -40,6 +41,33 @@ class Question:
     def limits(self) -> dict[str, Any]:
         """What the mixture has to keep to, as `recommend` and `allowed` take it."""
         return {name: getattr(self, name) for name in _LIMITS}
+
+    def check_names(self, domains: Collection[str]) -> None:
+        """Refuse names that no run has.
+
+        Args:
+            domains: All that the runs have, mixed or only evaluated.
+
+        Raises:
+            ConstraintError: An unknown one; names the nearest, and those that there are.
+        """
+        for what, given in self.named.items():
+            unknown = next((name for name in given if name not in domains), None)
+            if unknown is not None:
+                raise ConstraintError(f"{what} of unknown domain {shown(unknown)}; {did_you_mean(unknown, domains)}")
+
+    @property
+    def named(self) -> dict[str, Collection[str]]:
+        """The names that the question has for domains, by what for; none where it names none."""
+        asked = {
+            "weight": self.weights,
+            "bounds": self.bounds,
+            "available tokens": self.available_tokens,
+            "epochs": self.max_epochs if isinstance(self.max_epochs, Mapping) else None,
+            "prior": self.prior,
+            "reference": self.reference,
+        }
+        return {what: given for what, given in asked.items() if given is not None}
 
     def key(self, obs: Observations) -> str:
         """Return what names the analysis of these observations: the same question to the same data has one key."""

@@ -22,8 +22,8 @@ from bimix_tracking.files.atomic_folder import staged
 from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
-from bimix_tracking.messages import said
-from bimix_tracking.progress import Progress, told
+from bimix_tracking.messages import joined, said
+from bimix_tracking.progress import Progress, reported
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import finite
@@ -185,7 +185,7 @@ class Analysis(Shown, Findings):
         self.observations.to_csv(folder / "observations.csv")
         provenance = f"{self.observations.source}, data {self.fit.data_hash}, {self.created}"
         write_exports(self.recommendation.mixture, folder / "exports", provenance=provenance)
-        for name, text in told(progress, "writing", texts.items()):
+        for name, text in reported(progress, "writing", texts.items()):
             (folder / name).write_text(text(), encoding="utf-8")
 
     def _checks(self) -> dict[str, Any]:
@@ -284,9 +284,12 @@ class Analysis(Shown, Findings):
             "\n".join(f"- {shown(text)}" for text in page.warnings),
             markdown.table(
                 [say(name) for name in head],
-                [[row.domain, row.recommended, row.reference, row.predicted, row.on_reference] for row in page.shares],
+                [
+                    [row.domain, *map(say, (row.recommended, row.reference, row.predicted, row.on_reference))]
+                    for row in page.shares
+                ],
             ),
-            f"{shown(page.gain)} {shown(page.sure)}",
+            shown(joined([page.gain, page.sure])),
             shown(page.worth),
             shown(page.choice),
             shown(page.held_out),

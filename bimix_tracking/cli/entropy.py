@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from bimix_tracking.cli.console import Cells, answer, print_in_tables, progress_shown, say
+from bimix_tracking.cli.console import Cells, answer, print_in_tables, progress_shown, say, speak, translated
 from bimix_tracking.cli.entries import one_of, tokens_by_domain
 from bimix_tracking.cli.question import Lang, known_lang
 from bimix_tracking.cli.teaching import AIM, METHOD, OUTPUT, READING, among, trackers
 from bimix_tracking.cli.teaching import corpora as corpora_formats
 from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import listed
-from bimix_tracking.quantities import count, percent
+from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import percent
 
 if TYPE_CHECKING:
     from bimix_tracking.entropy.comparison import Comparison
@@ -188,7 +189,7 @@ def entropy(
     lacking = [name for name in paths if weights and name not in weights]
     if lacking:
         raise typer.BadParameter(f"needs the tokens of {listed(lacking)} too", param_hint="--available")
-    known_lang(lang)
+    speak(known_lang(lang))
     from bimix_tracking.entropy.corpora.documents import Reading  # noqa: PLC0415  # --help must not wait for NumPy
     from bimix_tracking.entropy.domain_counts import EntropySettings  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.measuring import corpus_entropies  # noqa: PLC0415  # likewise
@@ -293,13 +294,13 @@ def print_entropies(one: Comparison) -> None:
     from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # likewise
 
     found, mixtures = one.found, one.mixtures()
-    passages = f", {count(found.passages)} passages" if one.sampled("von_neumann") and found.passages else ""
-    known = f"{count(found.tokens)} tokens" if one.sampled("shannon") else "all tokens"
-    error = " ± standard error" if one.sampled("shannon") else ""
-    say(f"Entropy in nats of {known}{passages} a domain{error}, and the proportion by it")
+    if one.sampled("shannon"):
+        say(said("Entropy in nats ± standard error, and the proportion by it"))
+    else:
+        say(said("Entropy in nats of all tokens, and the proportion by it"))
     first: Sequence[Cells] = [
-        (("domain", "left"), [isolated(printable(name)) for name in found.domains]),
-        (("all tokens", "right"), [f"{domain.tokens:,}" for domain in found.domains.values()]),
+        ((said("domain"), "left"), [isolated(printable(name)) for name in found.domains]),
+        ((said("all tokens"), "right"), [f"{domain.tokens:,}" for domain in found.domains.values()]),
     ]
     proxies = []
     for proxy in found.proxies:
@@ -307,10 +308,10 @@ def print_entropies(one: Comparison) -> None:
         cells = [f"{entropies[n]:.3f}{'' if math.isnan(errors[n]) else f' ±{errors[n]:.3f}'}" for n in found.domains]
         columns: Sequence[Cells] = [
             ((NAMES[proxy], "right"), cells),
-            (("proportion", "right"), [percent(mixture[name]) for name in found.domains]),
+            ((said("proportion"), "right"), [percent(mixture[name]) for name in found.domains]),
         ]
         proxies.append(columns)
     print_in_tables(first, proxies)
     say(one.sample())
     for text in warnings_of(one):
-        typer.echo(f"warning: {text}", err=True)
+        typer.echo(translated(joined([said("Warning:"), text])), err=True)

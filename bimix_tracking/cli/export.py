@@ -77,7 +77,7 @@ def _heed(mixture: Path, *, accept_warnings: bool) -> None:
         warnings.simplefilter("always", RecommendationWarning)
         Advice.from_yaml(mixture).heed(str(mixture), accept_warnings=accept_warnings)
     for each in caught:
-        typer.echo(f"warning: {each.message}", err=True)
+        typer.echo(f"Warning: {each.message}", err=True)
 
 
 def _paths(pairs: Iterable[str], domains: Iterable[str]) -> dict[str, str]:

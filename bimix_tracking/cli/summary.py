@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
     from bimix_tracking.analysis.result import Analysis
     from bimix_tracking.recommendation.recommendation import Recommendation
+    from bimix_tracking.recommendation.savings import Worth
+    from bimix_tracking.selection.cross_validation import Validation
 
 _MOST = 10
 """Lines below the table."""
-_STYLES = {"act": "bold green", "inside_noise": "bold yellow", "unchecked": "bold yellow", "unusable": "bold red"}
+_CAREFUL = "bold yellow"
+_STYLES = {"act": "bold green", "inside_noise": _CAREFUL, "unchecked": _CAREFUL, "unusable": "bold red"}
 _COLUMNS: Sequence[Column] = (
     (said("domain"), "left"),
     (said("recommended"), "right"),
@@ -32,6 +35,8 @@ _COLUMNS: Sequence[Column] = (
 )
 _SAID = ("outcome", "outside")
 """Diagnostics that the recommendation's warnings have too."""
+_BY_THE_LAW = ("interval", "near-optimal range", "predicted loss", "on the reference")
+"""Columns that only a law which passes its check can fill."""
 _OPTIONAL = ("tried", "on the reference", "interval", "predicted loss", "held-out error")
 """Columns that go where there is no room, the least important first."""
 
@@ -40,8 +45,11 @@ def print_analysis(found: Analysis) -> None:
     """Print the verdict and what decides, the table of domains, and at most ten lines."""
     print_notes(found.fit.notes)
     verdict = found.verdict
-    say(verdict.sentence, _STYLES[verdict.decision])
+    careful = verdict.decision == "act" and verdict.caveats
+    say(verdict.sentence, _CAREFUL if careful else _STYLES[verdict.decision])
     for caveat in verdict.caveats:
+        if not verdict.usable and caveat.short in verdict.sentence:
+            continue
         say(joined([said("Warning:"), caveat.text]), "yellow")
     say()
     rec = found.recommendation
@@ -49,7 +57,13 @@ def print_analysis(found: Analysis) -> None:
         "Mixture for {tokens} tokens, from {runs} runs", tokens=tokens(rec.tokens), runs=len(found.observations.runs)
     )
     say(title)
-    print_table(_COLUMNS, list(_rows(found)), _OPTIONAL)
+    rows = list(_rows(found))
+    kept = [
+        i
+        for i, (heading, _) in enumerate(_COLUMNS)
+        if any(row[i] != MISSING for row in rows) and (verdict.usable or heading not in _BY_THE_LAW)
+    ]
+    print_table([_COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows], _OPTIONAL)
     say()
     lines = [*((line, "") for line in _lines(found)), *((line, "yellow") for line in _warnings(found))]
     for line, style in lines if len(lines) <= _MOST else lines[: _MOST - 1]:
@@ -80,10 +94,14 @@ def _rows(found: Analysis) -> Iterator[tuple[str, ...]]:
 
 def _lines(found: Analysis) -> Iterator[str]:
     rec = found.recommendation
+    if not found.verdict.usable:
+        yield said("Gain, near-optimal range and saving: not reliable, the law fails its check.")
+        yield from _law(found)
+        return
     yield from _gain(rec)
     yield from _freedom(rec)
-    yield from _saving(found)
-    yield from _held_out(found)
+    yield from _saving(found.worth)
+    yield from _held_out(found.validation)
     yield from _law(found)
     for domain, why in rec.binding.items():
         yield said("Constraint: domain {domain} is {why} nats.", domain=repr(domain), why=why)
@@ -138,27 +156,23 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
     )
 
 
-def _saving(found: Analysis) -> Iterator[str]:
-    worth = found.worth
+def _saving(worth: Worth | None) -> Iterator[str]:
+    from bimix_tracking.report import investment  # noqa: PLC0415  # --help must not wait for SciPy
+
     if worth is None:
         return
-    if worth.fraction is None:
-        yield said("Saving at equal loss: unknown, {why}.", why=worth.unknown)
-    elif not worth.demonstrated or worth.span is None:
-        yield said("Saving at equal loss: not demonstrated.")
+    _, saved = next(investment.rows(worth))
+    yield said("Tokens saved at equal loss: {value}.", value=saved)
+    if worth.pilot_gpu_hours is None:
+        return
+    _, value, more = investment.tile(worth)
+    if worth.costs.target_gpu_hours is None:
+        yield said("Break-even: {value}; {more}.", value=value, more=more)
     else:
-        low, high = worth.span
-        yield said(
-            "Saving at equal loss: {fraction} of {tokens} tokens ({low} to {high} over replicates and laws).",
-            fraction=percent(worth.fraction),
-            tokens=tokens(worth.tokens),
-            low=percent(low),
-            high=percent(high),
-        )
+        yield said("Return on investment: {value}; {more}.", value=value, more=more)
 
 
-def _held_out(found: Analysis) -> Iterator[str]:
-    checks = found.validation
+def _held_out(checks: Validation | None) -> Iterator[str]:
     if checks is None:
         yield said("Held-out error: unknown, too few mixtures to hold one out.")
         return

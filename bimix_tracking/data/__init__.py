@@ -1,4 +1,4 @@
-"""What is known of a sweep: how a metric is named, what a run says of itself, its curve on one held-out set, and
+"""Data of a sweep: how a metric is named, a run's manifest, its curve on one held-out set, and
 `Observations`, the table of losses that everything above is computed from, with what was excluded on the way.
 """
 

@@ -1,4 +1,4 @@
-"""What of a sweep's table can be used: mixtures that are mixtures, losses that a law on log losses can have.
+"""Cleaning of a sweep's table: mixtures must sum to 1, losses must be positive.
 
 Nothing is dropped in silence: what is excluded or adjusted is counted in a note, by run and domain.
 """
@@ -41,21 +41,21 @@ def usable(mixtures: pd.DataFrame, losses: pd.DataFrame, notes: list[Note]) -> t
             counts = table[bad].groupby(["run", "domain"], sort=False).size()
             for label, count in counts.items():
                 run, domain = cast("tuple[str, str]", label)
-                notes.append(Note(said("set aside"), reason, int(count), run=run, domain=domain))
+                notes.append(Note(said("excluded"), reason, int(count), run=run, domain=domain))
             table = table[~bad]
 
     exclude(table["loss"].isna(), said("loss is NaN"))
     # Trackers on SQL store ±inf as ±1.797e308.
     exclude(table["loss"].abs() > 1e300, said("loss is infinite"))
     exclude(table["loss"] <= 0, said("loss is not positive, which a law on log losses cannot use"))
-    exclude(~np.isfinite(table["tokens"]), "the token count is not finite")
+    exclude(~np.isfinite(table["tokens"]), said("the token count is not finite"))
     exclude(table["tokens"] < 0, said("the token count is negative"))
-    exclude(table["tokens"] == 0, "evaluated before training (0 tokens)")
+    exclude(table["tokens"] == 0, said("evaluated before training (0 tokens)"))
     point = ["run", "tokens", "domain"]
-    exclude(table.duplicated([*point, "loss"], keep="last"), "the same point twice")
+    exclude(table.duplicated([*point, "loss"], keep="last"), said("the same point logged twice"))
     exclude(table.duplicated(point, keep="last"), said("an earlier value of a point logged again"))
     for run in [run for run in mixtures.index if not (table["run"] == run).any()]:
-        notes.append(Note(said("set aside"), said("no usable loss is left"), 1, run=run))
+        notes.append(Note(said("excluded"), said("no usable loss is left"), 1, run=run))
         mixtures = mixtures.drop(index=run)
     if mixtures.empty:
         raise ObservationsError("no usable loss is left: " + summary(notes))
@@ -85,15 +85,17 @@ def mixtures_of(shares: pd.DataFrame, names: pd.Series, notes: list[Note]) -> pd
             )
         if abs(row.sum() - 1) > ROUNDING_TOLERANCE:
             raise ObservationsError(
-                f"run {str(run)!r}: proportions sum to {row.sum():.6g}, not 1 (rounding up to "
-                f"{ROUNDING_TOLERANCE} is mended). Is a domain's column missing, or are these percentages?"
+                f"run {str(run)!r}: proportions sum to {row.sum():.6g}, not 1 (up to "
+                f"{ROUNDING_TOLERANCE} is taken for rounding). Is a domain's column missing, or are these percentages?"
             )
     sums = values.sum(axis=1)
-    off = np.abs(sums - 1) > SUM_TOLERANCE
-    if off.any():
+    rounded = np.abs(sums - 1) > SUM_TOLERANCE
+    if rounded.any():
         notes.append(
             Note(
-                said("adjusted"), said("proportions summed to 1 only after rounding and were rescaled"), int(off.sum())
+                said("adjusted"),
+                said("proportions summed to 1 only within rounding and were rescaled"),
+                int(rounded.sum()),
             )
         )
     # Rounding of the sum itself is let be: else a table written and read again would be another one.

@@ -1,6 +1,6 @@
-"""Copied runs: one run under two names, or a repeat of the same seed, which tell no more than the run itself does.
+"""Copied runs: one run under two names, or a repeat of the same seed, which add no information.
 
-Counted as repeats, copies say that there is no noise, and every interval is too narrow.
+Counted as repeats, copies would show no noise, and every interval would be too narrow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def without_copies(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return mixtures and losses without those of copied runs.
 
-    Two runs with the same losses and different mixtures are both kept, for which of them is wrong isn't known.
+    Two runs with the same losses and different mixtures are both kept: either may be wrong.
 
     Args:
         mixtures: Proportions, shape (runs, domains); index: run.
@@ -34,19 +34,21 @@ def without_copies(
     curves = _curves(losses)
     copied = copies(mixtures, curves, doubted={note.run for note in notes})
     for run, of in copied.items():
-        text = said("its losses are those of run {original!r}, value for value: a copy tells nothing new", original=of)
+        text = said(
+            "its losses equal those of run {original!r}, value for value: a copy adds no information", original=of
+        )
         notes.append(Note(said("excluded"), text, 1, run=run))
     first: dict[frozenset[object], str] = {}
     for run in [run for run in mixtures.index if run in curves and run not in copied]:
         of = first.setdefault(frozenset(curves[run].items()), run)
         # A made-up loss of one target may depend on nothing that differs.
-        if of != run and len({domain for _, domain in curves[run]}) > 1 and telling(curves[run].values()):
+        if of != run and len({domain for _, domain in curves[run]}) > 1 and distinctive(curves[run].values()):
             text = said(
-                "its losses are those of run {original!r}, value for value, and its mixture is another: one of the two "
+                "its losses equal those of run {original!r}, value for value, but its mixture differs: one of the two "
                 "is wrong",
                 original=of,
             )
-            notes.append(Note(said("used, but"), text, 1, run=run))
+            notes.append(Note(said("kept"), text, 1, run=run))
     if copied:
         mixtures, losses = mixtures.drop(index=list(copied)), losses[~losses["run"].isin(list(copied))]
     return mixtures, losses
@@ -58,7 +60,7 @@ def copies(
     """Return which runs have the mixture of another, and no loss that the other hasn't: copy → original.
 
     Of a run and its copies the longest is the original, of equally long ones one that nothing is noted of, then the
-    first. Rounded losses that coincide make no copy: see `telling`.
+    first. Rounded losses that coincide make no copy: see `distinctive`.
 
     Args:
         mixtures: Proportions, shape (runs, domains); index: run.
@@ -80,17 +82,17 @@ def copies(
         originals: list[str] = []
         for run in sorted(filter(curves.__contains__, runs), key=lambda run: (-len(curves[run]), run in doubted)):
             of = next((one for one in originals if _within(curves[run], curves[one])), None)
-            if of is not None and telling(curves[run].values()):
+            if of is not None and distinctive(curves[run].values()):
                 found[run] = of
             else:
                 originals.append(run)
     return {run: found[run] for run in mixtures.index if run in found}
 
 
-def telling(losses: Iterable[float]) -> bool:
+def distinctive(losses: Iterable[float]) -> bool:
     """Return whether losses have so many digits that an independent run cannot have the same by chance.
 
-    >>> telling([3.14159265]), telling([3.14, 3.15]), telling([3.14, 3.15, 3.19])
+    >>> distinctive([3.14159265]), distinctive([3.14, 3.15]), distinctive([3.14, 3.15, 3.19])
     (True, False, True)
     """
     return sum(_digits(loss) - 1 for loss in set(losses)) >= _CERTAIN

@@ -28,7 +28,7 @@ class RunManifest:
 
     Args:
         domains: All domain names, in the order of the domain ids.
-        mixture: The nominal mixture: what the sampler was told. A domain it doesn't name is only evaluated.
+        mixture: The nominal mixture, given to the sampler. A domain it doesn't name is only evaluated.
         sweep: A name that the runs of one sweep share.
         role: `train`, `analysis` or `entropy`; only the first is a run of the sweep.
         tokenizer: Anything that names the tokenizer; losses per token of different ones are not comparable.
@@ -91,7 +91,7 @@ class RunManifest:
         return next((mixture for start, mixture in reversed(self.schedule) if start <= step), self.mixture)
 
     def continued(self, other: RunManifest, step: int) -> RunManifest:
-        """Return what a process with another manifest goes on with from a checkpoint of this one.
+        """Return the manifest of a process that resumes from a checkpoint of this one.
 
         What was before stays as it was: another mixture is a change at that step. The same mixture at the beginning is
         the same script, and what this schedule has become by `set_mixture` stays.
@@ -123,7 +123,7 @@ class RunManifest:
         return self.mixture, (*past, *(((step, now),) if now != until else ()), *ahead)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the manifest as JSON types; what isn't known is left out."""
+        """Return the manifest as JSON types; unknown fields are omitted."""
         fields: dict[str, Any] = {
             "schema": SCHEMA,
             "role": self.role,
@@ -178,10 +178,10 @@ class RunManifest:
 
 
 def other_tokenizer(before: str | None, now: str | None) -> str:
-    """Return what is said to a run that goes on with another tokenizer."""
+    """Return the error of a run that resumes with another tokenizer."""
     return (
-        f"the checkpoint's tokenizer is {before!r}, this run's {now!r}: losses per token of two tokenizers are no "
-        "curve. Begin a run of its own, without the checkpoint's bimix state"
+        f"the checkpoint's tokenizer is {before!r}, this run's {now!r}: their losses per token can't form one "
+        "curve. Start a new run, without the checkpoint's bimix state"
     )
 
 
@@ -214,7 +214,7 @@ class RunRecord:
         name: What people call it.
         manifest: What the run says of itself.
         rows: Metrics by name, one mapping a step, in the order of steps; each has `bimix/step`.
-        set_aside: What the source had to leave out: reason → count.
+        set_aside: What the source excluded: reason → count.
         notes: What is used but not as one would wish: reason → count.
     """
 
@@ -246,7 +246,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except ValueError as error:
-        raise ValueError(f"it is no JSON: {error}" if text.strip() else "it is empty") from None
+        raise ValueError(f"it is not JSON: {error}" if text.strip() else "it is empty") from None
 
 
 def parse_row(content: object) -> dict[str, float]:

@@ -27,8 +27,8 @@ class Quantity:
         name: The metric's; of one by domain, what stands before the slash.
         about: Unit and meaning, as docs/reference/metrics.md has it.
         by_domain: Whether each domain has one.
-        evaluation: Whether it is told of an evaluation.
-        training: Whether it is told of training; neither: of a corpus, or of the row itself.
+        evaluation: Whether it belongs to an evaluation.
+        training: Whether it belongs to training; neither: to a corpus, or to the row itself.
         numerator: The field of `DomainSums` that a domain's value is the sum of; empty: it isn't made of these alone.
         denominator: The field that the sum is divided by, per token, say; empty: it is the sum itself.
         unit: What the quotient is divided by: ln 2 turns nats into bits.
@@ -110,9 +110,7 @@ ENTROPIES = (
     _quantity("bimix_entropy_conditional", f"nats: entropy of a token given the last, {_SAMPLED}", training=True),
 )
 VON_NEUMANN = _quantity("bimix_entropy_von_neumann", "nats: of a corpus's embeddings (`bimix entropy --tracker`)")
-NONFINITE = _quantity(
-    "bimix_nonfinite", "losses that were NaN or infinite and left out, since the last record", **_BOTH
-)
+NONFINITE = _quantity("bimix_nonfinite", "NaN or infinite losses excluded since the last record", **_BOTH)
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 _HASHED = re.compile(r".*_[0-9a-f]{8}")
@@ -192,12 +190,12 @@ def is_evaluation(metric: str) -> bool:
     return found is not None and found.evaluation and not found.training
 
 
-def is_told_of_evaluation(metric: str) -> bool:
-    """Return whether a metric is told of an evaluation, whatever else it is told of.
+def belongs_to_evaluation(metric: str) -> bool:
+    """Return whether a metric belongs to an evaluation, whatever else it belongs to.
 
-    >>> is_told_of_evaluation("bimix_nonfinite/web"), is_told_of_evaluation("bimix/step")
+    >>> belongs_to_evaluation("bimix_nonfinite/web"), belongs_to_evaluation("bimix/step")
     (True, True)
-    >>> is_told_of_evaluation("bimix_share/web"), is_told_of_evaluation("loss")
+    >>> belongs_to_evaluation("bimix_share/web"), belongs_to_evaluation("loss")
     (False, False)
     """
     found = QUANTITIES.get(metric.partition("/")[0]) or QUANTITIES.get(metric)
@@ -205,7 +203,7 @@ def is_told_of_evaluation(metric: str) -> bool:
 
 
 def has_evaluation(row: Iterable[str]) -> bool:
-    """Return whether a row, or its names, is that of an evaluation, be it one whose losses were left out.
+    """Return whether a row, or its names, is that of an evaluation, be it one whose losses were excluded.
 
     >>> has_evaluation({"bimix/step": 1.0, "bimix/other_set": 2.0}), has_evaluation({"bimix/step": 1.0})
     (True, False)

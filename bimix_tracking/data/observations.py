@@ -155,7 +155,7 @@ class Observations:
         >>> shares = {"a": "p_a", "b": "p_b"}
         >>> obs = Observations.from_wide(table, proportions=shares, losses=["a", "b"], tokens="tokens")
         >>> obs.runs, len(obs.losses), str(obs.notes[0])
-        (('mixture-1', 'mixture-2'), 5, "set aside: loss is NaN (run 'mixture-2', domain 'b'; 1×)")
+        (('mixture-1', 'mixture-2'), 5, "excluded: loss is NaN (run 'mixture-2', domain 'b'; 1×)")
         """
         proportion_columns = _as_columns(proportions)
         loss_columns = _as_columns(losses)

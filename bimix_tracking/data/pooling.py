@@ -1,4 +1,4 @@
-"""Runs of a tracker → one table of losses: what may be compared, under which label, and what has no place in it."""
+"""Runs of a tracker → one table of losses: what may be compared, under which label, and what is excluded."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
         counts[f"{note.action}: {note.reason}"] = counts.get(f"{note.action}: {note.reason}", 0) + note.count
     if len(notes) <= most and len(counts) == len(notes):
         return "; ".join(map(str, notes))
-    told = sorted(counts.items(), key=lambda item: -item[1])[: 2 * most]
-    more = f"; and {len(counts) - len(told)} other reasons" if len(counts) > len(told) else ""
-    return "; ".join(f"{what} ({count}×)" for what, count in told) + more
+    named = sorted(counts.items(), key=lambda item: -item[1])[: 2 * most]
+    more = f"; and {len(counts) - len(named)} other reasons" if len(counts) > len(named) else ""
+    return "; ".join(f"{what} ({count}×)" for what, count in named) + more
 
 
 def pool(
@@ -67,7 +67,7 @@ def pool(
 
     Args:
         records: The runs.
-        shares: Which proportions they are put down to, see `Wanted`.
+        shares: Which proportions are used, see `Wanted`.
 
     Raises:
         ObservationsError: The runs differ in one of `GROUPS`; the text says which.
@@ -79,29 +79,29 @@ def pool(
     for label, whole in zip(_labels(records), records, strict=True):
         record, later = before_change(whole)
         record, strangers = of_one_set(record)
-        notes += [Note(said("set aside"), reason, count, run=label) for reason, count in record.set_aside.items()]
+        notes += [Note(said("excluded"), reason, count, run=label) for reason, count in record.set_aside.items()]
         of_run = loss_rows(label, record)
         if record.set_aside and not record.rows:
             continue
         if record.manifest.mixture is None:
-            notes.append(Note(said("set aside"), said("the run has no mixture in its manifest"), 1, run=label))
+            notes.append(Note(said("excluded"), said("the run has no mixture in its manifest"), 1, run=label))
         elif not of_run:
-            notes.append(Note(said("set aside"), said("the run has no evaluation of any domain"), 1, run=label))
+            notes.append(Note(said("excluded"), said("the run has no evaluation of any domain"), 1, run=label))
         else:
-            notes += [Note(said("used, but"), reason, count, run=label) for reason, count in record.notes.items()]
+            notes += [Note(said("kept"), reason, count, run=label) for reason, count in record.notes.items()]
             used[label] = record
-            mixtures[label], told = proportions_of(record, shares)
+            mixtures[label], deviations = proportions_of(record, shares)
             rows += of_run
-            notes += [Note(action, why, count, label, domain) for action, why, count, domain in told]
+            notes += [Note(action, why, count, label, domain) for action, why, count, domain in deviations]
             if strangers:
                 reason = said("evaluated on other tokens than the run's held-out set")
                 notes.append(Note(said("excluded"), reason, strangers, run=label))
             if later:
                 reason = said(
-                    "evaluated after the mixture changed at step {step}: a law has one a run",
+                    "evaluated after the mixture changed at step {step}: laws take one mixture per run",
                     step=record.manifest.schedule[0][0],
                 )
-                notes.append(Note(said("set aside"), reason, later, run=label))
+                notes.append(Note(said("excluded"), reason, later, run=label))
     shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
     sweeps = {record.manifest.sweep for record in used.values()}
     shared["sweep"] = sweeps.pop() if len(sweeps) == 1 else None
@@ -152,8 +152,8 @@ def _of_old_order(field: str, groups: Iterable[object]) -> str:
     if field != "eval_set" or not all(str(value).startswith("sums:") for value in groups):
         return ""
     return (
-        ". Sums that older versions logged depended on the order of a run's domain list, too: where only that differs, "
-        "put one name for the set into eval_set of these runs' manifests"
+        ". Sums of older versions depended on the order of the domain list. If only that differs, set eval_set in "
+        "these runs' manifests to one name"
     )
 
 
@@ -186,22 +186,22 @@ def without_other_units(
             domain's mean is above 50; the text names domain, run and number.
     """
     means = table.groupby(["run", "domain"], sort=False)["loss"].mean()
-    off = means[means > LARGEST_MEAN]
-    worst = off.groupby(level="run", sort=False).idxmax()
+    too_large = means[means > LARGEST_MEAN]
+    worst = too_large.groupby(level="run", sort=False).idxmax()
     if 2 * len(worst) >= len(mixtures):
         for run, domain in worst[:1]:
             raise ObservationsError(
-                f"the losses of domain {str(domain)!r} are {off[run, domain]:.4g} on average in run {str(run)!r}, and "
-                f"such are {len(worst)} of {len(mixtures)} runs: more than {LARGEST_MEAN:g} nats per token is no "
-                "language model's loss, for a guess among 50,000 tokens costs 11. Is it a sum over tokens, or a "
-                "perplexity? Divide by the tokens, or take the logarithm"
+                f"the mean loss of domain {str(domain)!r} is {too_large[run, domain]:.4g} in run {str(run)!r}, and "
+                f"above {LARGEST_MEAN:g} nats per token in {len(worst)} of {len(mixtures)} runs. A guess among 50,000 "
+                "tokens costs only 11. Is it a sum over tokens, or a perplexity? Divide by the tokens, or take the "
+                "logarithm"
             )
     for run, domain in worst:
         text = said(
-            "its losses of domain {domain!r} are {mean:.4g} on average, and no loss in nats per token is above "
-            "{most:g}: is it a sum over tokens, or a perplexity?",
+            "its mean loss of domain {domain!r} is {mean:.4g}, above any loss in nats per token ({most:g}): a sum over "
+            "tokens, or a perplexity?",
             domain=str(domain),
-            mean=float(off[run, domain]),
+            mean=float(too_large[run, domain]),
             most=LARGEST_MEAN,
         )
         notes.append(Note(said("excluded"), text, 1, run=str(run)))

@@ -12,11 +12,11 @@ from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.messages import said
 
 Shares = Literal["nominal", "realised"]
-"""Whether a run's losses are put down to what its sampler was asked for, or to what its tokens were."""
+"""Whether a law is fitted to the nominal proportions or to the realised ones."""
 DRIFT = 0.05
-"""Relative difference between realised and nominal proportion above which the page says so."""
-Told = tuple[str, str, int, str | None]
-"""What was done, why, how often, and of which domain."""
+"""Relative difference between realised and nominal proportion above which it is reported."""
+Deviation = tuple[str, str, int, str | None]
+"""What was done, why, how often, and for which domain."""
 
 
 def before_change(record: RunRecord) -> tuple[RunRecord, int]:
@@ -31,7 +31,7 @@ def before_change(record: RunRecord) -> tuple[RunRecord, int]:
 def of_one_set(record: RunRecord) -> tuple[RunRecord, int]:
     """Return the run with the losses of its held-out set only, and how many of other tokens it had.
 
-    The recorder leaves such losses out and says how many they were. Runs of earlier versions have them: there, a
+    The recorder excludes such losses and logs how many they were. Runs of earlier versions have them: there, a
     domain's number of tokens changes. Evaluations before training fix nothing; a loss that was no number has no tokens.
     """
     counted, known = 0, dict[str, tuple[float, float]]()
@@ -56,19 +56,19 @@ def of_one_set(record: RunRecord) -> tuple[RunRecord, int]:
     return dataclasses.replace(record, rows=rows), counted
 
 
-def proportions_of(record: RunRecord, shares: Shares) -> tuple[dict[str, float], list[Told]]:
-    """Return the proportions that a run's losses are put down to, and what is to be said of them.
+def proportions_of(record: RunRecord, shares: Shares) -> tuple[dict[str, float], list[Deviation]]:
+    """Return the proportions to fit a run's losses with, and how the realised ones deviate.
 
     Args:
         record: A run with a mixture in its manifest.
-        shares: Which; a run that has logged no realised ones keeps its mixture, and that is said.
+        shares: Which; a run that logged no realised ones keeps its nominal mixture, with a note.
     """
     nominal, realised = dict(record.manifest.mixture or {}), _realised(record)
     if shares == "nominal":
         return nominal, list(_drifted(nominal, realised))
     total = sum(realised.values())
     if not total > 0:
-        return nominal, [(said("kept; nominal share used"), said("it has logged no realised shares"), 1, None)]
+        return nominal, [(said("kept; nominal share used"), said("no realised shares were logged"), 1, None)]
     return {domain: share / total for domain, share in realised.items()}, []
 
 
@@ -104,25 +104,25 @@ def _realised(record: RunRecord) -> dict[str, float]:
     return {domain: found[domain] for domain in record.manifest.domains if domain in found}
 
 
-def _drifted(nominal: Mapping[str, float], realised: Mapping[str, float]) -> Iterator[Told]:
-    """Return something for each domain whose tokens were in the end another part of all than the mixture says."""
-    off = {d: v for d, v in realised.items() if _differ(v, nominal.get(d, 0.0))}
-    if len(off) == 2:
-        one, other = off
-        if not _differ(off[one], nominal.get(other, 0.0)) and not _differ(off[other], nominal.get(one, 0.0)):
+def _drifted(nominal: Mapping[str, float], realised: Mapping[str, float]) -> Iterator[Deviation]:
+    """Return a deviation for each domain whose realised share differs from the nominal one at the end."""
+    drifted = {d: v for d, v in realised.items() if _differ(v, nominal.get(d, 0.0))}
+    if len(drifted) == 2:
+        one, other = drifted
+        if not _differ(drifted[one], nominal.get(other, 0.0)) and not _differ(drifted[other], nominal.get(one, 0.0)):
             text = said(
-                "its shares of {one!r} and {other!r} are each other's ({share:.4g} and {nominal:.4g}): are their ids "
-                "swapped, or their proportions?",
+                "its realised shares of {one!r} and {other!r} are swapped ({share:.4g} and {nominal:.4g}): check their "
+                "ids and proportions",
                 one=one,
                 other=other,
-                share=off[one],
-                nominal=off[other],
+                share=drifted[one],
+                nominal=drifted[other],
             )
             yield said("kept; nominal share used"), text, 1, None
             return
-    for domain, share in off.items():
+    for domain, share in drifted.items():
         text = said(
-            "its share of the tokens was {share:.4g}, the mixture says {nominal:.4g}",
+            "its realised share was {share:.4g}, its nominal share {nominal:.4g}",
             share=share,
             nominal=nominal.get(domain, 0.0),
         )

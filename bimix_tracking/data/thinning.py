@@ -1,4 +1,4 @@
-"""Runs with many evaluations are thinned for the fit: a curve of 1,000 points says what one of a million says.
+"""Runs with many evaluations are thinned for the fit: 1,000 points determine a curve as well as a million.
 
 Cells of one width in log tokens, the same for all runs: of each, the last evaluation is kept, and the run's very first.
 Where that is still too many, cells are joined by twos, so that what one run keeps, a shorter run keeps too: checkpoints
@@ -29,9 +29,7 @@ T = TypeVar("T")
 
 def reason() -> str:
     """Return what a note says of a run that was thinned."""
-    return said(
-        "thinned for the fit: at most {most} of its evaluations are used, evenly spaced in log tokens", most=MOST
-    )
+    return said("thinned for the fit to at most {most} evaluations, evenly spaced in log tokens", most=MOST)
 
 
 class Thinner(Generic[T]):
@@ -111,7 +109,7 @@ def kind_and_tokens(row: Mapping[str, float]) -> tuple[Hashable, float]:
 
 
 def thinned(record: RunRecord) -> RunRecord:
-    """Return a run with so many rows as a fit has a use for, and a note where evaluations were left out for it."""
+    """Return a run with as many rows as a fit needs, and a note where evaluations were dropped."""
     if len(record.rows) <= MOST:
         return record
     thinner = Thinner[Mapping[str, float]](kind_and_tokens)
@@ -128,7 +126,7 @@ def note_of(thinner: Thinner[Mapping[str, float]]) -> dict[str, int]:
 
 
 def thinned_table(table: pd.DataFrame, notes: list[Note]) -> pd.DataFrame:
-    """Return a table of losses with so many rows as a fit has a use for.
+    """Return a table of losses with as many rows as a fit needs.
 
     Args:
         table: One row a (run, checkpoint, domain), with columns `run`, `tokens` and `domain`.
@@ -147,5 +145,5 @@ def thinned_table(table: pd.DataFrame, notes: list[Note]) -> pd.DataFrame:
     counts: dict[str, int] = {}
     for run in table["run"].to_numpy()[~kept].tolist():
         counts[run] = counts.get(run, 0) + 1
-    notes += [Note(said("used, but"), reason(), count, run=run) for run, count in counts.items()]
+    notes += [Note(said("kept"), reason(), count, run=run) for run, count in counts.items()]
     return table[kept]

@@ -13,8 +13,8 @@ def target_weights(
 ) -> dict[str, float]:
     """Return the weight of each target where it isn't given: 1 for a domain, 0 for a target outside the mixtures.
 
-    Where no target is a domain, all count alike. A domain without losses has no weight: it counts by what it does to
-    the losses of the others.
+    Where no target is a domain, all count alike. A domain without losses has no weight: it counts by its effect on
+    other losses.
 
     >>> target_weights(None, ["code", "hellaswag"], ["code", "web"]), target_weights(None, ["hellaswag"], ["code"])
     ({'code': 1.0, 'hellaswag': 0.0}, {'hellaswag': 1.0})
@@ -56,8 +56,8 @@ def checked_weights(
     silent = [name for name in domains if name not in targets and given.get(name, 0.0) > 0]
     if silent:
         raise RecommendationError(
-            f"domains {silent} have a weight but no losses: log an evaluation of them, or give them no weight (then "
-            "they count by what they do to the losses of the others)"
+            f"domains {silent} have a weight but no losses. Log an evaluation of them, or give them no weight: they "
+            "then count by their effect on other losses"
         )
     result = dict.fromkeys(names, 0.0) | target_weights(given, targets, domains)
     if not any(result.values()):

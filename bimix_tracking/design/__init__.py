@@ -1,4 +1,4 @@
-"""Which proxy runs to make: a pilot from which the laws can be told, the next runs after one, and the files that
+"""Which proxy runs to make: a pilot that identifies the laws, the next runs after one, and the files that
 training scripts and schedulers read them from.
 """
 

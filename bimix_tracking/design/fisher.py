@@ -1,6 +1,6 @@
-"""What a set of mixtures would tell about a law before one of them is run: Fisher information, and its best choice.
+"""What a set of mixtures would identify of a law before any is run: Fisher information, and its best choice.
 
-At one data volume a run at mixture x tells each target's log L with noise σ. With J(x) = ∂ log L / ∂θ and the law's
+At one data volume a run at mixture x measures each target's log L with noise σ. With J(x) = ∂ log L / ∂θ and the law's
 own prior precision P, the covariance of θ after runs x_1 … x_n is
 
     Σ = (P + 1 + Σ_n J(x_n)ᵀ J(x_n) / σ²)⁻¹,
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from bimix_tracking.design.space_filling import SMALLEST_SHARE, distances, inside, into_box, scattered
 from bimix_tracking.laws.protocol import Array, Index, Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
-from bimix_tracking.progress import Progress, told
+from bimix_tracking.progress import Progress, reported
 
 _ALPHAS = (0.03, 0.3)
 """Exponents of published fits lie in here (BiMix on The Pile and SlimPajama, SlimPajama's public sweep)."""
@@ -35,11 +35,11 @@ _NEAR, _WIDE = 16, 16
 """Mixtures whose ranking is wanted: about the optimum of each plausible law, and anywhere in the box."""
 _PASSES = 4
 _BESIDE = 2.0
-_COST, _NEARLY = 1.0, 0.95
+_COST, _TIED = 1.0, 0.95
 """A proportion that no run reaches costs as much as a variance e times as large: the optimum may be beyond it."""
 _LOCAL = 40
-CHOOSING, EXCHANGING = "choosing the mixtures", "exchanging them"
-"""What is being done, as progress is told."""
+CHOOSING, EXCHANGING = "choosing mixtures", "exchanging mixtures"
+"""Stages, as progress reports them."""
 _SAME = 1e-9
 
 
@@ -68,13 +68,13 @@ class _Part:
 
 
 class Information:
-    """What mixtures would tell of laws: the criterion of a design, and the search for the best one.
+    """What mixtures would identify of laws: the criterion of a design, and the search for the best one.
 
     Args:
         laws: Names of the laws that may turn out right.
         lower: Smallest proportions, shape (domains,).
         upper: Largest proportions, shape (domains,).
-        noise: σ: by how much a run's log loss is off by chance.
+        noise: σ, the noise of a run's log loss.
         rng: Of the plausible laws.
     """
 
@@ -99,7 +99,7 @@ class Information:
         # A law's own starts are its guesses at losses like these; the nearest one is a plausible θ.
         starts = law.starts(own, inputs, observed, ones)
         fits = [law.blocks(starts[:, i], own, inputs).log_loss[..., 0] - truth for i in range(starts.shape[1])]
-        best = np.argmin([((off - off.mean(1, keepdims=True)) ** 2).sum(1) for off in fits], axis=0)
+        best = np.argmin([((residual - residual.mean(1, keepdims=True)) ** 2).sum(1) for residual in fits], axis=0)
         theta = starts[np.arange(len(own)), best]
         box = law.box(own, inputs, observed, ones)
         identifiable = law.identifiable(count + 9, count + 9, 1, count)
@@ -148,18 +148,18 @@ class Information:
             reach: Proportions that are to be tried of each domain, a small and a large one, each (domains,): what is
                 recommended later lies between those tried. Each that no run reaches costs a part of the variance.
             moves: Whether a mixture may leave the pool; without, each is a member of it, and no member is taken twice.
-            progress: Is told how far the choice is.
+            progress: Called as (what, done, total).
         """
         jacobians = self.jacobians(pool)
         chosen = np.zeros((0, fixed.shape[1]))
-        for _ in told(progress, CHOOSING, range(count)):
+        for _ in reported(progress, CHOOSING, range(count)):
             there = np.concatenate([fixed, chosen])
             after = np.where(_clear(pool, there, apart), self.after(there, jacobians), np.inf)
             after += _unreached(there, pool, reach)
             chosen = np.concatenate([chosen, pool[[int(after.argmin())]]])
         for number in range(_PASSES):
             moved = False
-            for place in told(progress, f"{EXCHANGING}, pass {number + 1}", range(count)):
+            for place in reported(progress, f"{EXCHANGING}, pass {number + 1}", range(count)):
                 rest = np.concatenate([fixed, np.delete(chosen, place, axis=0)])
                 # The mixture as it is comes first among its own moves.
                 local = self._moved(chosen[place]) if moves else chosen[place][None]
@@ -257,4 +257,4 @@ def _unreached(there: Array, others: Array, reach: tuple[Array, Array] | None) -
         return np.zeros(len(others))
     low, high = reach
     most, least = np.maximum(there.max(0), others), np.minimum(there.min(0), others)
-    return np.asarray(_COST * ((most < _NEARLY * high).sum(1) + (_NEARLY * least > low).sum(1)))
+    return np.asarray(_COST * ((most < _TIED * high).sum(1) + (_TIED * least > low).sum(1)))

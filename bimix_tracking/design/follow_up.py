@@ -58,14 +58,14 @@ class NextRuns(PlannedRuns):
     notes: tuple[str, ...] = ()
 
     def sentences(self) -> tuple[str, ...]:
-        """Return in plain words what the runs are expected to bring."""
+        """Return what the runs are expected to add."""
         last = self.expected.iloc[-1]
         text = (
-            f"The recommended mixture's lead over its rivals is known to ±{self.error:.2g} nats; with these "
-            f"{len(self)} runs that is expected to be ±{last['error']:.2g}, {100 * last['shrink']:.0f} % less."
+            f"The recommended mixture's lead over its rivals has an error of ±{self.error:.2g} nats. These {len(self)} "
+            f"runs are expected to reduce it to ±{last['error']:.2g}, {100 * last['shrink']:.0f} % less."
         )
         if last["shrink"] < 0.1:
-            said = "More runs of this size hardly help: what is left is noise, or the law's form."
+            said = "More runs of this size hardly help: the rest is noise or model misspecification."
             return (text, said, *self.notes)
         return (text, *self.notes)
 
@@ -95,9 +95,9 @@ def next_runs(
 
         Var(c | y) = Var(c) − Cov(c, y)² / (Var(y) + σ²),
 
-    target by target, since a target's losses tell its own law only. (The expected regret itself has kinks that hundreds
-    of replicates resolve badly; it falls with these variances.) Losses are those at the largest volume that was
-    observed. But a fit to few runs is sure of much that it shouldn't be, so runs that only settle what it doubts leave
+    target by target, since a target's losses inform its own law only. (The expected regret itself has kinks that
+    hundreds of replicates resolve badly; it falls with these variances.) Losses are those at the largest volume
+    observed. But a fit to few runs is overconfident, so runs that only settle what it doubts leave
     it wrong elsewhere: beside the decision, as in `plan_pilot`, counts the variance V_pred that plausible laws expect
     of predicted differences. The runs minimise, by exchange,
 
@@ -120,7 +120,7 @@ def next_runs(
         noise: Standard deviation of a run's log loss by chance.
         replicates: Of the fit; by default those of `bootstrap`.
         seed: Of the draws.
-        progress: Is told how far the draws and the choice are.
+        progress: Called as (what, done, total).
 
     Raises:
         ObservationsError: Fewer than three runs, or too few replicates could be fitted.
@@ -142,7 +142,7 @@ def next_runs(
         raise RecommendationError(f"the number of runs must be positive, got {n}")
     if len(obs.runs) < MIN_RUNS:
         raise ObservationsError(
-            f"{len(obs.runs)} runs don't tell what they leave unsure: that takes at least {MIN_RUNS}. "
+            f"{len(obs.runs)} runs are too few to estimate their uncertainty: at least {MIN_RUNS} are needed. "
             "Plan a pilot (bimix plan DOMAIN…) instead"
         )
     recommended = recommend(

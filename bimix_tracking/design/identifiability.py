@@ -1,4 +1,4 @@
-"""What a set of mixtures will be able to tell, said before one of them is run."""
+"""What a set of mixtures will identify, before any is run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.laws.protocol import Array
+from bimix_tracking.quantities import signed
 
 _TIED = 0.9
 
 
 @dataclass(frozen=True)
 class Identifiable:
-    """What a set of mixtures can tell, and with what error.
+    """What a set of mixtures identifies, and with what error.
 
     Args:
         domains: One row a domain: number of distinct `shares`, `smallest`, `largest`, and `alpha_error`, the expected
@@ -36,7 +37,7 @@ class Identifiable:
     repeats: int
 
     def sentences(self) -> tuple[str, ...]:
-        """Return the same in plain words, what cannot be told among it."""
+        """Return the same in sentences, with what is not identifiable."""
         count, varied = len(self.domains), self.domains[self.domains["shares"] > 1]
         mixtures = int(self.laws["mixtures"].iloc[0])
         said = []
@@ -44,38 +45,37 @@ class Identifiable:
             error = varied["alpha_error"]
             fewest = varied["shares"].idxmin()
             said.append(
-                f"Each domain's effect (BiMix's alpha, typically 0.03 to 0.3) is told to ±{error.min():.2g} to "
-                f"±{error.max():.2g} (worst: {error.idxmax()!r}), if chance moves a run's loss by "
-                f"{100 * self.noise:.2g} %. {fewest!r} has the fewest distinct proportions, "
-                f"{varied['shares'].min()}."
+                f"Standard error of each domain's effect (BiMix's alpha, typically 0.03 to 0.3): ±{error.min():.2g} to "
+                f"±{error.max():.2g}, the largest for {error.idxmax()!r}. It assumes that a run's loss has a noise of "
+                f"{100 * self.noise:.2g} %. {fewest!r} has the fewest distinct proportions, {varied['shares'].min()}."
             )
         for domain, row in self.domains[self.domains["shares"] == 1].iterrows():
             said.append(
-                f"The effect of {str(domain)!r} cannot be told: its proportion is {row['smallest']:.4g} in every run."
+                f"The effect of {str(domain)!r} is not identifiable: all runs have the proportion "
+                f"{row['smallest']:.4g}."
             )
         if mixtures < count + 1:
             said.append(
-                f"{mixtures} distinct mixture{'s' if mixtures > 1 else ''} of {count} domains cannot tell all the "
-                f"domains apart: that takes {count + 1}. What one domain teaches another will rest on the laws' "
-                "priors, and where two domains' proportions moved together their effects are one."
+                f"With {mixtures} distinct mixture{'s' if mixtures > 1 else ''} not all effects of {count} domains are "
+                f"identifiable: that takes {count + 1}. Effects between domains will rest on the laws' priors."
             )
         enough = [str(name) for name in self.laws.index[self.laws["enough"]]]
         short = {str(n): int(row["mixtures_needed"]) for n, row in self.laws[~self.laws["enough"]].iterrows()}
-        said.append(f"Laws with enough mixtures to be compared: {', '.join(enough) or 'none'}.")
+        said.append(f"Laws that these mixtures suffice for: {', '.join(enough) or 'none'}.")
         if short:
             left = int(self.laws["left_in"].iloc[0])
             needs = ", ".join(f"{name} ({need})" for name, need in short.items())
-            said.append(f"With some held out, {left} mixtures are left, too few for {needs}.")
+            said.append(f"Holding a fold out leaves {left} mixtures, too few for {needs}.")
         errors = self.laws["prediction_error"].dropna()
         parts = ", ".join(f"{100 * value:.2g} % by {name}" for name, value in errors.items())
-        said.append(f"A predicted difference between two good mixtures will be off by about {parts} of the loss.")
+        said.append(f"Expected error of a predicted difference between two good mixtures: {parts} of the loss.")
         if self.tied is not None and abs(self.tied[2]) > _TIED:
             one, other, r = self.tied
             said.append(
-                f"{one!r} and {other!r} move together (correlation {r:.2f}): their effects are hard to tell apart."
+                f"{one!r} and {other!r} move together (correlation {signed(r)}): their effects are hard to separate."
             )
         if not self.repeats:
-            said.append("No mixture is run twice, so the noise of a run won't be known, only assumed.")
+            said.append("No mixture is repeated, so the noise of a run will be assumed, not measured.")
         return tuple(said)
 
 

@@ -1,4 +1,4 @@
-"""The search for the next runs: what each would tell of the decision, beside what it would tell of all mixtures."""
+"""The search for the next runs: what each would add to the decision, and to all mixtures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
-from bimix_tracking.progress import Progress, told
+from bimix_tracking.progress import Progress, reported
 
 _FEWEST = 50
 _QUIET = 1e-5
-"""A run is off by at least this part of its loss: residuals of a noise-free sweep are 0, and no run is that sure."""
+"""Least noise of a run, as a part of its loss: residuals of a noise-free sweep are 0, and no run is that exact."""
 _PREDICTED = 0.9
 """How much log V_pred counts. Chosen with both sizes of SlimPajama in view (`tests/benchmarks/designs.py --only pool`):
 by the decision alone the held-out error is about that of random runs, and with more than a tenth of it most of the gain
@@ -29,7 +29,7 @@ _PASSES = 4
 
 @dataclass
 class Decision:
-    """Covariances over the replicates, target by target, of contrasts and of what runs would tell.
+    """Covariances over the replicates, target by target, of contrasts and of what runs would measure.
 
     Args:
         contrasts: How often the replicates want each contrast's mixture, shape (contrasts,).
@@ -62,12 +62,12 @@ class Decision:
         if fitted.sum() < _FEWEST:
             raise ObservationsError(
                 f"only {int(fitted.sum())} of {len(fitted)} replicates could be fitted: the runs are too few or too "
-                "alike to say what they leave unsure. Plan a pilot (bimix plan DOMAIN…) instead"
+                "alike. Plan a pilot (bimix plan DOMAIN…) instead"
             )
         there, runs = there[fitted], runs[fitted]
         often = np.bincount(there.sum(-1).argmin(1), minlength=len(decided)).astype(float)
         often[0] = 0
-        # Where all want the recommended mixture, its lead over every other one is what can still be made surer.
+        # Where all choose the recommended mixture, its lead over every other one can still be estimated better.
         often = often if often.any() else np.r_[0.0, np.ones(len(decided) - 1)]
         rivals = np.flatnonzero(often)
         contrasts = there[:, rivals] - there[:, :1]
@@ -135,11 +135,11 @@ def exchanged(
         return int(allowed.argmin()), value
 
     chosen: list[int] = []
-    for _ in told(progress, CHOOSING, range(n)):
+    for _ in reported(progress, CHOOSING, range(n)):
         chosen.append(best(chosen)[0])
     for number in range(_PASSES):
         moved = False
-        for place in told(progress, f"{EXCHANGING}, pass {number + 1}", range(n)):
+        for place in reported(progress, f"{EXCHANGING}, pass {number + 1}", range(n)):
             one, value = best(chosen[:place] + chosen[place + 1 :])
             if value[one] < value[chosen[place]] - 1e-4:
                 chosen[place], moved = one, True
@@ -155,7 +155,7 @@ def exchanged(
 
 def _noise(replicates: Replicates, targets: list[str], level: Array) -> Array:
     """Return the variance of a run's loss about the law, nats², of each target."""
-    off = replicates.off[targets]
-    known: Any = off.notna().sum()
-    variance = (off**2).sum() / np.maximum(known - 2, 1)
+    residuals = replicates.residuals[targets]
+    known: Any = residuals.notna().sum()
+    variance = (residuals**2).sum() / np.maximum(known - 2, 1)
     return np.asarray(np.maximum(variance.to_numpy(float), (_QUIET * level) ** 2))

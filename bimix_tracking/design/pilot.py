@@ -1,4 +1,4 @@
-"""Which mixtures to run first: a pilot from which the laws can be told, and what it will be able to tell."""
+"""Which mixtures to run first: a pilot that identifies the laws, and which effects it will identify."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bimix_tracking.design.run_files import PlannedRuns
 from bimix_tracking.design.space_filling import (
     centre,
     distances,
+    distinct,
     filling,
     into_box,
     moderate,
     rounded,
     scattered,
     separation,
-    told_apart,
 )
 from bimix_tracking.errors import ConstraintError, MixtureError, did_you_mean
 from bimix_tracking.laws.protocol import Array
@@ -37,7 +37,7 @@ from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constr
 
 Method = Literal["informative", "space-filling"]
 NOISE = 0.005
-"""By how much of itself a run's loss is off by chance unless told otherwise."""
+"""Noise of a run as a part of its loss, by default."""
 LAWS = ("bimix", "transfer", "additive")
 """Which of them is right, a pilot doesn't know; `additive` is what a predictor mostly follows on real sweeps."""
 _POOL = 256
@@ -52,7 +52,7 @@ class Plan(PlannedRuns):
 
     Args:
         method: How they were chosen.
-        laws: Which laws they are to tell.
+        laws: Which laws they are to identify.
         box: Which mixtures may be run, and why.
         seed: Of the choice.
         notes: What the reader should know about the choice.
@@ -70,7 +70,7 @@ class Plan(PlannedRuns):
         return np.stack([mixture.array(self.domains) for mixture in self.mixtures])
 
     def identifiable(self, noise: float = NOISE) -> Identifiable:
-        """Return what these runs will be able to tell, before one of them is paid for.
+        """Return what these runs will identify, before any is paid for.
 
         Args:
             noise: Standard deviation of a run's log loss by chance: 0.005 is half a per cent of the loss.
@@ -79,7 +79,7 @@ class Plan(PlannedRuns):
             ValueError: Noise that isn't positive.
         """
         if not (math.isfinite(noise) and noise > 0):
-            raise ValueError(f"the noise must be a positive part of the loss, such as 0.005, got {noise!r}")
+            raise ValueError(f"the noise must be a positive fraction of the loss, such as 0.005, got {noise!r}")
         shares = self.shares
         distinct = np.unique(np.round(shares, 6), axis=0)
         rows = []
@@ -136,13 +136,13 @@ def plan_pilot(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Plan:
-    """Return the mixtures to run first, so that the laws, and through them the best mixture, can be told.
+    """Return the mixtures to run first, so that the laws, and through them the best mixture, are identifiable.
 
     The first run is the reference: in proportion to the available tokens, or equal parts. Then come the candidates,
     as far as there are runs for them, then the runs of the method, then repeats of the reference with other seeds.
     `informative` minimises the mean expected variance of predicted differences between mixtures that may turn out
     best (`bimix_tracking.design.fisher`); `space-filling` takes the mixture farthest from all before it, in log share.
-    Near-twins are not planned: what one of two tells, the other tells again.
+    Near-twins are not planned: the second adds no information.
 
     Domains without bounds keep to between 2 and 70 % (`bimix_tracking.design.practical_box`); the reference and the
     candidates are run as they are. With a pool, the runs are members of it, each once, and no other limit than the
@@ -150,7 +150,7 @@ def plan_pilot(
 
     Args:
         domains: Their names; at least two.
-        runs: How many in all, repeats included; one more than there are domains tells the domains apart.
+        runs: How many in all, repeats included; one more than there are domains identifies all effects.
         tokens: Training tokens of one pilot run; needed with `available_tokens`.
         bounds: By domain, (lower, upper) or a pinned proportion; such a domain has no other limits.
         available_tokens: Distinct tokens a domain has: a run's proportion is capped at available · max_epochs / tokens.
@@ -164,7 +164,7 @@ def plan_pilot(
         laws: The laws that may turn out right, for `informative`.
         noise: Standard deviation of a run's log loss by chance.
         seed: Of the choice: the same arguments and seed give the same plan.
-        progress: Is told how far the choice is.
+        progress: Called as (what, done, total).
 
     Raises:
         ConstraintError: Fewer than two domains or one run, constraints that are wrong or leave one mixture only, a
@@ -223,7 +223,7 @@ class _Search:
         first, notes = _reference(asked, reference)
         wanted = _wanted(candidates, asked, [first])
         if len(wanted) > runs - 1:
-            notes.append(f"{len(wanted)} candidates for {runs - 1} runs beside the reference and its repeats")
+            notes.append(f"{len(wanted)} candidates for {runs - 1} runs, without the reference and its repeats")
         fixed = [first, *wanted][:runs]
         there = np.stack([mixture.array(asked.domains) for mixture in fixed])
         box = practical(asked, bounded)
@@ -238,7 +238,7 @@ class _Search:
             found = expected.exchange(there, pool, more, apart=apart, reach=reach, progress=self.progress)
         else:
             found = filling(there, pool, more)
-        found = told_apart(found, there, lower, upper)
+        found = distinct(found, there, lower, upper)
         return [*fixed, *(rounded(box.domains, row, box) for row in found)], box, notes
 
     def among(
@@ -249,7 +249,7 @@ class _Search:
         fixed, more = wanted[:runs], max(runs - len(wanted), 0)
         there = np.array([mixture.array(box.domains) for mixture in fixed]).reshape(-1, len(box.domains))
         given = choices(pool, box, more, there)
-        notes = [f"{len(wanted)} candidates for {runs} runs beside the repeats"] if len(wanted) > runs else []
+        notes = [f"{len(wanted)} candidates for {runs} runs, without the repeats"] if len(wanted) > runs else []
         every = np.concatenate([there, given.shares])
         found = given.shares
         if 0 < more < len(found):

@@ -49,7 +49,7 @@ def choices(pool: Mixtures, box: Constraints, runs: int, taken: Array) -> Choice
         ConstraintError: A mixture of other domains, or fewer that may be run than runs.
     """
     shares = _shares(pool, box.domains)
-    told: dict[str, int] = {}
+    excluded: dict[str, int] = {}
     first_broken = ""
     rows: list[Array] = []
     seen = list(taken)
@@ -57,23 +57,23 @@ def choices(pool: Mixtures, box: Constraints, runs: int, taken: Array) -> Choice
         broken = box.broken_by(Mixture.normalized(dict(zip(box.domains, row.tolist(), strict=True))), slack=_SAME)
         if broken:
             first_broken = first_broken or broken[0]
-            told["breaking a constraint"] = told.get("breaking a constraint", 0) + 1
+            excluded["breaking a constraint"] = excluded.get("breaking a constraint", 0) + 1
         elif any(np.abs(row - other).max() <= _SAME for other in taken):
-            told["already among the runs"] = told.get("already among the runs", 0) + 1
+            excluded["already among the runs"] = excluded.get("already among the runs", 0) + 1
         elif any(np.abs(row - other).max() <= _SAME for other in seen):
-            told["given twice"] = told.get("given twice", 0) + 1
+            excluded["given twice"] = excluded.get("given twice", 0) + 1
         else:
             rows.append(row)
             seen.append(row)
-    excluded = ", ".join(f"{count} {why}" for why, count in told.items())
-    text = f"{sum(told.values())} of {len(shares)} mixtures of the pool were excluded: {excluded}"
+    reasons = ", ".join(f"{count} {why}" for why, count in excluded.items())
+    text = f"{sum(excluded.values())} of {len(shares)} mixtures of the pool were excluded: {reasons}"
     text += f"; the first: {first_broken}" if first_broken else ""
     if len(rows) < runs:
         raise ConstraintError(
             f"{runs} runs are to be chosen, but the pool has {len(rows)} mixture{'' if len(rows) == 1 else 's'} to "
-            f"choose from{f' ({text})' if told else ''}. Ask for fewer runs, or give a larger pool"
+            f"choose from{f' ({text})' if excluded else ''}. Ask for fewer runs, or give a larger pool"
         )
-    return Choices(np.array(rows).reshape(-1, len(box.domains)), (text,) if told else ())
+    return Choices(np.array(rows).reshape(-1, len(box.domains)), (text,) if excluded else ())
 
 
 def _shares(pool: Mixtures, domains: tuple[str, ...]) -> Array:
@@ -136,7 +136,7 @@ def _of_lines(text: str) -> Iterator[Mixture]:
             json.loads(line)
             document = load_yaml(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} is no JSON: {error}") from error
+            raise ValueError(f"line {number} is not JSON: {error}") from error
         mixture = document.get("mixture") if isinstance(document, Entries) else None
         if not isinstance(mixture, Entries):
             raise ValueError(f"line {number} has no entry 'mixture' with a proportion for each domain")
@@ -158,7 +158,9 @@ def _mixture(proportions: Mapping[str, object], where: str) -> Mixture:
         try:
             numbers[domain] = float(str(value))
         except ValueError:
-            raise MixtureError(f"{where}: the proportion of domain {domain!r} is no number: {shown(value)}") from None
+            raise MixtureError(
+                f"{where}: the proportion of domain {domain!r} is not a number: {shown(value)}"
+            ) from None
     try:
         return Mixture(numbers)
     except MixtureError as error:

@@ -1,4 +1,4 @@
-"""The box of a plan that nobody bounded: every domain in every run, and none that crowds out the others."""
+"""The box of a plan without bounds: every domain in every run, and none that crowds out the others."""
 
 from __future__ import annotations
 

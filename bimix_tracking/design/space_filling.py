@@ -24,7 +24,7 @@ _DIGITS = 5
 _STEP, _STEPS = 0.005, 8
 _SAME = 1e-9
 _TWINS = 0.1
-"""Of the median distance between mixtures of the pool: nearer ones are near-twins. Proportions that are off by 10 % or
+"""Of the median distance between mixtures of the pool: nearer ones are near-twins. Proportions that differ by 10 % or
 less, as in a copy with jitter, are this near."""
 
 
@@ -50,7 +50,7 @@ def usable(box: Constraints) -> tuple[Array, Array]:
 def moderate(box: Constraints, about: Array) -> tuple[Array, Array]:
     """Return the proportions that a pilot uses: of the usable ones, those within a factor of familiar mixtures.
 
-    Laws hold near what they are fitted to: runs on nearly nothing but one domain tell exponents best, and mixtures
+    Laws hold near what they are fitted to: runs on almost a single domain identify exponents best, and mixtures
     worst. Equal parts are familiar, for most optima of equally weighted losses are within that factor of them.
 
     Args:
@@ -165,10 +165,10 @@ def filling(fixed: Array, pool: Array, count: int) -> Array:
     return pool[chosen]
 
 
-def told_apart(shares: Array, there: Array, lower: Array, upper: Array) -> Array:
+def distinct(shares: Array, there: Array, lower: Array, upper: Array) -> Array:
     """Return mixtures moved a little to the middle of the box where they share a proportion with an earlier one.
 
-    Designs crowd at the sides of the box, and a domain's exponent is told from the distinct proportions it has.
+    Designs crowd at the sides of the box, and a domain's exponent is identified by the distinct proportions it has.
 
     Args:
         shares: Shape (n, domains).

@@ -105,7 +105,7 @@ def mixture_chart(rows: Sequence[ProportionRow], say: Callable[[str], str] = str
     parts = [
         f'<figure class="bx-mix" aria-label="{escape(say(said("Mixture by domain")))}">',
         _key(rows, say),
-        _scale(end),
+        _scale(end, say),
         _list(first, end, say),
     ]
     if others:
@@ -129,8 +129,8 @@ def _key(rows: Sequence[ProportionRow], say: Callable[[str], str]) -> str:
     return f'<figcaption class="bx-key">{"".join(shown)}</figcaption>'
 
 
-def _scale(end: float) -> str:
-    ticks = "".join(f'<span style="left:{_at(tick, end)}">{_tick(tick)}</span>' for tick in _ticks(end))
+def _scale(end: float, say: Callable[[str], str]) -> str:
+    ticks = "".join(f'<span style="left:{_at(tick, end)}">{_tick(tick, say)}</span>' for tick in _ticks(end))
     return (
         f'<div class="bx-row" aria-hidden="true"><span></span><div class="bx-scale">{ticks}</div>'
         '<span class="bx-head"><i class="bx-rec"></i></span><span class="bx-head"><i class="bx-ref"></i></span></div>'
@@ -156,8 +156,8 @@ def _row(row: ProportionRow, end: float, say: Callable[[str], str]) -> str:
     return (
         f'<div class="bx-row" role="listitem"><span class="bx-name" title="{name}"><bdi>{name}</bdi></span>'
         f'<div class="bx-track" role="img" aria-label="{escape(say(_in_words(row)))}">{"".join(marks)}</div>'
-        f'<span class="bx-num"><b>{escape(about(row.recommended))}</b></span>'
-        f'<span class="bx-num">{escape(about(row.reference))}</span></div>'
+        f'<span class="bx-num"><b>{escape(say(about(row.recommended)))}</b></span>'
+        f'<span class="bx-num">{escape(say(about(row.reference)))}</span></div>'
     )
 
 
@@ -186,8 +186,8 @@ def _at(share: float, end: float) -> str:
     return f"{100 * min(max(share / end, 0.0), 1.0):.2f}%"
 
 
-def _tick(share: float) -> str:
-    return f"{round(100 * share, 1):g}&nbsp;%"
+def _tick(share: float, say: Callable[[str], str]) -> str:
+    return escape(say(f"{round(100 * share, 1):g} %")).replace(" ", "&nbsp;")
 
 
 def _clean(name: str) -> str:

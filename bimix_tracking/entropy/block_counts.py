@@ -36,7 +36,7 @@ def count_blocks(
     Args:
         blocks: What to count.
         settings: How.
-        before: Counts that these will be added to: what cannot get into their samples is then left out of these.
+        before: Counts that these will be added to: what cannot get into their samples is then excluded.
 
     Raises:
         CorpusError: Something cannot be read, and bad input isn't to be skipped; or ids that the tokenizer hasn't.
@@ -178,11 +178,11 @@ class _Blocks:
             return
         rows = np.asarray(embedder([passages[place] for place in chosen.tolist()]))
         # No norm: the embedder knows nothing of such a text. NaN is a fault, and is refused.
-        told = np.abs(rows).max(axis=1, initial=0) != 0
-        counts.blank_passages += int((~told).sum())
-        if not told.any():
+        known = np.abs(rows).max(axis=1, initial=0) != 0
+        counts.blank_passages += int((~known).sum())
+        if not known.any():
             return
-        unit, chosen = unit_vectors(rows[told]), chosen[told]
+        unit, chosen = unit_vectors(rows[known]), chosen[known]
         if counts.density is not None:
             counts.density.add(unit)
         counts.embedded.offer(unit.ravel(), [unit.shape[1]] * len(unit), order[chosen])
@@ -197,7 +197,7 @@ class _Blocks:
 
 
 def passages_of(text: str) -> Iterator[str]:
-    """Cut a text into passages of up to 2,000 characters, at white space where there is some; blank ones are left out.
+    """Cut a text into passages of up to 2,000 characters, at white space where there is some; blank ones are dropped.
 
     >>> [len(passage) for passage in passages_of("word " * 700)]
     [1999, 1499]

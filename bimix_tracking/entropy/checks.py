@@ -21,26 +21,26 @@ def warnings_of(one: Comparison) -> Iterator[str]:
     for first, other, share in found.overlaps:
         yield said(
             "domains {first!r} and {other!r} share documents: about {share:.0f} % of those of the smaller one are in "
-            "both. What is in two domains counts twice; take it out of one",
+            "both. They count twice; remove them from one",
             first=first,
             other=other,
             share=100 * share,
         )
     for name, domain in found.domains.items():
         if domain.unreadable:
-            told = {"domain": name, "count": domain.unreadable}
+            fields = {"domain": name, "count": domain.unreadable}
             if domain.problems:
                 yield said(
-                    "domain {domain!r}: {count} documents could not be read and were left out, the first: {problem}",
+                    "domain {domain!r}: {count} unreadable documents were excluded, the first: {problem}",
                     problem=domain.problems[0],
-                    **told,
+                    **fields,
                 )
             else:
-                yield said("domain {domain!r}: {count} documents could not be read and were left out", **told)
+                yield said("domain {domain!r}: {count} unreadable documents were excluded", **fields)
         if domain.copies >= _MANY_COPIES:
             yield said(
-                "domain {domain!r}: about {share:.0f} % of its documents are copies of others in it, which lowers its "
-                "conditional entropy; remove them first if training will not see them",
+                "domain {domain!r}: about {share:.0f} % of its documents are copies, which lowers its conditional "
+                "entropy. Remove them if training won't use them",
                 domain=name,
                 share=100 * domain.copies,
             )
@@ -55,9 +55,8 @@ def _sizes(one: Comparison) -> Iterator[str]:
     if not one.sampled("shannon"):
         if tokens[largest] > _LIKE * tokens[smallest]:
             yield said(
-                "domains are compared by all their tokens, {fewest:,} of {smallest!r} and {most:,} of {largest!r}: an "
-                "entropy comes out too low, and of fewer tokens by more. Samples of equal size can be compared "
-                "(compare: equal)",
+                "domains are compared by all their tokens, {fewest:,} of {smallest!r} and {most:,} of {largest!r}. "
+                "Entropies are biased low, more so with fewer tokens: compare samples of equal size (compare: equal)",
                 smallest=smallest,
                 largest=largest,
                 fewest=tokens[smallest],
@@ -65,8 +64,8 @@ def _sizes(one: Comparison) -> Iterator[str]:
             )
     elif tokens[smallest] <= one.found.tokens:
         yield said(
-            "domain {domain!r} has {count:,} tokens, so domains are compared by that many: with more of it, or without "
-            "it, the others could be told better",
+            "domain {domain!r} has {count:,} tokens, so all domains are compared by samples of that size. More tokens "
+            "of it would sharpen the comparison",
             domain=smallest,
             count=tokens[smallest],
         )
@@ -76,31 +75,31 @@ def _unsettled(one: Comparison, proxy: Proxy) -> Iterator[str]:
     curves = {name: one.curve(proxy, name) for name in one.found.domains}
     moving = {name: c for name, c in curves.items() if c and not c.converged and not math.isnan(c.drift)}
     unknown = [name for name, curve in curves.items() if curve and math.isnan(curve.drift)]
-    told: dict[str, object] = {"entropy": TERMS[proxy], "unit": unit_of(proxy)}
+    fields: dict[str, object] = {"entropy": TERMS[proxy], "unit": unit_of(proxy)}
     if unknown:
         yield said(
-            "{entropy}: {domain!r} has too few {unit} to tell whether it has converged",
+            "{entropy}: {domain!r} has too few {unit} to judge convergence",
             domain=unknown[0],
-            **told,
+            **fields,
         )
     if not moving:
         return
     worst = max(moving, key=lambda name: abs(moving[name].drift))
-    told |= {"count": len(moving), "all": len(curves), "domain": worst, "limit": MOST_DRIFT}
-    told["drift"] = f"{moving[worst].drift:+.2f}".replace("-", "−")
+    fields |= {"count": len(moving), "all": len(curves), "domain": worst, "limit": MOST_DRIFT}
+    fields["drift"] = f"{moving[worst].drift:+.2f}".replace("-", "−")
     size = one.found.passages if proxy == "von_neumann" else one.found.tokens
     if one.sampled(proxy):
         text = said(
-            "{entropy} has not converged in {count} of {all} domains: the last doubling of {unit} moved that "
-            "of {domain!r} by {drift} nats (limit {limit})",
-            **told,
+            "{entropy} has not converged in {count} of {all} domains. The last doubling of {unit} moved that of "
+            "{domain!r} by {drift} nats (limit {limit})",
+            **fields,
         )
     else:
         text = said(
-            "{entropy} has not converged in samples of {size:,} {unit} in {count} of {all} domains: the last "
+            "{entropy} has not converged in samples of {size:,} {unit}, in {count} of {all} domains. The last "
             "doubling of {unit} moved that of {domain!r} by {drift} nats (limit {limit})",
             size=size,
-            **told,
+            **fields,
         )
     before, now = one.halved(proxy), one.mixture(proxy)
     if before is None:
@@ -109,7 +108,7 @@ def _unsettled(one: Comparison, proxy: Proxy) -> Iterator[str]:
     moved = {name: now[name] / before[name] - 1 for name in now}
     most = max(moved, key=lambda name: abs(moved[name]))
     yield said(
-        "{text}. It moved the proportion of {domain!r} most, by {share} % of itself",
+        "{text}. It changed the proportion of {domain!r} most, by {share} %",
         text=text,
         domain=most,
         share=f"{100 * moved[most]:+.0f}".replace("-", "−"),

@@ -72,7 +72,7 @@ class Comparison:
         return {name: self._value(proxy, name) for name in self.found.domains}
 
     def errors(self, proxy: Proxy) -> dict[str, float]:
-        """Return the standard error of each entropy, nats; NaN where it isn't known, as it isn't of all tokens."""
+        """Return the standard error of each entropy, nats; NaN where it is unknown, as it is of all tokens."""
         curves = {name: self.curve(proxy, name) if self.sampled(proxy) else None for name in self.found.domains}
         return {name: math.nan if curve is None else curve.error for name, curve in curves.items()}
 
@@ -106,7 +106,7 @@ class Comparison:
     def halved(self, proxy: Proxy) -> Mixture | None:
         """Return the mixture by samples half as large; None where they cannot be halved.
 
-        How far it is from `mixture` tells what more tokens may still do.
+        Its distance from `mixture` shows what more tokens may still change.
         """
         curves = [self.curve(proxy, name) for name in self.found.domains]
         halves = [curve.value - curve.drift for curve in curves if curve is not None]

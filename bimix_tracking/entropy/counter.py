@@ -46,7 +46,7 @@ class _Spectra(NamedTuple):
 
 
 class EntropyCounter:
-    """Count neighbouring tokens, and tell their entropies in nats (arXiv 2405.14908v4, §4).
+    """Count neighbouring tokens, and return their entropies in nats (arXiv 2405.14908v4, §4).
 
     Shannon SE = −Σ_x P(x) log P(x), over all tokens x. Over all pairs of a token x and the next one x′ of its sequence:
     joint JE = −Σ_x,x′ P(x,x′) log P(x,x′); conditional CE = −Σ_x,x′ P(x,x′) log P(x′|x) (Eq. 12). Pairs don't cross
@@ -221,9 +221,9 @@ class EntropyCounter:
             numbers = np.frombuffer(content, "<i8", offset=_HEADER.size)
             tables = numbers[: 2 * pairs].reshape(2, pairs), numbers[2 * pairs :].reshape(2, ends)
         except (struct.error, ValueError) as error:
-            raise CorpusError(f"these are no counts of tokens: {error}") from error
+            raise CorpusError(f"these are not counts of tokens: {error}") from error
         if magic != _MAGIC:
-            raise CorpusError("these are no counts of tokens, or of another version")
+            raise CorpusError("these are not counts of tokens, or of another version")
         counter = cls()
         counter._tokens = tokens
         for into, table in zip((counter._pairs, counter._ends), tables, strict=True):
@@ -244,7 +244,7 @@ class EntropyCounter:
         try:
             return cls.from_bytes(zlib.decompress(base64.b64decode(texts["counts"])))
         except (KeyError, ValueError, zlib.error) as error:
-            raise CorpusError(f"these are no counts of tokens: {error}") from error
+            raise CorpusError(f"these are not counts of tokens: {error}") from error
 
     def _checked(self, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return ids that may be packed, in 16 bits where they fit: those sort fastest."""
@@ -298,6 +298,6 @@ def entropy_mixture(
     if weights.keys() != entropies.keys():
         missing = sorted(entropies.keys() ^ weights.keys())
         raise MixtureError(f"entropies and tokens must be of the same domains; in one only: {missing}")
-    # The largest is taken out first: exp(800) is no number.
+    # The largest is taken out first: exp(800) is not a number.
     largest = max(entropies.values(), default=0.0)
     return Mixture.normalized({d: weights[d] * math.exp((h - largest) / temperature) for d, h in entropies.items()})

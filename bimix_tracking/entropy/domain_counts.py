@@ -20,7 +20,7 @@ from bimix_tracking.entropy.sampling import SequenceSample
 from bimix_tracking.entropy.von_neumann import DensityMatrix
 
 SKETCH = 4096
-"""Documents whose hashes are kept to tell what two domains share: a share is told to about 1.5 %."""
+"""Documents whose hashes are kept to estimate what two domains share, to about 1.5 %."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class DomainEntropies:
         all_von_neumann: That of all passages, where all were embedded.
         passages: How many passages the text has.
         blank_passages: In how many the embedder found nothing.
-        unreadable: How many documents were left out as unreadable.
+        unreadable: How many unreadable documents were excluded.
         problems: The first of them: where, and what is wrong.
         copies: About which part of the documents are copies of others in the domain.
         sampled: How many sequences the sample of tokens has.

@@ -54,7 +54,7 @@ def corpus_entropies(
     Args:
         corpora: By domain, a file or folder, or several.
         settings: How they are measured.
-        format: Of the files, where their names don't tell.
+        format: Of the files, where their names don't show it.
         engine: What counts the blocks: `Threads()` of this process by default, or
             `bimix_integrations.engines.ray.RayEngine`.
         progress: Called as (what, done, total), in MB of files.
@@ -171,8 +171,8 @@ def _blocks(name: str, paths: Paths, settings: EntropySettings, file_format: str
     formats = {block.format for part in found for block in part}
     if name in settings.reading.text_fields and formats <= _NO_FIELDS:
         raise CorpusError(
-            f"a text field is given for domain {name!r}, whose files are {' and '.join(sorted(formats))} and have no "
-            "fields: leave it away, or give their format"
+            f"domain {name!r} has a text field, but its files are {' and '.join(sorted(formats))}, without "
+            "fields: drop the text field, or give their format"
         )
     if len(several) > 1:
         # Files of one name in several folders are different files.
@@ -188,7 +188,7 @@ def _check(counts: Mapping[str, DomainCounts], blocks: Mapping[str, Sequence[Blo
             skipped = f"; {found.problems.count} documents could not be read" if found.problems.count else ""
             raise CorpusError(
                 f"domain {name!r} has no two neighbouring tokens: {found.entropy.tokens} tokens in {found.documents} "
-                f"documents of {len({b.path for b in blocks[name]})} files{skipped}. Give it more text, or leave it out"
+                f"documents of {len({b.path for b in blocks[name]})} files{skipped}. Give it more text, or drop it"
             )
     stored = [name for name, found in counts.items() if found.stored_tokens]
     text = [name for name, found in counts.items() if found.text_bytes]
@@ -200,7 +200,7 @@ def _check(counts: Mapping[str, DomainCounts], blocks: Mapping[str, Sequence[Blo
 
 
 def _domain(counts: DomainCounts, tokens: int, numbers: int, blocks: Sequence[Block]) -> DomainEntropies:
-    """Return what is told of a domain, by samples of so many tokens, and so many numbers of embeddings."""
+    """Return the entropies of a domain, by samples of so many tokens, and so many numbers of embeddings."""
     vectors = counts.embedded.sequences(numbers)
     sample = counts.sample.sequences(tokens)
     density = counts.density

@@ -24,7 +24,7 @@ Counts = npt.NDArray[np.int64]
 SHIFT = 32
 """A pair's key holds the first token in its upper half."""
 MEMORY = 1 << 30
-"""Bytes of counts held in memory unless told otherwise; more go to the disk."""
+"""Bytes of counts held in memory by default; more go to the disk."""
 _BUFFER = 1 << 24
 """Pairs that are sorted at once: 64 MiB of them stay near the processor."""
 _NARROW = 16

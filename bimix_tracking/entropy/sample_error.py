@@ -1,4 +1,4 @@
-"""What a sample can tell of an entropy: its standard error, and how it moves as the sample doubles."""
+"""The accuracy of an entropy from a sample: its standard error, and how it moves as the sample doubles."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def _measured(
         level = [_sum(level[i : i + 2], nothing) for i in range(0, len(level), 2)]
     if len(parts) == 1:
         return means, np.full_like(means[-1], np.nan)
-    left_out = np.array([value(level[0].without(part)) for part in parts])
-    spread = ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
+    held_out = np.array([value(level[0].without(part)) for part in parts])
+    spread = ((held_out - held_out.mean(axis=0)) ** 2).sum(axis=0)
     return means, np.sqrt(spread * (len(parts) - 1) / len(parts))
 
 

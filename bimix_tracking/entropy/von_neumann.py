@@ -17,7 +17,7 @@ _MAGIC = b"bxV2"
 
 
 class DensityMatrix:
-    """Add up vᵀv of unit vectors, and tell the von Neumann entropy (arXiv 2405.14908v4, Eqs. 17–18).
+    """Add up vᵀv of unit vectors, and return the von Neumann entropy (arXiv 2405.14908v4, Eqs. 17–18).
 
     With V the N vectors as rows, each divided by its norm, K = VVᵀ holds their cosines, and ρ = K/N has the same
     eigenvalues other than 0 as VᵀV/N, which is d × d. H = −Tr(ρ log ρ) = −Σ λ log λ, nats, at most log min(N, d).
@@ -95,12 +95,12 @@ class DensityMatrix:
         try:
             magic, count, dimensions = _HEADER.unpack_from(content)
             if magic != _MAGIC:
-                raise CorpusError("these are no sums of embeddings, or of another version")
+                raise CorpusError("these are not sums of embeddings, or of another version")
             matrix = cls(dimensions)
             lower = np.tril_indices(dimensions)
             matrix._sums[lower] = np.frombuffer(content, "<i8", offset=_HEADER.size)
         except (struct.error, ValueError, MemoryError) as error:
-            raise CorpusError(f"these are no sums of embeddings: {error}") from error
+            raise CorpusError(f"these are not sums of embeddings: {error}") from error
         matrix._sums.T[lower] = matrix._sums[lower]
         matrix._count = count
         return matrix

@@ -83,7 +83,7 @@ def export(
 ) -> str:
     """Return a mixture as the text that a trainer reads.
 
-    Proportions are printed to the last digit. A domain with proportion 0 is left out where the trainer refuses a
+    Proportions are printed to the last digit. A domain with proportion 0 is excluded where the trainer refuses a
     weight of 0 (or would wait for its data for ever), and the file says so.
 
     Args:
@@ -127,7 +127,7 @@ def write_exports(
 ) -> list[Path]:
     """Write a mixture in every format that can hold it; return the files.
 
-    A format whose trainer cannot have one of the names is left out; `export` says why. So is one of another package
+    A format whose trainer cannot have one of the names is skipped; `export` says why. So is one of another package
     that cannot be used, with a warning in the log.
 
     Args:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bimix_tracking.errors import MixtureError, did_you_mean, shown
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import tokens
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,23 @@ class Request:
         for domain in self.used:
             if domain not in self.paths and "${" in domain:
                 raise MixtureError(
-                    f"{reader} takes ${{…}} for a reference, so domain {domain!r} cannot stand for its data: "
-                    "give their path with --path"
+                    f"{reader} resolves ${{…}} as a reference, so domain {domain!r} needs the path of its data: "
+                    "give it with --path"
                 )
 
     def said(self, *notes: str, places: bool = True, zeros: bool = False) -> list[str]:
-        """Return what a file says of itself: order, left-out domains, placeholders, tokens, provenance."""
+        """Return the lines above a file: order, excluded domains, placeholders, tokens, provenance."""
         used = self.used
         order = list(self.mixture if zeros else used)
         lines = [f"domain order: {json.dumps(order, ensure_ascii=False)}"]
-        left_out = [] if zeros else [domain for domain in self.mixture if domain not in used]
-        if left_out:
-            lines.append(f"left out, for their proportion is 0: {json.dumps(left_out, ensure_ascii=False)}")
+        excluded = [] if zeros else [domain for domain in self.mixture if domain not in used]
+        if excluded:
+            lines.append(f"excluded, with a proportion of 0: {json.dumps(excluded, ensure_ascii=False)}")
         if places and any(domain not in self.paths for domain in used):
-            lines.append("a domain's name stands where its data's path belongs, unless --path said it")
+            lines.append("a domain's name replaces the path of its data where no --path is given")
         lines += notes
         if self.tokens is not None:
-            lines.append(f"for a run of {self.tokens:g} tokens")
+            lines.append(f"for a run of {tokens(self.tokens)} tokens")
         if self.provenance:
             printable = "".join(c if c.isprintable() else " " for c in self.provenance)
             lines.append(f"from {' '.join(printable.split())}")

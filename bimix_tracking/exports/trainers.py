@@ -30,12 +30,12 @@ def _format(name: str, file: str, about: str) -> Callable[[_Write], _Write]:
 
 
 _BY_SEQUENCE = (
-    "the trainer draws sequences (or rows), not tokens: the proportions of tokens are these if all domains' sequences "
-    "have as many tokens, as packed ones do"
+    "the trainer draws sequences (or rows): these are proportions of tokens if all sequences have as many tokens, as "
+    "packed ones do"
 )
 _BY_DOCUMENT = (
-    "LLaMA-Factory draws documents and packs them after mixing: for these proportions of tokens, divide each "
-    "probability by its domain's mean tokens a document and rescale them to sum to 1"
+    "LLaMA-Factory draws documents and packs them after mixing. For proportions of tokens, divide each probability by "
+    "its domain's mean tokens per document, and rescale to a sum of 1"
 )
 
 
@@ -47,12 +47,12 @@ _BY_DOCUMENT = (
 def megatron(of: Request) -> str:
     """Write a bash array for `--data-path` (NVIDIA/Megatron-LM, megatron/core/datasets/utils.py, get_blend_from_list).
 
-    A weight of 0 would build an empty data set for nothing, so it is left out. Read back with megatron-core 0.16.1.
+    A weight of 0 would build an empty data set, so it is excluded. Read back with megatron-core 0.16.1.
     """
     for domain in of.used:
         if of.path(domain).startswith("-"):
             raise MixtureError(
-                f"Megatron takes {of.path(domain)!r} for an option, so it cannot be where domain {domain!r} is: "
+                f"Megatron takes {of.path(domain)!r}, the path of domain {domain!r}, for an option: "
                 "give a path that doesn't start with '-' with --path"
             )
     pairs = "".join(f"  {share!r} {shlex.quote(of.path(domain))}\n" for domain, share in of.used.items())
@@ -99,8 +99,8 @@ def streaming(of: Request) -> str:
     return of.commented(
         dump_yaml({"train_loader": {"dataset": {"streams": streams}}}),
         _BY_SEQUENCE,
-        "proportions say nothing of how many: set epoch_size, in samples, beside streams",
-        *(["set `local`, a cache folder, beside each `remote`: a restart refuses its temporary one"] if remote else []),
+        "proportions don't set the size of an epoch: set epoch_size, in samples, next to streams",
+        *(["set `local`, a cache folder, for each `remote`: a restart refuses its temporary one"] if remote else []),
     )
 
 
@@ -117,8 +117,8 @@ def levanter(of: Request) -> str:
     return of.commented(
         dump_yaml({"data": {"train_weights": of.named()}}),
         "the names are those of the data components; weights count sequences of equal length",
-        "a block of mixture_block_size sequences, 2048 unless set, gets whole sequences only: raise it where a weight "
-        "is small, for one below 1/mixture_block_size gets none",
+        "a block of mixture_block_size sequences (default 2048) holds whole sequences only: raise it for weights below "
+        "1/mixture_block_size",
         places=False,
         zeros=True,
     )
@@ -128,7 +128,7 @@ def levanter(of: Request) -> str:
 def olmo_core(of: Request) -> str:
     """Write a `SourceMixtureList` (allenai/OLMo-core, src/olmo_core/data/source_mixture.py).
 
-    A source of ratio 0 could be given the sequences that rounding leaves over, so it is left out. Read and validated
+    A source of ratio 0 could be given the sequences that rounding leaves over, so it is excluded. Read and validated
     with ai2-olmo-core 3.0.0.
     """
     sources = [
@@ -165,7 +165,7 @@ def torchtitan(of: Request) -> str:
 def llamafactory(of: Request) -> str:
     """Write `dataset` and `interleave_probs` (hiyouga/LLaMA-Factory, src/llamafactory/hparams/data_args.py).
 
-    interleave_over waits until every data set is exhausted, so a probability of 0 is left out. Read back with
+    interleave_over waits until every data set is exhausted, so a probability of 0 is excluded. Read back with
     llamafactory 0.9.5.
     """
     of.refuse_references("LLaMA-Factory")

@@ -64,7 +64,7 @@ def staged(folder: str | Path, owned: Collection[str]) -> Iterator[Path]:
     """
     target, owned, swapping = Path(os.path.realpath(folder)), frozenset(owned), False
     if target.exists() and not target.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(folder))
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(folder))
     beside = _can_move(target, owned)
     if beside:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def staged(folder: str | Path, owned: Collection[str]) -> Iterator[Path]:
 
 
 def _can_move(target: Path, owned: Collection[str]) -> bool:
-    """Return whether another folder may take its place, with nobody's files lost and nobody's directory gone."""
+    """Return whether another folder may take its place, without losing anybody's files or directory."""
     if not target.exists():
         return True
     try:

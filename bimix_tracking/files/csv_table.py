@@ -17,7 +17,7 @@ class Table:
 
     Args:
         header: The columns' names, each once.
-        rows: Line, counted from 1, and cells, as many as columns; lines with nothing in them are left out.
+        rows: Line, counted from 1, and cells, as many as columns; empty lines are skipped.
     """
 
     header: list[str]
@@ -28,14 +28,14 @@ def read_table(text: str | Iterable[str]) -> Table:
     r"""Return the header and the rows of a CSV text, or of a file that was opened with `newline=""`.
 
     Raises:
-        ValueError: A column stands twice or, while the rows are read, a line has another number of cells, a quote isn't
-            closed, or the cells are not separated by commas; the text names the line.
+        ValueError: A column appears twice, a line has another number of cells, a quote isn't closed,
+            or the cells are not separated by commas; the text names the line.
 
     >>> list(read_table("run,code\na,0.5\n\n").rows)
     [(2, ['a', '0.5'])]
     >>> read_table("run,code,code\na,0.5,0.5\n")
     Traceback (most recent call last):
-    ValueError: line 1: the column 'code' stands twice: name each once
+    ValueError: line 1: the column 'code' appears twice: name each once
     """
     lines = _lines(io.StringIO(text, newline="") if isinstance(text, str) else text)
     line, header = next(lines, (1, []))
@@ -44,7 +44,7 @@ def read_table(text: str | Iterable[str]) -> Table:
         raise ValueError(f"line {line}: its cells are separated by {shown(other)}: save it with commas")
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
-        raise ValueError(f"line {line}: the column {listed(doubled)} stands twice: name each once")
+        raise ValueError(f"line {line}: the column {listed(doubled)} appears twice: name each once")
     return Table(header, _rows(header, lines))
 
 
@@ -52,8 +52,8 @@ def _rows(header: list[str], lines: Iterable[tuple[int, list[str]]]) -> Iterator
     for line, cells in lines:
         if len(cells) != len(header):
             raise ValueError(
-                f"line {line}: {len(cells)} cells, but the header has {len(header)}. A cell with a comma stands in "
-                f"quotes; the line begins with {listed(cells, 3)}"
+                f"line {line}: {len(cells)} cells, but the header has {len(header)}. Quote a cell that has a comma; "
+                f"the line begins with {listed(cells, 3)}"
             )
         yield line, cells
 

@@ -41,7 +41,7 @@ def read_numbers(path: Path, *, text: str, numbers: tuple[str, ...]) -> pd.DataF
     for column in strict.header:
         if column == text or not column.startswith(numbers) or table[column].dtype.kind in "iuf":
             continue
-        values = table[column].astype(str).where(table[column].notna())  # `True` is no number
+        values = table[column].astype(str).where(table[column].notna())  # `True` is not a number
         bad = np.flatnonzero(pd.to_numeric(values, errors="coerce").isna() & values.notna())
         if len(bad):
             got = shown(str(table[column][bad[0]]))

@@ -19,15 +19,15 @@ def opened(path: Path, *, buffering: int = -1) -> BinaryIO:
 
     Raises:
         OSError: It isn't there, or may not be read.
-        RunError: It is no plain file.
+        RunError: It is not a regular file.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise RunError(f"{path.name} is no plain file")
+        raise RunError(f"{path.name} is not a regular file")
     # Should it have become a FIFO since, this doesn't wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise RunError(f"{path.name} is no plain file")
+        raise RunError(f"{path.name} is not a regular file")
     return os.fdopen(descriptor, "rb", buffering=buffering)
 
 
@@ -36,7 +36,7 @@ def text_of(path: Path, largest: int) -> str:
 
     Raises:
         OSError: It isn't there, or may not be read.
-        RunError: It is no plain file, is no UTF-8, or is larger than `largest` bytes.
+        RunError: It is not a regular file, is not UTF-8, or is larger than `largest` bytes.
     """
     with opened(path) as file:
         content = file.read(largest + 1)
@@ -53,7 +53,7 @@ def lines_of(path: Path) -> Iterator[bytes | None]:
 
     Raises:
         OSError: It isn't there, or may not be read.
-        RunError: It is no plain file.
+        RunError: It is not a regular file.
     """
     with opened(path) as file:
         while line := file.readline(LONGEST_LINE):
@@ -66,7 +66,7 @@ def lines_of(path: Path) -> Iterator[bytes | None]:
 
 
 def printable(name: str) -> str:
-    r"""Return the name of a file as text that can be written: one that is no UTF-8 has marks in their place.
+    r"""Return the name of a file as text that can be written: one that is not UTF-8 has marks in their place.
 
     >>> printable("run-1"), printable("run-\udcff")
     ('run-1', 'run-�')

@@ -2,7 +2,7 @@
 
 A lock goes with its process, however that ends. It isn't inherited: a worker that was forked, and outlives a trainer
 that was killed, doesn't keep the run from being resumed. Where there are no locks (Windows, some network file systems)
-nothing is told apart.
+two writers aren't distinguished.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bimix_tracking.errors import SourceError
 
 try:
     import fcntl
-except ImportError:  # Windows: there, no lock tells two writers apart
+except ImportError:  # Windows: there is no lock between two writers
     fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 _HELD: WeakSet[WriterLock] = WeakSet()
@@ -58,7 +58,7 @@ class WriterLock:
             os.close(file)
 
     def __del__(self) -> None:
-        """Let go: nobody can write with it any more."""
+        """Let go: it can't be written with any more."""
         self.forget()
 
 

@@ -79,7 +79,7 @@ class Entries(dict[str, Any]):
         self.written: dict[Hashable, Written] = {}
 
     def numbers(self) -> dict[str, Any]:
-        """Return the entries, with each value that is no text and no decimal number replaced by what is written.
+        """Return the entries, with each value that is not text and no decimal number replaced by what is written.
 
         >>> load_yaml("{a: 0.5, b: 010, c: yes}").numbers()
         {'a': 0.5, 'b': 010 in line 1, 'c': yes in line 1}
@@ -120,7 +120,7 @@ def read_text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 text: {error.reason} at byte {error.start:,}") from None
+        raise ValueError(f"it is not UTF-8 text: {error.reason} at byte {error.start:,}") from None
 
 
 def load_yaml(text: str, *, names_as_written: bool = False) -> Any:
@@ -209,7 +209,7 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):  # type: ignore[mis
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if isinstance(node, yaml.CollectionNode) and node not in self._sizes:
-                raise yaml.YAMLError(f"*{shown(event.anchor)} in line {_line(event)} stands within itself")
+                raise yaml.YAMLError(f"*{shown(event.anchor)} in line {_line(event)} refers to itself")
             return node
         self._depth += 1
         if self._depth > _DEEPEST:
@@ -228,9 +228,9 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):  # type: ignore[mis
         sizes = [self._sizes.get(one, (1, 1)) for one in inner]
         size, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
         if size > _ENTRIES:
-            raise yaml.YAMLError(f"it has more than {_ENTRIES:,} entries, with what its aliases stand for")
+            raise yaml.YAMLError(f"it has more than {_ENTRIES:,} entries, with its aliases expanded")
         if depth > _DEEPEST:
-            raise yaml.YAMLError(f"it is nested deeper than {_DEEPEST}, with what its aliases stand for")
+            raise yaml.YAMLError(f"it is nested deeper than {_DEEPEST}, with its aliases expanded")
         self._sizes[node] = size, depth
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -241,7 +241,7 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):  # type: ignore[mis
                 continue
             name = self._name(key)
             if name in names:
-                raise yaml.YAMLError(f"{shown(name)} stands twice, again in line {_line(key)}")
+                raise yaml.YAMLError(f"{shown(name)} appears twice, again in line {_line(key)}")
             names.add(name)
         return super().construct_mapping(node, deep=deep)
 
@@ -307,7 +307,7 @@ def _json_entries(pairs: list[tuple[str, Any]]) -> Entries:
     made = Entries()
     for name, value in pairs:
         if name in made:
-            raise ValueError(f"{shown(name)} stands twice")
+            raise ValueError(f"{shown(name)} appears twice")
         made[name] = value
     return made
 

@@ -16,7 +16,7 @@ class DomainFit:
     """The fit of one target domain.
 
     Args:
-        parameters: By the law's names; NaN where the data cannot tell.
+        parameters: By the law's names; NaN where not identifiable.
         outcome: How it ended, and what to do.
         points: Losses fitted.
         runs: Runs they come from.

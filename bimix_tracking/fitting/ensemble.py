@@ -6,8 +6,8 @@ The weights minimise Σ (Σ_k w_ik e_ik)² over the held-out errors e of log los
 and one of log losses differ by less than 1e-4 of the loss; of the two, the mean of losses keeps convex laws convex.
 
 A wild loss is known by the best law's error there, and counts less for all laws alike: errors clipped law by law make
-one that is far off everywhere look hardly worse than the best. Few mixtures can't tell weights, so a target's are drawn
-to those of all targets together, and these to the simplest law: as strongly as so many runs would.
+one with large errors everywhere look hardly worse than the best. Few mixtures don't identify weights, so a target's are
+drawn to those of all targets together, and these to the simplest law: as strongly as so many runs would.
 
 δ_i(s) is what all runs have in common at one checkpoint and no smooth law has: the learning-rate schedule, the order
 of the data. It is the median held-out error there, kept as far as it exceeds its own standard error, interpolated in
@@ -52,7 +52,7 @@ def fit_ensemble(
     Args:
         obs: The sweep.
         laws: Names, the simplest first; None: all of `laws.names()`. A law that needs more mixtures than a training
-            part has is left out, as one of another package that cannot be used is.
+            part has is excluded, as is one of another package that cannot be used.
         options: How each law is fitted, and the mixtures divided.
 
     Raises:
@@ -62,11 +62,11 @@ def fit_ensemble(
     options = settled(obs, options)
     laws = names() if laws is None else laws
     refused = too_demanding(obs, laws, fold)
-    told = [name for name in laws if name not in refused]
-    if not told:
+    usable = [name for name in laws if name not in refused]
+    if not usable:
         raise ObservationsError("no law can be stacked: " + "; ".join(f"{n}: {why}" for n, why in refused.items()))
     fits, predictions = {}, {}
-    for name in told:
+    for name in usable:
         fits[name], predictions[name] = fit_held_out(obs, name, options, fold)
     fit = stack(obs, fits, predictions)
     grid, predicted = held_out_stack(fit, predictions)
@@ -123,14 +123,14 @@ def too_demanding(obs: Observations, laws: Sequence[str], fold: Index) -> dict[s
         parameters = len(law.parameters(obs.domains))
         if law.traits.mixtures_needed > mixtures:
             found[name] = said(
-                "it needs {needed} mixtures, and with a fold left out there are {left}",
+                "it needs {needed} mixtures; holding a fold out leaves {left}",
                 needed=law.traits.mixtures_needed,
                 left=mixtures,
             )
         elif len(obs.targets) * parameters**3 / 3 > _MOST_WORK:
             found[name] = said(
-                "it has {parameters} parameters for each of {targets} targets, which takes too long to fit beside "
-                "other laws. Join small domains, or ask for this law alone",
+                "it has {parameters} parameters for each of {targets} targets: too slow to fit among other laws. Join "
+                "small domains, or use this law alone",
                 parameters=parameters,
                 targets=len(obs.targets),
             )
@@ -186,7 +186,7 @@ def stack(obs: Observations, fits: Mapping[str, LawFit], predictions: Mapping[st
 
 
 def _borrowed(weights: Mapping[str, Mapping[str, float]], usable: Sequence[str]) -> dict[str, float]:
-    """Return the mean weights of the other targets, for one whose held-out errors can't be told; none without a law."""
+    """Return the mean weights of the other targets, for one without held-out errors; none without a law."""
     mean = {name: sum(by_law.get(name, 0.0) for by_law in weights.values()) for name in usable}
     total = sum(mean.values())
     if total > 0:
@@ -220,7 +220,7 @@ def common_levels(
         counts = np.isfinite(stacked) & (grid.weight[i] > 0)
         if keep is not None:
             counts &= np.asarray(keep, bool)[:, None]
-        off = (grid.log_loss[i] - stacked)[counts]
+        residual = (grid.log_loss[i] - stacked)[counts]
         log_u, code, number = np.unique(
             np.broadcast_to(grid.log_u, counts.shape)[counts], return_inverse=True, return_counts=True
         )
@@ -231,7 +231,7 @@ def common_levels(
         # A column a checkpoint, filled up with NaN.
         order = np.argsort(code, kind="stable")
         columns = np.full((int(number.max()), len(number)), np.nan)
-        columns[np.arange(len(off)) - np.repeat(np.cumsum(number) - number, number), code[order]] = off[order]
+        columns[np.arange(len(residual)) - np.repeat(np.cumsum(number) - number, number), code[order]] = residual[order]
         columns, number = columns[:, shared], number[shared]
         middle = _medians(columns, number)
         # 1.4826 MAD estimates σ, and the median of n has an error of 1.2533 σ / √n.

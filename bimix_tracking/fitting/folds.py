@@ -29,7 +29,7 @@ class HeldOut:
 
     Args:
         grid: What was fitted.
-        predicted: log L, shape (targets, runs, volumes); NaN where the other folds cannot tell.
+        predicted: log L, shape (targets, runs, volumes); NaN where the other folds don't identify it.
         fold: Of each run.
     """
 
@@ -45,7 +45,7 @@ class HeldOut:
 def divide(obs: Observations, folds: int, seed: int) -> Index:
     """Return the fold of each run: whole groups of repeats and near-twins, in folds of about as many mixtures.
 
-    Neither the order nor the names of runs and domains decide: the same sweep told otherwise has the same folds.
+    Neither the order nor the names of runs and domains decide: the same sweep in another order has the same folds.
 
     Args:
         obs: The sweep.
@@ -59,7 +59,7 @@ def divide(obs: Observations, folds: int, seed: int) -> Index:
     if int(mixture.max()) + 1 < MIN_MIXTURES:
         count = int(mixture.max()) + 1
         raise ObservationsError(
-            f"{count} distinct mixture{'s' if count > 1 else ''}: leaving one out needs at least {MIN_MIXTURES}"
+            f"{count} distinct mixture{'s' if count > 1 else ''}: holding one out takes at least {MIN_MIXTURES}"
         )
     count = int(twin.max()) + 1
     drawn = np.random.default_rng(seed).permutation(count)
@@ -85,7 +85,7 @@ def twins(obs: Observations) -> tuple[Index, Index]:
     shares = obs.mixtures.to_numpy(float)
     mixture = mixture_codes(shares)
     run, _ = obs.codes
-    # Mixtures that differ by names only are told apart by their losses.
+    # Mixtures that differ by names only are distinguished by their losses.
     count = int(mixture.max()) + 1
     total = np.bincount(mixture[run], np.log(obs.losses["loss"].to_numpy(float)), count)
     mean = total / np.maximum(np.bincount(mixture[run], minlength=count), 1)
@@ -140,7 +140,7 @@ def fit_held_out(
         law: Which law, no ensemble.
         options: How it is fitted; their warm-up is known.
         fold: Fold of each run.
-        after: Is told how many fits, a target and a fold each, were made since it was told last.
+        after: Called with the number of fits, of a target and a fold each, made since its last call.
 
     Raises:
         ObservationsError: As `fit_single`.
@@ -171,8 +171,8 @@ def floors(obs: Observations, law: str, options: FitOptions) -> tuple[ZeroShare,
 
 
 def _error(found: HeldOut) -> float:
-    off = np.abs(found.predicted - found.grid.log_loss)[found.grid.weight > 0]
-    return float(np.nanmean(off)) if np.isfinite(off).any() else np.inf
+    error = np.abs(found.predicted - found.grid.log_loss)[found.grid.weight > 0]
+    return float(np.nanmean(error)) if np.isfinite(error).any() else np.inf
 
 
 def held_out(obs: Observations, fit: LawFit, fold: Index, *, after: Callable[[int], None] | None = None) -> HeldOut:
@@ -189,7 +189,7 @@ def held_out(obs: Observations, fit: LawFit, fold: Index, *, after: Callable[[in
     problem = FitProblem.of(obs, find_law(fit.law), fit.options)
     predicted = np.full(problem.grid.log_loss.shape, np.nan)
     for one in range(count):
-        told, mine = np.flatnonzero(np.isfinite(theta[one]).all(-1)), np.flatnonzero(fold == one)
-        if len(told):
-            predicted[np.ix_(told, mine)] = problem.predict(theta[one][told], told)[:, mine]
+        known, mine = np.flatnonzero(np.isfinite(theta[one]).all(-1)), np.flatnonzero(fold == one)
+        if len(known):
+            predicted[np.ix_(known, mine)] = problem.predict(theta[one][known], known)[:, mine]
     return HeldOut(problem.grid, predicted, fold)

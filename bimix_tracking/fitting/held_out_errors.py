@@ -1,7 +1,7 @@
 """What fits without a run's mixture get wrong of its last losses: the law's form and chance, which no refit shows.
 
 A bootstrap draws runs again and keeps the law, so its spread leaves out that the law may be wrong. Held-out errors
-don't: σ_cv² of a weighted sum is estimation, form and chance in one, and what replicates and repeats tell is taken
+don't: σ_cv² of a weighted sum is estimation, form and noise in one, and what replicates and repeats explain is taken
 off it again. The errors of two mixtures differ by less the nearer they are: on real sweeps the mean square of that
 difference grows as the distance does, so it is scaled by it, and between a mixture and itself there is none.
 """
@@ -21,13 +21,13 @@ from scipy.stats import chi2
 
 Array = npt.NDArray[np.float64]
 _FEWEST = 3
-"""Mixtures from which a variance of errors can be told, with one degree of freedom left for Student's t."""
-_SURE = 0.9
-"""Of repeats' variance as much is taken off as it is with this probability at least: a pair tells little of chance."""
+"""Fewest mixtures for a variance of errors, with one degree of freedom left for Student's t."""
+_CONFIDENT = 0.9
+"""Lower confidence limit of repeats' variance that is subtracted: a single pair estimates noise poorly."""
 
 _MOST = 0.5
-"""No more than that part of σ_cv² is put down to estimation: both are of few mixtures, and their difference would be 0
-in every third sweep of eight, with the law's form none the better for it."""
+"""At most this part of σ_cv² counts as estimation error: both are of few mixtures, and their difference would be 0 in
+every third sweep of eight, although the law's form is no better."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,25 @@ class HeldOutRun:
         run: Its name.
         shares: Its mixture, in the order of the fit's domains.
         tokens: Its last data volume.
-        off: By target observed − predicted, nats.
+        error: By target observed − predicted, nats.
     """
 
     run: str
     shares: tuple[float, ...]
     tokens: float
-    off: Mapping[str, float]
+    error: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class FormError:
-    """How far off a law is by its form, as variances of a weighted sum, nats².
+    """Error of a law by model misspecification, as variances of a weighted sum, nats².
 
     Args:
         mixtures: From so many held-out mixtures: n.
         each: Of the expected loss of one mixture: (σ_cv² − σ_rep² − σ_est²)₊, σ_cv² the mean square.
         apart: Of the difference of two mixtures, by their distance in total variation: 2 (σ_cv² − σ_rep² − σ_est²)₊
             over the mean distance, σ_cv² the variance.
-        of_run: Of one run about the law: `each` without σ_rep² taken off.
+        of_run: Of one run about the law: `each` with σ_rep² in it.
     """
 
     mixtures: int
@@ -66,7 +66,7 @@ class FormError:
 
     @property
     def free(self) -> int:
-        """Degrees of freedom, n − 2: the effect of the mixture is told between mixtures, by slope and constant."""
+        """Degrees of freedom, n − 2: the effect of the mixture is estimated between mixtures, by slope and constant."""
         return max(self.mixtures - 2, 1)
 
     def between(self, one: Array, other: Array) -> Array:
@@ -76,7 +76,7 @@ class FormError:
 
 @dataclass(frozen=True)
 class HeldOutErrors:
-    """The held-out errors of a fit, which travel with it.
+    """The held-out errors of a fit, kept with it.
 
     Args:
         runs: One a run that was held out.
@@ -93,10 +93,12 @@ class HeldOutErrors:
             mixtures: One row a run, one column a domain, as in `Observations.mixtures`.
         """
         last = predictions.sort_values("tokens", kind="stable").drop_duplicates(["run", "domain"], keep="last")
-        off = (last["observed"] - last["predicted"]).to_numpy(float)
+        errors = (last["observed"] - last["predicted"]).to_numpy(float)
         found: dict[str, dict[str, float]] = {}
         volumes: dict[str, float] = {}
-        for run, target, tokens, error in zip(last["run"], last["domain"], last["tokens"], off.tolist(), strict=True):
+        for run, target, tokens, error in zip(
+            last["run"], last["domain"], last["tokens"], errors.tolist(), strict=True
+        ):
             found.setdefault(str(run), {})[str(target)] = error
             volumes[str(run)] = max(float(tokens), volumes.get(str(run), 0.0))
         shares = mixtures.to_numpy(float).tolist()
@@ -121,13 +123,13 @@ class HeldOutErrors:
     def sums(self, weights: Mapping[str, float]) -> Array:
         """Return Σ w (observed − predicted) of each run, nats; NaN where a target that counts wasn't predicted."""
         counted = {target: weight for target, weight in weights.items() if weight > 0}
-        return np.array([sum(w * one.off.get(t, np.nan) for t, w in counted.items()) for one in self.runs])
+        return np.array([sum(w * one.error.get(t, np.nan) for t, w in counted.items()) for one in self.runs])
 
     def form(self, weights: Mapping[str, float], drawn: Array, out: Array | None = None) -> FormError | None:
-        """Return how far off the law is by its form; None from fewer than three mixtures.
+        """Return the law's misspecification error; None from fewer than three mixtures.
 
-        Runs of one mixture count as one, with their mean error. Their spread about it is chance (σ_rep²), of which as
-        much is taken off as is sure at 90 %.
+        Runs of one mixture count as one, with their mean error. Their spread about it is noise (σ_rep²), of which the
+        lower confidence limit is subtracted.
 
         Args:
             weights: Of the targets; what isn't named counts 0.
@@ -136,8 +138,8 @@ class HeldOutErrors:
             out: In which replicates each run wasn't drawn, of that shape: what they say of its mixture is said without
                 it, as its error is. None: all count.
         """
-        off = self.sums(weights)
-        known = np.isfinite(off)
+        errors = self.sums(weights)
+        known = np.isfinite(errors)
         if not known.any():
             return None
         shares, mixture = np.unique(np.round(self.shares[known], 9), axis=0, return_inverse=True)
@@ -145,20 +147,20 @@ class HeldOutErrors:
         count = len(often)
         if count < _FEWEST:
             return None
-        mean = np.bincount(mixture.ravel(), off[known]) / often
+        mean = np.bincount(mixture.ravel(), errors[known]) / often
         repeats = int((often - 1).sum())
-        within = float(((off[known] - mean[mixture.ravel()]) ** 2).sum())
-        chance = within / float(chi2.ppf(_SURE, repeats)) if repeats else 0.0
-        told = np.isfinite(drawn).all(1)
+        within = float(((errors[known] - mean[mixture.ravel()]) ** 2).sum())
+        noise_variance = within / float(chi2.ppf(_CONFIDENT, repeats)) if repeats else 0.0
+        usable = np.isfinite(drawn).all(1)
         without = np.ones(drawn.shape, bool) if out is None else np.asarray(out, bool)
-        each, unseen = np.empty((int(told.sum()), count)), np.empty((int(told.sum()), count), bool)
+        each, held = np.empty((int(usable.sum()), count)), np.empty((int(usable.sum()), count), bool)
         for one in range(count):
             mine = np.flatnonzero(known)[mixture.ravel() == one]
-            each[:, one] = drawn[told][:, mine].mean(1)
-            unseen[:, one] = without[told][:, mine].all(1)
-        estimated = _variance(each, unseen)
-        estimated_apart = _variance(each - each.mean(1, keepdims=True), unseen) * count / (count - 1)
-        noise = chance * float((1 / often).mean())
+            each[:, one] = drawn[usable][:, mine].mean(1)
+            held[:, one] = without[usable][:, mine].all(1)
+        estimated = _variance(each, held)
+        estimated_apart = _variance(each - each.mean(1, keepdims=True), held) * count / (count - 1)
+        noise = noise_variance * float((1 / often).mean())
         square, variance = float((mean**2).mean()), float(mean.var(ddof=1))
         estimated, estimated_apart = min(estimated, _MOST * square), min(estimated_apart, _MOST * variance)
         distance = float(pdist(shares, "cityblock").mean()) / 2
@@ -166,13 +168,13 @@ class HeldOutErrors:
             mixtures=count,
             each=max(square - noise - estimated, 0.0),
             apart=2 * max(variance - noise - estimated_apart, 0.0) / distance,
-            of_run=max(square + chance - noise - estimated, 0.0),
+            of_run=max(square + noise_variance - noise - estimated, 0.0),
         )
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the errors as JSON types; `from_dict` reads them back."""
         return [
-            {"run": one.run, "shares": list(one.shares), "tokens": one.tokens, "off": dict(one.off)}
+            {"run": one.run, "shares": list(one.shares), "tokens": one.tokens, "error": dict(one.error)}
             for one in self.runs
         ]
 
@@ -180,7 +182,7 @@ class HeldOutErrors:
     def from_dict(cls, content: Sequence[Mapping[str, Any]]) -> HeldOutErrors:
         """Read what `to_dict` wrote."""
         return cls(
-            tuple(HeldOutRun(one["run"], tuple(one["shares"]), one["tokens"], dict(one["off"])) for one in content)
+            tuple(HeldOutRun(one["run"], tuple(one["shares"]), one["tokens"], dict(one["error"])) for one in content)
         )
 
 
@@ -190,19 +192,19 @@ class LaterErrors:
 
     Args:
         ahead: log(s / s_end) of the predicted losses, s_end the last volume of the fit; shape (parts,).
-        off: By target the mean over runs of observed − predicted at each, nats.
+        errors: By target the mean over runs of observed − predicted at each, nats.
     """
 
     ahead: tuple[float, ...]
-    off: Mapping[str, tuple[float, ...]]
+    errors: Mapping[str, tuple[float, ...]]
 
     def rate(self, weights: Mapping[str, float]) -> float:
         """Return the error of a weighted sum by log(s / s_end), nats: √(Σ e² / Σ log²); NaN where a target has none."""
         counted = {target: weight for target, weight in weights.items() if weight > 0}
-        if not set(counted) <= set(self.off):
+        if not set(counted) <= set(self.errors):
             return float("nan")
-        off = sum(weight * np.array(self.off[target]) for target, weight in counted.items())
-        return float(np.sqrt(np.square(off).sum() / np.square(self.ahead).sum()))
+        errors = sum(weight * np.array(self.errors[target]) for target, weight in counted.items())
+        return float(np.sqrt(np.square(errors).sum() / np.square(self.ahead).sum()))
 
 
 def _variance(values: Array, counts: npt.NDArray[np.bool_]) -> float:

@@ -15,7 +15,7 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 
 _EARLY_VOLUMES = 3
-"""Fewer tell no law: its exponent and its floor."""
+"""Fewer don't identify a law's exponent and floor."""
 _PARTS = 4
 
 
@@ -46,14 +46,14 @@ def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
     predicted = _predicted(early, fit)
     ahead = log_s - end
     part = np.minimum((ahead / ahead[counts.any(0)].max() * _PARTS).astype(int), _PARTS - 1)
-    off = np.exp(grid.log_loss) - predicted
-    later = counts & (log_s > end) & seen[:, None] & np.isfinite(off)
+    residual = np.exp(grid.log_loss) - predicted
+    later = counts & (log_s > end) & seen[:, None] & np.isfinite(residual)
     every = [mask for mask in (later.any(0) & (part == one) for one in range(_PARTS)) if mask.any()]
     if not every:
         return None
-    # A target that isn't told, or not in all parts, has no rate.
+    # A target that isn't predicted, or not in all parts, has no rate.
     means = {
-        target: tuple(float(off[i][later[i] & mask].mean()) for mask in every)
+        target: tuple(float(residual[i][later[i] & mask].mean()) for mask in every)
         for i, target in enumerate(grid.targets)
         if all((later[i] & mask).any() for mask in every)
     }
@@ -62,7 +62,7 @@ def later_errors(obs: Observations, fit: LawFit) -> LaterErrors | None:
 
 
 def _predicted(early: Grid, fit: LawFit) -> Array:
-    """Return the losses by the fit's laws, fitted again to the early ones, (targets, runs, volumes); NaN untold."""
+    """Return the losses by the fit's laws, fitted again to the early ones, (targets, runs, volumes); NaN if unknown."""
     result = np.zeros(early.log_loss.shape)
     used = np.zeros(len(early.targets), bool)
     for name, law_fit in (fit.members or {fit.law: fit}).items():

@@ -27,7 +27,7 @@ Levels = tuple[tuple[float, float], ...]
 _HELD = 2_000_000
 """Numbers of an array held at once (16 MB)."""
 SAME_VOLUME = 1.02
-"""Data volumes within this factor of one another are one: between them no fall with the tokens can be told."""
+"""Data volumes within this factor of one another are one: between them no fall with the tokens is identifiable."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class LawFit:
     def volume_for(self, tokens: float, weights: Mapping[str, float]) -> float:
         """Return the data volume at which mixtures can be compared for a run of so many tokens.
 
-        It is that run's, unless a target that counts was observed at one volume only: nothing tells its loss at
+        It is that run's, unless a target that counts was observed at one volume only: its loss is unknown at
         another.
 
         Args:
@@ -241,7 +241,7 @@ class LawFit:
             targets=targets,
             tokens=tuple(content["tokens"]),
             notes=tuple(Note(**note) for note in content["notes"]),
-            levels={target: tuple((at, off) for at, off in levels) for target, levels in content["levels"].items()},
+            levels={target: tuple((at, level) for at, level in levels) for target, levels in content["levels"].items()},
             shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
             held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
@@ -312,8 +312,8 @@ def level_at(levels: Levels, volume: Array) -> Array:
     """
     if not levels:
         return np.zeros(len(volume))
-    at, off = np.array(faded(levels)).T
-    return np.asarray(np.interp(np.log(volume), np.log(at), off))
+    at, level = np.array(faded(levels)).T
+    return np.asarray(np.interp(np.log(volume), np.log(at), level))
 
 
 def faded(levels: Levels) -> Levels:

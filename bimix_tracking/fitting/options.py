@@ -11,9 +11,9 @@ FLOORS = (1e-3, 1e-4, 1e-5)
 ZeroShare = float | Literal["chosen"] | None
 """A proportion floor; `chosen`: by held-out error; None: none, runs below the usual one are excluded."""
 FOLDS = 10
-"""Into how many parts mixtures are divided where nobody says."""
+"""Into how many parts mixtures are divided by default."""
 HUBER_DELTA = 0.01
-"""What is off by more than 1 % of the loss pulls no harder than that."""
+"""An error above 1 % of the loss pulls no harder than that."""
 
 
 @dataclass(frozen=True)

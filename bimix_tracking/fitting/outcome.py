@@ -13,43 +13,43 @@ class Outcome(enum.Enum):
 
     CONVERGED = said("converged")
     NEARLY_CONVERGED = said(
-        "the fit stopped a little before its end, by less than a fifth of its parameters' standard errors. Its "
-        "predictions can be used; to pin the parameters down, evaluate more often or add mixtures"
+        "the fit stopped within a fifth of a standard error of its optimum. Its predictions can be used; for sharper "
+        "parameters evaluate more often or add mixtures"
     )
     NO_FLOOR = said(
-        "the loss still falls like a power of the tokens, with no floor in sight (C = 0). Within the tokens observed "
-        "that is fine; far beyond them the predictions are too low. Train a run longer to see the floor"
+        "the loss falls as a power of the tokens, without a floor (C = 0). Far beyond the tokens observed, predictions "
+        "are too low. Train a run longer to identify the floor"
     )
     STARTS_DISAGREE = said(
-        "no two starts reached the best fit: its parameters may be chance. Evaluate more often or add mixtures"
+        "no two starts reached the best fit: its parameters are unreliable. Evaluate more often or add mixtures"
     )
     NOT_CONVERGED = said(
-        "the fit stopped before its end, so its parameters may be off. Its predictions count as far as its held-out "
-        "error is small; to pin it down, evaluate more often or add mixtures"
+        "the fit did not converge, so its parameters are unreliable. Trust its predictions only if its held-out error "
+        "is small. Evaluate more often or add mixtures"
     )
     AT_BOUND = said(
-        "a parameter is at its bound: the data don't show where the curve bends. Evaluate earlier and later in "
-        "training, over at least a factor of 4 in tokens"
+        "a parameter is at its bound: the data don't show where the curve bends. Evaluate earlier and later, over at "
+        "least a factor of 4 in tokens"
     )
     ALPHA_NOT_POSITIVE = said(
-        "the loss doesn't fall when the domain's proportion grows. Add runs with a smaller and a larger "
-        "proportion of it; if it stays so, other domains teach it and this law cannot see that"
+        "the loss doesn't fall as the domain's proportion grows. Add runs with smaller and larger proportions of it. "
+        "If that persists, other domains drive its loss, which this law cannot model"
     )
     TOO_FEW_CHECKPOINTS = said(
-        "fewer than 3 token counts: no floor can be told from the curve. Predictions hold only within the token counts "
-        "observed; evaluate at least 3 times a run"
+        "fewer than 3 token counts: no floor is identifiable. Predictions hold only within the tokens observed. "
+        "Evaluate at least 3 times per run"
     )
     LOSS_RISES = said(
-        "the loss rises along training, which no law of this kind does. Has training diverged, is the domain "
-        "forgotten for want of a share, or is something else logged as a loss? Look at such runs and set them aside"
+        "the loss rises along training, which these laws cannot model. Check for divergence, forgetting at a small "
+        "proportion, or a metric that isn't a loss, and exclude such runs"
     )
     CONSTANT_LOSS = said(
-        "all losses of the domain are one number. Is a stale value logged again and again? Evaluate the domain anew at "
-        "every checkpoint"
+        "all losses of the domain are equal. Check whether a stale value is logged, and evaluate the domain at every "
+        "checkpoint"
     )
     SINGLE_MIXTURE = said(
-        "the domain's proportion is the same in all runs, so alpha is not identifiable and the effect of the mixture "
-        "is unknown. Add at least one run with another proportion of it"
+        "the domain's proportion is the same in all runs, so its effect (alpha) is not identifiable. Add at least one "
+        "run with another proportion of it"
     )
     TOO_FEW_POINTS = said("fewer losses than parameters. Evaluate more often, or add runs")
 

@@ -1,4 +1,4 @@
-"""How sure a fit is: the run-level bootstrap, whose replicates are fits to runs drawn with replacement.
+"""Uncertainty of a fit: the run-level bootstrap, whose replicates are fits to runs drawn with replacement.
 
 The losses of one run rise and fall together, so a bootstrap that draws single losses would promise too much: here a
 replicate draws as many runs as there are, with replacement, and counts each as often as it was drawn. All replicates
@@ -34,22 +34,22 @@ REPLICATES = 200
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class Replicates:
-    """What the law could have been, had other runs of the same kind been made.
+    """How the law varies over sweeps of the same kind: a run-level bootstrap.
 
     Args:
         fit: The fit to all runs.
         theta: Its law's θ in each replicate, shape (replicates, targets, parameters); NaN where the runs drawn
-            cannot tell. Of an ensemble: by law.
+            don't identify it. Of an ensemble: by law.
         method: How they were found.
-        off: By how much each run's last losses are off the fit, nats, one row a run and one column a target.
-        later: What losses beyond the volumes observed may be off; None where too few volumes were observed to tell.
-        drawn: How often each run of `off` was drawn, shape (replicates, runs); None where that isn't known.
+        residuals: Of each run's last losses, nats, one row a run and one column a target.
+        later: Errors beyond the volumes observed; None where too few volumes were observed.
+        drawn: How often each run of `residuals` was drawn, shape (replicates, runs); None if unknown.
     """
 
     fit: LawFit
     theta: dict[str, Array]
     method: Method
-    off: pd.DataFrame
+    residuals: pd.DataFrame
     later: LaterErrors | None = None
     drawn: Array | None = None
 
@@ -112,14 +112,14 @@ class Replicates:
         """
         shares, volume = self.fit.rows(mixtures, tokens)
         centre = self.fit.losses(shares, volume).to_numpy(float)
-        off = np.log(self.predict(shares, volume)) - np.log(centre)
+        residuals = np.log(self.predict(shares, volume)) - np.log(centre)
         names = list(self.fit.targets)
         lower, upper = np.empty_like(centre), np.empty_like(centre)
         for i, target in enumerate(names):
             own = {target: 1.0}
             form = self.form(own)
             variance = self.beyond(own, volume) + (0.0 if form is None else form.each)
-            low, high = self.sides(off[..., i], own, variance / centre[:, i] ** 2, level)
+            low, high = self.sides(residuals[..., i], own, variance / centre[:, i] ** 2, level)
             lower[:, i], upper[:, i] = centre[:, i] * np.exp(low), centre[:, i] * np.exp(high)
         return pd.DataFrame(lower, columns=names), pd.DataFrame(upper, columns=names)
 
@@ -140,31 +140,31 @@ class Replicates:
         shares, volume = self.fit.rows([mixture, reference], tokens)
         centre = self.fit.losses(shares, volume).to_numpy(float)
         drawn = self.predict(shares, volume)
-        off = drawn[:, 0] - drawn[:, 1] - (centre[0] - centre[1])
+        residuals = drawn[:, 0] - drawn[:, 1] - (centre[0] - centre[1])
         found = []
         for i, target in enumerate(self.fit.targets):
             form = self.form({target: 1.0})
             variance = np.array(0.0 if form is None else form.between(*shares))
-            ends = self.sides(off[:, i], {target: 1.0}, variance, level)
+            ends = self.sides(residuals[:, i], {target: 1.0}, variance, level)
             found.append([float(centre[0, i] - centre[1, i] + end) for end in ends])
         low, high = (pd.Series(end, index=list(self.fit.targets)) for end in zip(*found, strict=True))
         return low, high
 
     def sides(
-        self, off: Array, weights: Mapping[str, float], variance: npt.ArrayLike, level: float
+        self, residuals: Array, weights: Mapping[str, float], variance: npt.ArrayLike, level: float
     ) -> tuple[Array, Array]:
         """Return how far the lower and the upper end of an interval are from its centre.
 
         Args:
-            off: Of the replicates, shape (replicates, …); what counts are their deviations from their own median.
+            residuals: Deviations of the replicates, shape (replicates, …), taken about their own median.
             weights: Of the targets it is of.
-            variance: What else it may be off, in the unit of `off` squared, shape (…).
+            variance: Of all other errors, in the unit of `residuals` squared, shape (…).
             level: Between 0 and 1.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         times, wider = self.times(weights, level), self.stretch(weights, level)
-        low, middle, high = _quantiles(off, [(1 - level) / 2, 0.5, (1 + level) / 2])
+        low, middle, high = _quantiles(residuals, [(1 - level) / 2, 0.5, (1 + level) / 2])
         return (
             -np.hypot(wider * (low - middle), times * np.sqrt(variance)),
             np.hypot(wider * (high - middle), times * np.sqrt(variance)),
@@ -184,7 +184,7 @@ class Replicates:
         return max((self.wider(target) for target, weight in weights.items() if weight > 0), default=1.0)
 
     def form(self, weights: Mapping[str, float]) -> FormError | None:
-        """Return how far off the law is by its form in a weighted sum; None where that isn't known.
+        """Return the law's misspecification error in a weighted sum; None where it is unknown.
 
         Args:
             weights: Of the targets; what isn't named counts 0.
@@ -202,7 +202,7 @@ class Replicates:
         use = weight > 0
         out = None
         if self.drawn is not None:
-            place = self.off.index.get_indexer(pd.Index([one.run for one in held_out.runs]))
+            place = self.residuals.index.get_indexer(pd.Index([one.run for one in held_out.runs]))
             out = (self.drawn[:, place] == 0) & (place >= 0)
         return held_out.form(weights, self._at_held_out[..., use] @ weight[use], out)
 
@@ -224,7 +224,7 @@ class Replicates:
         return np.asarray(np.square(np.nan_to_num(rate) * ahead))
 
     def half_of_run(self, weights: Mapping[str, float], mixture: Mixture, tokens: float, level: float) -> float:
-        """Return half the interval of one run's weighted loss, in log loss: as `interval`, with a run's own noise.
+        """Return half the interval of a single run's weighted loss, in log loss: as `interval`, with a run's own noise.
 
         t √(σ_b² + σ_run² + σ_later²): of the replicates, widened as there, `run_noise`, and `beyond`.
 
@@ -240,8 +240,8 @@ class Replicates:
         drawn = np.log(self.losses(mixture, tokens)[:, 0, use] @ weight[use] / total)
         noise = self.run_noise(weights)
         if not np.isfinite(noise):  # fewer than three runs have it
-            off = self.off.loc[:, use] @ weight[use]
-            noise = float(np.sqrt(np.square(off.dropna()).sum()))
+            residuals = self.residuals.loc[:, use] @ weight[use]
+            noise = float(np.sqrt(np.square(residuals.dropna()).sum()))
         variance = (
             self._widest(weights) ** 2 * float(np.nanvar(drawn))
             + (noise**2 + float(self.beyond(weights, tokens))) / total**2
@@ -249,16 +249,16 @@ class Replicates:
         return self.times(weights, level) * float(np.sqrt(variance))
 
     def run_noise(self, weights: Mapping[str, float]) -> float:
-        """Return the standard deviation of one run's weighted loss about the law, nats.
+        """Return the residual standard deviation of a run's weighted loss, nats.
 
-        Chance and what the law doesn't see, in one: √(Σ_runs (Σ w (L − L̂))² / (n − 2)), or what held-out errors tell
-        of it (`FormError.of_run`) where that is more. NaN with fewer than three runs that have all the losses.
+        Noise and misspecification together: √(Σ_runs (Σ w (L − L̂))² / (n − 2)), or that of held-out errors
+        (`FormError.of_run`) where it is larger. NaN with fewer than three runs that have all the losses.
 
         Args:
             weights: Of the targets; what isn't named counts 0.
         """
-        counted = {t: w for t, w in weights.items() if w > 0 and t in self.off}
-        sums = (self.off[list(counted)] * pd.Series(counted)).sum(axis=1, skipna=False).dropna()
+        counted = {t: w for t, w in weights.items() if w > 0 and t in self.residuals}
+        sums = (self.residuals[list(counted)] * pd.Series(counted)).sum(axis=1, skipna=False).dropna()
         if len(sums) < MIN_RUNS:
             return float("nan")
         form = self.form(counted)
@@ -268,7 +268,7 @@ class Replicates:
     def wider(self, target: str) -> float:
         """Return by how much deviations of replicates from the fit are widened: √(n / (n − 2)) for n runs."""
         runs = self.fit.targets[target].runs
-        # The effect of the mixture is told between runs: α, or constant and slope; the rest within them.
+        # The effect of the mixture is estimated between runs: α, or constant and slope; the rest within them.
         return float(np.sqrt(runs / max(runs - 2, 1)))
 
     @cached_property
@@ -281,7 +281,7 @@ class Replicates:
         """Losses of the held-out runs by the replicates, (replicates, runs, targets)."""
         held_out = self.fit.held_out
         if held_out is None:
-            raise ValueError("no held-out errors travel with this fit")
+            raise ValueError("this fit carries no held-out errors")
         return self.losses(held_out.shares, held_out.tokens)
 
     def _of_law(self, fit: LawFit, shares: Array, volume: Array) -> Array:
@@ -289,30 +289,30 @@ class Replicates:
         inputs = Inputs.rows(shares, np.log(volume / fit.scale), fit.floor)
         result = np.full((len(theta), len(volume), len(fit.targets)), np.nan)
         for i, target in enumerate(fit.targets):
-            told, at = np.isfinite(theta[:, i]).all(-1), fit.theta(target)
-            if at is None or not told.any():
+            known, at = np.isfinite(theta[:, i]).all(-1), fit.theta(target)
+            if at is None or not known.any():
                 continue
             if self.method != "linearised":
-                own = np.full(int(told.sum()), fit.own(target), np.intp)
-                result[told, :, i] = np.exp(model.blocks(theta[told, i], own, inputs).log_loss[..., 0])
+                own = np.full(int(known.sum()), fit.own(target), np.intp)
+                result[known, :, i] = np.exp(model.blocks(theta[known, i], own, inputs).log_loss[..., 0])
             else:
                 # Along the tangent, as the step itself: the law at the end of a straight step leaves the valley.
                 found = model.blocks(at[None], np.array([fit.own(target)], np.intp), inputs)
-                along = (theta[told, i] - at) @ found.jacobian()[0, :, 0].T
-                result[told, :, i] = np.exp(found.log_loss[0, :, 0] + along)
+                along = (theta[known, i] - at) @ found.jacobian()[0, :, 0].T
+                result[known, :, i] = np.exp(found.log_loss[0, :, 0] + along)
         return result
 
 
-def _quantiles(off: Array, at: Sequence[float]) -> Array:
-    """Return quantiles of each column, shape (quantiles, …); NaN where no replicate could tell."""
-    told = ~np.isnan(off).all(axis=0)
-    found = np.full((len(at), *off.shape[1:]), np.nan)
-    found[:, told] = np.nanquantile(off[:, told], at, axis=0)
+def _quantiles(residuals: Array, at: Sequence[float]) -> Array:
+    """Return quantiles of each column, shape (quantiles, …); NaN where no replicate has a value."""
+    known = ~np.isnan(residuals).all(axis=0)
+    found = np.full((len(at), *residuals.shape[1:]), np.nan)
+    found[:, known] = np.nanquantile(residuals[:, known], at, axis=0)
     return found
 
 
-def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
-    """Return what each run's last losses are off the fit: observed − predicted, nats; NaN where there is none."""
+def last_residuals(obs: Observations, fit: LawFit) -> pd.DataFrame:
+    """Return the residuals of each run's last losses: observed − predicted, nats; NaN where there is none."""
     last = obs.losses[obs.losses["tokens"] > fit.warmup].drop_duplicates(["run", "domain"], keep="last")
     observed = last.pivot_table(index="run", columns="domain", values="loss").reindex(
         index=list(obs.runs), columns=list(fit.targets)
@@ -321,9 +321,9 @@ def last_off(obs: Observations, fit: LawFit) -> pd.DataFrame:
         index=observed.index, columns=observed.columns
     )
     shares = obs.mixtures.loc[observed.index, list(fit.domains)].to_numpy(float)
-    off = observed.copy()
+    residuals = observed.copy()
     for i, target in enumerate(fit.targets):
         known = tokens[target].notna().to_numpy()
         predicted = fit.losses(shares[known], tokens[target].to_numpy(float)[known]).to_numpy(float)[:, i]
-        off.loc[known, target] = observed.loc[known, target].to_numpy(float) - predicted
-    return off
+        residuals.loc[known, target] = observed.loc[known, target].to_numpy(float) - predicted
+    return residuals

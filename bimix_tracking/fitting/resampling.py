@@ -1,4 +1,4 @@
-"""`bootstrap`: a fit made again to runs drawn with replacement, as many times as there are replicates."""
+"""`bootstrap`: a run-level bootstrap; each replicate is a refit to runs drawn with replacement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bimix_tracking.errors import did_you_mean
 from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_off
+from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_residuals
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
@@ -27,15 +27,15 @@ def bootstrap(
     method: Method = "few-steps",
     progress: Progress | None = None,
 ) -> Replicates:
-    """Fit again to runs drawn with replacement.
+    """Refit to runs drawn with replacement: a run-level bootstrap.
 
     `exact` minimises again. `few-steps` stops minimising when the cost hardly falls (a k-step bootstrap, Andrews
     2002): several times faster than `exact`, with the same intervals. `linearised` takes the one step that a
     replicate's own gradient and curvature ask for from the fit at hand,
     θ_b = θ − (Σ_r n_r H_r + P)⁻¹ (Σ_r n_r g_r + P(θ − m)): sums over runs that were made once, so a thousand
-    replicates cost what a few evaluations of the law do. It is for standard errors of a law that the runs tell well
-    (`bimix`, many runs). Its laws are tangents: they cannot be optimised over, and where runs hardly tell the
-    parameters (`additive` in 17 domains) they leave the data by nats.
+    replicates cost what a few evaluations of the law do. It is for standard errors of well identified laws
+    (`bimix`, many runs). Its laws are tangents: they cannot be optimised over, and where the parameters are poorly
+    identified (`additive` in 17 domains) they miss the data by nats.
 
     Args:
         obs: The sweep that was fitted.
@@ -43,7 +43,7 @@ def bootstrap(
         replicates: How many.
         seed: Of the draws.
         method: `few-steps`, `exact` or `linearised`.
-        progress: Is told how many refits of how many are made.
+        progress: Called as (what, refits made, refits in all).
 
     Raises:
         ValueError: Fewer than three runs, or no such method.
@@ -59,24 +59,24 @@ def bootstrap(
     True
     """
     if len(obs.runs) < MIN_RUNS:
-        raise ValueError(f"{len(obs.runs)} runs cannot be drawn again: a bootstrap needs at least {MIN_RUNS}")
+        raise ValueError(f"{len(obs.runs)} runs are too few for a bootstrap: it needs at least {MIN_RUNS}")
     if method not in get_args(Method):
         raise ValueError(f"no method {method!r}; {did_you_mean(method, get_args(Method))}")
     count = len(obs.runs)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}
-    # What has no weight in the stack says nothing in it.
+    # Only laws with a weight in the stack need refits.
     wanted = {name: _weighing(fit, name, one) for name, one in laws.items()}
-    tally = Tally(progress, "drawing runs again", replicates * sum(map(len, wanted.values())))
+    tally = Tally(progress, "bootstrap", replicates * sum(map(len, wanted.values())))
     theta = {
         name: _one_step(obs, one, drawn)
         if method == "linearised"
         else refit(obs, one, drawn, roughly=method == "few-steps", wanted=wanted[name], after=tally.more)
         for name, one in laws.items()
     }
-    tally.reach(tally.total)  # what cannot be told isn't refitted
+    tally.reach(tally.total)  # targets that aren't identifiable aren't refitted
     later = None if method == "linearised" else later_errors(obs, fit)
-    return Replicates(fit, theta, method, last_off(obs, fit), later, drawn)
+    return Replicates(fit, theta, method, last_residuals(obs, fit), later, drawn)
 
 
 def _weighing(fit: LawFit, name: str, one: LawFit) -> list[str]:
@@ -94,7 +94,7 @@ def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
     for i in np.flatnonzero([at is not None for at in thetas]):
         scores, curvature = problem.by_run(theta[i], int(i))
         lower, upper = problem.box.lower[i], problem.box.upper[i]
-        # What the fit could not tell is held; what it left at a bound with the slope leading out stays there.
+        # What is not identifiable is held; what it left at a bound with the slope leading out stays there.
         down = scores.sum(0) + pulls[i]
         use = curvature.sum(0).diagonal() > 0
         use &= ~((theta[i] <= lower + 1e-9) & (down > -1e-12)) & ~((theta[i] >= upper - 1e-9) & (down < 1e-12))
@@ -103,12 +103,12 @@ def _one_step(obs: Observations, fit: LawFit, drawn: Array) -> Array:
         matrix = flat.reshape(len(drawn), int(use.sum()), -1) + prior.precision[i][np.ix_(use, use)]
         level = np.einsum("bkk->bk", matrix).max(-1, initial=0.0)
         matrix = matrix + 1e-12 * level[:, None, None] * np.eye(int(use.sum()))
-        told = level > 0
+        known = level > 0
         step = np.zeros((len(drawn), size))
-        step[np.ix_(told, use)] = _inside(
-            matrix[told], gradient[told], lower[use] - theta[i][use], upper[use] - theta[i][use]
+        step[np.ix_(known, use)] = _inside(
+            matrix[known], gradient[known], lower[use] - theta[i][use], upper[use] - theta[i][use]
         )
-        result[told, i] = theta[i] + step[told]
+        result[known, i] = theta[i] + step[known]
         result[:, i, ~use] = theta[i, ~use]
     return result
 

@@ -2,7 +2,7 @@
 
 Each domain is its own small problem: minimise Σ w ρ_δ(log L_observed − log L_law) with the Huber loss ρ, from
 several starts, plus what the law shrinks. Errors of log loss are relative errors of loss, so δ = 0.01 means: what
-is off by more than 1 % pulls no harder than that.
+errs by more than 1 % pulls no harder than that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bimix_tracking.messages import few
 _ROUGH_OFFSET, _ROUGH_STEPS = 0.02, 20
 """Of refits whose spread is wanted and not their last digits."""
 _ROUNDING = 1e-7
-"""Where a law is off by no more than this, log loss, its offset is rounding too."""
+"""Where a law's error is no more than this, log loss, its offset is rounding too."""
 _RISES = 0.005
 """A median log loss that is so much higher at the end of the runs than at their start is no noise."""
 
@@ -45,7 +45,7 @@ def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
     problem = FitProblem.of(obs, model, options, notes)
     if not problem.targets:
         raise ObservationsError(
-            f"no loss is of a domain of the mixtures, and {law} needs a target's own proportion: losses are of "
+            f"no loss is of a domain of the mixtures, but {law} needs a target's own proportion: losses are of "
             f"{few(obs.targets)}, domains are {few(obs.domains)}"
         )
     tokens = obs.losses["tokens"]
@@ -84,11 +84,11 @@ def refit(
         run_weights: Shape (replicates, runs).
         roughly: Stop when the cost hardly falls any more.
         wanted: Targets that are refitted; None: all.
-        after: Is told how many refits, a replicate and a target each, were made since it was told last.
+        after: Called with the number of refits, of a replicate and a target each, made since its last call.
 
     Returns:
         θ of the law, shape (replicates, targets, parameters); NaN where a target's fit is not usable, or the runs
-        that are left cannot tell the effect of the mixture.
+        that are left don't identify the effect of the mixture.
     """
     problem = FitProblem.of(obs, find_law(fit.law), fit.options)
     run_weights = np.asarray(run_weights, float)
@@ -121,7 +121,7 @@ def refit(
 
 def _fit_targets(problem: FitProblem, domains: tuple[str, ...]) -> dict[str, DomainFit]:
     found = searched(problem)
-    grid, law, best, told = problem.grid, problem.law, found.theta, found.identifiable
+    grid, law, best, identifiable = problem.grid, problem.law, found.theta, found.identifiable
     lower, upper = problem.box.lower, problem.box.upper
     residuals = problem.predict(best, np.arange(len(best))) - grid.log_loss
     inside = (best > lower + 1e-9) & (best < upper - 1e-9)
@@ -132,13 +132,13 @@ def _fit_targets(problem: FitProblem, domains: tuple[str, ...]) -> dict[str, Dom
         outcome = _outcome(problem, i, found, float(np.abs(residual).max(initial=0.0)))
         parameters = law.report(best[i], grid.scale, int(grid.own[i]), domains)
         nothing = outcome in (Outcome.TOO_FEW_POINTS, Outcome.CONSTANT_LOSS)
-        # β and C that the data cannot tell are held at "no change with s" and "no floor": values a prediction can
+        # β and C that aren't identifiable are held at "no change with s" and "no floor": values a prediction can
         # use within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
-        unknown = set() if told[i, law.traits.effect] or "alpha" not in law.traits.watched else {"alpha"}
+        unknown = set() if identifiable[i, law.traits.effect] or "alpha" not in law.traits.watched else {"alpha"}
         measured = counts.any(1)
         own = grid.shares[measured, grid.own[i]]
         error, r2 = goodness(grid.log_loss[i][counts], residual)
-        errors = {} if nothing else _standard_errors(problem, i, best[i], told[i] & inside[i], domains)
+        errors = {} if nothing else _standard_errors(problem, i, best[i], identifiable[i] & inside[i], domains)
         fits[target] = DomainFit(
             parameters={n: np.nan if nothing or n in unknown else v for n, v in parameters.items()},
             outcome=outcome,
@@ -200,13 +200,13 @@ def _at_bound(problem: FitProblem, i: int, found: Searched) -> dict[str, str]:
 
 
 def _outcome(problem: FitProblem, i: int, found: Searched, largest: float) -> Outcome:
-    traits, told = problem.law.traits, found.identifiable[i]
+    traits, identifiable = problem.law.traits, found.identifiable[i]
     log_loss = problem.grid.log_loss[i][problem.grid.weight[i] > 0]
-    free = told & (problem.box.lower[i] < problem.box.upper[i])
+    free = identifiable & (problem.box.lower[i] < problem.box.upper[i])
     unshrunk = int((free & (np.diagonal(problem.prior.precision[i]) == 0)).sum())
     if not len(log_loss) or len(log_loss) < unshrunk:
         return Outcome.TOO_FEW_POINTS
-    if not told[traits.effect]:
+    if not identifiable[traits.effect]:
         return Outcome.SINGLE_MIXTURE
     if len(log_loss) > 1 and np.ptp(log_loss) < 1e-12:
         return Outcome.CONSTANT_LOSS
@@ -216,8 +216,8 @@ def _outcome(problem: FitProblem, i: int, found: Searched, largest: float) -> Ou
         return Outcome.NOT_CONVERGED
     if "alpha" in traits.watched and found.theta[i, traits.effect] <= 0:
         return Outcome.ALPHA_NOT_POSITIVE
-    # What is shrunk the prior tells: a transfer from fewer mixtures than it takes is none, and no want of checkpoints.
-    if not told[np.diagonal(problem.prior.precision[i]) == 0].all():
+    # The prior supplies what is shrunk: a transfer from too few mixtures is 0, and needs no checkpoints.
+    if not identifiable[np.diagonal(problem.prior.precision[i]) == 0].all():
         return Outcome.TOO_FEW_CHECKPOINTS
     doubtful = {traits.fine_at.get(item, "doubt") for item in _at_bound(problem, i, found).items()} - {"fine"}
     if doubtful:

@@ -19,7 +19,7 @@ _FACTOR, _ERROR = 3.0, 0.02
 _LEVELS = 5
 _BENT, _LEAST = 1.5, 1e-4
 """The others are missed so many times more with the warm-up in the fit, and by at least so much."""
-_SURE = 4.0
+_CLEAR = 4.0
 """A miss so many times the threshold needs no such proof: the Huber loss may keep it from bending anything."""
 _RUNS = 4
 
@@ -37,7 +37,7 @@ def find_warmup(obs: Observations, options: FitOptions = USUAL) -> float:
     Then the second ones are asked the same, as long as five are left.
 
     Args:
-        obs: The sweep; fewer than four runs, or than six evaluations a run, tell nothing.
+        obs: The sweep; fewer than four runs, or than six evaluations a run, show no warm-up.
         options: How laws are fitted; a warm-up in them doesn't count.
     """
     problem = FitProblem.of(obs, find_law("bimix"), replace(options, warmup=0.0))
@@ -50,16 +50,16 @@ def find_warmup(obs: Observations, options: FitOptions = USUAL) -> float:
         kept = weight[:, tested].copy()
         # Fitted without it: as the earliest, it would bend the curve to itself.
         weight[:, tested] = 0.0
-        off = _misses(problem, number > first)
-        usual = _usual(off, weight, number, range(first + 1, levels))
-        missed = off[:, tested][kept > 0]
+        residual = _misses(problem, number > first)
+        usual = _usual(residual, weight, number, range(first + 1, levels))
+        missed = residual[:, tested][kept > 0]
         if not (len(missed) and np.median(missed) > max(_ERROR, _FACTOR * usual)):
             break
-        # A curve of few points may miss the next one by chance. Then it takes it in at no cost to the others.
+        # A curve of few points may miss the next one by noise. Then it takes it in at no cost to the others.
         weight[:, tested] = kept
         bent = _usual(_misses(problem, number > first), weight, number, range(first, levels))
         weight[:, tested] = 0.0
-        if bent < max(_BENT * usual, _LEAST) and np.median(missed) < _SURE * max(_ERROR, usual):
+        if bent < max(_BENT * usual, _LEAST) and np.median(missed) < _CLEAR * max(_ERROR, usual):
             break
         found = float(np.exp(np.broadcast_to(problem.grid.log_u, tested.shape)[tested].max()) * problem.grid.scale)
     return found
@@ -75,16 +75,16 @@ def _number(grid: Grid) -> Index:
 
 
 def _misses(problem: FitProblem, later: npt.NDArray[np.bool_]) -> Array:
-    """Return how far BiMix is off each loss, beside how far it is off the run's later ones."""
+    """Return BiMix's residual of each loss, less the mean residual of the run's later ones."""
     best = searched(problem, polish=False).theta
-    off = problem.predict(best, np.arange(len(best))) - problem.grid.log_loss
+    residual = problem.predict(best, np.arange(len(best))) - problem.grid.log_loss
     counts = (problem.grid.weight > 0) & later
     # A law that misses a run's mixture misses all of its evaluations: that is no warm-up.
-    mean = np.where(counts, off, 0.0).sum(-1) / np.maximum(counts.sum(-1), 1)
-    return np.asarray(np.abs(off - mean[..., None]))
+    mean = np.where(counts, residual, 0.0).sum(-1) / np.maximum(counts.sum(-1), 1)
+    return np.asarray(np.abs(residual - mean[..., None]))
 
 
-def _usual(off: Array, weight: Array, number: Index, levels: range) -> float:
+def _usual(residual: Array, weight: Array, number: Index, levels: range) -> float:
     """Return the median over evaluations of the median miss there."""
-    each = [off[:, number == n][weight[:, number == n] > 0] for n in levels]
+    each = [residual[:, number == n][weight[:, number == n] > 0] for n in levels]
     return float(np.median([np.median(at) for at in each if len(at)]))

@@ -45,15 +45,18 @@ def weights_of(
     shared = [one for one in squares.values() if one.laws == laws]
     if shared:
         each = [one.counted(keep) for one in shared]
-        products, runs = np.sum([found for found, _ in each], axis=0), np.logical_or.reduce([told for _, told in each])
+        products, runs = (
+            np.sum([found for found, _ in each], axis=0),
+            np.logical_or.reduce([known for _, known in each]),
+        )
         simplest = np.eye(len(laws))[0]
         common = dict(zip(laws, _simplex(products, int(runs.sum()), _TO_SIMPLEST, simplest), strict=True))
     result = {}
     for target, one in squares.items():
-        products, told = one.counted(keep)
+        products, known = one.counted(keep)
         towards = np.array([common.get(n, 0.0) for n in one.laws])
         towards = towards / towards.sum() if towards.sum() > 0 else np.eye(len(towards))[0]
-        found = _simplex(products, int(told.sum()), _TO_ALL, towards)
+        found = _simplex(products, int(known.sum()), _TO_ALL, towards)
         result[target] = dict(zip(one.laws, found.tolist(), strict=True))
     return result
 
@@ -65,23 +68,23 @@ class Squares:
     Args:
         laws: Which have errors of it.
         products: Σ w e_k e_l of each run over the checkpoints where all of them have one, shape (runs, laws, laws).
-        told: Which runs have any, shape (runs,).
+        known: Which runs have any, shape (runs,).
     """
 
     laws: tuple[str, ...]
     products: Array
-    told: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
 
     def counted(self, keep: Index | None) -> tuple[Array, npt.NDArray[np.bool_]]:
         """Return the sum over the runs that count, and which of them have any error."""
-        told = self.told.copy()
+        known = self.known.copy()
         if keep is not None:
-            told &= np.asarray(keep, bool)
-        return self.products[told].sum(0), told
+            known &= np.asarray(keep, bool)
+        return self.products[known].sum(0), known
 
 
 def squares_of(predictions: Mapping[str, HeldOut], delta: float) -> dict[str, Squares]:
-    """Return by target the squares of held-out errors, in which what even the best law misses counts less.
+    """Return by target the squares of held-out errors, in which errors shared by even the best law count less.
 
     Args:
         predictions: By law, the simplest first.
@@ -106,8 +109,8 @@ def _tamed(predictions: Mapping[str, HeldOut], delta: float) -> dict[str, dict[s
     errors: dict[str, dict[str, Array]] = {}
     for name, one in predictions.items():
         grid = one.grid
-        off = np.where(grid.weight > 0, one.predicted - grid.log_loss, np.nan)
-        errors[name] = {t: each for t, each in zip(grid.targets, off, strict=True) if np.isfinite(each).any()}
+        error = np.where(grid.weight > 0, one.predicted - grid.log_loss, np.nan)
+        errors[name] = {t: each for t, each in zip(grid.targets, error, strict=True) if np.isfinite(each).any()}
     shared = [t for t in next(iter(errors.values())) if all(t in by_target for by_target in errors.values())]
     usual = {
         name: 1.4826 * float(np.nanmedian(np.abs(np.stack([by_target[t] for t in shared or by_target]))))
@@ -119,18 +122,18 @@ def _tamed(predictions: Mapping[str, HeldOut], delta: float) -> dict[str, dict[s
     result: dict[str, dict[str, Array]] = {name: {} for name in errors}
     for name, by_target in errors.items():
         grid = predictions[name].grid
-        for target, off in by_target.items():
+        for target, error in by_target.items():
             best = next(errors[n][target] for n in by_error if target in errors[n])
             root = np.sqrt(grid.weight[grid.targets.index(target)])
-            result[name][target] = root * off / np.maximum(np.abs(best) / most, 1.0)
+            result[name][target] = root * error / np.maximum(np.abs(best) / most, 1.0)
     return result
 
 
 def _simplex(products: Array, runs: int, strength: float, towards: Array) -> Array:
-    """Return argmin |off w|² + λ |w − towards|² over w ≥ 0, Σ w = 1, λ = `strength` runs' worth of squared error.
+    """Return argmin |E w|² + λ |w − towards|² over w ≥ 0, Σ w = 1, λ = `strength` runs' worth of squared error.
 
     Args:
-        products: Of the errors, offᵀ off.
+        products: EᵀE of the errors E.
         runs: Of how many runs they are.
         strength: Of the pull.
         towards: To which weights.
@@ -139,11 +142,11 @@ def _simplex(products: Array, runs: int, strength: float, towards: Array) -> Arr
         return towards
     level = max(float(np.diagonal(products).min()), 1e-30)
     ridge = np.sqrt(strength * level / runs)
-    sure = 1e3 * np.sqrt(level * max(strength, 1.0))  # Σ w = 1 to about 1e-6, and exactly by the last line
+    binding = 1e3 * np.sqrt(level * max(strength, 1.0))  # Σ w = 1 to about 1e-6, and exactly by the last line
     scale = np.sqrt(np.maximum(np.diagonal(products), 1e-30))  # so that small errors aren't lost beside large ones
     values, vectors = np.linalg.eigh(products / np.outer(scale, scale))
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T * scale
-    rows = np.concatenate([root, ridge * np.eye(len(towards)), sure * np.ones((1, len(towards)))])
-    weights, _ = nnls(rows, np.r_[np.zeros(len(root)), ridge * towards, sure])
+    rows = np.concatenate([root, ridge * np.eye(len(towards)), binding * np.ones((1, len(towards)))])
+    weights, _ = nnls(rows, np.r_[np.zeros(len(root)), ridge * towards, binding])
     weights[weights < 1e-3] = 0.0  # not worth a law in the sum
     return np.asarray(weights / weights.sum())

@@ -190,7 +190,7 @@ class Additive:
         return Prior(mean, precision)
 
     def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
-        """Volumes for β and B; mixtures for the rest, where the prior tells what they don't."""
+        """Volumes for β and B; mixtures for the rest, where the prior supplies what they don't."""
         varied = mixtures >= 2
         return np.asarray(np.r_[True, volumes >= 3, volumes >= 2, np.full(1 + 2 * domains, varied)])
 

@@ -90,7 +90,7 @@ class BiMix:
     def box(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Box:
         """Return a box wide enough that only a parameter the data don't ask for gets to its side.
 
-        Held: b u^−β nearly constant, no floor, no dependence on the share.
+        Held: b u^−β almost constant, no floor, no dependence on the share.
         """
         low, high = loss_range(log_loss, weight)
         lower = np.tile([volume.LOG_BETA[0], 0, 0, -2.0], (len(low), 1))

@@ -12,13 +12,13 @@ from bimix_tracking.laws.protocol import Array, Index, Inputs, Law, Traits
 
 _DOMAINS = ("a", "b", "c")
 _STEP = 1e-6
-_OFF = 1e-4
-"""Of a derivative, beside what differences tell: far above their rounding, far below a wrong sign or factor."""
+_TOLERANCE = 1e-4
+"""Of a derivative, against differences: far above their rounding, far below a wrong sign or factor."""
 _SCALE = 1e7
 
 
 def check_law(law: Law) -> None:
-    """Raise where a law isn't whole, or contradicts itself; whether it is right only data tell.
+    """Raise where a law isn't whole, or contradicts itself; whether it is right, only data show.
 
     Every package's law is asked this when it is first used. It compares shapes on a small sweep of three domains, the
     derivatives with differences, and `internal` with `report`.
@@ -43,7 +43,7 @@ def check_law(law: Law) -> None:
     if lacks := sorted(name for name in wanted if not hasattr(law, name)):
         raise TypeError(f"it lacks {', '.join(lacks)}")
     if not isinstance(law.traits, Traits):
-        raise TypeError(f"its traits are no Traits, but {type(law.traits).__name__}")
+        raise TypeError(f"its traits must be Traits, not {type(law.traits).__name__}")
     if law.traits.power_of_own and not law.traits.own_only:
         raise ValueError("power_of_own is said of a law that isn't own_only")
     if law.traits.own_only and law.traits.effect not in law.traits.watched.values():
@@ -147,6 +147,6 @@ def _gradient(law: Law, own: Index, x: Inputs, theta: Array, gradient: Array) ->
 
 
 def _agree(what: str, one: Array, other_what: str, other: Array) -> None:
-    off = float(np.max(np.abs(one - other) / (1 + np.abs(other))))
-    if not off < _OFF:  # NaN too
-        raise ValueError(f"{what} is off by {off:.2g} from {other_what}")
+    difference = float(np.max(np.abs(one - other) / (1 + np.abs(other))))
+    if not difference < _TOLERANCE:  # NaN too
+        raise ValueError(f"{what} differs by {difference:.2g} from {other_what}")

@@ -142,7 +142,7 @@ class Exponential:
         return Prior(np.zeros((len(own), size)), precision)
 
     def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
-        """Volumes for β and p; mixtures for the rest, where the prior tells what they don't."""
+        """Volumes for β and p; mixtures for the rest, where the prior supplies what they don't."""
         return np.asarray(np.r_[volumes >= 3, volumes >= 2, mixtures >= 2, np.full(domains, True)])
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:

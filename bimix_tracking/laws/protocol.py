@@ -150,7 +150,7 @@ class Box:
 class Prior:
     """½ (θ − mean)ᵀ precision (θ − mean): what θ is shrunk to, 0 where nothing is shrunk.
 
-    A law's own is in the unit of one run whose losses are off by the prior's noise.
+    A law's own is in the unit of one run whose losses have the prior's noise.
 
     Args:
         mean: Shape (problems, parameters).
@@ -212,7 +212,7 @@ class Law(Protocol):
         """Return what θ is shrunk to."""
 
     def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
-        """Return which θ data can tell that have so many distinct own shares, mixtures and volumes."""
+        """Return which θ are identifiable from so many distinct own shares, mixtures and volumes."""
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
         """Return the parameters in the units of s, from θ and s₀."""

@@ -104,7 +104,7 @@ class Transfer:
         return Prior(np.zeros((len(own), 4 + domains)), np.tile(precision, (len(own), 1, 1)))
 
     def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
-        """As BiMix; the prior tells a transfer that the data don't."""
+        """As BiMix; the prior supplies a transfer that the data don't identify."""
         plain = self._plain.identifiable(shares, mixtures, volumes, domains)
         enough = mixtures >= self.traits.mixtures_needed and bool(plain[self.traits.effect])
         return np.asarray(np.r_[plain, np.full(domains, enough)])

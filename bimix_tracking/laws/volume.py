@@ -50,12 +50,12 @@ def linear_start(beta: float, level: Array, x: Inputs, weight: Array) -> Array:
 
 
 def identifiable(volumes: int) -> list[bool]:
-    """Return which of β, b, c data can tell: at one volume b u^−β + c is one number, which b takes."""
+    """Return which of β, b, c are identifiable: at one volume b u^−β + c is one number, which b takes."""
     return [volumes >= 2, True, volumes >= 3]  # a power of s, and a floor beside it
 
 
 def held() -> list[float]:
-    """B u^−β nearly constant, no floor."""
+    """B u^−β almost constant, no floor."""
     return [LOG_BETA[0], 0.0, NO_FLOOR]
 
 

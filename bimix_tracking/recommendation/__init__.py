@@ -1,4 +1,4 @@
-"""From a fit to a mixture: the team's constraints, where a law may be used, the optimum on the simplex, how sure it
+"""From a fit to a mixture: the team's constraints, where a law may be used, the optimum on the simplex, how certain it
 is, and what it saves.
 """
 

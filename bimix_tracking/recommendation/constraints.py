@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bimix_tracking import quantities
 from bimix_tracking.errors import ConstraintError, did_you_mean, shown
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture
 
 MAX_EPOCHS = 4.0
-"""How often a token may be repeated unless told otherwise: up to about four epochs repeated text is worth nearly as
+"""How often a token may be repeated by default: up to about four epochs repeated text is worth almost as
 much as new text (Muennighoff et al., arXiv 2305.16264)."""
 
 PINNED = said("pinned")
@@ -46,7 +47,7 @@ class Constraints:
         return list(zip(self.domains, self.lower.tolist(), self.upper.tolist(), strict=True))
 
     def narrowed(self, lower: Array, upper: Array, why: str) -> Constraints:
-        """Return the constraints within a second box; where the two don't meet, these win over it.
+        """Return the constraints within a second box; where the two don't meet, these take precedence.
 
         Args:
             lower: Shape (domains,).
@@ -65,20 +66,20 @@ class Constraints:
         """Return what a mixture breaks, one sentence a domain; nothing where it may be used.
 
         >>> constrain(["a", "b"], bounds={"a": (0.0, 0.4)}).broken_by(Mixture({"a": 0.5, "b": 0.5}))
-        ["domain 'a' has 0.5, above the most it may have, 0.4 (its bounds)"]
+        ["domain 'a' has 0.5, above its upper limit of 0.4 (its bounds)"]
         """
         found: list[str] = []
         for domain, low, high in zip(self.domains, self.lower, self.upper, strict=True):
             share = mixture[domain]
             if share < low - slack:
-                told = {"domain": domain, "share": share, "edge": low, "why": self.lower_from[domain]}
+                broken = {"domain": domain, "share": share, "edge": low, "why": self.lower_from[domain]}
                 found.append(
-                    said("domain {domain!r} has {share:.4g}, below the least it may have, {edge:.4g} ({why})", **told)
+                    said("domain {domain!r} has {share:.4g}, below its lower limit of {edge:.4g} ({why})", **broken)
                 )
             elif share > high + slack:
-                told = {"domain": domain, "share": share, "edge": high, "why": self.upper_from[domain]}
+                broken = {"domain": domain, "share": share, "edge": high, "why": self.upper_from[domain]}
                 found.append(
-                    said("domain {domain!r} has {share:.4g}, above the most it may have, {edge:.4g} ({why})", **told)
+                    said("domain {domain!r} has {share:.4g}, above its upper limit of {edge:.4g} ({why})", **broken)
                 )
         return found
 
@@ -106,7 +107,7 @@ def constrain(
 
     >>> box = constrain(["code", "web"], tokens=100e9, available_tokens={"code": 5e9}, max_epochs=4)
     >>> box.upper, box.upper_from["code"]
-    (array([0.2, 1. ]), '5e+09 tokens × 4 epochs / 1e+11')
+    (array([0.2, 1. ]), '5B tokens × 4 epochs / 100B')
     >>> constrain(["code", "web"], bounds={"code": (0.0, 0.3), "web": (0.0, 0.6)})
     Traceback (most recent call last):
     bimix_tracking.errors.ConstraintError: no mixture meets the constraints: all domains together may have at most 0.9
@@ -130,7 +131,7 @@ def constrain(
             if cap < lower[i]:
                 raise ConstraintError(
                     f"domain {name!r} must have at least {lower[i]:.4g} ({lower_from[name]}), but its tokens allow at "
-                    f"most {cap:.4g}: {why}. Lower the bound, allow more epochs, or plan fewer tokens"
+                    f"most {cap:.4g} ({why}). Lower the bound, allow more epochs, or plan fewer tokens"
                 )
             if cap < upper[i]:
                 upper[i], upper_from[name] = cap, why
@@ -160,7 +161,7 @@ def _bound(name: str, given: float | tuple[float, float]) -> tuple[float, float,
     try:
         low, high = (float(given),) * 2 if pinned else map(float, given)  # type: ignore[arg-type]  # both are judged
     except (TypeError, ValueError):
-        raise ConstraintError(f"the bounds of domain {name!r} are no pair of numbers: {given!r}") from None
+        raise ConstraintError(f"the bounds of domain {name!r} are not a pair of numbers: {given!r}") from None
     if not (0 <= low <= 1 and 0 <= high <= 1):
         raise ConstraintError(f"the bounds of domain {name!r} must be proportions from 0 to 1, got {given}")
     if low > high:
@@ -179,7 +180,10 @@ def _cap(
     if tokens is None or not (math.isfinite(tokens) and tokens > 0):
         raise ConstraintError(f"caps need the run's number of training tokens, a positive one, got {tokens!r}")
     why = said(
-        "{available:.4g} tokens × {epochs:g} epochs / {tokens:.4g}", available=available, epochs=epochs, tokens=tokens
+        "{available} tokens × {epochs:g} epochs / {tokens}",
+        available=quantities.tokens(available),
+        epochs=epochs,
+        tokens=quantities.tokens(tokens),
     )
     return min(available * epochs / tokens, 1.0), why
 
@@ -209,7 +213,10 @@ def _feasible(
         remedy = "Raise a bound, or leave a domain without one"
         if available is not None and all("epochs" in upper_from.get(name, "") for name in names):
             total = math.fsum(available[name] * _epochs(name, max_epochs) for name in names)
-            remedy = f"There are {total:.4g} tokens with all epochs: plan no more, find more data, or allow more epochs"
+            available_tokens = quantities.tokens(total)
+            remedy = (
+                f"All epochs together give {available_tokens} tokens: plan fewer, find more data, or allow more epochs"
+            )
         raise ConstraintError(
             f"no mixture meets the constraints: all domains together may have at most {most:.4g} ({parts}). {remedy}"
         )

@@ -23,7 +23,7 @@ FARTHEST = 4.0
 Span = tuple[float, float]
 """Lower and upper end; infinite where the search for it ended at its limit."""
 _LATE_VOLUMES = 3
-"""A window of fewer tells no law."""
+"""Fewer volumes in a window identify no law."""
 _HALVINGS = 40
 _AT_BOUND = 1e-6
 
@@ -63,21 +63,21 @@ class EqualLoss:
             level: Of the interval.
             gain: How sure the gain is.
         """
-        told = WeightedLoss(fit, tokens, self.weights, theta=replicates.theta).told
-        if told.sum() <= 1:
+        known = WeightedLoss(fit, tokens, self.weights, theta=replicates.theta).known
+        if known.sum() <= 1:
             return None
-        kept = {name: values[told] for name, values in replicates.theta.items()}
+        kept = {name: values[known] for name, values in replicates.theta.items()}
         first, last = self._ends(tokens)
 
         def ratio(theta: Mapping[str, Array] | None, versions: int, easier: float = 0.0) -> Array:
             # A version at an end of the search is beyond it.
             return np.clip(self._log_ratio(fit, tokens, theta, versions, easier), first, last)
 
-        # In log(s' / s), where it is nearly even about the fit.
+        # In log(s' / s), where it is almost symmetric about the fit.
         luck = 0.0 if gain is None else gain.optimism
         centre = float(ratio(None, 1, -luck)[0])
         below, above = replicates.sides(
-            ratio(kept, int(told.sum())) - float(ratio(None, 1)[0]), self.weights, 0.0, level
+            ratio(kept, int(known.sum())) - float(ratio(None, 1)[0]), self.weights, 0.0, level
         )
         form = replicates.times(self.weights, level) * ((gain.form_error or 0.0) if gain is not None else 0.0)
         low = centre - math.hypot(float(below), centre - float(ratio(None, 1, form - luck)[0]))
@@ -133,7 +133,7 @@ def mixtures_at_two_volumes(obs: Observations, targets: Sequence[str]) -> bool:
 
 
 def beta_held(fit: LawFit, target: str) -> bool:
-    """Return whether a law's exponent of the data volume is at a bound: then the data don't tell the fall with it."""
+    """Return whether a law's exponent of the data volume is at a bound: then the data don't identify it."""
     beta = fit.targets[target].parameters.get("beta") if target in fit.targets else None
     if beta is None:
         return False

@@ -1,4 +1,4 @@
-"""How free the choice of a mixture is: how far each proportion can move at nearly the same loss."""
+"""The near-optimal range: how far each proportion can move within a tolerance of the least loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST = 1e-10
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class NearOptimal:
-    """The mixtures that the law can hardly tell from the best one.
+    """The mixtures within a tolerance of the least predicted loss.
 
     Args:
         tolerance: So many nats of weighted loss above the optimum at most.
@@ -43,10 +43,10 @@ def near_optimal(
     *,
     progress: Progress | None = None,
 ) -> NearOptimal | None:
-    """Return how far each proportion can move at nearly the same loss; None without a tolerance, or with many domains.
+    """Return the near-optimal range of each proportion; None without a tolerance, or with many domains.
 
     Domain i's extent is where min over the other domains of F(r) with r_i = x exceeds the optimum by the tolerance.
-    That minimum is convex in x where F is, and nearly a parabola about the optimum: its root is nearly straight in x,
+    That minimum is convex in x where F is, and close to a parabola about the optimum: its root is almost straight in x,
     so secants of it find the two ends.
 
     Args:
@@ -54,7 +54,7 @@ def near_optimal(
         shares: Its optimum, shape (domains,).
         replicates: Give the tolerance, where none is given.
         tolerance: Nats of the weighted loss.
-        progress: Is told how many ends of how many are found.
+        progress: Called as (what, ends found, ends in all).
     """
     if tolerance is None and replicates is not None:
         tolerance = replicates.run_noise(problem.weights)
@@ -68,20 +68,20 @@ def near_optimal(
     least = np.maximum(lower, 1 - (upper.sum() - upper))
     most = np.minimum(upper, 1 - (lower.sum() - lower))
     inside, outside = np.tile(shares, 2), np.r_[np.minimum(least, shares), np.maximum(most, shares)]
-    # Losses are numbers of so many digits: a smaller tolerance would be looked for in their rounding.
-    told = max(tolerance, _LEAST * abs(best))
-    precision = _NEARER * told
+    # Losses are numbers of so many digits: a smaller tolerance would be lost in their rounding.
+    allowed = max(tolerance, _LEAST * abs(best))
+    precision = _NEARER * allowed
     edge = problem.held_at(places, outside, np.tile(shares, (2 * count, 1)), precision=precision)
     start = edge.shares
-    free = edge.value <= best + told
+    free = edge.value <= best + allowed
     inside = np.where(free, outside, inside)
     # Roots of what is lost at either side of the end, over that of the tolerance: below 1, and above.
-    low, high = np.zeros(len(places)), _root(edge.value, best, told)
+    low, high = np.zeros(len(places)), _root(edge.value, best, allowed)
     last = np.zeros(len(places))
     going = np.flatnonzero(~free & (np.abs(outside - inside) > _WIDTH))
     for _ in range(_ROUNDS):
         if progress:
-            progress("finding the near-optimal range", len(places) - len(going), len(places))
+            progress("near-optimal range", len(places) - len(going), len(places))
         if not len(going):
             break
         a, b, below, above = inside[going], outside[going], low[going], high[going]
@@ -91,7 +91,7 @@ def near_optimal(
         middle = a + part * (b - a)
         found = problem.held_at(places[going], middle, start[going], precision=precision)
         start[going] = found.shares
-        root = _root(found.value, best, told)
+        root = _root(found.value, best, allowed)
         good = root <= 1
         inside[going], outside[going] = np.where(good, middle, a), np.where(good, b, middle)
         low[going], high[going] = np.where(good, root, below), np.where(good, above, root)

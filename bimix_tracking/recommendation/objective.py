@@ -99,7 +99,7 @@ class WeightedLoss:
         weights: By target; a target that isn't named counts 0.
         theta: By law, θ of each version, shape (versions, targets, parameters), as in `Replicates`; None: the fit's.
         sloped: Below its proportion floor a law says one loss, whatever the proportion, and a search would be lost on
-            that plateau: go on with the slope and the bend that the law has at the floor, as the search for the optimum
+            that plateau: continue with the slope and the bend of the law at the floor, as the search for the optimum
             does. What is predicted of a mixture has the plateau.
 
     >>> from bimix_tracking.fitting.domain_fit import DomainFit
@@ -133,13 +133,13 @@ class WeightedLoss:
                 continue
             at = [targets.index(t) for t in used]
             own_theta = [law_fit.theta(t) for t in used] if theta is None else []
-            told = [one for one in own_theta if one is not None]
-            if len(told) < len(own_theta):
+            fitted = [one for one in own_theta if one is not None]
+            if len(fitted) < len(own_theta):
                 raise ValueError("a target with weight was not fitted")
             self._parts.append(
                 _Part(
                     law=find_law(law_fit.law),
-                    theta=np.stack(told)[None] if theta is None else theta[name][:, at],
+                    theta=np.stack(fitted)[None] if theta is None else theta[name][:, at],
                     own=np.array([law_fit.own(t) for t in used], np.intp),
                     weight=np.array([weights[t] * share[t] * level.get(t, 1.0) for t in used]),
                     scale=law_fit.scale,
@@ -149,7 +149,7 @@ class WeightedLoss:
             )
 
     @property
-    def told(self) -> npt.NDArray[np.bool_]:
+    def known(self) -> npt.NDArray[np.bool_]:
         """Which versions have every θ they need, shape (versions,)."""
         return np.asarray(np.all([np.isfinite(part.theta).all((1, 2)) for part in self._parts], axis=0))
 
@@ -157,7 +157,7 @@ class WeightedLoss:
         """Return F, its gradient and its bend, a positive semidefinite one, of mixture n in version `which[n]`.
 
         Shapes (n,), (n, domains) and (n, domains, domains). Where a law bends down, which no step could follow,
-        the bend is left out.
+        the bend is omitted.
         """
         count, domains = shares.shape
         value, gradient, bend = np.zeros(count), np.zeros((count, domains)), np.zeros((count, domains, domains))

@@ -32,12 +32,12 @@ _SAME = 1e-6
 AT_BOUND = 1e-9
 """A share this close to a bound is at it."""
 _NO_PULL = -400.0
-"""log(w α K) of a domain whose loss doesn't fall with its proportion: it gets what nobody else may have."""
+"""log(w α K) of a domain whose loss doesn't fall with its proportion: it gets what the others may not have."""
 _NOTHING = 1e-30
 _HALVINGS = 80
 _LEAST, _STEEPEST = 1e-12, 50.0
 _MOST_LEANING = 6
-_TOLD_EVERY = 50
+_PROGRESS_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Problem:
         Args:
             theta: As in `Replicates`, only finite.
             start: Shape (domains,).
-            progress: Is told how many replicates of how many are optimised.
+            progress: Called as (what, done, total).
         """
         lower, upper = self.box.lower, self.box.upper
         count = len(next(iter(theta.values())))
-        size = count if progress is None else _TOLD_EVERY
+        size = count if progress is None else _PROGRESS_EVERY
         found = []
         for begin in range(0, count, size):
             if progress:
@@ -106,8 +106,8 @@ class Problem:
             *(np.concatenate([getattr(part, name) for part in found]) for name in ("shares", "value", "kkt_residual"))
         )
 
-    def prices(self, shares: Array) -> Array:
-        """Return what a unit more of each proportion would win, nats, the other free ones giving way; 0 off the bounds.
+    def multipliers(self, shares: Array) -> Array:
+        """Return the shadow price of each bound: nats gained by a unit more of the proportion; 0 off the bounds.
 
         Args:
             shares: The optimum, shape (domains,).

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bimix_tracking import quantities
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
 from bimix_tracking.fitting.law_fit import LawFit
@@ -36,26 +37,26 @@ class Recommendation(ShownRecommendation):
         mixture: The recommended mixture.
         tokens: Data volume of the run that it is for.
         volume: The data volume that losses and gain are of: `tokens`, unless a target that counts was observed at one
-            volume only. Then that one, for nothing tells a loss at another.
+            volume only: then that one, for losses at others are unknown.
         weights: Weight of each target domain in the objective.
         predicted: Predicted loss of each target domain on `mixture`, nats per token.
         reference: What it is compared with.
         reference_predicted: Predicted losses on the reference.
-        gain: Σ w (reference − recommended) of the predicted losses: what is won, nats.
+        gain: Σ w (reference − recommended) of the predicted losses, nats.
         kkt_residual: Largest violation of optimality, relative to the gradient's size: 0 at the exact optimum.
-        agree: How many of the searches ended at this optimum, of how many.
-        held: Domains that were not optimised, and why.
+        agree: How many searches ended at this optimum, of how many.
+        held: Domains that were held, and why.
         warnings: Where the law is used outside what was observed, or the reference outside the constraints.
         constraints: The box it was found in.
-        binding: Domains at a bound: what holds them, and what a percentage point more or less would bring.
+        binding: Domains at a limit: which one, and what a percentage point more or less would gain.
         unconstrained: The optimum without bounds, caps and prior.
         constraint_cost: What these cost: the weighted loss at `mixture` above that at `unconstrained`, nats.
         of_volume: Those of the warnings that are about the data volume.
         by_law: Of an ensemble, what each of its laws would recommend under the same constraints.
         prior: The mixture it was kept near to.
         prior_strength: κ, nats of weighted loss per nat of divergence from the prior.
-        uncertainty: How sure the decision is; None without replicates.
-        near_optimal: How free the choice is; None without replicates or a tolerance.
+        uncertainty: Intervals, probability and expected regret; None without replicates.
+        near_optimal: The near-optimal range of each proportion; None without replicates or a tolerance.
     """
 
     mixture: Mixture
@@ -98,13 +99,13 @@ def recommend(
     beyond_tried: bool = False,
     progress: Progress | None = None,
 ) -> Recommendation:
-    """Return the mixture with the least weighted sum of predicted losses at a data volume, and how sure it is.
+    """Return the mixture with the least weighted sum of predicted losses at a data volume, with its uncertainty.
 
     Args:
         fit: A fitted law.
         tokens: Data volume s of the run that will use the mixture, in the unit of the observations.
         weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
-            that is no domain, or 1 where none is. A target whose loss no law tells is left out, and that is said.
+            that is no domain, or 1 where none is. A target whose loss isn't predicted is excluded, with a warning.
         bounds: By domain, (lower, upper) or a pinned proportion.
         available_tokens: Distinct tokens a domain has: its proportion is capped at available · max_epochs / tokens.
         max_epochs: How often a token may be repeated, for all or by domain.
@@ -113,8 +114,8 @@ def recommend(
         reference: The mixture to compare with; by default proportional to the available tokens, or equal parts.
         replicates: From `bootstrap`, but no linearised ones: give intervals, and the tolerance of the near-optimal set.
         tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
-            the standard deviation of a run about the law.
-        beyond_tried: Seek the mixture outside the proportions tried too. What a law says there, no run has checked.
+            the residual standard deviation of a run.
+        beyond_tried: Also search outside the proportions tried, where no run has checked the law.
         progress: Called as (what, done, total).
 
     Raises:
@@ -133,14 +134,14 @@ def recommend(
     >>> rec.mixture, round(rec.mixture["a"] / rec.mixture["b"] / 3 ** (1 / 1.1), 9)
     (Mixture({'a': 0.73081, 'b': 0.26919}), 1.0)
     >>> capped = recommend(fit, tokens=1e8, available_tokens={"a": 1.5e7}, max_epochs=4)
-    >>> capped.mixture, capped.binding["a"]
-    (Mixture({'a': 0.6, 'b': 0.4}), 'at its most, 0.6 (1.5e+07 tokens × 4 epochs / 1e+08): 0.01 more would win 0.0025')
+    >>> print(capped.mixture, capped.binding["a"])
+    Mixture({'a': 0.6, 'b': 0.4}) at its upper limit, 0.6 (15M tokens × 4 epochs / 100M): 0.01 more would gain 0.0025
     """
     if not (math.isfinite(tokens) and tokens > 0):
         raise RecommendationError(f"the target must be a positive number of tokens, got {tokens!r}")
     if replicates is not None and replicates.method == "linearised":
         raise RecommendationError(
-            "linearised replicates are tangents of laws, without an optimum: draw them by bootstrap(obs, fit)"
+            "linearised replicates have no optimum of their own: use those of bootstrap(obs, fit)"
         )
     box, reference = allowed(
         fit.domains,
@@ -159,10 +160,10 @@ def recommend(
     if volume != tokens:
         of_volume.append(
             said(
-                "one token volume was observed ({volume:.4g}), so losses at {tokens:.4g} tokens are unknown: mixture, "
-                "losses and gain are those at {volume:.4g}. Evaluate at several points of training",
-                volume=volume,
-                tokens=tokens,
+                "one token volume was observed: losses at {tokens} tokens are unknown, and all figures are those at "
+                "{volume}. Evaluate at several points of training",
+                volume=quantities.tokens(volume),
+                tokens=quantities.tokens(tokens),
             )
         )
     holds = holds_of(fit, asked, reference)
@@ -172,7 +173,7 @@ def recommend(
     if agree[0] < agree[1]:
         doubts.append(
             said(
-                "{agree} of {all} searches for the optimum ended at the best one: this law has others",
+                "{agree} of {all} searches ended at the best optimum: this law has other local optima",
                 agree=agree[0],
                 all=agree[1],
             )
@@ -183,7 +184,7 @@ def recommend(
     free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
     predicted = fit.losses([mixture, reference, free], volume)
     ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
-    # What nobody weighs may be unknown, and 0 · NaN is NaN.
+    # Losses without a weight may be unknown, and 0 · NaN is NaN.
     used = {d: w for d, w in weight.items() if w > 0}
     binding, edges = binding_at(problem, shares)
     return Recommendation(
@@ -258,7 +259,7 @@ def allowed(
 
 
 def _by_law(problem: Problem) -> dict[str, Mixture]:
-    """Return what each law of an ensemble would recommend: how far they are apart is how far the form decides."""
+    """Return what each law of an ensemble would recommend: their spread is how much the law's form decides."""
     found = {}
     for name, member in problem.fit.members.items():
         weight = {t: w for t, w in problem.weights.items() if t in member.targets and member.targets[t].outcome.usable}
@@ -274,17 +275,17 @@ def _with_prior(box: Constraints, domains: Sequence[str], prior: Mixture | None,
         raise RecommendationError(f"the prior's strength must be finite and not negative, got {strength!r}")
     if prior is None:
         if strength:
-            raise RecommendationError(f"a prior's strength of {strength:g} without a prior mixture: give one")
+            raise RecommendationError(f"a prior's strength of {strength:g} needs a prior mixture: give one")
         return box
     if not strength:
-        raise RecommendationError("a prior mixture without a strength counts nothing: give one, such as 0.1 nats")
+        raise RecommendationError("a prior mixture needs a strength, such as 0.1 nats")
     _same_domains(prior, domains, "prior")
     most = (prior.array(domains) > 0).astype(float)
     if (box.lower > most).any():
         bad = [d for d, low, high in zip(domains, box.lower, most, strict=True) if low > high]
         raise ConstraintError(
-            f"domains {bad} must have a share by their bounds, and the prior mixture has none of them: give them a "
-            "small one in the prior"
+            f"domains {bad} have lower bounds above 0 and are not in the prior mixture: give them a small proportion "
+            "there"
         )
     return box.narrowed(np.zeros(len(most)), most, said("the prior mixture has none of it"))
 

@@ -87,8 +87,15 @@ class Worth:
 
     @property
     def for_target(self) -> Span | None:
-        """The range for the run itself; None where none is demonstrated or told."""
-        span = self.at_target if self.beyond else self.span
+        """The range for the run itself; None where none is demonstrated or told.
+
+        Beyond the volumes observed it is as much wider than `at_target` as the range is about the fraction there: laws
+        and fit windows don't have the noise of the runs.
+        """
+        span = self.span
+        if self.beyond and span is not None and self.fraction is not None:
+            at = self.at_target
+            span = at and (at[0] - (self.fraction - span[0]), min(at[1] + (span[1] - self.fraction), 1.0))
         return span if self.demonstrated and span is not None and span[0] > 0 else None
 
     @property

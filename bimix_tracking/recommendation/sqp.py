@@ -133,9 +133,9 @@ def kkt(shares: Array, gradient: Array, lower: Array, upper: Array) -> Array:
     sided = np.isfinite(above) & np.isfinite(below)
     corner = np.where(sided, above, np.where(np.isfinite(above), above, np.where(np.isfinite(below), below, 0.0)))
     common = np.where(count > 0, (gradient * free).sum(-1) / np.maximum(count, 1), corner)
-    off = gradient - common[..., None]
-    inwards = np.where(low, np.maximum(-off, 0), np.maximum(off, 0))
-    wrong = np.where(free, np.abs(off), np.where(low & high, 0.0, inwards))
+    excess = gradient - common[..., None]
+    inwards = np.where(low, np.maximum(-excess, 0), np.maximum(excess, 0))
+    wrong = np.where(free, np.abs(excess), np.where(low & high, 0.0, inwards))
     # A share held near 0 may have a slope without end, beside which everything would look exact.
     size = np.where(free, np.abs(gradient), 0.0).max(-1)
     size = np.where(count > 0, size, np.abs(gradient).max(-1))
@@ -227,7 +227,7 @@ def _shortened(
     length = np.ones(len(here))
     moved, found = here.copy(), (np.empty_like(value), np.empty_like(here), np.empty((*here.shape, here.shape[1])))
     taken = np.zeros(len(here), bool)
-    # Whether it helps, the caller's residual tells.
+    # Whether it helps, the caller's residual shows.
     slack = np.where(-slope < _ROUNDING * np.abs(value), _ROUNDING, 1e-15) * np.abs(value)
     for _ in range(_HALVINGS):
         index = np.flatnonzero(seeking)

@@ -1,4 +1,4 @@
-"""How sure a recommendation is: intervals of its proportions, its gain and its losses."""
+"""Uncertainty of a recommendation: intervals of its proportions, its gain and its losses; expected regret."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FEWEST = 20
 
 @dataclass(frozen=True, eq=False)  # arrays and tables have no one truth
 class Uncertainty:
-    """What the recommendation could have been, had other runs of the same kind been made.
+    """How much the recommendation varies over sweeps of the same kind.
 
     From a run-level bootstrap, and from the fit's held-out errors where it has them (`LawFit.held_out`): then the
     intervals of losses and of the gain, its probability and the expected regret include model misspecification. Those
-    of the proportions exclude it, and nothing has the noise of a single run.
+    of the proportions exclude it, and none includes the noise of a single run.
 
     Args:
         level: Of the intervals.
@@ -35,11 +35,11 @@ class Uncertainty:
         shares: Interval of each proportion of the optimum, one row a domain, columns low and high.
         gain: Interval of the gain of the recommended mixture over the reference, nats; about the gain less `optimism`.
         probability: That the recommended mixture's expected weighted loss is below the reference's.
-        regret: Expected regret, nats: the weighted loss above that of the true optimum, which more runs could win.
+        regret: Expected regret, nats: the weighted loss above that of the true optimum.
         predicted: Interval of each target's expected loss on the recommended mixture, columns low and high.
         reference_predicted: Likewise on the reference.
-        optimism: How much of the gain is the luck of the chosen, nats: the mixture was chosen by the law that says it.
-        form_error: Standard deviation of the gain by the law's form, nats; None where it isn't known, and excluded.
+        optimism: Selection bias of the gain, nats: the mixture was chosen by the law that predicts it.
+        form_error: Standard deviation of the gain by model misspecification, nats; None where it is excluded.
     """
 
     level: float
@@ -79,7 +79,7 @@ def uncertainty(
     *,
     progress: Progress | None = None,
 ) -> Uncertainty | None:
-    """Return how sure the optimum of a problem is; None where too few replicates could be fitted.
+    """Return the uncertainty of a problem's optimum; None where too few replicates could be fitted.
 
     Each replicate's law F_b is optimised again under the same constraints. By the fit F̂ its optimum r_b is worse than
     r̂ by as much as r̂ is likely to be worse than the true one, and the chosen mixture's gain is overstated by as much:
@@ -96,12 +96,12 @@ def uncertainty(
         mixture: Its optimum.
         reference: What it is compared with.
         level: Of the intervals.
-        progress: Is told how many replicates are optimised.
+        progress: Called as (what, done, total).
     """
-    told = problem.loss(replicates.theta).told
-    if told.sum() < _FEWEST:
+    known = problem.loss(replicates.theta).known
+    if known.sum() < _FEWEST:
         return None
-    theta = {name: values[told] for name, values in replicates.theta.items()}
+    theta = {name: values[known] for name, values in replicates.theta.items()}
     fit, weights = problem.fit, problem.weights
     at = mixture.array(fit.domains)
     found = problem.minima(theta, at, progress=progress)
@@ -109,7 +109,7 @@ def uncertainty(
     weight = np.array([weights.get(target, 0.0) for target in fit.targets])
     counted = weight > 0
     two = np.stack([at, reference.array(fit.domains)])
-    losses = replicates.losses(two, problem.tokens)[told][..., counted] @ weight[counted]
+    losses = replicates.losses(two, problem.tokens)[known][..., counted] @ weight[counted]
     by_fit = fit.losses(np.concatenate([two, found.shares]), problem.tokens).to_numpy(float)
     by_fit = by_fit[:, counted] @ weight[counted]
     gain = float(by_fit[1] - by_fit[0])
@@ -132,7 +132,7 @@ def uncertainty(
     low, high = at + wider * np.quantile(found.shares - at, sides, axis=0)
     return Uncertainty(
         level=level,
-        replicates=int(told.sum()),
+        replicates=int(known.sum()),
         shares=pd.DataFrame(
             {"low": np.clip(low, box.lower, box.upper), "high": np.clip(high, box.lower, box.upper)},
             index=list(fit.domains),
@@ -158,7 +158,7 @@ def _positive(centre: float, sides: tuple[float, float], free: int, level: float
 
 
 def _won(regret: Array, spread: Array) -> Array:
-    """Return E max(0, X) of X ~ N(regret, spread²): what the better mixture would win, were it known."""
+    """Return E max(0, X) of X ~ N(regret, spread²): what the better mixture would gain, were it known."""
     ratio = np.minimum(regret / np.maximum(spread, 1e-300), 40.0)  # from there on nothing is left of the density
     return np.asarray(regret * norm.cdf(ratio) + spread * norm.pdf(ratio))
 

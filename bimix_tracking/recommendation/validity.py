@@ -1,4 +1,4 @@
-"""Where a fitted law may be used: which effects it cannot tell, which domains it holds, where it extrapolates."""
+"""Where a fitted law may be used: which effects are unknown, which domains are held, where it extrapolates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from bimix_tracking.messages import few, said
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture
 from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
+from bimix_tracking.selection.diagnostics import outside_tried, outside_volumes
 from bimix_tracking.selection.eligibility import unfit
 
 _TRIED, _HELD = said("the proportions tried"), "held"
 
 
 def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
-    """Return the weights without those of targets that the law doesn't predict, and what is to be said of that.
+    """Return the weights without those of targets that the law doesn't predict, and a warning for each of them.
 
     Raises:
         RecommendationError: No target is left, or the law can't serve the question; names each and what to do.
@@ -33,22 +34,24 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     why = unfit(fit.law, fit.targets, fit.domains, weight)
     if why:
         raise RecommendationError(
-            f"no mixture can be recommended from {fit.law}: {why}. Use a law that sees all proportions (auto, additive "
-            "or exponential; they take six mixtures or more), or log an evaluation of each domain"
+            f"{fit.law} cannot recommend a mixture: {why}. Use a law that sees all proportions (auto, additive or "
+            "exponential), or log an evaluation of each domain"
         )
     bad = {t: f.outcome.remedy for t, f in fit.targets.items() if not f.outcome.usable and weight[t] > 0}
     kept = {name: 0.0 if name in bad else value for name, value in weight.items()}
     if not any(kept.values()):
         raise RecommendationError(undecided(bad))
     doubts = [
-        said("target {target!r} is left out of the objective, for no law tells its loss: {why}", target=t, why=why)
+        said(
+            "target {target!r} is excluded from the objective, for its loss is not predicted: {why}", target=t, why=why
+        )
         for t, why in bad.items()
     ]
     silent = [d for d in fit.domains if d not in fit.targets]
     if silent:
         doubts.append(
             said(
-                "domains without losses have weight 0 and count by what they do to the losses of the others: {domains}",
+                "domains without losses have weight 0 and count only by their effect on other losses: {domains}",
                 domains=few(silent),
             )
         )
@@ -67,22 +70,22 @@ class Hold(NamedTuple):
     upper: float
     why: str
     remedy: str = ""
-    """What tells its effect, where that is not known."""
+    """How to learn its effect, where that is unknown."""
     unclear: bool = False
-    """Whether a fit has its effect, and only can't tell it from 0."""
+    """Whether a fit has its effect, with an interval that holds 0."""
 
 
 def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> dict[str, Hold]:
-    """Return the domains that a law which sees only a target's own proportion doesn't want more of, or doesn't know.
+    """Return the domains that a law of own proportions only holds: those without an effect, or with an unknown one.
 
-    An effect whose 90 % interval holds 0 (Student's t with n − 2 degrees of freedom for n runs, by the fit's standard
-    error) isn't known: its domain stays near the reference, and no sign that chance gave it sends it to one end or the
-    other. Of a fit without standard errors the effect counts as it is.
+    An effect is unknown if its 90 % interval holds 0 (Student's t with n − 2 degrees of freedom for n runs, by the
+    fit's standard error): its domain stays near the reference, for its sign may be chance. Without standard errors the
+    effect counts as it is.
 
     Args:
         fit: Its fit; of another law nothing is held.
-        weight: As it was asked for: also of targets that are left out of the objective.
-        reference: Where a domain of unknown effect stays, within what was tried.
+        weight: As it was asked for: also of targets excluded from the objective.
+        reference: Where a domain of unknown effect is held, within the proportions tried.
     """
     found: dict[str, Hold] = {}
     if not _own_only(fit):
@@ -98,27 +101,28 @@ def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> di
             found[domain] = Hold(0.0, 1.0, said("has weight 0, so the objective gives it the least it may have"))
         elif not fitted.outcome.usable:
             why = said(
-                "has an unknown effect: it is held at {share:.4g}, the nearest tried to the reference", share=nearest
+                "has an unknown effect: held at {share:.4g}, the proportion tried nearest to the reference",
+                share=nearest,
             )
             found[domain] = Hold(nearest, nearest, why, fitted.outcome.remedy)
-        elif _holds_zero(value, off := _half_width(fitted, effect)):
-            interval = {"name": effect, "value": value, "low": value - off, "high": value + off}
+        elif _holds_zero(value, half := _half_width(fitted, effect)):
+            interval = {"name": effect, "value": value, "low": value - half, "high": value + half}
             why = said(
-                "has {name} = {value:.3g}, whose 90 % interval, {low:.3g} to {high:.3g}, holds 0: its effect isn't "
-                "known. It is held at {share:.4g}, the nearest tried to the reference",
+                "has {name} = {value:.3g} (90 % interval {low:.3g} to {high:.3g}): an effect that may be 0. It is "
+                "held at {share:.4g}, the proportion tried nearest to the reference",
                 **interval,
                 share=nearest,
             )
             remedy = said(
-                "{name} = {value:.3g}, and its 90 % interval, {low:.3g} to {high:.3g}, holds 0: whether its loss falls "
-                "with its proportion isn't known. Add runs with a smaller and a larger proportion of it",
+                "{name} = {value:.3g} (90 % interval {low:.3g} to {high:.3g}): its effect may be 0. Add runs with a "
+                "smaller and a larger proportion of it",
                 **interval,
             )
             found[domain] = Hold(nearest, nearest, why, remedy, unclear=True)
         elif not value > 0:
             why = said(
-                "has {name} = {value:.3g}, not above 0: its loss doesn't fall when its proportion grows. It is held at "
-                "the smallest proportion tried, {smallest:.4g}",
+                "has {name} = {value:.3g}: its loss doesn't fall as its proportion grows. It is held at the smallest "
+                "proportion tried, {smallest:.4g}",
                 name=effect,
                 value=value,
                 smallest=smallest,
@@ -141,8 +145,8 @@ def student(freedom: int) -> float:
     return float(stdtrit(freedom, 0.95)) if freedom > 0 else math.nan
 
 
-def _holds_zero(value: float, off: float) -> bool:
-    return abs(value) <= off  # not of NaN
+def _holds_zero(value: float, half: float) -> bool:
+    return abs(value) <= half  # not of NaN
 
 
 def _own_only(fit: LawFit) -> bool:
@@ -159,7 +163,7 @@ def within(
     *,
     beyond_tried: bool = False,
 ) -> Problem:
-    """Return what to minimise, within what the law may be asked, which holds the domains that it doesn't want.
+    """Return what to minimise: within the proportions tried, with the domains held that `holds_of` names.
 
     Args:
         fit: The fit.
@@ -167,7 +171,7 @@ def within(
         weight: Of the targets in the objective.
         box: The team's constraints.
         holds: As `holds_of` says.
-        doubts: Added to.
+        doubts: Warnings are added to it.
         beyond_tried: Also outside the proportions tried.
 
     Raises:
@@ -189,21 +193,19 @@ def within(
     staying = bool(unclear) and choice < 2
     if lower.sum() >= 1 and not staying:
         raise RecommendationError(
-            f"domains are held at {lower.sum():.4g} in all, which leaves nothing for the others. "
+            f"the domains held take {lower.sum():.4g} and leave nothing for the others. "
             f"Add runs with smaller proportions of them: {named}"
         )
     held = box.narrowed(lower, upper, _HELD)
     if not _has_a_mixture(held):
         raise RecommendationError(
-            f"no mixture meets the constraints with domains held where nothing is known of their effects: {named}. "
-            "Loosen a bound, give a reference within the proportions tried, or add runs with smaller and larger "
-            "proportions of them"
+            f"no mixture meets the constraints with domains of unknown effect held: {named}. Loosen a bound, give a "
+            "reference within the proportions tried, or add runs with smaller and larger proportions of them"
         )
     if staying:
         doubts.append(
             said(
-                "fewer than two domains' effects are known, so nothing is known to be better than the reference, and "
-                "the mixture stays there: {remedies}",
+                "fewer than two domains have a known effect, so the mixture stays at the reference: {remedies}",
                 remedies="; ".join(f"{domain!r}: {remedy}" for domain, remedy in unclear.items()),
             )
         )
@@ -211,15 +213,15 @@ def within(
 
 
 def _inside_tried(fit: LawFit, box: Constraints, doubts: list[str]) -> Constraints:
-    """Return the part of the constraints that was tried; all of them where no mixture is in it, which is said."""
+    """Return the part of the constraints that was tried; all of them, with a warning, where no mixture is in it."""
     lower, upper = (np.array(side) for side in zip(*map(fit.tried, fit.domains), strict=True))
     inside = box.narrowed(lower, upper, _TRIED)
     if _has_a_mixture(inside):
         return inside
     doubts.append(
         said(
-            "no mixture meets the constraints within the proportions tried, so the law is used outside them, where "
-            "it wasn't fitted. Add runs that meet the constraints"
+            "no mixture within the proportions tried meets the constraints: the law is extrapolated beyond them. Add "
+            "runs that meet the constraints"
         )
     )
     return box
@@ -230,59 +232,40 @@ def _has_a_mixture(box: Constraints) -> bool:
 
 
 def binding_at(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what holds a domain at a bound of the team's, with its price, and what at the edge of the tried."""
+    """Return what holds a domain at a limit that was set, with its shadow price, and what at the edge of the tried."""
     box = problem.box
     binding, edges = {}, {}
-    for domain, share, low, high, price in zip(
-        box.domains, shares, box.lower, box.upper, 0.01 * problem.prices(shares), strict=True
+    for domain, share, low, high, marginal in zip(
+        box.domains, shares, box.lower, box.upper, 0.01 * problem.multipliers(shares), strict=True
     ):
-        more = said("0.01 more would win {price:.2g}", price=abs(price))
-        if not price > 0:
-            more = said("0.01 less would win {price:.2g}", price=abs(price))
-        for side, edge, why, wins in (
-            ("least", low, box.lower_from, price < 0),
-            ("most", high, box.upper_from, price > 0),
+        more = said("0.01 more would gain {gain:.2g}", gain=abs(marginal))
+        if not marginal > 0:
+            more = said("0.01 less would gain {gain:.2g}", gain=abs(marginal))
+        for side, edge, why, gains in (
+            ("least", low, box.lower_from, marginal < 0),
+            ("most", high, box.upper_from, marginal > 0),
         ):
             if abs(share - edge) > AT_BOUND or domain not in why:
                 continue
             if why[domain] == _TRIED:
                 which = said("smallest") if side == "least" else said("largest")
                 edges[domain] = said(
-                    "is at the {which} proportion tried, {share:.4g}: the law would go further, the data don't say "
-                    "that it may. Add a run with a proportion beyond it",
+                    "is at the {which} proportion tried, {share:.4g}; the law would go further. Add a run beyond it",
                     which=which,
                     share=share,
                 )
-            elif why[domain] != _HELD and (wins or why[domain] == PINNED):
-                told = {"edge": edge, "why": why[domain], "more": more}
-                binding[domain] = said("at its most, {edge:.4g} ({why}): {more}", **told)
+            elif why[domain] != _HELD and (gains or why[domain] == PINNED):
+                at = {"edge": edge, "why": why[domain], "more": more}
+                binding[domain] = said("at its upper limit, {edge:.4g} ({why}): {more}", **at)
                 if side == "least":
-                    binding[domain] = said("at its least, {edge:.4g} ({why}): {more}", **told)
+                    binding[domain] = said("at its lower limit, {edge:.4g} ({why}): {more}", **at)
     return binding, edges
 
 
 def outside_volume(fit: LawFit, tokens: float) -> list[str]:
     """Return whether a data volume is outside those observed, in a sentence; nothing where it isn't."""
-    low, high = fit.tokens
-    if tokens > high * 1.001:
-        return [
-            said(
-                "the target of {tokens:.4g} tokens is {times:.3g}× the largest volume observed ({high:.4g}): the "
-                "curves are extrapolated",
-                tokens=tokens,
-                times=tokens / high,
-                high=high,
-            )
-        ]
-    if tokens < low * 0.999:
-        return [
-            said(
-                "the target of {tokens:.4g} tokens is below the smallest volume observed ({low:.4g})",
-                tokens=tokens,
-                low=low,
-            )
-        ]
-    return []
+    beyond = outside_volumes(tokens, fit.tokens)
+    return [beyond] if beyond else []
 
 
 def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[str]:
@@ -291,22 +274,13 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
     Args:
         fit: The fit.
         mixture: The one recommended.
-        weight: Of the targets in the objective; what is left out of it is said elsewhere.
+        weight: Of the targets in the objective; excluded ones have a warning of their own.
     """
     found: list[str] = []
     for domain in fit.domains:
         smallest, largest = fit.tried(domain)
         if not smallest * 0.999 <= mixture[domain] <= largest * 1.001:
-            found.append(
-                said(
-                    "the recommended proportion of domain {domain!r}, {share:.4g}, is outside those tried "
-                    "({smallest:.4g} to {largest:.4g})",
-                    domain=domain,
-                    share=mixture[domain],
-                    smallest=smallest,
-                    largest=largest,
-                )
-            )
+            found.append(outside_tried(domain, mixture[domain], (smallest, largest)))
     for outcome in Outcome:
         alike = [
             target
@@ -315,11 +289,11 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
         ]
         if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
             errors = ", ".join(f"{100 * fit.targets[target].error:.2f}" for target in alike[:5])
-            stopped = said("{remedy}. Its error on the losses fitted: {errors} %", remedy=outcome.remedy, errors=errors)
-            told = {"domains": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
+            stopped = said("{remedy}. Fit error: {errors} %", remedy=outcome.remedy, errors=errors)
+            named = {"domains": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
             found.append(
-                said("domains {domains}: {remedy}", **told)
+                said("domains {domains}: {remedy}", **named)
                 if len(alike) > 1
-                else said("domain {domains}: {remedy}", **told)
+                else said("domain {domains}: {remedy}", **named)
             )
     return found

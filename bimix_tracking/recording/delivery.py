@@ -1,4 +1,4 @@
-"""A run's rows on their way to its tracker: on disk first, sent by a thread of its own, told if that fails.
+"""A run's rows on their way to its tracker: on disk first, sent by a thread of its own, with a warning if that fails.
 
 Training waits for the journal's disk, never for the tracker. A local tracker is itself the disk: it gets rows at once,
 and the journal only what it couldn't take. A run has one writer, and whoever comes second gets a run of its own.
@@ -67,7 +67,7 @@ class Delivery:
         self._troubles = Troubles()
 
     def start(self, manifest: RunManifest) -> None:
-        """Open the run, or tell it what the manifest has become."""
+        """Open the run, or update its manifest."""
         if self._run is not None and self._run.taken:
             self._go_apart()
         if self.tracker is None:
@@ -135,13 +135,13 @@ class Delivery:
         self._last = max(self._last, float(state.get("time") or 0.0))
         self._leave()
         if key is None and run_id is None and folder is None:
-            return []  # made without a tracker: there is no run to go on with
+            return []  # made without a tracker: there is no run to resume
         # A checkpoint of an earlier version has no key: its run is named by where it is.
         identity = key or f"{self.tracker.uri} {run_id or folder}"
         open_runs.take_over(identity)
         self._writer = writer_lock.lock_training(identity)
         if self._writer is None:
-            return self._second(run_id, "it is written by another recorder or process that goes on from it")
+            return self._second(run_id, "another recorder or process has resumed it")
         self.key, self._resumes = key or self.key, True
         self._before, self._resumed = rows, None
         later: list[Mapping[str, float]] = []
@@ -152,7 +152,7 @@ class Delivery:
             except BeingWrittenError as error:
                 return self._second(run_id, str(error))
             except (BimixError, OSError) as error:
-                self._troubles.tell(f"journal {error}", f"the journal of the interrupted run cannot be read ({error})")
+                self._troubles.warn(f"journal {error}", f"the journal of the interrupted run cannot be read ({error})")
         knows_keys = hasattr(self.tracker, "key")
         self._name()
         if run_id is not None or (key is not None and knows_keys):
@@ -195,10 +195,10 @@ class Delivery:
         self._writer = self._resumed = None
         self._before, self._resumes, self.key = 0, False, uuid.uuid4().hex
         self._open_another()
-        self._troubles.tell(
+        self._troubles.warn(
             f"second {run_id}",
-            f"the checkpoint's run {run_id or '(not opened yet)'} is not gone on with: {why}. This training goes on in "
-            "a run of its own, from the checkpoint on",
+            f"the checkpoint's run {run_id or '(not opened yet)'} is not resumed: {why}. Training continues in a new "
+            "run from the checkpoint",
         )
         return []
 
@@ -211,16 +211,16 @@ class Delivery:
             self._used = False
 
     def _go_apart(self) -> None:
-        """Have a run of its own from here on: another recorder goes on with the one it had."""
+        """Continue in a new run: another recorder has resumed the one it had."""
         said = getattr(self.tracker, "run_id", None)
         self._run, self._writer, self._used = None, None, False
         self._before, self._resumes, self.key = 0, False, uuid.uuid4().hex
         if not self._open_another():
             self.tracker = None  # this one's run is somebody else's now
-        self._troubles.tell(
+        self._troubles.warn(
             f"apart {said}",
-            f"run {said} was taken over by a recorder that loaded a checkpoint of it. This one, which made that, "
-            + ("goes on in a run of its own" if self.tracker is not None else "can open no other, and writes no more"),
+            f"run {said} was taken over by a recorder that loaded its checkpoint. This recorder "
+            + ("continues in a new run" if self.tracker is not None else "can't open another, and stops writing"),
         )
 
     def _open_another(self) -> bool:
@@ -258,10 +258,10 @@ class Delivery:
             journal = Journal(tracker=without_credentials(tracker.uri), key=self.key, name=name)
             outbox.keep_in(journal, manifest)
         except (OSError, BimixError) as error:
-            self._troubles.tell(
+            self._troubles.warn(
                 "no place",
-                f"there is no place for a journal ({error}): set BIMIX_SPOOL to a folder. Rows are kept in memory. "
-                "Training goes on",
+                f"no journal can be written ({error}): set BIMIX_SPOOL to a folder. Rows are kept in memory, and "
+                "training continues",
             )
 
     def _send(self, run: OpenRun, manifest: RunManifest) -> None:
@@ -294,12 +294,12 @@ class Delivery:
         elif outbox.close():
             run.release()
         if sum(outbox.refused.values()) > 1:
-            self._troubles.tell(
+            self._troubles.warn(
                 "refused in all",
                 f"in all, the tracker refused {sum(outbox.refused.values())} values of {len(outbox.refused)} metrics",
             )
         if not outbox.empty:
-            _say_what_is_left(run)
+            _warn_of_the_rest(run)
         self._before = outbox.rows
 
     def _tell_trouble(self, run: OpenRun) -> None:
@@ -307,7 +307,7 @@ class Delivery:
         while run.sender is not None and run.sender.troubles:
             self._troubles.failed(run.sender.troubles.popleft())
         while run.outbox.news:
-            self._troubles.tell(*run.outbox.news.popleft())
+            self._troubles.warn(*run.outbox.news.popleft())
 
 
 def _within(seconds: float, call: Callable[[], Sequence[Mapping[str, float]]]) -> Sequence[Mapping[str, float]]:
@@ -335,16 +335,16 @@ def _flush_seconds() -> float:
         return FLUSH_SECONDS
 
 
-def _say_what_is_left(run: OpenRun) -> None:
-    """Say where the rest is."""
+def _warn_of_the_rest(run: OpenRun) -> None:
+    """Warn of rows not sent, and say where they are."""
     outbox = run.outbox
     if outbox.journal is None:
-        said = f"{outbox.waiting + outbox.lost} rows are lost with this process, for there is no place for a journal"
+        said = f"{outbox.waiting + outbox.lost} rows are lost with this process: no journal could be written"
     else:
         folder, lost = outbox.journal.directory, f"; {outbox.lost} rows are lost" if outbox.lost else ""
         refused = run.sender is not None and isinstance(run.sender.trouble, RefusedError)
         how = f"bimix replay {folder}" + (" --tracker URI, to another tracker" if refused else "")
-        said = f"{outbox.waiting} rows and the run's end wait in {folder}{lost}. When it is back: {how}"
+        said = f"{outbox.waiting} rows and the run's end are kept in {folder}{lost}. To send them later: {how}"
         if run.sender is None:
             run.give_up()
-    warnings.warn(f"the tracker didn't take everything: {said}", stacklevel=5)
+    warnings.warn(f"not everything reached the tracker: {said}", stacklevel=5)

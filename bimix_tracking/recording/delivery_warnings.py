@@ -1,4 +1,4 @@
-"""What goes wrong on a row's way, told by warnings: once a kind, again when rows are less safe, and never a flood."""
+"""Warnings of what goes wrong on a row's way: once a kind, again when rows are less safe, and never a flood."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_OF_A_KIND = 3
 class Troubles:
     """Tells each kind of trouble once.
 
-    Of worse safety are rows that are in memory only, after those that were on the disk: that is told each time it
+    Of worse safety are rows that are in memory only, after those that were on the disk: that is warned of each time it
     comes about, though less often where it comes and goes.
     """
 
@@ -26,8 +26,8 @@ class Troubles:
         self._worse = 0
         self._lost = 0
 
-    def tell(self, kind: str, text: str, *, stacklevel: int = 6) -> None:
-        """Warn, unless that kind was told."""
+    def warn(self, kind: str, text: str, *, stacklevel: int = 6) -> None:
+        """Warn, unless that kind was warned of."""
         if kind not in self._kinds:
             self._kinds.add(kind)
             warnings.warn(without_credentials(text), stacklevel=stacklevel)
@@ -39,10 +39,9 @@ class Troubles:
         if kind in self._kinds or self._types.get(name, 0) >= _MOST_OF_A_KIND:
             return
         self._types[name] = self._types.get(name, 0) + 1
-        self.tell(
+        self.warn(
             kind,
-            f"the tracker failed ({name}: {text}). Training goes on; what the tracker hasn't got is kept, and sent "
-            "when it can be",
+            f"the tracker failed ({name}: {text}). Training continues; unsent rows are kept and sent later",
             stacklevel=7,
         )
 
@@ -55,8 +54,8 @@ class Troubles:
         if self._worse & (self._worse - 1) == 0:  # the first, second, fourth, eighth … time
             warnings.warn(
                 without_credentials(
-                    f"the journal cannot be written ({error}): rows are kept in memory until the tracker has them, and "
-                    "are lost if this process dies before"
+                    f"the journal cannot be written ({error}). Rows are kept in memory until they are sent, and are "
+                    "lost if this process dies first"
                 ),
                 stacklevel=6,
             )
@@ -70,5 +69,6 @@ class Troubles:
         if rows >= max(10 * self._lost, 1):
             self._lost = rows
             warnings.warn(
-                f"{rows} rows are lost: neither the tracker nor the journal took them, and memory is full", stacklevel=6
+                f"{rows} rows are lost: neither the tracker nor the journal accepted them, and memory is full",
+                stacklevel=6,
             )

@@ -17,7 +17,7 @@ _MATERIAL = 0.01
 _LEAST_DRAWS = 10
 """A domain that was to be drawn less often than this has no normal distribution yet."""
 _GROSS = 0.5
-"""Relative difference that is told before there are windows enough to measure the noise."""
+"""Relative difference that is warned of before enough windows measure the noise."""
 
 
 class Drift:
@@ -55,12 +55,12 @@ class Drift:
         """
         total = tokens.sum()
         if total:
-            off = tokens - nominal * total
+            deviation = tokens - nominal * total
             self.windows += 1
             self.steps += steps
             self._tokens += tokens
-            self._sum += off
-            self._squares += off**2
+            self._sum += deviation
+            self._squares += deviation**2
             self._binomial += total * nominal * (1 - nominal)
             self._asked += total * nominal
 
@@ -75,7 +75,7 @@ class Drift:
         return np.asarray(self._tokens / max(self._tokens.sum(), 1.0))
 
     def beyond_noise(self, *, ended: bool = False) -> list[int]:
-        """Return the domains whose proportion is off by more than sampling explains and than 1 %.
+        """Return the domains whose proportion deviates by more than sampling explains and than 1 %.
 
         Args:
             ended: Whether there will be no more windows: then no difference has to be gross to be looked at.
@@ -88,11 +88,11 @@ class Drift:
         variance = n / (n - 1) * np.maximum(spread, draw * self._binomial)
         looks = n * (n + 1) / _LEAST_WINDOWS  # Σ 1/looks over all n from the least on is 1
         beyond = student_beyond(_ALARM / (2 * len(spread) * looks), n - 1)
-        sure = np.abs(self._sum) > beyond * np.sqrt(variance)
+        significant = np.abs(self._sum) > beyond * np.sqrt(variance)
         known = self._asked >= _LEAST_DRAWS * draw
         material = np.abs(self._sum) > _MATERIAL * self._asked
         never = (self._asked == 0) & (self._tokens > 0)
-        return [int(i) for i in np.nonzero((sure & known & material) | never)[0]]
+        return [int(i) for i in np.nonzero((significant & known & material) | never)[0]]
 
     def _early(self, least: float) -> list[int]:
         if not self._tokens.any():
@@ -102,10 +102,10 @@ class Drift:
             divergence = np.where(share > 0, share * np.log(share / asked), 0.0)
             divergence += np.where(share < 1, (1 - share) * np.log((1 - share) / (1 - asked)), 0.0)
         looks = 2 * _LEAST_WINDOWS * len(share)
-        sure = self.steps * divergence > np.log(looks / _ALARM)
+        significant = self.steps * divergence > np.log(looks / _ALARM)
         large = np.abs(share - asked) > np.maximum(least, _MATERIAL) * asked
         never = (asked == 0) & (share > 0)
-        return [int(i) for i in np.nonzero((sure & large) | never)[0]]
+        return [int(i) for i in np.nonzero((significant & large) | never)[0]]
 
     def to_lists(self) -> dict[str, Any]:
         """Return the sums as JSON types."""
@@ -119,21 +119,21 @@ class Drift:
             setattr(drift, name, np.array(values, float) if isinstance(values, list) else int(values))
         return drift
 
-    def told(self, domains: Sequence[str], *, ended: bool = False) -> str | None:
-        """Return a sentence on the domain that is off by most, or None where all are within the noise."""
-        off = self.beyond_noise(ended=ended)
-        if not off:
+    def warning(self, domains: Sequence[str], *, ended: bool = False) -> str | None:
+        """Return a warning of the domain that drifted most; None where all are within the noise."""
+        drifted = self.beyond_noise(ended=ended)
+        if not drifted:
             return None
-        worst = max(off, key=lambda i: abs(self.realised[i] - self.asked[i]))
-        others = f" ({len(off) - 1} more domains too)" if len(off) > 1 else ""
+        worst = max(drifted, key=lambda i: abs(self.realised[i] - self.asked[i]))
+        others = f" ({len(drifted) - 1} more domains too)" if len(drifted) > 1 else ""
         return (
-            f"domain {domains[worst]!r} has {self.realised[worst]:.4g} of the tokens where the nominal mixture says "
-            f"{self.asked[worst]:.4g}, more than sampling explains{others}. Proportions here are of tokens that bear a "
-            "loss: are documents or sequences drawn in these proportions, and of different lengths?"
+            f"domain {domains[worst]!r} has a realised share of {self.realised[worst]:.4g}, against a nominal share of "
+            f"{self.asked[worst]:.4g}: more than sampling explains{others}. Shares are of tokens with a loss: are "
+            "documents or sequences of different lengths drawn in these proportions?"
         )
 
 
-def student_beyond(chance: float, degrees: int) -> float:
+def student_beyond(probability: float, degrees: int) -> float:
     """Return what Student's t exceeds with a small chance: Abramowitz & Stegun 26.7.5, from 15 degrees of freedom on.
 
     SciPy has it exactly, and takes a second of a training process to import.
@@ -141,7 +141,7 @@ def student_beyond(chance: float, degrees: int) -> float:
     >>> round(student_beyond(0.025, 15), 3), round(student_beyond(1e-6, 30), 2)
     (2.131, 5.87)
     """
-    z = -NormalDist().inv_cdf(chance)
+    z = -NormalDist().inv_cdf(probability)
     terms = (
         z,
         (z**3 + z) / 4,

@@ -18,7 +18,7 @@ from bimix_tracking.recording.sums import DomainSums, check_total
 
 
 class _Print(NamedTuple):
-    """What tells the tokens of a domain in one set from others: how many they are, and the sum of their ids."""
+    """What distinguishes the tokens of a domain in one set: their number, and the sum of their ids."""
 
     tokens: int
     labels: int
@@ -113,16 +113,16 @@ class EvaluationSet:
             return found.index(found[-1])
         return max(range(len(found)), key=lambda at: sum(known.get(id_) == part for id_, part in found[at].items()))
 
-    def told(self, other: Mapping[int, tuple[int, int]]) -> str:
-        """Return a sentence on tokens that are none of the held-out set's."""
+    def mismatch(self, other: Mapping[int, tuple[int, int]]) -> str:
+        """Return what differs of an evaluation on tokens that aren't the held-out set's."""
         id_, (tokens, expected) = next(iter(other.items()))
-        what = f"has {tokens:,} tokens where the held-out set has {expected:,}"
+        what = f"has {tokens:,} tokens instead of {expected:,}"
         if tokens == expected:
-            what = f"has other text, of as many tokens ({tokens:,})"
+            what = f"has different text of the same length ({tokens:,} tokens)"
         more = f" (so do {listed([self.domains[each] for each in other][1:])})" if len(other) > 1 else ""
         return (
-            f"is not of the held-out set that this run's curve began with: domain {self.domains[id_]!r} {what}{more}. "
-            "It stays out of the curve, as will all others like it. A curve needs one set, whole, in every evaluation"
+            f"is not on this run's held-out set: domain {self.domains[id_]!r} {what}{more}. It is excluded from the "
+            "curve, as are all others like it. Evaluate on one whole set every time"
         )
 
     def to_lists(self) -> dict[str, Any]:

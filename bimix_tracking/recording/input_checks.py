@@ -56,14 +56,14 @@ def metrics(more: Mapping[str, Any] | None, taken: Mapping[str, float]) -> dict[
         taken: The row that they go into: its names are not to be had.
 
     Raises:
-        RecorderError: A name that is no text or is the row's own, or a value that is no number; the text has the name.
+        RecorderError: A name that isn't text or is the row's own, or a value that isn't a number; names it.
     """
     found: dict[str, float] = {}
     for name, value in (more or {}).items():
         if not isinstance(name, str) or not name.strip():
             raise RecorderError(f"a metric's name must be a text, got {shown(name)}")
         if name in taken:
-            raise RecorderError(f"the row has a metric {name!r} of its own: give yours another name")
+            raise RecorderError(f"the recorder logs a metric {name!r} itself: give yours another name")
         found[name] = number(name, value)
     return found
 

@@ -109,7 +109,7 @@ class Journal:
             tracker, run_id, key, name = (state.get(field) for field in ("tracker", "run_id", "key", "name"))
             counts = [max(int(state[field]), 0) for field in ("before", "dropped", "delivered")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise SourceError(f"{directory} is no journal that could be read: {error}") from None
+            raise SourceError(f"{directory} is not a readable journal: {error}") from None
         journal = cls(directory, tracker=str(tracker), key=_text(key), name=_text(name))
         journal.run_id = _text(run_id)
         journal.before, dropped, delivered = counts
@@ -125,7 +125,7 @@ class Journal:
 
     @property
     def broken(self) -> int:
-        """How many lines are no rows."""
+        """How many lines are not rows."""
         return len(self._broken)
 
     @property
@@ -210,7 +210,7 @@ class Journal:
         with self._guard:
             at = bisect_left(self._numbers, max(rows, 0))
             end = self._starts[at] if at < len(self._starts) else self._size
-            # The mark first: with fewer rows delivered than there are, some are sent twice, and none is left out.
+            # The mark first: with fewer rows delivered than there are, some are sent twice, and none is skipped.
             self.dropped = min(self.dropped, max(rows, 0))
             self.mark(min(self.delivered, max(rows, 0)), self.run_id)
             if end < self._size:
@@ -253,7 +253,7 @@ class Journal:
         atomic_file.append(self.directory / _REFUSED, "".join(lines).encode(), mode=FILE)
 
     def close(self) -> None:
-        """Leave it to whoever goes on with it."""
+        """Leave it to whoever resumes it."""
         with self._guard, self._marking:
             if not self.closed:
                 self.closed = True
@@ -261,12 +261,12 @@ class Journal:
                 self._lock.release(remove=False)
 
     def remove(self) -> None:
-        """Delete what the tracker has; what it refused, and lines that are no rows, stay."""
+        """Delete what the tracker has; what it refused, and lines that are not rows, stay."""
         with self._guard, self._marking:
             if self._broken:
                 self._replace(_BROKEN, b"".join(line.rstrip(b"\n") + b"\n" for line in self._broken))
             self.close()
-            for name in (DELIVERY, _ROWS, _MANIFEST, _CURVES, _FAILED, _LOCK):  # without the first it is no journal
+            for name in (DELIVERY, _ROWS, _MANIFEST, _CURVES, _FAILED, _LOCK):  # without the first it is not a journal
                 (self.directory / name).unlink(missing_ok=True)
                 (self.directory / f".{name}.part").unlink(missing_ok=True)
         for folder in (self.directory, self.directory.parent):
@@ -304,7 +304,7 @@ class Journal:
         self._ends.append(self._size)
 
     def _drop_delivered(self) -> None:
-        # The last row stays, to tell the numbers of those before it.
+        # The last row stays, for the numbers of those before it.
         gone = min(bisect_left(self._numbers, self.delivered), len(self._numbers) - 1)
         if gone <= 0:
             return

@@ -1,4 +1,4 @@
-"""The runs that this process writes: who goes on with one that is open, and what becomes of those that nobody ends."""
+"""The runs that this process writes: which recorder resumes an open one, and what becomes of those never ended."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _OPEN: dict[str, OpenRun] = {}
 
 
 class OpenRun:
-    """A run that was begun, until it is ended or another recorder goes on with it.
+    """A run that was begun, until it is ended or another recorder resumes it.
 
     Args:
         identity: What names the training.
         outbox: What is on its way.
         writer: The lock of who writes it.
         owner: The delivery that it is of.
-        resumed: Whether it goes on with an earlier one.
+        resumed: Whether it resumes an earlier one.
     """
 
     def __init__(self, identity: str, outbox: Outbox, writer: WriterLock, owner: Any, *, resumed: bool) -> None:
@@ -49,7 +49,7 @@ class OpenRun:
         return not self.ended and self._owner() is not None
 
     def release(self) -> None:
-        """Let another one go on with it."""
+        """Let another one resume it."""
         self._writer.release()
         if _OPEN.get(self.identity) is self:
             del _OPEN[self.identity]
@@ -76,14 +76,14 @@ class OpenRun:
         self.release()
 
     def fail_at_exit(self, seconds: float) -> None:
-        """Fail it, if it is this process's and nobody has ended it."""
+        """Fail it, if it is this process's and not ended."""
         if self._process == os.getpid() and not self.ended:
             with contextlib.suppress(Exception):  # whatever a tracker raises, the process ends; the journal is kept
                 self.fail(seconds)
 
 
 def take_over(identity: str) -> None:
-    """Let a recorder resume what this process has open, if nobody goes on with it.
+    """Let a recorder resume what this process has open, if no other has resumed it.
 
     That is a run whose recorder is gone, one that has ended, and the one that made the checkpoint: who loads that goes
     on in its place (a notebook's next try). A run that goes on from the same checkpoint already is left alone.

@@ -33,7 +33,7 @@ class Outbox:
     Attributes:
         lost: Rows that memory had no room for.
         refused: How many values of each metric the tracker refused for good.
-        news: What it refused, as (kind, text), for the training thread to tell.
+        news: What it refused, as (kind, text), for the training thread to warn of.
     """
 
     def __init__(self, tracker: Tracker, journal: Journal | None = None, before: int = 0) -> None:
@@ -46,13 +46,13 @@ class Outbox:
         self._sent = 0 if journal is None else journal.delivered
         self._loose: deque[Row] = deque()
         self._manifest: RunManifest | None = None
-        self._told: RunManifest | None = None
+        self._started: RunManifest | None = None
         self._curves: str | None = None
         self._curves_sent = False
         self._ending: bool | None = None
         self._ended = False
         self._taken: set[str] = set()
-        self._left_out: list[tuple[Row, str]] = []
+        self._refused_rows: list[tuple[Row, str]] = []
 
     @property
     def rows(self) -> int:
@@ -66,7 +66,7 @@ class Outbox:
 
     @property
     def abandoned(self) -> bool:
-        """Whether another outbox has gone on with its journal."""
+        """Whether another outbox has taken over its journal."""
         return self.journal is not None and self.journal.closed
 
     @property
@@ -128,15 +128,15 @@ class Outbox:
             self._ending = False
 
     def send(self) -> None:
-        """Send all there is; what the tracker refuses for good of rows and artifacts is left out, kept and told.
+        """Send all there is; what the tracker refuses for good of rows and artifacts is excluded, kept and reported.
 
         Raises:
-            RefusedError: The tracker refuses the run itself: nothing of it is left out, for it may go elsewhere.
+            RefusedError: The tracker refuses the run itself: nothing of it is skipped, for it may go elsewhere.
             Exception: Whatever the tracker raises; what it took before is marked, and not sent again.
         """
         while not self.empty:
             if not self._send_next():
-                raise SourceError("the journal has fewer rows than it counts; what there is was sent")
+                raise SourceError("the journal has fewer rows than it counts; those present were sent")
 
     def _send_next(self) -> bool:
         """Send one thing; return whether there was one."""
@@ -144,7 +144,7 @@ class Outbox:
         if self._manifest is not None:
             sent = self._manifest
             self.tracker.start(sent)
-            self._told = sent
+            self._started = sent
             self._mark(self._sent)
             if self._manifest is sent:  # else it has grown meanwhile
                 self._manifest = None
@@ -195,7 +195,7 @@ class Outbox:
             try:
                 self.tracker.write_artifact(CURVES, self._curves)
             except RefusedError as error:
-                self.news.append((f"artifact {error}", f"the tracker takes no {CURVES} ({error}); its metrics count"))
+                self.news.append((f"artifact {error}", f"the tracker refuses {CURVES} ({error}); its metrics are used"))
         self._curves_sent = True
         try:
             if ended:
@@ -203,20 +203,20 @@ class Outbox:
             else:
                 self.tracker.finish(ended=False)
         except RefusedError as error:
-            self.news.append((f"end {error}", f"the tracker doesn't let the run be ended ({error})"))
+            self.news.append((f"end {error}", f"the tracker refuses to end the run ({error})"))
         self._curves, self._ending = None, None
 
     def _log(self, rows: Sequence[Row]) -> None:
         """Log rows, without what is refused for good."""
-        self._left_out.clear()
+        self._refused_rows.clear()
         try:
             self._try(rows)
         except RefusedError as error:
-            if self._told is not None:
-                self.tracker.start(self._told)  # a run that is gone or closed takes nothing: then nothing is left out
+            if self._started is not None:
+                self.tracker.start(self._started)  # a run that is gone or closed takes nothing: then nothing is skipped
             self._narrow(rows, error)
-        if self._left_out:
-            self._tell_left_out()
+        if self._refused_rows:
+            self._report_refused()
 
     def _try(self, rows: Sequence[Row]) -> None:
         """Log rows without the metrics that are refused by their names."""
@@ -224,11 +224,11 @@ class Outbox:
         if taken:
             self.tracker.log(taken)
             self._taken.update(*(row.metrics for row in taken))
-        self._left_out += known
+        self._refused_rows += known
 
     def _without_known(self, rows: Sequence[Row]) -> tuple[list[Row], list[tuple[Row, str]]]:
         """Return rows without metrics that are known to be refused, and these, one by one."""
-        counts = self.refused + Counter(name for row, _ in self._left_out for name in row.metrics)
+        counts = self.refused + Counter(name for row, _ in self._refused_rows for name in row.metrics)
         never = {name for name, count in counts.items() if count >= _BY_NAME and name not in self._taken}
         if not never:
             return list(rows), []
@@ -243,10 +243,10 @@ class Outbox:
             parts = [list(rows[: len(rows) // 2]), list(rows[len(rows) // 2 :])]
         else:
             ((row,), known) = self._without_known(rows)
-            self._left_out += known
+            self._refused_rows += known
             metrics = list(row.metrics.items())
             if len(metrics) == 1:
-                self._left_out.append((row, str(error)))
+                self._refused_rows.append((row, str(error)))
                 return
             middle = len(metrics) // 2
             parts = [[row._replace(metrics=dict(half))] for half in (metrics[:middle], metrics[middle:])]
@@ -256,15 +256,15 @@ class Outbox:
             except RefusedError as narrower:
                 self._narrow(part, narrower)
 
-    def _tell_left_out(self) -> None:
+    def _report_refused(self) -> None:
         """Count what was refused, and keep it where nothing else is of it."""
         kept = ""
         if self.journal is not None:
             with contextlib.suppress(OSError):
-                self.journal.refuse([row for row, _ in self._left_out])
+                self.journal.refuse([row for row, _ in self._refused_rows])
                 kept = f", and kept in {self.journal.directory}"
         reasons: dict[str, list[str]] = {}
-        for row, why in self._left_out:
+        for row, why in self._refused_rows:
             self.refused.update(row.metrics.keys())
             reasons.setdefault(why, []).extend(row.metrics)
         for why, names in reasons.items():
@@ -274,11 +274,11 @@ class Outbox:
                         f"value {why}",
                         (
                             f"the tracker refuses {listed(dict.fromkeys(names))} ({len(names)} values so far): {why}. "
-                            f"That is left out{kept}; all else is sent"
+                            f"They are excluded{kept}; all else is sent"
                         ),
                     )
                 )
-        self._left_out = []
+        self._refused_rows = []
 
     def _mark(self, sent: int) -> None:
         self._sent = sent

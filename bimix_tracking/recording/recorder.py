@@ -32,8 +32,8 @@ class DomainLossRecorder:
     the nominal mixture by more than sampling noise, a warning says so: when that is first sure, and at the end.
 
     One recorder is one training at a time: `restart` begins another, in a run of its own. The first evaluation fixes
-    the held-out set, by domain; losses on other tokens are told and counted, and stay out of the curve. As a context
-    manager it ends the run, as failed where an exception leaves the block.
+    the held-out set, by domain; losses on other tokens are counted, with a warning, and excluded from the curve. As a
+    context manager it ends the run, as failed where an exception leaves the block.
 
     Args:
         domains: Names, in the order of the domain ids.
@@ -150,7 +150,7 @@ class DomainLossRecorder:
         )
 
     def set_mixture(self, mixture: Mapping[str, float], step: int) -> None:
-        """Say that training goes on with another mixture after `step` steps: logged, and told to the analyzer.
+        """Say that training continues with another mixture after `step` steps: logged, and known to the analyzer.
 
         Raises:
             MixtureError: A mixture over other domains, or a step before an earlier change.
@@ -211,7 +211,7 @@ class DomainLossRecorder:
             more: Metrics to go into the same row: numbers, of Python, NumPy or torch.
 
         Raises:
-            RecorderError: A step that is none, or before the last one; or something in `more` that is no number.
+            RecorderError: A step that is none, or before the last one; or something in `more` that is not a number.
         """
         training = self._training
         step = training.next_step(step)
@@ -219,9 +219,9 @@ class DomainLossRecorder:
         nominal = self.manifest.nominal(training.step, step)
         row = training.train_row(step, nominal)
         row |= metrics(more, row)
-        told = training.end_window(step, nominal)
-        if told:
-            self._warn_once("drift", f"at step {step}, {told}")
+        drift = training.end_window(step, nominal)
+        if drift:
+            self._warn_once("drift", f"at step {step}, {drift}")
         self._open = True
         self._delivery.add(row, step, self.manifest)
         return row
@@ -245,12 +245,12 @@ class DomainLossRecorder:
         held_out = training.evaluations.held_out
         if judged.replaced:
             training.curves.clear()
-            self._warn_once("baseline", "the evaluation before training was of another set: the curve begins after it")
+            self._warn_once("baseline", "the evaluation before training used another set: the curve begins after it")
         if judged.anew and self._given.eval_set is None:
             self.manifest = dataclasses.replace(self.manifest, eval_set=held_out.fingerprint)
             self.start()  # the manifest has grown
         if judged.other:
-            self._warn_once("other set", f"the evaluation at step {step} {held_out.told(judged.other)}")
+            self._warn_once("other set", f"the evaluation at step {step} {held_out.mismatch(judged.other)}")
         self._warn_of_nonfinite(judged.sums, step)
         row = training.eval_row(step, judged.sums, len(judged.other))
         news, with_loss = training.news(step, row)
@@ -270,9 +270,9 @@ class DomainLossRecorder:
             self.log_eval(step)
             if self._training.window:
                 self.log_train(step)
-        told = self._training.drift.told(self.domains, ended=True)
-        if told:
-            self._warn_once("drift at the end", f"at the end of training, {told}")
+        drift = self._training.drift.warning(self.domains, ended=True)
+        if drift:
+            self._warn_once("drift at the end", f"at the end of training, {drift}")
         self._delivery.finish(self.manifest, self.curves())
         self._open = False
 
@@ -313,11 +313,11 @@ class DomainLossRecorder:
         if (continued.mixture, continued.schedule) != (before.mixture, before.schedule):
             self._warn_once(
                 "mixture",
-                f"the checkpoint of step {step} has another mixture than this run was begun with now: that counts as "
-                "a change of the mixture from here on, and only evaluations before it go into the law",
+                f"the checkpoint of step {step} has another mixture than this run. That counts as a change of the "
+                "mixture from this step: only evaluations before it are fitted",
             )
-        told, self._training = self._training.warned, Training.from_lists(self.domains, state)
-        self._training.warned |= told
+        warned, self._training = self._training.warned, Training.from_lists(self.domains, state)
+        self._training.warned |= warned
         self._later = self._delivery.load_state_dict(state["delivery"])
 
     def keep_evaluation(self, step: int) -> None:

@@ -17,8 +17,9 @@ from bimix_tracking.recording.spool import journals
 from bimix_tracking.tracking.ports import Tracker, open_tracker
 
 _BARE = (
-    "The journal holds no credentials: if the tracker needs some, give them by the environment (PGUSER and PGPASSWORD, "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN), or the whole URI by --tracker"
+    "The journal holds no credentials. If the tracker needs them, set PGUSER and PGPASSWORD, "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or give the whole URI by "
+    "--tracker"
 )
 
 
@@ -47,7 +48,7 @@ class Replayed:
         more = "".join(f"; {note}" for note in self.notes)
         if self.error is not None:
             return f"{where}{more}; the rest is kept: {self.error}"
-        failed = "; its training never ended, and the run is marked as failed (a resume opens it again)"
+        failed = "; its training never ended: the run is marked as failed (resuming reopens it)"
         return where + ("" if self.ended else failed) + more
 
 
@@ -63,7 +64,7 @@ def replay(directory: str | Path, *, tracker: str | None = None) -> Iterator[Rep
         tracker: URI to send to instead of the one in the journal, which is without credentials.
 
     Raises:
-        SourceError: There is no journal.
+        SourceError: There is not a journal.
     """
     for folder in journals(Path(directory)):
         open_runs.release_ended(folder)
@@ -97,10 +98,10 @@ def _sent(journal: Journal, uri: str, *, asked: bool) -> Replayed:
         kind = "" if isinstance(problem, BimixError) else f"{type(problem).__name__}: "
         error = without_credentials(f"{kind}{problem}")
         if isinstance(problem, RefusedError):
-            error += f". All that it holds goes to a run of its own by: bimix replay {journal.directory} --tracker URI"
+            error += f". To send all of it to a new run: bimix replay {journal.directory} --tracker URI"
     rows, run_id = waiting - outbox.waiting if outbox is not None else 0, journal.run_id
     if journal.broken:
-        notes.append(f"{journal.broken} lines were no rows, and are skipped")
+        notes.append(f"{journal.broken} damaged lines were skipped")
     if outbox is not None:
         notes += dict.fromkeys(without_credentials(text) for kind, text in outbox.news if not kind.startswith("value"))
     if outbox is not None and outbox.refused:
@@ -118,7 +119,7 @@ def _sent(journal: Journal, uri: str, *, asked: bool) -> Replayed:
 
 
 def _resumed(tracker: Tracker, journal: Journal, *, asked: bool) -> list[str]:
-    """Have the tracker go on with the journal's run, if it is its; return what there is to say of it."""
+    """Have the tracker resume the journal's run, if it is its; return a note."""
     knows_keys = hasattr(tracker, "key")
     with contextlib.suppress(AttributeError):  # a third party's, with slots
         tracker.key = journal.key

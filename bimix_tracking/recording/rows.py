@@ -57,5 +57,5 @@ def evaluation_of(rows: Iterable[Mapping[str, float]], step: int) -> dict[str, f
     """Return the evaluation among some rows that is of a step; nothing where none has a loss."""
     row: dict[str, float] = {}
     for found in (found for found in rows if found[metric_names.STEP] == step and metric_names.has_evaluation(found)):
-        row |= {name: value for name, value in found.items() if metric_names.is_told_of_evaluation(name)}
+        row |= {name: value for name, value in found.items() if metric_names.belongs_to_evaluation(name)}
     return row if any(name.startswith(f"{metric_names.EVAL_LOSS}/") for name in row) else {}

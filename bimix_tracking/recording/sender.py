@@ -24,7 +24,7 @@ class Sender:
 
     Attributes:
         trouble: The last thing that the tracker raised.
-        troubles: What it raised and nobody has told yet.
+        troubles: What it raised and was not warned of yet.
     """
 
     def __init__(

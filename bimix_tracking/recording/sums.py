@@ -27,9 +27,9 @@ class DomainSums:
         loss: Σ of the finite losses, nats, float64, shape (domains,).
         tokens: How many losses that is, int64, shape (domains,).
         nonfinite: How many losses were NaN or infinite and are in neither, int64, shape (domains,).
-        labels: Σ of the target token ids, int64, shape (domains,): tells evaluation sets apart.
+        labels: Σ of the target token ids, int64, shape (domains,): distinguishes evaluation sets.
         bytes: Bytes of text that the tokens with a finite loss stand for, int64, shape (domains,); 0 where not known.
-        unmeasured: Tokens that were trained on but whose loss nobody could see, int64, shape (domains,).
+        unmeasured: Tokens that were trained on but whose loss was not available, int64, shape (domains,).
 
     >>> sums = DomainSums.zeros(2)
     >>> sums += DomainSums.from_lists({"loss": [3.0, 0.0], "tokens": [2, 0]})

@@ -31,7 +31,7 @@ class Training:
         drift: How far the realised shares are from the nominal mixture.
         curves: Rows with an evaluation by their steps: what a law is fitted to.
         step: That of the last training row.
-        warned: What has been told and need not be again.
+        warned: Topics that were warned of already.
 
     >>> training = Training(["code", "web"])
     >>> training.add(DomainSums.from_lists({"loss": [6.0, 2.0], "tokens": [3, 1]}), split="train")
@@ -83,18 +83,18 @@ class Training:
         given = step_number(step)
         if given < self.step:
             raise RecorderError(
-                f"step {given} comes after step {self.step}: a run is one training. Call restart() to begin another, "
-                "or load_state_dict() to go on from a checkpoint"
+                f"step {given} comes after step {self.step}: a run is one training. Call restart() for another, "
+                "or load_state_dict() to resume from a checkpoint"
             )
         return given
 
     def nonfinite(self, sums: DomainSums, step: int) -> Iterator[tuple[str, str]]:
-        """Return what is to be told of losses that were no numbers, by a topic a domain."""
+        """Return a warning for NaN or infinite losses, by a topic a domain."""
         for short, name, count in zip(self.slugs, self.domains, sums.nonfinite.tolist(), strict=True):
             if count:
                 said = f"{count} losses of domain {name!r} up to step {step} were NaN or infinite"
                 where = f"{metric_names.NONFINITE}/{short}"
-                yield f"nonfinite {short}", f"{said}; they are left out and counted in {where}"
+                yield f"nonfinite {short}", f"{said}; they are excluded and counted in {where}"
 
     def train_row(self, step: int, nominal: Sequence[float] | None) -> dict[str, float]:
         """Return the row of the window at hand, and of all tokens so far; with the nominal mixture if there is one."""
@@ -107,14 +107,14 @@ class Training:
         return row
 
     def end_window(self, step: int, nominal: Sequence[float] | None) -> str | None:
-        """Begin the next window; return what is to be told of the drift, if anything."""
-        told = None
+        """Begin the next window; return a warning of drift, if there is any."""
+        drift = None
         if nominal is not None:
             trained = self.window.tokens + self.window.unmeasured
             self.drift.add(trained, np.array(nominal), steps=step - self.step)
-            told = None if "drift" in self.warned else self.drift.told(self.domains)
+            drift = None if "drift" in self.warned else self.drift.warning(self.domains)
         self.window, self.step = DomainSums.zeros(len(self.domains)), step
-        return told
+        return drift
 
     def eval_row(self, step: int, sums: DomainSums, other: int) -> dict[str, float]:
         """Return the row of an evaluation's sums; `other` domains of it were evaluated on other tokens."""

@@ -14,9 +14,8 @@ from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.recommendation.verdict import Verdict
-from bimix_tracking.report import decision, investment, run_noise
+from bimix_tracking.report import decision, key_figures, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
-from bimix_tracking.report.key_figures import KeyFigure, key_figures
 from bimix_tracking.report.texts import listing, printable
 
 GLOSSARY = {
@@ -79,7 +78,7 @@ class Page(Evidence):
     verdict: str
     kind: str
     answer: str
-    key_figures: tuple[KeyFigure, ...]
+    key_figures: tuple[key_figures.KeyFigure, ...]
     caveats: tuple[str, ...]
     gain: str
     sure: str
@@ -109,6 +108,7 @@ def page(result: Result) -> Page:
     weighted = any(rec.weights[target] != 1 for target in targets)
     warnings = tuple(map(printable, (*result.warnings, *held_lines(rec))))
     shown = evidence(result, warnings)
+    worth = result.worth if result.verdict.usable else None  # nothing is saved by a law that fails its check
     return Page(
         **vars(shown),
         title=said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens)),
@@ -120,14 +120,14 @@ def page(result: Result) -> Page:
                 said("For {tokens} tokens: {mixture}.", tokens=tokens(rec.tokens), mixture=listing(rec.mixture)),
             ],
         ),
-        key_figures=tuple(key_figures(rec, result.verdict, result.worth, result.validation)),
+        key_figures=tuple(key_figures.key_figures(rec, result.verdict, result.worth, result.validation)),
         caveats=tuple(said_once(result.verdict)),
         gain=_gain(rec, counted, weighted=weighted),
         sure=decision.sureness(rec),
         free=decision.freedom(rec),
-        worth="" if result.worth is None else investment.savings(result.worth),
+        worth="" if worth is None else key_figures.savings(worth),
         certainty=tuple(decision.certainty(rec)),
-        saved=() if result.worth is None else tuple(investment.rows(result.worth)),
+        saved=() if worth is None else tuple(key_figures.rows(worth)),
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
         noise=run_noise.measure(obs, counted).sentences(rec.gain),

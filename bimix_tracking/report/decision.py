@@ -47,7 +47,7 @@ def certainty(rec: Recommendation) -> Iterator[tuple[str, str]]:
     sure = rec.uncertainty
     if sure is None:
         return
-    yield said("expected regret"), said("{regret} nats, which more runs could win", regret=nats(sure.regret))
+    yield said("expected regret"), said("{regret} nats", regret=nats(sure.regret))
     yield said("run-level bootstrap"), said("{replicates} replicates", replicates=sure.replicates)
     if sure.form_error is None:
         yield said("model misspecification"), said("excluded")
@@ -61,20 +61,16 @@ def freedom(rec: Recommendation) -> str:
     """Return how free the choice is, in words; nothing where that wasn't measured."""
     if rec.near_optimal is None:
         return ""
-    extents = {domain: between(rec.near_optimal.extent, domain) for domain in rec.mixture}
-    widest = max(extents, key=lambda d: extents[d][1] - extents[d][0])
-    low, high = extents[widest]
-    if high - low < _FREE:
+    extents = (between(rec.near_optimal.extent, domain) for domain in rec.mixture)
+    if all(high - low < _FREE for low, high in extents):
         return said(
             "No proportion can move by a percentage point within {tolerance} nats of the optimum, the residual "
             "standard deviation of a run.",
             tolerance=nats(rec.near_optimal.tolerance),
         )
     return said(
-        "Near-optimal: within {tolerance} nats of the optimum, the residual standard deviation of a run; {domain} is "
-        "freest.",
+        "Near-optimal: within {tolerance} nats of the optimum, the residual standard deviation of a run.",
         tolerance=nats(rec.near_optimal.tolerance),
-        domain=printable(widest),
     )
 
 

@@ -206,7 +206,7 @@
       set(row.loss, nats(ours[place]), ours[place]);
       set(row.change, nats(ours[place] - theirs[place]), ours[place] - theirs[place]);
       const ends = oursDrawn && intervalOf(place, ours[place], oursDrawn[place]);
-      row.interval.textContent = ends && Number.isFinite(ends[0]) ? `${nats(ends[0])}\u2013${nats(ends[1])}` : "\u2013";
+      row.interval.textContent = ends && Number.isFinite(ends[0]) ? filled(words.range, { low: nats(ends[0]), high: nats(ends[1]) }) : "\u2013";
       row.interval.dataset.low = ends ? ends[0] : "";
       row.interval.dataset.high = ends ? ends[1] : "";
     });

@@ -200,5 +200,6 @@ def _words(say: Language) -> dict[str, str]:
         "copied": said("Copied."),
         "selected": said("Selected: copy it with the keyboard."),
         "percent": said("{{share}} %"),
+        "range": said("{{low}}–{{high}}"),
     }
     return {name: say(text) for name, text in words.items()} | {"gap": say.gap}

@@ -1,4 +1,4 @@
-"""The fitted curves over the observed losses, as inline SVG that takes its colours from the page."""
+"""What was observed against what is predicted: along training, by proportion, held out; SVG in the page's colours."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.texts import printable, shorten, width
+from bimix_tracking.selection.cross_validation import Validation
 
 Array = npt.NDArray[np.float64]
 
@@ -83,7 +84,7 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: L
     observed = table["loss"].to_numpy(float)
     shares, fitted = _one_a_share(curves.shares[target], curves.losses[target])
     fitted = sane(fitted, observed)
-    x = svg.logarithmic([*table["tokens"], *fit.tokens], _LEFT, _RIGHT, tokens)
+    x = svg.logarithmic([*table["tokens"], *fit.tokens], _LEFT, _RIGHT, lambda at: say(tokens(at)))
     y = loss_axis([*observed, *fitted.ravel()])
     own = obs.mixtures[target]
     low, high = float(own.min()), float(own.max())
@@ -91,11 +92,8 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: L
     def shade(share: float) -> str:
         return f"s{_shade(share, low, high, fit.floor)}"
 
-    spread = said("proportion {low} to {high}", low=about(low), high=about(high))
-    if about(low) == about(high):
-        spread = said("proportion {low}", low=about(low))
     titles = say(said("tokens")), say(said("loss"))
-    parts = [*heads(target, say(spread)), *svg.frame(x, y, *titles)]
+    parts = [*heads(target), *svg.frame(x, y, *titles)]
     for share, losses in zip(shares, fitted, strict=True):
         at = [(x.at(t), y.at(v)) for t, v in zip(curves.tokens, losses, strict=True)]
         parts.append(svg.polyline(at, f"curve {shade(share)}"))
@@ -144,14 +142,14 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
     chosen = max(rec.mixture[target], fit.floor)
     grid = np.geomspace(min(own.min(), chosen), max(own.max(), chosen), 2 * _GRID).clip(max=1.0)
     fitted = sane(along(fit, rec, grid, target, last)[target].to_numpy(float), observed)
-    x = svg.logarithmic([*own, chosen], _LEFT, _RIGHT, about)
+    x = svg.logarithmic([*own, chosen], _LEFT, _RIGHT, lambda share: say(about(share)))
     y = loss_axis([*observed, *fitted])
     mark = x.at(chosen)
     # The mark's words stand above the frame, away from the points, and keep clear of both edges.
-    words = say(said("recommended {share}", share=about(rec.mixture[target])))
+    words = say(about(rec.mixture[target]))
     half = 0.55 * width(words) * svg.DIGIT  # half of it, and bold is wider
     parts = [
-        *heads(target, ""),
+        *heads(target),
         *svg.frame(x, y, say(said("proportion")), say(said("loss"))),
         svg.line(mark, _TOP - 4, mark, _BOTTOM, "chosen-line"),
         svg.label(min(max(mark, half + 4), _WIDE - half - 4), _TOP - 9, words, cls="chosen-text", anchor="middle"),
@@ -179,12 +177,67 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
     return svg.picture(_WIDE, _HIGH, say(title), parts)
 
 
-def heads(target: str, under: str) -> list[str]:
-    """Return a panel's heading, and a line under it."""
-    return [
-        svg.label(_LEFT, 15, target, cls="head", most=27),
-        *([svg.label(_LEFT, 31, under, cls="unit")] if under else []),
+def held_out(found: Validation, say: Language) -> list[str]:
+    """Return a panel of the weighted sum that is minimised, then one a domain: a dot a run, at its last checkpoint.
+
+    Args:
+        found: The held-out predictions.
+        say: The page's language.
+    """
+    sums = found.last_sums()
+    result = []
+    if len(sums) > 1:
+        result.append(_held_out(say(said("Weighted sum")), sums, say, tips=True))
+    last = found.predictions[
+        found.predictions["tokens"] == found.predictions.groupby(["run", "domain"])["tokens"].transform("max")
     ]
+    tips = len(last) <= _MOST_TIPS
+    for domain, table in last.groupby("domain", sort=False):
+        result.append(_held_out(str(domain), table.set_index("run")[["observed", "predicted"]], say, tips=tips))
+    return result
+
+
+def _held_out(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> str:
+    observed, predicted = (table[column].to_numpy(float) for column in ("observed", "predicted"))
+    values = [*observed, *predicted]
+    x, y = svg.linear(values, _LEFT, _RIGHT), svg.linear(values, _BOTTOM, _TOP)
+    off = float((abs(predicted / observed - 1)).mean())
+    parts = [
+        svg.label(_LEFT, 15, name, cls="head", most=27),
+        *svg.frame(x, y, say(said("observed")), say(said("predicted"))),
+        # Where a prediction would be right.
+        svg.line(
+            x.at(max(x.low, y.low)),
+            y.at(max(x.low, y.low)),
+            x.at(min(x.high, y.high)),
+            y.at(min(x.high, y.high)),
+            "axis",
+        ),
+    ]
+    at = [(x.at(o), y.at(p)) for o, p in zip(observed, predicted, strict=True)]
+    if tips:
+        for place, run, o, p in zip(at, table.index, observed, predicted, strict=True):
+            tip = said(
+                "{run}: observed {observed}, predicted {predicted}",
+                run=shorten(printable(str(run)), 60),
+                observed=nats(o),
+                predicted=nats(p),
+            )
+            parts.append(svg.circle(*place, 3, "dot own", say(tip)))
+    else:
+        parts.append(dots(at, "dots s3", ""))
+    title = said(
+        "Held out: predicted against observed loss of {name}, {runs} runs, error {error}",
+        name=name,
+        runs=len(table),
+        error=percent(off),
+    )
+    return svg.picture(_WIDE, _HIGH, say(title), parts)
+
+
+def heads(target: str) -> list[str]:
+    """Return a panel's heading."""
+    return [svg.label(_LEFT, 15, target, cls="head", most=27)]
 
 
 def loss_axis(losses: Sequence[float]) -> svg.Axis:

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 from bimix_tracking.display.proportions import STYLE, mixture_chart
-from bimix_tracking.report import content, explorer, figures, held_out, laws, mixture_figures
+from bimix_tracking.report import content, explorer, figures, laws, mixture_figures
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.templates import Verbatim, fill
@@ -62,14 +62,15 @@ def render_undecided(found: Findings, why: str) -> str:
         MissingDependencyError: Jinja2 isn't installed.
     """
     say = Language(found.lang)
-    return fill("undecided.html.j2", say, **_shown(found, say), page=evidence(found), why=printable(why), response=[])
+    told = printable(why.removeprefix("no mixture can be recommended. "))  # which is the page's headline
+    return fill("undecided.html.j2", say, **_shown(found, say), page=evidence(found, (why,)), why=told, response=[])
 
 
 def _shown(found: Findings, say: Language) -> dict[str, Any]:
     """Return what both pages show of the fit."""
     obs, fit = found.observations, found.fit
     curves = figures.predict_curves(obs, fit)
-    held = [] if found.validation is None else held_out.panels(found.validation, say)
+    held = [] if found.validation is None else figures.held_out(found.validation, say)
     training = [figures.training(obs, fit, curves, t, say) for t in fit.targets if t in fit.domains]
     return {
         "fit_note": laws.FIT_NOTE,

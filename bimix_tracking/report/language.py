@@ -86,6 +86,7 @@ _WIDE = "\u3001-\u30ff\u4e00-\u9fff\uff01-\uff60"
 _JAPANESE = (
     (re.compile(r"(?<=\d)[ \u00a0]%"), "%"),
     (re.compile(r"(?<=\d)(%?)\u2013(?=[\d\u2212][\d.]*\.\d|\d+%)"), "\\1\u301c"),
+    (re.compile("(?:(?<=です)|(?<=ます)|(?<=せん)|(?<=ください)); "), "\u3002"),
     (re.compile(f"(?<=[%{_WIDE}])[,;] "), "\u3001"),
     (re.compile(f"(?<=[{_WIDE}]): "), "\uff1a"),
     (re.compile(r"(?<=[\u3001\u3002\u300d\uff01\uff09\uff1a\uff1f]) +| +(?=[\u300c\uff08])"), ""),

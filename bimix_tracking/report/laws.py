@@ -19,7 +19,7 @@ from bimix_tracking.selection.law_choice import Selection
 SOME_NOTES = 3
 """More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
 
-FIT_NOTE = said("Errors: mean |predicted − observed| / observed; no law: the mean of the other runs.")
+FIT_NOTE = said("Errors: mean |predicted − observed| / observed.")
 
 
 @dataclass(frozen=True)

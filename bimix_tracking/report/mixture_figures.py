@@ -73,7 +73,8 @@ def changes(fit: LawFit, rec: Recommendation, replicates: Replicates | None, say
             span = say(said("({low} to {high})", low=nats(low), high=nats(high)))
         if math.isfinite(change):
             marks.append(f'<i class="bx-rec" style="left:{x.at(change):.2f}%"></i>')
-        alternative = f"{name}: {escape(shown)} {escape(span)}"
+        told = said("{name}: {value}", name=printable(target), value=f"{shown} {span}".strip())
+        alternative = escape(say(told))
         lines.append(
             f'<div class="bx-row" role="listitem"><span class="bx-name" title="{name}"><bdi>{name}</bdi></span>'
             f'<div class="bx-track" role="img" aria-label="{alternative}">{"".join(marks)}</div>'
@@ -139,9 +140,9 @@ def _moved(
     most = float(np.nanmax(above, initial=0.0))
     # A curve that leaves the panel says as much as one that ends in it, and the band stays visible.
     top = most if tolerance is None else min(most, 6 * tolerance) if most > tolerance else 1.2 * tolerance
-    x = svg.linear([*grid], _LEFT, _RIGHT, inside=(0, 1), show=percent_tick)
+    x = svg.linear([*grid], _LEFT, _RIGHT, inside=(0, 1), show=lambda share, places: say(percent_tick(share, places)))
     y = svg.linear([0.0, top or 1e-3], _BOTTOM, _TOP, most=4)
-    parts = heads(domain, "")
+    parts = heads(domain)
     if tolerance is not None:
         band = min(tolerance, y.high)
         parts.append(svg.rectangle(x.start, y.at(band), x.end, y.at(max(0.0, y.low)), "band"))

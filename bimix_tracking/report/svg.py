@@ -211,8 +211,9 @@ def frame(x: Axis, y: Axis, x_title: str, y_title: str) -> list[str]:
         at = x.at(tick)
         half = width(x.show(tick)) * DIGIT / 2
         parts.append(line(at, y.start, at, y.start + 4, "axis"))
-        # A label at the very end of the axis would be cut off by the edge of the drawing.
-        parts.append(label(min(at, x.end + 10 - half), y.start + 16, x.show(tick), anchor="middle"))
+        # At the very ends a label would touch the vertical axis's lowest one, or be cut off by the edge of the drawing.
+        middle = min(max(at, x.start - 2 + half), x.end + 10 - half)
+        parts.append(label(middle, y.start + 16, x.show(tick), anchor="middle"))
     parts.append(line(x.start, y.start, x.end, y.start, "axis"))
     parts.append(label((x.start + x.end) / 2, y.start + 32, x_title, cls="unit", anchor="middle"))
     parts.append(label(12, (y.start + y.end) / 2, y_title, cls="unit", anchor="middle", turn=-90))

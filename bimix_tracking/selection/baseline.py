@@ -1,4 +1,4 @@
-"""What one would say of a held-out mixture without any law: the mean of the other runs."""
+"""The baseline for a held-out mixture, with no law: the mean of the other runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-validation: how far off a law is on held-out mixtures, beside what one would say without it."""
+"""Cross-validation: a law's error on held-out mixtures, beside that of the mean of the other runs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from bimix_tracking.fitting.folds import HeldOut, divide, held_out, twins
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import percent, signed
 from bimix_tracking.selection.baseline import mean_of_others
 
 _MIN_RANKED = 4
@@ -104,11 +105,11 @@ class Validation:
     @cached_property
     def by_mixture(self) -> pd.Series:
         """Relative error of each held-out mixture, every domain counting the same."""
-        off = np.abs(self.predicted / self.observed - 1)
+        error = np.abs(self.predicted / self.observed - 1)
         number, code = np.unique([self.mixtures[run] for run in self.runs], return_inverse=True)
         of = np.eye(len(number))[code.reshape(-1)]
-        count = np.isfinite(off).sum(-1) @ of
-        mean = np.divide(np.nansum(off, -1) @ of, count, out=np.zeros(count.shape), where=count > 0)
+        count = np.isfinite(error).sum(-1) @ of
+        mean = np.divide(np.nansum(error, -1) @ of, count, out=np.zeros(count.shape), where=count > 0)
         domains = (count > 0).sum(0)
         seen = domains > 0
         return pd.Series(mean.sum(0)[seen] / domains[seen], index=pd.Index(number[seen], name="mixture"))
@@ -117,7 +118,7 @@ class Validation:
     def rank_correlation(self) -> float:
         """Spearman's correlation over runs: the weighted sum of losses at the last checkpoint, predicted and observed.
 
-        It asks what R² along training hides: are good mixtures told from bad ones? NaN below four runs.
+        It shows what R² along training hides: whether good mixtures rank above bad ones. NaN below four runs.
         """
         sums = self.last_sums()
         if len(sums) < _MIN_RANKED:
@@ -125,27 +126,17 @@ class Validation:
         return float(spearmanr(sums["observed"], sums["predicted"]).statistic)
 
     def sentences(self) -> str:
-        """Return in plain words how far the law can be trusted on held-out mixtures."""
+        """Return the held-out error, that of no law, and the rank correlation."""
         rank, ranked = self.rank_correlation, len(self.last_sums())
-        off = said(
-            "On mixtures it has not seen ({folds} folds), the law is off by {error:.2f} % on average; the mean of the "
-            "other runs, with no law at all, by {baseline:.2f} %.",
+        error = said(
+            "Held-out error {error} over {folds} folds; {baseline} with no law.",
             folds=self.folds,
-            error=100 * self.mean_error,
-            baseline=100 * self.mean_baseline_error,
-        )
-        useless = said("The law tells nothing about the mixture here: don't act on its recommendation.")
-        ranking = said(
-            "Of {runs} runs it ranks the summed final losses with a correlation of {rank:.2f} (1: the right order; 0: "
-            "chance).",
-            runs=ranked,
-            rank=rank,
+            error=percent(self.mean_error),
+            baseline=percent(self.mean_baseline_error),
         )
         if np.isnan(rank):
-            ranking = said(
-                "Too few runs can be ranked ({runs}) to say whether it tells good mixtures from bad ones.", runs=ranked
-            )
-        return joined([off, useless if self.mean_error >= self.mean_baseline_error else "", ranking])
+            return joined([error, said("Too few runs for a rank correlation ({runs}).", runs=ranked)])
+        return joined([error, said("Rank correlation {rank} over {runs} runs.", rank=signed(rank), runs=ranked)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON types."""
@@ -153,7 +144,7 @@ class Validation:
         return {
             "law": self.law,
             "folds": self.folds,
-            "what": "each mixture predicted by a fit that hasn't seen it; error: mean |predicted/observed - 1|",
+            "what": "each mixture predicted by a fit without it; error: mean |predicted/observed - 1|",
             "mean_error": self.mean_error,
             "mean_baseline_error": self.mean_baseline_error,
             "baseline": "mean log loss of the other runs at that token count",
@@ -165,8 +156,8 @@ class Validation:
         }
 
     def _errors(self, values: Array) -> dict[str, float]:
-        off = np.nanmean(np.abs(values / self.observed - 1), axis=(1, 2))
-        return dict(zip(self.domains, off.tolist(), strict=True))
+        error = np.nanmean(np.abs(values / self.observed - 1), axis=(1, 2))
+        return dict(zip(self.domains, error.tolist(), strict=True))
 
     def last_sums(self) -> pd.DataFrame:
         """Return each run's weighted sum at its last checkpoint, columns observed and predicted; only whole runs."""
@@ -253,14 +244,16 @@ def _validation(
     log_loss = np.stack([predicted[target] for target in targets]) if targets else np.empty((0, *grid.weight.shape[1:]))
     held = (grid.weight[place] > 0) & np.isfinite(log_loss)
     if not held.any():
-        raise ObservationsError("without any one of its mixtures, the sweep cannot tell the effect of a proportion")
+        raise ObservationsError(
+            "without any one of its mixtures, no proportion's effect is identifiable. Add runs with other mixtures"
+        )
     # Where nothing is predicted of a target, no run could be ranked by a sum that has it.
-    told = np.flatnonzero(held.any((1, 2)))
-    domains = tuple(targets[i] for i in told)
+    known = np.flatnonzero(held.any((1, 2)))
+    domains = tuple(targets[i] for i in known)
     baseline = mean_of_others(grid, fold)
 
     def losses(values: Array) -> Array:
-        return np.exp(np.where(held, values, np.nan)[told])
+        return np.exp(np.where(held, values, np.nan)[known])
 
     return Validation(
         law=law,

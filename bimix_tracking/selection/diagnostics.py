@@ -1,4 +1,4 @@
-"""What is wrong with a sweep or a fit, in words: which domain or run, which number, and what to do."""
+"""Diagnostics of a sweep and its fit: which domain or run, which number, and what to do."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bimix_tracking import quantities
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.engine.grid import grid_of
 from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import about, percent, signed
 from bimix_tracking.selection.cross_validation import Validation
 
 _FEW_SHARES = 3
@@ -23,6 +25,38 @@ _OUTLIER, _OUTLIER_ERROR = 5.0, 0.01
 _HORIZON = 1.05
 _SAME_BATCH = 1.5
 """Tokens of a step that differ by more are not one batch size, whatever padding and short batches do."""
+
+
+def outside_volumes(tokens: float, observed: tuple[float, float]) -> str:
+    """Return that a data volume is beyond those observed; an empty text where it isn't."""
+    low, high = observed
+    if tokens > high * 1.001:
+        return said(
+            "the target of {tokens} tokens is {times:.3g} times the largest volume observed ({high}): its losses are "
+            "extrapolated",
+            tokens=quantities.tokens(tokens),
+            times=tokens / high,
+            high=quantities.tokens(high),
+        )
+    if tokens < low * 0.999:
+        return said(
+            "the target of {tokens} tokens is below the smallest volume observed ({low})",
+            tokens=quantities.tokens(tokens),
+            low=quantities.tokens(low),
+        )
+    return ""
+
+
+def outside_tried(domain: str, share: float, tried: tuple[float, float]) -> str:
+    """Return that a proportion is outside those tried."""
+    smallest, largest = tried
+    return said(
+        "the proportion of domain {domain!r}, {share:.4g}, is outside those tried ({smallest:.4g} to {largest:.4g})",
+        domain=domain,
+        share=share,
+        smallest=smallest,
+        largest=largest,
+    )
 
 
 @dataclass(frozen=True)
@@ -58,14 +92,14 @@ def diagnose(
 ) -> tuple[Diagnostic, ...]:
     """Return everything about a sweep and its fit that a reader should know before acting on it.
 
-    Too few distinct shares of a domain; domains whose shares move together; fits with an outcome; domains the law
-    fits badly; runs that are off in all domains; runs that count other tokens a step than the others; runs of different
-    length under what may be one schedule each; and, for a target, how far it is from what was tried.
+    Too few distinct proportions of a domain; domains whose proportions move together; fits with an outcome; domains
+    that the law fits badly; outlier runs; runs that log fewer tokens per step; runs of different length, perhaps with
+    schedules of their own; and, for a target, how far it is from what was tried.
 
     Args:
         obs: The sweep.
         fit: Its fit.
-        validation: Its held-out predictions: errors are judged by these where given.
+        validation: Its held-out predictions; where given, errors are held-out errors.
         mixture: A mixture somebody means to use.
         tokens: A data volume somebody means to train for.
 
@@ -93,13 +127,13 @@ def _few_shares(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
     for domain in fit.domains:
         shares = np.unique(np.round(obs.mixtures[domain].to_numpy(float), 4))
         if domain in fit.targets and len(shares) < _FEW_SHARES:
-            told = {"domain": domain, "count": len(shares), "shares": ", ".join(f"{share:g}" for share in shares)}
+            tried = {"domain": domain, "count": len(shares), "shares": ", ".join(f"{share:g}" for share in shares)}
             yield Diagnostic(
                 "few shares",
-                said("domain {domain!r} was tried at {count} proportions only ({shares})", **told)
+                said("domain {domain!r} was tried at only {count} proportions ({shares})", **tried)
                 if len(shares) > 1
-                else said("domain {domain!r} was tried at 1 proportion only ({shares})", **told),
-                said("Two points lie on any curve: add a run with a third proportion of it"),
+                else said("domain {domain!r} was tried at only 1 proportion ({shares})", **tried),
+                said("Add runs until it has at least three: any curve fits two points"),
                 domain=domain,
             )
 
@@ -117,13 +151,13 @@ def _collinear(obs: Observations) -> Iterator[Diagnostic]:
                 yield Diagnostic(
                     "collinear",
                     said(
-                        "the proportions of {one!r} and {other!r} move together over the runs (correlation of their "
-                        "logarithms {correlation:.2f})",
+                        "the proportions of {one!r} and {other!r} move together (correlation of their logarithms "
+                        "{correlation})",
                         one=a,
                         other=b,
-                        correlation=correlation[i, j],
+                        correlation=signed(correlation[i, j]),
                     ),
-                    said("No law can tell which of them did it: add runs that raise one and lower the other"),
+                    said("Their effects are not identifiable: add runs that raise one and lower the other"),
                     domain=a,
                 )
 
@@ -141,25 +175,22 @@ def _outcomes(fit: LawFit) -> Iterator[Diagnostic]:
 
 def _bad_fits(fit: LawFit, validation: Validation | None) -> Iterator[Diagnostic]:
     errors = {d: f.error for d, f in fit.targets.items() if np.isfinite(f.error)}
-    what = said("on the runs fitted")
+    what = said("fit error")
     if validation is not None:
-        errors, what = validation.error, said("on mixtures left out")
+        errors, what = validation.error, said("held-out error")
     usual = float(np.median(list(errors.values()))) if errors else 0.0
     for domain, error in errors.items():
         if error > max(_BAD_ERROR, _BAD_FACTOR * usual):
             yield Diagnostic(
                 "bad fit",
                 said(
-                    "domain {domain!r} is off by {error:.2f} % {what}, the others by {usual:.2f} % (median)",
+                    "domain {domain!r} has a {what} of {error}, against a median of {usual}",
                     domain=domain,
-                    error=100 * error,
+                    error=percent(error),
                     what=what,
-                    usual=100 * usual,
+                    usual=percent(usual),
                 ),
-                said(
-                    "Look at its curve and its evaluation set: too few tokens, or another law than the others'? Don't "
-                    "let it decide: give it a smaller weight"
-                ),
+                said("Check its curve and the size of its evaluation set, and give it a smaller weight"),
                 domain=domain,
             )
 
@@ -168,10 +199,10 @@ def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
     grid = grid_of(obs)
     places = [i for i, target in enumerate(grid.targets) if target in fit.targets]
     at = [list(fit.targets).index(grid.targets[i]) for i in places]
-    off = grid.log_loss[places] - np.log(fit.surface(grid.shares, np.exp(grid.log_u) * grid.scale)[at])
-    counts = (grid.weight[places] > 0) & (np.exp(grid.log_u) * grid.scale > fit.warmup) & np.isfinite(off)
+    residual = grid.log_loss[places] - np.log(fit.surface(grid.shares, np.exp(grid.log_u) * grid.scale)[at])
+    counts = (grid.weight[places] > 0) & (np.exp(grid.log_u) * grid.scale > fit.warmup) & np.isfinite(residual)
     number = counts.sum((0, 2))
-    total = np.where(counts, off, 0.0).sum((0, 2))
+    total = np.where(counts, residual, 0.0).sum((0, 2))
     means = pd.Series(total / np.maximum(number, 1), index=list(obs.runs))[number > 0]
     if len(means) < 5:
         return
@@ -182,14 +213,14 @@ def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
             yield Diagnostic(
                 "outlier run",
                 said(
-                    "run {run!r} is {off:.2f} % {side} the law over all its domains; the runs' usual spread is "
-                    "{spread:.2f} %",
+                    "run {run!r} is {distance} {side} the law over all its domains; the usual spread of runs is "
+                    "{spread}",
                     run=str(run),
-                    off=100 * abs(mean - middle),
+                    distance=percent(abs(mean - middle)),
                     side=said("above") if mean > middle else said("below"),
-                    spread=100 * spread,
+                    spread=percent(spread),
                 ),
-                said("Was it trained with other settings, resumed, or cut off? If so, set it aside and fit again"),
+                said("If it was trained with other settings, resumed or cut off, exclude it and fit again"),
                 run=str(run),
             )
 
@@ -205,18 +236,18 @@ def _tokens_a_step(obs: Observations) -> Iterator[Diagnostic]:
         yield Diagnostic(
             "tokens a step",
             said(
-                "{count} of {runs} runs count fewer tokens a step than the others ({low:.4g} to {high:.4g}, the fewest "
-                "run {first!r}, 1/{times:.3g})",
+                "{count} of {runs} runs log fewer tokens per step than the others, run {first!r} the fewest: {low} "
+                "instead of {high} ({times:.3g} times fewer)",
                 count=len(fewer),
                 runs=len(rate),
-                low=float(fewer.min()),
-                high=high,
+                low=quantities.tokens(float(fewer.min())),
+                high=quantities.tokens(high),
                 first=str(fewer.idxmin()),
                 times=high / float(fewer.min()),
             ),
             said(
-                "If those are one process's tokens, multiply them by the number of processes: their losses stand at "
-                "the wrong volume. If the batches were really smaller, analyse these runs apart"
+                "If these are one process's tokens, multiply them by the number of processes. If the batches were "
+                "smaller, analyse these runs apart"
             ),
             run=str(fewer.idxmin()),
         )
@@ -230,17 +261,16 @@ def _schedules(obs: Observations) -> Iterator[Diagnostic]:
         yield Diagnostic(
             "schedules",
             said(
-                "{short} of {runs} runs end before the others (at {low:.4g} to {high:.4g} tokens, the first {first!r})",
+                "{short} of {runs} runs end before the longest ({high} tokens), the first, {first!r}, at {low}",
                 short=len(short),
                 runs=len(last),
-                low=low,
-                high=high,
-                first=str(short.index[0]),
+                low=quantities.tokens(low),
+                high=quantities.tokens(high),
+                first=str(last.idxmin()),
             ),
             said(
-                "If the learning rate decays over a run, losses at the same tokens come from different parts of the "
-                "schedule, and a short run's last ones are lower. Train all runs for the same tokens, or compare only "
-                "runs that end together"
+                "If the learning rate decays, their losses at equal tokens aren't comparable. Train all runs for the "
+                "same tokens, or compare only runs that end together"
             ),
         )
 
@@ -250,16 +280,18 @@ def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: fl
     if tokens is not None and high <= SAME_VOLUME * low and not low / SAME_VOLUME <= tokens <= high * SAME_VOLUME:
         yield Diagnostic(
             "outside",
-            f"the target has {tokens:.4g} tokens; {high:.4g} is the only volume observed: nothing is predicted there",
-            "Evaluate at several points of training",
+            said(
+                "the target has {tokens} tokens; {volume} is the only volume observed, so no loss is predicted there",
+                tokens=quantities.tokens(tokens),
+                volume=quantities.tokens(high),
+            ),
+            said("Evaluate at several points of training"),
         )
     elif tokens is not None and not low * 0.999 <= tokens <= high * 1.001:
-        far = tokens / high if tokens > high else tokens / low
         yield Diagnostic(
             "outside",
-            f"the target of {tokens:.4g} tokens is {far:.3g}× the {'largest' if tokens > high else 'smallest'} volume "
-            f"observed ({high if tokens > high else low:.4g})",
-            "The curves are extrapolated: see the error of the extrapolation, or train one run longer",
+            outside_volumes(tokens, fit.tokens),
+            said("Check the error of the extrapolation, or train one run longer"),
         )
     if mixture is None:
         return
@@ -269,9 +301,8 @@ def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: fl
         if not column.min() * 0.999 <= share <= column.max() * 1.001:
             yield Diagnostic(
                 "outside",
-                f"the proportion of domain {domain!r}, {share:.4g}, is outside those tried ({column.min():.4g} to "
-                f"{column.max():.4g})",
-                "Add a run with a proportion near it",
+                outside_tried(domain, float(share), (float(column.min()), float(column.max()))),
+                said("Add a run with a proportion near it"),
                 domain=domain,
             )
     moved = 0.5 * np.abs(shares - at).sum(1)
@@ -282,7 +313,12 @@ def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: fl
         nearest = obs.runs[int(moved.argmin())]
         yield Diagnostic(
             "outside",
-            f"the mixture is far from every one tried: {100 * moved.min():.0f} % of it would have to move to make the "
-            f"nearest, run {nearest!r}; neighbours in the sweep are {100 * usual:.0f} % apart",
-            "Add a run near it before paying for the large one",
+            said(
+                "the mixture differs from the nearest run, {nearest!r}, by {moved} of its tokens; neighbours in the "
+                "sweep by {usual}",
+                nearest=nearest,
+                moved=about(float(moved.min())),
+                usual=about(usual),
+            ),
+            said("Add a run near it before the large one"),
         )

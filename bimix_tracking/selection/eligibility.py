@@ -10,7 +10,7 @@ from bimix_tracking.messages import few, said
 
 
 def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weight: Mapping[str, float]) -> str:
-    """Return why a law can't serve a question, in words; nothing where it can.
+    """Return why a law is not eligible for a question; an empty text where it is.
 
     Args:
         law: Its name.
@@ -23,9 +23,9 @@ def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weig
     outside = [t for t, w in weight.items() if w > 0 and t in obs_targets and t not in domains]
     if find_law(law).traits.needs_own and outside:
         return said(
-            "targets {targets} are no domains of the mixtures, and it needs their own proportion", targets=few(outside)
+            "it needs a target's own proportion, and targets {targets} have none in the mixtures", targets=few(outside)
         )
     silent = [d for d in domains if d not in obs_targets]
     if find_law(law).traits.own_only and silent:
-        return said("it sees a domain's own proportion only, and domains {domains} have no losses", domains=few(silent))
+        return said("it sees only a domain's own proportion, and domains {domains} have no losses", domains=few(silent))
     return ""

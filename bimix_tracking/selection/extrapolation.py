@@ -1,4 +1,4 @@
-"""More tokens than the fit has seen: the last losses predicted from the first, beside the last value carried on."""
+"""Extrapolation in tokens: the last losses predicted from the first, beside the last loss carried forward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import USUAL
 from bimix_tracking.fitting.single_law import fit_single
-from bimix_tracking.messages import joined, said
+from bimix_tracking.messages import said
+from bimix_tracking.quantities import percent
+from bimix_tracking.quantities import tokens as tokens_text
 
 _MIN_VOLUMES = 3
 
@@ -25,10 +27,10 @@ class Extrapolation:
 
     Args:
         law: The law.
-        until: The fit saw losses at up to so many tokens.
+        until: Tokens up to which losses were fitted.
         at: Median volume of what it predicted.
         error: Mean |predicted − observed| / observed by domain.
-        carried_error: The same of each run's last loss that the fit saw: no law at all.
+        carried_error: The same of each run's last fitted loss carried forward: no law.
     """
 
     law: str
@@ -48,20 +50,14 @@ class Extrapolation:
         return float(np.mean(list(self.carried_error.values())))
 
     def sentences(self) -> str:
-        """Return in plain words how far the law can be trusted beyond the tokens it saw."""
-        useless = self.mean_error >= self.mean_carried_error
-        return joined(
-            [
-                said(
-                    "Fitted up to {until:.3g} tokens, the law predicts the losses at {at:.3g} with an error of "
-                    "{error:.2f} % on average; the last loss seen, carried forward, has {carried:.2f} %.",
-                    until=self.until,
-                    at=self.at,
-                    error=100 * self.mean_error,
-                    carried=100 * self.mean_carried_error,
-                ),
-                said("Here the law tells nothing about more tokens: don't extrapolate with it.") if useless else "",
-            ]
+        """Return the error beyond the fitted tokens, beside that of the last loss carried forward."""
+        return said(
+            "Fitted up to {until} tokens, the law predicts losses at {at} with an error of {error}; the last loss "
+            "carried forward, {carried}.",
+            until=tokens_text(self.until),
+            at=tokens_text(self.at),
+            error=percent(self.mean_error),
+            carried=percent(self.mean_carried_error),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,7 +73,7 @@ def extrapolate(
     Args:
         obs: The sweep.
         law: Which law.
-        fraction: Of the largest number of tokens, what the fit may see.
+        fraction: Of the largest number of tokens, what is fitted.
         fit: A fit whose law and options are used. The laws of an ensemble are fitted again, and keep their weights:
             these are about mixtures, and were found on whole runs.
 
@@ -100,7 +96,7 @@ def extrapolate(
     if early["tokens"].nunique() < _MIN_VOLUMES:
         raise ObservationsError(
             f"{early['tokens'].nunique()} token counts up to {fraction:g} of the largest; "
-            f"an extrapolation needs at least {_MIN_VOLUMES}: evaluate more often"
+            f"at least {_MIN_VOLUMES} are needed: evaluate more often"
         )
     runs = set(early["run"])
     kept = obs.mixtures[[run in runs for run in obs.mixtures.index]]
@@ -121,8 +117,8 @@ def extrapolate(
         raise ObservationsError("no run has losses both before and after: nothing to extrapolate")
 
     def errors(column: str) -> dict[str, float]:
-        off = (table[column] / table["loss"] - 1).abs().groupby(table["domain"], sort=False).mean()
-        return {str(domain): float(value) for domain, value in off.items()}
+        error = (table[column] / table["loss"] - 1).abs().groupby(table["domain"], sort=False).mean()
+        return {str(domain): float(value) for domain, value in error.items()}
 
     middle = float(table["tokens"].median())
     return Extrapolation(seen.law, float(early["tokens"].max()), middle, errors("predicted"), errors("carried"))
@@ -133,5 +129,5 @@ def _fitted(obs: Observations, law: str, fit: LawFit | None) -> LawFit:
         return fit_with(obs, law, USUAL) if fit is None else fit_single(obs, fit.law, fit.options)
     used = {name for fitted in fit.targets.values() for name, weight in fitted.parameters.items() if weight > 0}
     members = {name: fit_single(obs, name, one.options) for name, one in fit.members.items() if name in used}
-    # Beyond the last checkpoint seen, a level is nothing but its fading.
+    # A level is of the checkpoints fitted: beyond them only its fading is left.
     return replace(fit, members=members, levels={})

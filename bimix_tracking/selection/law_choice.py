@@ -42,7 +42,7 @@ class Selection(Shown):
         fits: Every law's fit, by name, the simplest first.
         validations: Every law's held-out predictions.
         excluded: Law → why it wasn't fitted.
-        noise: What chance alone makes, from repeated mixtures; None without repeats.
+        noise: The noise floor, from repeated mixtures; None without repeats.
         ineligible: Law that was fitted → why it can't answer the question, and so couldn't be chosen.
     """
 
@@ -90,8 +90,8 @@ class Selection(Shown):
 
     @property
     def notes(self) -> dict[str, str]:
-        """What is to be said of what has no score, and of the mean of the other runs, which is no law."""
-        unscored = {name: said("nothing could be left out") for name in self.fits if name not in self.validations}
+        """Why a row has no score; and a note for the mean of the other runs, which is no law."""
+        unscored = {name: said("nothing could be held out") for name in self.fits if name not in self.validations}
         mean = {} if self.validation is None else {"mean": said("mean of the other runs: no law")}
         return {**unscored, **self.excluded, **mean}
 
@@ -109,28 +109,11 @@ class Selection(Shown):
         return {name: self.fits[name] for name, error in errors.items() if error <= _PLAUSIBLE * best}
 
     def sentences(self) -> str:
-        """Return in plain words which law was chosen, why, and against what."""
-        if self.validation is None:
-            return said("The law is {law}: too few mixtures to leave one out and compare.", law=self.fit.law)
-        others = "; ".join(
-            f"{name} {100 * v.mean_error:.2f} %" for name, v in self.validations.items() if name != self.fit.law
-        )
-        law, error = self.fit.law, 100 * self.validation.mean_error
-        sentences = [said("The law is {law}: on left-out mixtures it is off by {error:.2f} %.", law=law, error=error)]
-        if others:
-            sentences = [
-                said(
-                    "The law is {law}: on left-out mixtures it is off by {error:.2f} % ({others}; mean of the other "
-                    "runs {baseline:.2f} %).",
-                    law=law,
-                    error=error,
-                    others=others,
-                    baseline=100 * self.validation.mean_baseline_error,
-                )
-            ]
+        """Return which law was chosen and by which rule, the noise floor, and which laws were not eligible."""
+        sentences = [self._reason()]
         if self.noise is not None:
             sentences.append(self.noise.sentence())
-        sentences += [said("{law} was not eligible: {why}.", law=n, why=why) for n, why in self.not_eligible.items()]
+        sentences += [said("{law} is not eligible: {why}.", law=n, why=why) for n, why in self.not_eligible.items()]
         return joined(sentences)
 
     def to_frame(self) -> pd.DataFrame:
@@ -152,6 +135,40 @@ class Selection(Shown):
             f"chosen over {', '.join(others)}" if others else "",
             head=["law", "held-out error", "rank correlation", "chosen"],
             rows=rows,
+        )
+
+    def _reason(self) -> str:
+        """Return by which rule the law was chosen, with the figures that decided."""
+        law = self.fit.law
+        if self.validation is None:
+            return said("{law}, without a comparison: too few mixtures to hold any out.", law=law)
+        eligible = {name: v for name, v in self.validations.items() if name not in self.ineligible}
+        others = {name: v for name, v in (eligible or self.validations).items() if name != law}
+        chosen = {"law": law, "error": percent(self.validation.mean_error)}
+        if not others:
+            return said("{law}: the only eligible law, with a held-out error of {error}.", **chosen)
+        counted = {target for target, weight in self.validation.weights.items() if weight > 0}
+        rival = ENSEMBLE if ENSEMBLE in others else _best(others, counted)
+        above, error = _difference(others[rival], self.validation, counted)
+        figures = {**chosen, "rival": rival, "gap": f"{100 * abs(above):.2f} ± {100 * error:.2f}"}
+        if rival == ENSEMBLE:
+            return said(
+                "{law}: held-out error {error}, lower than the ensemble's by more than one standard error "
+                "({gap} points).",
+                **figures,
+            )
+        if above >= 0:
+            return said("{law}: the lowest held-out error, {error}; {rival} is next ({gap} points more).", **figures)
+        if law == ENSEMBLE:
+            return said(
+                "{law}: held-out error {error}. {rival} is better by less than one standard error ({gap} points): the "
+                "ensemble is kept.",
+                **figures,
+            )
+        return said(
+            "{law}: held-out error {error}. {rival} is better by less than one standard error ({gap} points): the "
+            "simpler law is kept.",
+            **figures,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,7 +196,7 @@ def select_law(
     The one-standard-error rule, on differences of error paired by mixture, so that what is hard about a mixture for
     every law cancels. Among single laws: the simplest whose error is above the best one's by no more than one standard
     error. With the ensemble among the candidates: the ensemble, whose weights already lean to the simplest law as far
-    as the data can't tell, unless a single law is better by more than one standard error; then the simplest such. A
+    as the data allow, unless a single law is better by more than one standard error; then the simplest such. A
     law that needs more mixtures than a training part has isn't fitted; one that can't answer the question (BiMix where
     a domain has no losses; a target with weight that it can't fit and another law can) isn't eligible.
 
@@ -193,7 +210,7 @@ def select_law(
         huber_delta: As in `fit_law`.
         zero_share: As in `fit_law`.
         warmup: As in `fit_law`.
-        progress: Is told how many fits of how many are made, those without a fold among them.
+        progress: Called as (what, done, total); fits without a fold count.
 
     Raises:
         ObservationsError: No law can be fitted.
@@ -205,7 +222,7 @@ def select_law(
     >>> obs = Observations.from_wide(pd.DataFrame(rows), proportions=["a", "b"], losses=losses, tokens="tokens")
     >>> best = select_law(obs)
     >>> best.fit.law, best.excluded["additive"]
-    ('bimix', 'it needs 5 mixtures, and with a fold left out there are 3')
+    ('bimix', 'it needs 5 mixtures; holding a fold out leaves 3')
     """
     weights = target_weights(weights, obs.targets, obs.domains)
     options = settled(obs, FitOptions(huber_delta, zero_share, warmup, folds, seed))
@@ -235,12 +252,12 @@ def select_law(
             predictions.pop(name, None)
             if name in fits:
                 unjudged[name] = fits.pop(name)
-        tally.reach(each * number)  # what cannot be told isn't refitted
+        tally.reach(each * number)  # targets that aren't identifiable aren't refitted
     if ENSEMBLE in laws and len(predictions) > 1:
         fits[ENSEMBLE] = stack(obs, fits, predictions)
         validations[ENSEMBLE] = of_stack(obs, fits[ENSEMBLE], predictions, weights)
     elif ENSEMBLE in laws:
-        excluded[ENSEMBLE] = said("there is no second law to stack")
+        excluded[ENSEMBLE] = said("no second law to stack")
     if not validations and unjudged:  # what each target lacks is then known by its outcome
         able = [fit for name, fit in unjudged.items() if not unfit(name, obs.targets, obs.domains, weights)]
         return Selection((able or list(unjudged.values()))[0], None, unjudged, {}, excluded, noise)
@@ -257,10 +274,10 @@ def select_law(
 def _ineligible(obs: Observations, fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, str]:
     """Return the laws that can't answer the question, and why."""
     found = {}
-    told = {name: {t for t, fitted in fit.targets.items() if fitted.outcome.usable} for name, fit in fits.items()}
+    usable = {name: {t for t, fitted in fit.targets.items() if fitted.outcome.usable} for name, fit in fits.items()}
     for name in fits:
         lacks = [
-            t for t, w in weights.items() if w > 0 and t not in told[name] and any(t in ts for ts in told.values())
+            t for t, w in weights.items() if w > 0 and t not in usable[name] and any(t in ts for ts in usable.values())
         ]
         why = unfit(name, obs.targets, obs.domains, weights)
         if why or lacks:

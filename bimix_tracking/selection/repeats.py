@@ -1,4 +1,4 @@
-"""What repeats of a mixture say of chance: the error that even the right law would have."""
+"""The noise floor from repeated mixtures: the error that even the right law would have."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scipy.stats import chi2
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.engine.grid import mixture_codes
 from bimix_tracking.messages import said
+from bimix_tracking.quantities import percent
 
 _LEVEL = 0.9
 
@@ -20,8 +21,8 @@ class NoiseFloor:
 
     Args:
         error: √(2/π) σ, with σ² half the mean squared difference of log loss between two runs of one mixture.
-        repeats: ν, runs beyond the first of each mixture. Checkpoints and domains of one run share what went well or
-            badly in it, so they don't count as so many.
+        repeats: ν, runs beyond the first of each mixture. Checkpoints and domains of one run are correlated, so they
+            don't count as so many.
     """
 
     error: float
@@ -40,24 +41,24 @@ class NoiseFloor:
         return float(low), float(high)
 
     def sentence(self) -> str:
-        """Return in plain words what chance alone makes, and how well that is known."""
-        low, high = (100 * end for end in self.interval)
-        told = {"chance": 100 * self.error, "low": low, "high": high}
+        """Return the noise floor with its interval."""
+        low, high = (f"{100 * end:.2g}" for end in self.interval)
+        figures = {"floor": percent(self.error), "low": low, "high": high}
         if self.repeats == 1:
             return said(
-                "Chance alone, by the only pair of repeated runs, makes {chance:.2f} %. One pair says almost nothing: "
-                "anything from {low:.2g} to {high:.2g} % would do as well (90 % interval).",
-                **told,
+                "Noise floor {floor}, from a single pair of repeated runs: a rough figure (90 % interval {low} to "
+                "{high} %).",
+                **figures,
             )
         return said(
-            "Chance alone, by {repeats} repeats, makes {chance:.2f} % (90 % interval {low:.2g} to {high:.2g} %).",
+            "Noise floor {floor}, from {repeats} repeats (90 % interval {low} to {high} %).",
             repeats=self.repeats,
-            **told,
+            **figures,
         )
 
 
 def noise_floor(obs: Observations) -> NoiseFloor | None:
-    """Return what chance alone makes, from runs of one mixture at the same tokens; None where none is repeated.
+    """Return the noise floor, from runs of one mixture at the same tokens; None where none is repeated.
 
     Args:
         obs: The sweep.
@@ -69,10 +70,10 @@ def noise_floor(obs: Observations) -> NoiseFloor | None:
     key = (mixture[run] * (int(tokens.max()) + 1) + tokens) * len(obs.targets) + target
     cell = np.unique(key, return_inverse=True)[1].reshape(-1)
     count = np.bincount(cell)
-    off = log_loss - (np.bincount(cell, log_loss) / count)[cell]
+    deviation = log_loss - (np.bincount(cell, log_loss) / count)[cell]
     free = int((count - 1).sum())
     if not free:
         return None
     compared = np.unique(run[count[cell] > 1])
     repeats = len(compared) - len(np.unique(mixture[compared]))
-    return NoiseFloor(float(np.sqrt(2 / np.pi) * np.sqrt((off**2).sum() / free)), repeats)
+    return NoiseFloor(float(np.sqrt(2 / np.pi) * np.sqrt((deviation**2).sum() / free)), repeats)

@@ -129,7 +129,7 @@ class JsonlTracker:
         return str(self.run_name or self._random)
 
     def _claim(self) -> str:
-        """Take the folder of the run's name, or that of the next name that nobody has; return what is to be said."""
+        """Take the folder of the run's name, or that of the next free name; return a note."""
         self._root.mkdir(parents=True, exist_ok=True)
         why = ""
         for name in numbered(self._wanted):
@@ -206,7 +206,7 @@ def inside(folder: Path, name: str) -> Path:
     """
     target = folder / name
     if not target.resolve().is_relative_to(folder.resolve()) or target.resolve() == folder.resolve():
-        raise SourceError(f"{name!r} is no name of a file inside {folder}")
+        raise SourceError(f"{name!r} is not the name of a file inside {folder}")
     return target
 
 

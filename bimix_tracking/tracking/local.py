@@ -150,7 +150,7 @@ class JsonlSource:
         status: Literal["running", "finished", "failed"] = "running" if ended is None else "finished"
         if ended is not None and run_folder.failed(folder):
             status = "failed"
-        return RunState(*_named(folder), manifest.sweep, status, ended)
+        return RunState(*_named(folder), manifest.sweep, status, ended, domains=manifest.domains)
 
 
 class CsvSource:
@@ -202,7 +202,7 @@ class CsvSource:
 def _unfiltered(uri: str, wanted: Wanted | None) -> Wanted:
     wanted = wanted or Wanted()
     if wanted.filter is not None:
-        raise SourceError(f"{uri}: plain files have no language for the filter {wanted.filter!r}; leave it out")
+        raise SourceError(f"{uri}: plain files can't be filtered by {wanted.filter!r}; drop the filter")
     if wanted.foreign is not None:
         raise SourceError(f"{uri}: plain files hold no runs of other tools; leave the mixtures file out")
     return wanted

@@ -77,7 +77,8 @@ class RunState:
         sweep: The sweep it belongs to, if it says so.
         status: As far as the tracker knows; a killed run may be `running` for ever.
         ended: When it ended, seconds since 1970, if it has.
-        trouble: Why nothing of it can be read, where that is so; its sweep isn't known then.
+        trouble: Why nothing of it can be read, where that is so; its sweep is unknown then.
+        domains: All its domains, mixed and evaluated; empty where only its losses would say.
     """
 
     run_id: str
@@ -86,6 +87,7 @@ class RunState:
     status: Literal["running", "finished", "failed"]
     ended: float | None = None
     trouble: str | None = None
+    domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Tracker(Protocol):
 
     A remote tracker's methods, `adopt_active` and `resume` aside, are called from a thread of their own, may take
     their time and may raise: rows are on disk before, and are sent again. The same rows may come twice. What it will
-    never take is a `RefusedError`: that is left out and told, and what follows is sent.
+    never take is a `RefusedError`: that is skipped and reported, and what follows is sent.
     """
 
     remote: bool
@@ -126,11 +128,11 @@ class Tracker(Protocol):
     certain: bool
     """Whether rows are safe when `log` returns; else a process that is killed may lose them, and they are replayed."""
     run_id: str | None
-    """The run's id at the tracker, once there is one: what a resumed process goes on with."""
+    """The run's id at the tracker, once there is one: what a resumed process continues."""
     run_name: str | None
     """What a run that is opened here is called, until `start`; without one, a name that no other run has."""
     key: str | None
-    """Names this training, whoever sends its rows: a run opened under it is found by it though nobody noted its id."""
+    """Names this training, whoever sends its rows: a run opened under it is found by it, its id unknown."""
 
     @property
     def uri(self) -> str:

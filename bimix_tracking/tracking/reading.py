@@ -37,7 +37,7 @@ def read_each(
 
     Args:
         runs: As the source's client gives them.
-        read: Reads one; None says that it is of another kind, and it is left out.
+        read: Reads one; None means that it is of another kind, and it is skipped.
         named: A run's id and name, for one that cannot be read.
         progress: Called as ("reading runs", done, total).
         threads: How many are read at once.
@@ -61,7 +61,7 @@ def read_each(
         except Exception as error:  # noqa: BLE001  # one broken run is one run, whatever it is broken by
             return RunRecord.excluded(*named(run), f"the run cannot be read: {why(error)}")
 
-    def told(found: Iterable[RunRecord | None]) -> list[RunRecord]:
+    def collected(found: Iterable[RunRecord | None]) -> list[RunRecord]:
         records = []
         for done, record in enumerate(found, 1):
             if record is not None:
@@ -71,9 +71,9 @@ def read_each(
         return records
 
     if threads == 1:
-        return told(map(safely, runs))
+        return collected(map(safely, runs))
     with ThreadPoolExecutor(threads) as pool:
-        return told(pool.map(safely, runs))
+        return collected(pool.map(safely, runs))
 
 
 def why(error: Exception) -> str:
@@ -109,8 +109,8 @@ def reasons(records: Iterable[RunRecord], most: int = 3) -> str:
     for record in records:
         for reason in record.set_aside:
             runs.setdefault(reason, []).append(record.name)
-    told = []
+    collected = []
     for reason, names in sorted(runs.items(), key=lambda item: -len(item[1]))[:most]:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        told.append(f"{len(names)}×: {reason} (run {names[0]!r}{others})")
-    return "; ".join(told)
+        collected.append(f"{len(names)}×: {reason} (run {names[0]!r}{others})")
+    return "; ".join(collected)

@@ -18,7 +18,7 @@ from bimix_tracking.data.thinning import Thinner, kind_and_tokens, note_of
 from bimix_tracking.errors import RunError
 from bimix_tracking.files.regular_file import lines_of, printable, text_of
 from bimix_tracking.tracking.reading import why
-from bimix_tracking.tracking.run_names import told_name
+from bimix_tracking.tracking.run_names import run_name
 
 MANIFEST, ROWS, FINISHED, FAILED = "manifest.json", "rows.jsonl", "FINISHED", "FAILED"
 CURVES_FILE = Path(CURVES).name
@@ -27,7 +27,7 @@ LARGEST_CURVES = 2**26
 """Bytes of a `curves.json`: what is larger is read from `rows.jsonl`, a line at a time."""
 _MOST_BROKEN = 1000
 """A file with so many broken lines, and no more whole ones, is no file of rows."""
-_BROKEN = f"a line of {ROWS} is no row of numbers (cut off?)"
+_BROKEN = f"a line of {ROWS} is not a row of numbers (truncated?)"
 T = TypeVar("T")
 
 
@@ -79,11 +79,11 @@ def failed(folder: Path) -> bool:
 
 def name_of(folder: Path) -> str:
     """Return what people call a run: the name in its manifest, or the folder's where it says none."""
-    return told_name(said_name(folder), folder.name)
+    return run_name(said_name(folder), folder.name)
 
 
 def said_name(folder: Path) -> object:
-    """Return what a run's manifest says that it is called; None where it says nothing."""
+    """Return the run's name in its manifest; None where there is none."""
     with contextlib.suppress(Exception):  # whatever a stranger's file brings out, the folder has a name
         return parse_json(text_of(folder / MANIFEST, LARGEST_MANIFEST)).get("name")
     return None
@@ -93,7 +93,7 @@ def manifest_of(folder: Path) -> RunManifest:
     """Return what a run says of itself.
 
     Raises:
-        RunError: It says nothing that can be read.
+        RunError: It cannot be read.
     """
     try:
         return _manifest(folder)
@@ -135,8 +135,8 @@ def record_of(folder: Path) -> RunRecord:
         chosen, *more = _better(*found)
         notes += more
     used = {f"{note}; {chosen.file} is read instead": 1 for note in notes}
-    left_out = {_BROKEN: chosen.broken} if chosen.broken else {}
-    return RunRecord(run_id, name, chosen.manifest, chosen.rows, left_out, {**chosen.notes, **used})
+    excluded = {_BROKEN: chosen.broken} if chosen.broken else {}
+    return RunRecord(run_id, name, chosen.manifest, chosen.rows, excluded, {**chosen.notes, **used})
 
 
 def _better(histories: _Found, curves: _Found) -> tuple[_Found, *tuple[str, ...]]:
@@ -156,7 +156,7 @@ def rows_of(path: Path) -> Iterator[dict[str, float] | None]:
 
     Raises:
         OSError: It cannot be read.
-        RunError: It is no plain file, or hardly a line of it is a row.
+        RunError: It is not a regular file, or hardly a line of it is a row.
     """
     names: dict[str, str] = {}
     broken = whole = 0
@@ -168,7 +168,7 @@ def rows_of(path: Path) -> Iterator[dict[str, float] | None]:
         except ValueError:
             broken += 1
             if broken >= _MOST_BROKEN and broken > whole:
-                raise RunError(f"{path.name} has {broken:,} lines that are no rows of numbers") from None
+                raise RunError(f"{path.name} has {broken:,} lines that are not rows of numbers") from None
             yield None
         else:
             whole += 1

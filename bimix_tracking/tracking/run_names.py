@@ -2,7 +2,7 @@
 
 A plain name is its folder's. Of any other, what can be kept is kept and a hash is added after `~`, which is in no plain
 name: so two names never get one folder. Where a file system takes two names for one (`Proxy` and `proxy`), the name in
-the manifest tells whose it is.
+the manifest names the run.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def numbered(name: str) -> Iterator[str]:
         yield f"{name}-{number}"
 
 
-def told_name(value: object, folder: str) -> str:
+def run_name(value: object, folder: str) -> str:
     """Return the name that a manifest says, if it is this folder's; else the folder's, which was copied or renamed.
 
-    >>> told_name("lr/0.1", "lr_0.1~ae12c3b04a"), told_name("lr/0.1", "copy"), told_name(None, "proxy-1")
+    >>> run_name("lr/0.1", "lr_0.1~ae12c3b04a"), run_name("lr/0.1", "copy"), run_name(None, "proxy-1")
     ('lr/0.1', 'copy', 'proxy-1')
     """
     name = value if isinstance(value, str) and value and folder_of(value) == folder else folder

@@ -64,7 +64,7 @@ def wait_for(
     if not (runs >= 1 and every > 0 and (timeout is None or timeout >= 0)):
         raise BimixError(
             f"cannot wait for {runs} runs, looking every {every:g} s for {timeout} s: "
-            "there must be 1 run at least, and the times must be positive"
+            "there must be at least 1 run, and the times must be positive"
         )
     opened = open_source(source) if isinstance(source, str) else source
     start = changed = clock()
@@ -137,6 +137,6 @@ def _overdue(
     return (
         f"{finished} of {runs} runs{of_sweep} had finished after {waited:.0f} s: {'; '.join(others) or 'no others'}; "
         f"nothing has changed for {unchanged:.0f} s"
-        + (f"; the source could not be read at last: {trouble}" if trouble else "")
-        + f". Wait longer (--timeout), look after those runs, or analyse the {finished} that there are (without --wait)"
+        + (f"; the source could not be read last time: {trouble}" if trouble else "")
+        + f". Wait longer (--timeout), look after those runs, or analyse the {finished} finished ones (without --wait)"
     )

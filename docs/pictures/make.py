@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from bimix_tracking import analyze, open_source
+from bimix_tracking.analysis.earlier import earlier
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -24,13 +25,12 @@ sys.path.insert(0, str(ROOT))
 from tests.adapters.services import MlflowServer  # noqa: E402  # the repository isn't on the path before
 
 HERE = Path(__file__).parent
-TOKENS = 1_170_432
-"""What the demo's pilot runs saw."""
 _NO_PATHS = """() => document.querySelectorAll('*').forEach(element => {
   if (!element.children.length && element.textContent.includes('file://')) element.style.visibility = 'hidden';
 })"""
 """Folders of whoever makes the pictures are nobody's business."""
 SIZE = {"width": 1280, "height": 860}
+PHONE = {"width": 390, "height": 844}
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     with sync_playwright() as play, tempfile.TemporaryDirectory() as folder:
         browser = play.chromium.launch(executable_path=asked.browser, args=["--no-sandbox", "--disable-gpu"])
         reports(browser, asked.demo / "analysis" / "report.html")
-        analyze(store, tokens=TOKENS, lang="ja", out=folder)
+        in_japanese(store, asked.demo / "analysis", Path(folder))
         shot(browser, (Path(folder) / "report.html").as_uri(), "report-ja")
         server = MlflowServer(Path(folder), store=database)
         try:
@@ -55,18 +55,28 @@ def main() -> None:
 
 
 def reports(browser: Any, page: Path) -> None:
-    """Take the report in light and dark, and its explorer."""
+    """Take the report in light and dark and on a phone, and its explorer."""
     shot(browser, page.as_uri(), "report-light")
     shot(browser, page.as_uri(), "report-dark", color_scheme="dark")
+    shot(browser, page.as_uri(), "report-phone", viewport=PHONE, device_scale_factor=2, is_mobile=True)
     opened = browser.new_page(viewport=SIZE)
     opened.goto(page.as_uri())
     save(opened.locator("#explorer").screenshot(), "explorer")
     opened.close()
 
 
+def in_japanese(store: str, demo: Path, out: Path) -> None:
+    """Make the demo's analysis again, in Japanese: of its own runs, for those that checked it came after."""
+    then = earlier(demo)
+    obs = open_source(store).observations()
+    names = {number: name for name, number in obs.run_ids.items()}
+    sweep = obs.only([names[number] for number in then["runs"]])
+    analyze(sweep, tokens=then["tokens"], reference=then["reference"], lang="ja", out=out)
+
+
 def shot(browser: Any, address: str, name: str, **context: Any) -> None:
-    """Take the top of a page."""
-    opened = browser.new_context(viewport=SIZE, **context).new_page()
+    """Take the first screen of a page."""
+    opened = browser.new_context(**({"viewport": SIZE} | context)).new_page()
     opened.goto(address)
     save(opened.screenshot(), name)
     opened.close()

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import corpus as text
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from bimix_tracking import LawFit, Mixture
 from bimix_tracking.data.metric_names import EVAL_LOSS, key
-from bimix_tracking.quantities import nats, tokens
+from bimix_tracking.quantities import nats, percent, tokens
 
 EXPERIMENT = "pilot"
 EQUAL, BY_SIZE, RECOMMENDED = "equal parts", "proportional to size", "recommended"
@@ -143,13 +144,14 @@ class Pilot:
         predicted = {name: float(fit.predict(mixture, self.tokens).iloc[0].sum()) for name, mixture in checks.items()}
         sums = {name: np.array([sum(self.last[name, seed].values()) for seed in CHECK_SEEDS]) for name in checks}
         title = f"Sum of the losses at {tokens(self.tokens)} tokens, nats per byte; observed: mean of two seeds"
-        table = Table("mixture", *fit.domains, "predicted", "observed", "error", title=title)
+        print(title)
+        table = Table("mixture", *fit.domains, "predicted", "observed", "error", box=box.HORIZONTALS)
         for column in table.columns[1:]:
             column.justify = "right"
         for name, mixture in checks.items():
             seen = float(sums[name].mean())
             error = f"{100 * (predicted[name] / seen - 1):+.2f} %".replace("-", "−")
-            shares = [f"{mixture[domain]:.3f}" for domain in fit.domains]
+            shares = [percent(mixture[domain]) for domain in fit.domains]
             table.add_row(name, *shares, f"{predicted[name]:.4f}", f"{seen:.4f}", error)
         self.console.print(table)
         # One variance for all mixtures: with two seeds each they can't be told apart.

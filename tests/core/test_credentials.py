@@ -184,7 +184,7 @@ def test_whatever_sqlalchemy_takes_for_a_password_is_hidden(password: str, datab
     uri = f"postgresql://zz:{password}@host/{database}"
     try:
         read = make_url(uri)
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return
     assume(read.password and len(read.password.strip()) > 1)
     remember(uri)

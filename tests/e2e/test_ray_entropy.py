@@ -66,7 +66,7 @@ def test_a_cluster_counts_what_one_machine_counts() -> None:
         **sources("email", "json"),
         "latin": [_STDLIB / "test" / "encoded_modules" / "module_iso_8859_1.py"],
     }
-    # One domain has something that is no UTF-8, and what is said of it must come back too.
+    # One domain has something that is not UTF-8, and what is said of it must come back too.
     settings = EntropySettings(
         embed_all=True, sample_tokens=1 << 15, reading=Reading(block_bytes=1 << 14, skip_bad=True)
     )
@@ -160,7 +160,7 @@ def test_a_task_that_kills_its_workers_is_given_up_and_named(piped: tuple[Blocks
         counting = count(pool, through_pipe, RayEngine(retries=0))
         kill_reader(path, content)
 
-        with pytest.raises(BimixError, match=f"counting 1 blocks from {path} on: 1 workers in turn died of it"):
+        with pytest.raises(BimixError, match=f"counting 1 blocks from {path} on: 1 workers died in turn"):
             counting.result(60)
 
 

@@ -33,11 +33,19 @@ LAWS = ("bimix", "transfer", "additive", "exponential", "auto")
 
 
 def sweep(
-    domains: Sequence[str], runs: int, checkpoints: int = 6, *, seed: int = 7, noise: float = 2e-3
+    domains: Sequence[str],
+    runs: int,
+    checkpoints: int = 6,
+    *,
+    seed: int = 7,
+    noise: float = 2e-3,
+    first: Sequence[float] = (),
 ) -> Observations:
-    """Return losses in which each domain is helped a little by the one after it."""
+    """Return losses in which each domain is helped a little by the one after it; `first` is the first run's mixture."""
     draw = np.random.default_rng(seed)
     shares = draw.dirichlet(np.full(len(domains), 2.0), size=runs)
+    if first:
+        shares[0] = first
     volumes = np.geomspace(1e8, 1e10, checkpoints).round()
     effective = shares + 0.2 * np.roll(shares, 1, axis=1)
     rows = []

@@ -27,7 +27,7 @@ class Reading:
         encoding: Of text and JSONL files.
         token_dtype: Of raw token ids (`.bin` without an index): `uint16`, `int32` and so on; `.npy` files say theirs.
         block_bytes: How much of a file is one block.
-        skip_bad: Whether what cannot be read is left out, counted and named, instead of an error.
+        skip_bad: Whether unreadable documents are skipped, counted and named, instead of an error.
         text_fields: By domain, where it is another than `text_field`.
     """
 
@@ -85,7 +85,7 @@ class Document(NamedTuple):
 
 @dataclass
 class Problem:
-    """Something of a file that could not be read, and was left out because that was asked for.
+    """Something of a file that could not be read, and was skipped as asked for.
 
     Args:
         where: File and place: `data/a.jsonl.gz, line 3`.
@@ -100,7 +100,7 @@ class Problem:
 
 @dataclass
 class Problems:
-    """What was left out, by `skip_bad`; the first few are named, all are counted."""
+    """What was skipped, by `skip_bad`; the first few are named, all are counted."""
 
     count: int = 0
     first: list[Problem] = field(default_factory=list)

@@ -12,7 +12,7 @@ from bimix_tracking.errors import CorpusError
 
 _DIMENSIONS = 256
 _BYTES = 4
-"""Of the strings that are hashed: long enough to tell words apart, short enough to come again."""
+"""Of the strings that are hashed: long enough to distinguish words, short enough to come again."""
 _MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
 
 
@@ -27,7 +27,7 @@ class HashingEmbedder:
         dimensions: d, or as text after `hashing:`; 256 if empty.
 
     Raises:
-        CorpusError: It is no number from 2 to 65,536.
+        CorpusError: It is not a number from 2 to 65,536.
 
     >>> embed = HashingEmbedder()
     >>> rows = embed(["the law of the land", "the law of that land", "import numpy as np"])

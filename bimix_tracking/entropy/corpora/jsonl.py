@@ -65,7 +65,7 @@ def _content(piece: Piece, reading: Reading) -> str | Tokens | None:
         found = _parse(text)
     except (ValueError, RecursionError) as error:
         raise CorpusError(
-            f"is no JSON: {error}. JSON lines are an object a line; give the file's format if it is another"
+            f"is not JSON: {error}. JSON lines have one object per line; give the file's format if it is another"
         ) from error
     if not isinstance(found, dict):
         raise CorpusError(f"holds {_kind(found)}, not an object with a field {reading.text_field!r}")
@@ -75,7 +75,7 @@ def _content(piece: Piece, reading: Reading) -> str | Tokens | None:
     if isinstance(value, str):
         # JSON can spell halves of surrogate pairs, which no tokenizer takes; UTF-8 cannot.
         if not value.isascii() and "\\u" in text and not _is_text(value):
-            raise CorpusError(f"has half of a surrogate pair in field {reading.text_field!r}, which is no text")
+            raise CorpusError(f"has half of a surrogate pair in field {reading.text_field!r}, which is not text")
         return value
     if isinstance(value, list) and all(type(number) is int for number in value):
         try:

@@ -90,7 +90,7 @@ class _Index:
         """Open the index of a `.bin`.
 
         Raises:
-            CorpusError: It is no index, of another version, cut off, or leaves sequences out.
+            CorpusError: It is not an index, of another version, cut off, or leaves sequences out.
         """
         index = path.with_suffix(".idx")
         try:
@@ -99,7 +99,7 @@ class _Index:
         except OSError as error:
             raise CorpusError(f"{index}, the index of {path.name}, cannot be read: {error.strerror}") from error
         if not header.startswith(_MAGIC) or len(header) < _HEADER.size:
-            raise CorpusError(f"{index} is no index of a Megatron dataset: it doesn't begin as one")
+            raise CorpusError(f"{index} is not an index of a Megatron dataset: it doesn't begin as one")
         _, version, code, sequences, documents = _HEADER.unpack(header)
         if version != _VERSION or code not in _TYPES:
             raise CorpusError(

@@ -1,4 +1,4 @@
-"""Find the files of a corpus, tell their formats, and read their blocks."""
+"""Find the files of a corpus, recognise their formats, and read their blocks."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def find_blocks(path: str | Path, reading: Reading, *, format: str | None = None
         path: The file or folder. Hidden files and folders in it are passed over, and files without data that tools are
             known to leave beside it (`dataset_info.json`, `_SUCCESS`, `_metadata` and the like); nothing else is.
         reading: How files are to be read.
-        format: Of all files; by default their suffixes tell.
+        format: Of all files; by default by their suffixes.
 
     Raises:
-        CorpusError: There is no such thing, nothing in it, or a file whose format isn't known; a folder leads back to
+        CorpusError: There is no such thing, nothing in it, or a file of unknown format; a folder leads back to
             one above it; blocks of less than a byte are asked for.
     """
     root = Path(path)
@@ -88,7 +88,7 @@ def _files(root: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str
         return
     real = root.resolve()
     if real in above:
-        raise CorpusError(f"{root} leads back to {real}, in which it is: take the link out of the corpus")
+        raise CorpusError(f"{root} leads back to {real}, which contains it: remove the link from the corpus")
     try:
         entries = sorted(root.iterdir())
     except OSError as error:
@@ -121,12 +121,12 @@ def _format_of(path: Path, reading: Reading) -> str:
         if reading.token_dtype:
             return "tokens"
         raise CorpusError(
-            f"{path} has no index {path.with_suffix('.idx').name} beside it, as Megatron's files have: give the type "
+            f"{path} has no index {path.with_suffix('.idx').name} next to it, as Megatron's files have. Give the type "
             "of its token ids, such as uint16 (token_dtype)"
         )
     if bare.suffix.lower() not in _SUFFIXES:
         raise CorpusError(
-            f"{path}: its name doesn't tell its format. Give one (format: text, jsonl, parquet, datasets, megatron, "
-            "tokens), or take the file out of the corpus"
+            f"{path}: its name doesn't show its format. Give one (format: text, jsonl, parquet, datasets, megatron, "
+            "tokens), or remove the file from the corpus"
         )
     return _SUFFIXES[bare.suffix.lower()]

@@ -89,7 +89,7 @@ def pieces(block: Block, reading: Reading, problems: Problems, take: Take, longe
         stop = None if block.path.endswith(COMPRESSED) else block.stop
         try:
             if stop is None and not block.size:
-                raise EOFError("it is empty, which nothing is that was compressed")  # noqa: TRY301  # as damage is told
+                raise EOFError("it is empty, and not a compressed file")  # noqa: TRY301  # as damage is reported
             if block.start:
                 offset = _first_line(stream, block)
             while stop is None or offset < stop or not whole:
@@ -173,7 +173,9 @@ def _check_encoding(block: Block, reading: Reading) -> None:
     try:
         end = "\n".encode(reading.encoding)
     except (LookupError, ValueError) as error:
-        raise CorpusError(f"{reading.encoding!r} is no encoding that Python knows, such as utf-8 or latin-1") from error
+        raise CorpusError(
+            f"{reading.encoding!r} is not an encoding that Python knows, such as utf-8 or latin-1"
+        ) from error
     if not end.endswith(b"\n") or len(end.removeprefix(codecs.BOM_UTF8)) != 1:
         raise CorpusError(
             f"{block.path}: files in {reading.encoding} cannot be divided at line ends: convert them to utf-8"
@@ -198,7 +200,7 @@ def _opened(block: Block) -> Iterator[IO[bytes]]:
 
 def _unpacked(raw: IO[bytes]) -> IO[bytes]:
     try:
-        import pyarrow as pa  # noqa: PLC0415  # only for such files; unlike others it tells when one is cut off
+        import pyarrow as pa  # noqa: PLC0415  # only for such files; unlike others it reports truncation
     except ModuleNotFoundError as error:
         raise MissingDependencyError("pyarrow", extra="corpora") from error
     return cast("IO[bytes]", io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), 1 << 20))

@@ -23,7 +23,7 @@ class TextFormat:
         """Read the lines that begin in a block, as one document for each group.
 
         A line longer than a block comes in parts, each a document of the group that the line began in. Where a
-        compressed file is damaged, the document that it is damaged in is left out as a whole.
+        compressed file is damaged, the whole damaged document is skipped.
         """
         size = reading.block_bytes
 

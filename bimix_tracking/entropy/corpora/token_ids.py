@@ -1,4 +1,4 @@
-"""Token ids as a memory map: `.npy` files, and raw ones whose type is told."""
+"""Token ids as a memory map: `.npy` files, and raw ones whose type is given."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def _mapped(path: Path, reading: Reading) -> npt.NDArray[Any]:
         kind = _dtype(path, reading)
         if size % kind.itemsize:
             raise CorpusError(
-                f"{path} has {size:,} bytes, which is no multiple of {kind.itemsize} of {kind.name}: is that its type, "
-                "or is it cut off?"
+                f"{path} has {size:,} bytes, which is not a multiple of {kind.itemsize} of {kind.name}: is that its "
+                "type, or is it cut off?"
             )
         ids = np.memmap(path, kind, mode="r") if size else np.zeros(0, kind)
     if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
@@ -72,5 +72,5 @@ def _dtype(path: Path, reading: Reading) -> np.dtype[Any]:
     except TypeError:
         kind = np.dtype(object)
     if kind.kind not in "iu":
-        raise CorpusError(f"{reading.token_dtype!r} is no type of token ids, such as uint16 or int32")
+        raise CorpusError(f"{reading.token_dtype!r} is not a type of token ids, such as uint16 or int32")
     return kind

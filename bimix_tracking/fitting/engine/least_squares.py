@@ -18,12 +18,12 @@ Model = Callable[[Array, Index], Blocks]
 """(θ (n, parameters), which problems these are (n,)) → blocks whose `log_loss` is the residual."""
 
 ARRIVED = 1e-3
-"""Relative offset (Bates & Watts 1981) at which a fit has arrived: θ is off by a thousandth of its standard error."""
+"""Relative offset (Bates & Watts 1981) at which a fit has arrived: θ errs by a thousandth of its standard error."""
 USABLE = 0.2
-"""Up to this offset what a fit predicts is off by less than a fifth of its standard error."""
+"""Up to this offset the error of a prediction is less than a fifth of its standard error."""
 _GAIN_UP, _GAIN_DOWN, _DAMPING_MAX = 4.0, 0.2, 1e12
 _LIGHT = 1e-2
-"""With more damping than that a step says nothing of how far the minimum is."""
+"""With more damping than that the step doesn't measure the distance to the minimum."""
 _NEARLY_NONE = 1e-9
 _NO_STEP = 1e-13
 _SIDES = 12
@@ -134,7 +134,7 @@ def minimize(
     Where lower = upper a parameter is held. Each step solves (JᵀWJ + P + μ diag) d = −JᵀWe − P(θ − m) with the Huber
     weights in W, is cut to the box, and is taken only if the cost falls. A problem has arrived when its relative
     offset √(gᵀH⁻¹g / p) / √(2 cost / n) is below `offset` (Bates & Watts 1981, 10.1080/00401706.1981.10486281): then
-    θ is off by that part of its standard error.
+    θ errs by that part of its standard error.
 
     Args:
         model: Residuals and their derivatives.
@@ -227,7 +227,7 @@ class _Batch:
     def _step(
         self, here: Array, which: Index, gradient: Array, hessian: Array, damping: Array
     ) -> tuple[Array, Array, Array]:
-        """Return the step within the box, twice what a quadratic model says it wins, and how many parameters move."""
+        """Return the step within the box, twice the decrease of the quadratic model, and how many parameters move."""
         here_low, here_high = self.lower[which] - here, self.upper[which] - here
         if self.prior is not None:
             gradient += self.prior.pull(here, which)
@@ -248,7 +248,7 @@ class _Batch:
 
 
 def _fall(hessian: Array, gradient: Array, step: Array) -> Array:
-    """Return twice what the quadratic model wins by a step: gᵀH⁻¹g of a step to its minimum."""
+    """Return twice the decrease of the quadratic model by a step: gᵀH⁻¹g of a step to its minimum."""
     return np.asarray(-((2 * gradient + (hessian @ step[..., None])[..., 0]) * step).sum(-1))
 
 

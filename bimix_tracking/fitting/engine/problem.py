@@ -1,6 +1,6 @@
 """`FitProblem`: a law's least-squares problems on a grid, one a target, solved for any weights of the runs.
 
-Which losses count is decided here, and said in the notes: shares of (nearly) 0, the warm-up, a last checkpoint that
+Which losses count is decided here, and said in the notes: shares near 0, the warm-up, a last checkpoint that
 is the one before it once more.
 """
 
@@ -21,11 +21,12 @@ from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.laws.protocol import Array, Blocks, Box, Index, Law, Prior
 from bimix_tracking.messages import said
+from bimix_tracking.quantities import tokens
 
 SAME_CHECKPOINT = 0.005
 """Checkpoints of one run nearer than this in log tokens are one point: its loss would count twice."""
 PRIOR_NOISE = 0.003
-"""Log loss by which a law is off on a run, when its prior is weighed against the data."""
+"""A law's error on a run, in log loss, when its prior is weighed against the data."""
 _BATCH = 600_000
 """Numbers of an array held at once (5 MB): more problems than that are solved one batch after another."""
 _PLAIN_ARRIVED = 1e-6
@@ -40,7 +41,7 @@ class FitProblem:
         grid: The sweep, with all its targets.
         options: How laws are fitted; the warm-up is known.
         runs: Names of the runs, for the notes.
-        notes: Added to: what was excluded or adjusted; None: nobody reads them.
+        notes: Added to: what was excluded or adjusted; None: not needed.
     """
 
     def __init__(
@@ -48,9 +49,9 @@ class FitProblem:
     ) -> None:
         notes = [] if notes is None else notes
         kept = np.flatnonzero((grid.own >= 0) | (not law.traits.needs_own))
-        reason = said("{law} only has losses of domains of the mixture", law=law.name)
+        reason = said("{law} fits only losses of domains of the mixture", law=law.name)
         notes += [
-            Note(said("set aside"), reason, 1, domain=target)
+            Note(said("excluded"), reason, 1, domain=target)
             for i, target in enumerate(grid.targets)
             if i not in kept.tolist()
         ]
@@ -63,7 +64,7 @@ class FitProblem:
         domains = grid.shares.shape[1]
         self.box: Box = law.box(self.grid.own, self.grid.inputs(options.floor), self.grid.log_loss, self.grid.weight)
         own_prior = law.prior(self.grid.own, domains)
-        # Weighed as one run that is off by so much.
+        # Weighed as one run with that error.
         self.prior = Prior(own_prior.mean, own_prior.precision * (PRIOR_NOISE**2 * self.grid.per_run())[:, None, None])
         self.shrinks = bool(self.prior.precision.any())
 
@@ -104,12 +105,12 @@ class FitProblem:
         Args:
             which: Target of each problem.
             start: Shape (problems, parameters).
-            identifiable: Which parameters its runs can tell, of that shape; the others are held.
+            identifiable: Which parameters its runs identify, of that shape; the others are held.
             run_weights: How often each run counts, (problems, runs); None: once.
             offset: Relative offset at which a problem has arrived; None: as good as it counts for the law.
             steps: As in `minimize`.
             persistent: As in `minimize`.
-            after: Is told how many more problems are solved.
+            after: Called with the number of problems solved since its last call.
         """
         if offset is None:
             offset = ARRIVED if self.shrinks else _PLAIN_ARRIVED
@@ -213,7 +214,7 @@ class FitProblem:
         )
 
     def identifiable(self, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Return which θ the runs of each replicate can tell, (replicates, targets, parameters).
+        """Return which θ the runs of each replicate identify, (replicates, targets, parameters).
 
         Args:
             counted: Which runs a replicate has, (replicates, runs).
@@ -270,13 +271,11 @@ def _near_zero(grid: Grid, weight: Array, options: FitOptions, notes: list[Note]
         low = (grid.shares[:, own] < floor) & weight[i].any(1) if own >= 0 else np.zeros(len(grid.shares), bool)
         runs = int(low.sum())
         if runs and not options.clamped:
-            reason = said("runs with a proportion of (nearly) 0 of the domain")
-            notes.append(Note(said("set aside"), reason, runs, domain=target))
+            reason = said("the run's proportion of the domain is 0, or below the proportion floor")
+            notes.append(Note(said("excluded"), reason, runs, domain=target))
             weight[i, low] = 0.0
         elif runs:
-            text = said(
-                "proportions below {least:g} counted as {least:g}, where the law is finite", least=options.floor
-            )
+            text = said("proportions below the proportion floor, {least:g}, count as the floor", least=options.floor)
             notes.append(Note(said("adjusted"), text, runs, domain=target))
 
 
@@ -286,9 +285,9 @@ def _warm_up(grid: Grid, weight: Array, warmup: float, notes: list[Note]) -> Non
     hit = early & (weight > 0)
     if hit.any():
         text = said(
-            "losses at up to {warmup:.4g} tokens, still in the warm-up: no power law holds there yet", warmup=warmup
+            "losses up to {warmup} tokens, within the warm-up, where no power law holds yet", warmup=tokens(warmup)
         )
-        notes.append(Note(said("set aside"), text, int(hit.any(0).sum())))
+        notes.append(Note(said("excluded"), text, int(hit.any(0).sum())))
         weight[hit] = 0.0
 
 
@@ -302,11 +301,11 @@ def _repeated_checkpoints(grid: Grid, weight: Array, runs: int, notes: list[Note
     if hit.any():
         count = len(np.unique(grid.run[hit.any(0)]))
         text = said(
-            "checkpoints within {near:.1%} of the next one's tokens, in {count} of {runs} runs",
+            "checkpoints within {near:.1%} of the tokens of the next, in {count} of {runs} runs",
             near=SAME_CHECKPOINT,
             count=count,
             runs=runs,
         )
-        notes.append(Note(said("set aside"), text, int(hit.any(0).sum())))
+        notes.append(Note(said("excluded"), text, int(hit.any(0).sum())))
         for i in range(len(weight)):
             weight[i, grid.cells[0][hit[i]], grid.cells[1][hit[i]]] = 0.0

@@ -29,7 +29,7 @@ class Searched:
         offset: Its relative offset, shape (targets,).
         agreeing: How many searches reached that cost, shape (targets,).
         searches: Of how many.
-        identifiable: Which parameters the data tell, shape (targets, parameters).
+        identifiable: Which parameters are identifiable, shape (targets, parameters).
     """
 
     theta: Array

@@ -34,7 +34,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     try:
         document = load_yaml(text)
     except ValueError as error:
-        raise SourceError(f"it is no YAML or JSON: {error}") from error
+        raise SourceError(f"it is not YAML or JSON: {error}") from error
     known = [_MIXTURES, *_READERS]
     if not isinstance(document, Entries):
         raise SourceError(f"it must be a mapping with {', '.join(known)}, got {shown(document)}")
@@ -49,8 +49,8 @@ def read_fields(path: Path) -> dict[str, Any]:
     return fields
 
 
-def told_mixture(
-    where: Mapping[str, str] | str, renamed: Mapping[str, str], told: Mapping[str, object]
+def logged_mixture(
+    where: Mapping[str, str] | str, renamed: Mapping[str, str], logged: Mapping[str, object]
 ) -> Mixture | None:
     """Return the mixture that a run's params or config hold, None where nothing is there.
 
@@ -58,44 +58,44 @@ def told_mixture(
         where: A domain → the dotted name of its proportion; or the dotted name of a mapping, or a list of pairs, of
             weights of any sum.
         renamed: What such a mapping calls a domain → its name.
-        told: Params or config: flat with dotted names or nested; numbers may be text.
+        logged: Params or config: flat with dotted names or nested; numbers may be text.
 
     Raises:
         MixtureError: Some, but not all of it is there, or it is no mixture.
 
-    >>> told_mixture({"code": "data.code", "web": "data.web"}, {}, {"data": {"code": 0.25, "web": "0.75"}})
+    >>> logged_mixture({"code": "data.code", "web": "data.web"}, {}, {"data": {"code": 0.25, "web": "0.75"}})
     Mixture({'code': 0.25, 'web': 0.75})
-    >>> told_mixture("weights", {"gh": "code"}, {"weights": "{gh: 1, web: 3}"})
+    >>> logged_mixture("weights", {"gh": "code"}, {"weights": "{gh: 1, web: 3}"})
     Mixture({'code': 0.25, 'web': 0.75})
     """
     if isinstance(where, str):
-        found = lookup(told, where)
+        found = lookup(logged, where)
         return None if found is None else Mixture.normalized(_weights(where, found, renamed))
-    values = {domain: lookup(told, name) for domain, name in where.items()}
+    values = {domain: lookup(logged, name) for domain, name in where.items()}
     missing = [domain for domain, value in values.items() if value is None]
     if len(missing) == len(values):
         return None
     if missing:
-        raise MixtureError(f"it says no {where[missing[0]]!r}, the proportion of domain {missing[0]!r}")
+        raise MixtureError(f"it lacks {where[missing[0]]!r}, the proportion of domain {missing[0]!r}")
     return Mixture({domain: number(value) for domain, value in values.items()})
 
 
-def lookup(told: object, name: str) -> object:
+def lookup(logged: object, name: str) -> object:
     """Return what stands under a dotted name in params or config, flat or nested; None where nothing does.
 
     >>> lookup({"data": {"mix.code": [0.25]}}, "data.mix.code.0")
     0.25
     """
-    if isinstance(told, list | tuple):
+    if isinstance(logged, list | tuple):
         head, _, rest = name.partition(".")
-        inner = told[int(head)] if head.isdecimal() and int(head) < len(told) else None
+        inner = logged[int(head)] if head.isdecimal() and int(head) < len(logged) else None
         return lookup(inner, rest) if rest else inner
-    if not isinstance(told, Mapping):
+    if not isinstance(logged, Mapping):
         return None
-    if name in told:
-        return told[name]
+    if name in logged:
+        return logged[name]
     places = [place for place, letter in enumerate(name) if letter == "."]
-    inside = ((told[name[:place]], name[place + 1 :]) for place in places if name[:place] in told)
+    inside = ((logged[name[:place]], name[place + 1 :]) for place in places if name[:place] in logged)
     return next((value for inner, rest in inside if (value := lookup(inner, rest)) is not None), None)
 
 
@@ -114,7 +114,7 @@ def _weights(where: str, found: object, renamed: Mapping[str, str]) -> dict[str,
 
 
 def _called(where: str, pair: Sequence[Any]) -> str:
-    """Return the name in a pair, as it was written where it is no text: `0`, or `no`."""
+    """Return the name in a pair, as it was written where it is not text: `0`, or `no`."""
     as_it_stands = getattr(pair, "written", {}).get(0)
     if as_it_stands is not None:
         return str(as_it_stands.text)
@@ -142,9 +142,9 @@ def _table(path: Path) -> dict[str, Mixture]:
         if not run:
             raise SourceError(f"{where}: the run has no name")
         if run in mixtures:
-            raise SourceError(f"{where}: run {shown(run)} stands twice")
-        told = {name: cell for name, cell in row.items() if cell.strip()}
-        mixtures[run] = _mixture(f"{where}, run {shown(run)}", told)
+            raise SourceError(f"{where}: run {shown(run)} appears twice")
+        logged = {name: cell for name, cell in row.items() if cell.strip()}
+        mixtures[run] = _mixture(f"{where}, run {shown(run)}", logged)
     return mixtures
 
 

@@ -32,10 +32,10 @@ TOKEN_METRICS = (
 )
 """Training tokens seen, by the tools' own names."""
 BATCH_MEANS = (
-    "the losses are means of batch means, which depend on the evaluation's batch size; say `token_weighted: true` "
-    "where all sequences are of one length"
+    "the losses are means of batch means, which depend on the batch size; set `token_weighted: true` if all sequences "
+    "have one length"
 )
-NOT_SAID = "whether the losses are weighted by tokens isn't known of this tool; say `token_weighted` if you know"
+NOT_SAID = "it is unknown whether this tool weights losses by tokens; set `token_weighted` if you know"
 TRAINING = "the losses are of training batches, not of held-out data"
 
 
@@ -136,15 +136,15 @@ def unrecognised(metrics: Iterable[str], most: int = 8) -> str:
     """Return a sentence on runs in whose metrics no tool was recognised, with their names and the remedy; or nothing.
 
     >>> print(unrecognised(["lr", "val/code_nll", "val/loss"]))
-     Their metrics are called 'val/loss', 'lr', 'val/code_nll': if losses of domains are among them, say which by
-    `pattern` in a mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'
+     Their metrics are 'val/loss', 'lr', 'val/code_nll'. If losses of domains are among them, give their `pattern` in a
+    mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'
     """
     names = sorted(set(metrics), key=lambda name: ("loss" not in name.lower(), name))
     if not names:
         return ""
     return (
-        f" Their metrics are called {listed(names, most)}: if losses of domains are among them, say which by `pattern` "
-        "in a mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'"
+        f" Their metrics are {listed(names, most)}. If losses of domains are among them, give their `pattern` in a "
+        "mixtures file (--mixtures), such as pattern: 'val/(?P<domain>.+)_nll'"
     )
 
 
@@ -162,17 +162,16 @@ def _one(found: Mapping[Tool, Mapping[str, str]]) -> tuple[Tool, Mapping[str, st
         (tool, domains), (other, others) = whole[:2]
         name = min(domains)
         raise SourceError(
-            f"metric {name!r} can be {tool.name}'s loss of {domains[name]!r} and {other.name}'s of {others[name]!r}: "
-            f"say which by a `pattern` of your own in the mixtures file, such as {tool.pattern.pattern!r}"
+            f"metric {name!r} can be {tool.name}'s loss of {domains[name]!r} or {other.name}'s of {others[name]!r}. "
+            f"Give a `pattern` in the mixtures file, such as {tool.pattern.pattern!r}"
         )
     tool, domains = max(found.items(), key=lambda entry: len(entry[1]))
     name = min(domains)
     other_name = min(explained - domains.keys())
     other = next(other for other, others in found.items() if other_name in others)
     raise SourceError(
-        f"metric {name!r} reads as {tool.name}'s loss of {domains[name]!r}, but {other_name!r} as {other.name}'s of "
-        f"{found[other][other_name]!r}: say which by a `pattern` of your own in the mixtures file, such as "
-        f"{tool.pattern.pattern!r}"
+        f"metric {name!r} looks like {tool.name}'s loss of {domains[name]!r}, but {other_name!r} like {other.name}'s "
+        f"of {found[other][other_name]!r}. Give a `pattern` in the mixtures file, such as {tool.pattern.pattern!r}"
     )
 
 
@@ -187,8 +186,8 @@ def _whole(tool: Tool, domains: Mapping[str, str], names: Sequence[str]) -> Reco
     for name, domain in taken.items():
         if domain in by_domain:
             raise SourceError(
-                f"metrics {by_domain[domain]!r} and {name!r} are both the loss of domain {domain!r}: say which one by "
-                "a `pattern` of your own in the mixtures file"
+                f"metrics {by_domain[domain]!r} and {name!r} are both the loss of domain {domain!r}: give "
+                "a `pattern` in the mixtures file"
             )
         by_domain[domain] = name
     return Recognised(tool.name, tool.flaw, taken, [name for name in domains if name not in taken])

@@ -1,4 +1,4 @@
-"""Runs that were logged without this package: their metrics under our names, and a file that tells their mixtures."""
+"""Runs that were logged without this package: their metrics under our names, and a file with their mixtures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bimix_tracking.data.histories import Point, number, rows_of
 from bimix_tracking.data.manifest import RunManifest, RunRecord
 from bimix_tracking.errors import BimixError, MixtureError, SourceError, listed, shown
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.tracking.other_tools.mixtures_file import read_fields, told_mixture
+from bimix_tracking.tracking.other_tools.mixtures_file import logged_mixture, read_fields
 from bimix_tracking.tracking.other_tools.patterns import (
     BATCH_MEANS,
     NOT_SAID,
@@ -34,9 +34,9 @@ from bimix_tracking.tracking.other_tools.volume import (
     volume_of,
 )
 
-SUMMARISED = "losses that its history lacks are those of its summary: one point"
+SUMMARISED = "losses missing from its history are those of its summary: one point"
 _LONGEST_PATTERN = 2000
-_LATE_TOKENS = "tokens were not logged at the step of an evaluation: the last count before it is taken"
+_LATE_TOKENS = "tokens were not logged at the step of an evaluation: the last count before it is used"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ForeignRuns:
         return {**history, **{name: [(place, time, value)] for name, value in found.items()}}, {SUMMARISED: 1}
 
     def record(
-        self, run_id: str, name: str, history: Mapping[str, Sequence[Point]], told: Mapping[str, object]
+        self, run_id: str, name: str, history: Mapping[str, Sequence[Point]], logged: Mapping[str, object]
     ) -> RunRecord:
         """Return a run as a record whose metrics have our names; where that cannot be, it says why in `set_aside`.
 
@@ -149,7 +149,7 @@ class ForeignRuns:
             run_id: The tracker's id.
             name: What people call the run.
             history: The points (step, time, value) of the metrics that were wanted.
-            told: The run's params or config, flat with dotted names or nested.
+            logged: The run's params or config, flat with dotted names or nested.
 
         Raises:
             SourceError: As `wanted`; the text names the run.
@@ -160,14 +160,14 @@ class ForeignRuns:
         except SourceError as error:
             raise SourceError(f"run {name!r} ({run_id}): {error}") from error
         if recognised is None or not metrics:
-            return RunRecord.excluded(run_id, name, "no metric of it is the loss of a domain")
+            return RunRecord.excluded(run_id, name, "none of its metrics is the loss of a domain")
         losses = tuple(metrics.values())
         try:
-            mixture = self.mixtures.get(run_id) or self.mixtures.get(name) or self._told(told)
+            mixture = self.mixtures.get(run_id) or self.mixtures.get(name) or self._logged(logged)
         except BimixError as error:
-            return _left_out(run_id, name, losses, f"`mixture_from` gives no mixture of it: {error}")
+            return _excluded(run_id, name, losses, f"`mixture_from` gives no mixture of it: {error}")
         if mixture is None:
-            return _left_out(
+            return _excluded(
                 run_id,
                 name,
                 losses,
@@ -175,7 +175,7 @@ class ForeignRuns:
                 "--mixtures FILE",
             )
         if not set(mixture) & set(losses):
-            return _left_out(
+            return _excluded(
                 run_id,
                 name,
                 losses,
@@ -183,18 +183,18 @@ class ForeignRuns:
                 "which is which by `domains` in --mixtures FILE",
             )
         try:
-            volume = volume_of((run_id, name), self.tokens, self.tokens_per_step, history, told)
+            volume = volume_of((run_id, name), self.tokens, self.tokens_per_step, history, logged)
         except MixtureError as error:
-            return _left_out(run_id, name, losses, str(error))
-        series, left_out, late = _series(metrics, history, volume)
+            return _excluded(run_id, name, losses, str(error))
+        series, excluded, late = _series(metrics, history, volume)
         if (
             volume.per_step is not None
             and series[metric_names.TOKENS]
             and not any(seen for _, _, seen in series[metric_names.TOKENS])
         ):
-            return _left_out(run_id, name, losses, at_step_zero(told))
+            return _excluded(run_id, name, losses, at_step_zero(logged))
         if volume.metric is not None and not series[metric_names.TOKENS] and any(map(len, series.values())):
-            return _left_out(run_id, name, losses, counted_later(volume.metric, told))
+            return _excluded(run_id, name, losses, counted_later(volume.metric, logged))
         rows, mended = rows_of(series)
         batch = self.tokens_per_step
         manifest = RunManifest(
@@ -208,8 +208,8 @@ class ForeignRuns:
         }
         if late:
             notes[_LATE_TOKENS] = late
-        aside = {f"metric {metric!r} looks like the loss of a domain, but is none": 1 for metric in recognised.others}
-        return RunRecord(run_id, name, manifest, rows, set_aside={**mended, **left_out, **aside}, notes=notes)
+        no_loss = {f"metric {metric!r} looks like the loss of a domain, but is not": 1 for metric in recognised.others}
+        return RunRecord(run_id, name, manifest, rows, set_aside={**mended, **excluded, **no_loss}, notes=notes)
 
     def _own(self) -> Tool | None:
         if self.pattern is None:
@@ -219,7 +219,7 @@ class ForeignRuns:
         try:
             compiled = re.compile(self.pattern)
         except (re.error, RecursionError, OverflowError) as error:
-            raise SourceError(f"pattern {shown(self.pattern)} is no regular expression: {error}") from None
+            raise SourceError(f"pattern {shown(self.pattern)} is not a regular expression: {error}") from None
         if "domain" not in compiled.groupindex:
             raise SourceError(
                 f"pattern {shown(self.pattern)} has no group (?P<domain>…) where the domain's name stands"
@@ -244,20 +244,20 @@ class ForeignRuns:
             other = next((m for m, d in renamed.items() if d == domain), None)
             if other is not None:
                 raise SourceError(
-                    f"metrics {other!r} and {metric!r} are both the loss of domain {domain!r}: mend `domains` in the "
-                    "mixtures file"
+                    f"metrics {other!r} and {metric!r} are both the loss of domain {domain!r}: correct `domains` in "
+                    "the mixtures file"
                 )
             renamed[metric] = domain
         return renamed
 
-    def _told(self, told: Mapping[str, object]) -> Mixture | None:
-        return None if self.mixture_from is None else told_mixture(self.mixture_from, self.domains, told)
+    def _logged(self, logged: Mapping[str, object]) -> Mixture | None:
+        return None if self.mixture_from is None else logged_mixture(self.mixture_from, self.domains, logged)
 
 
 def _series(
     metrics: Mapping[str, str], history: Mapping[str, Sequence[Point]], volume: Volume
 ) -> tuple[dict[str, list[Point]], dict[str, int], int]:
-    """Return points by our names, what is left out, and how many token counts are older than their evaluation."""
+    """Return points by our names, what is excluded, and how many token counts are older than their evaluation."""
     step_metric = next((metric for metric in STEP_METRICS if metric in history), None)
     steps = None if step_metric is None else AsOf(history[step_metric])
     whole, tokens = volume.whole, None if volume.metric is None else AsOf(history[volume.metric])
@@ -284,9 +284,9 @@ def _series(
                 series[metric_names.TOKENS].append((step, time, seen[1]))
                 counted_at = (seen[0], seen[0]) if steps is None else steps.at(seen[0])
                 late += counted_at is None or counted_at[1] < step
-    left_out = {f"a loss before the first {step_metric!r}: at which step isn't known": stepless} if stepless else {}
-    return series, left_out | ({EARLIER: earlier} if earlier else {}), late
+    excluded = {f"a loss before the first {step_metric!r}, at an unknown step": stepless} if stepless else {}
+    return series, excluded | ({EARLIER: earlier} if earlier else {}), late
 
 
-def _left_out(run_id: str, name: str, domains: tuple[str, ...], reason: str) -> RunRecord:
+def _excluded(run_id: str, name: str, domains: tuple[str, ...], reason: str) -> RunRecord:
     return RunRecord.excluded(run_id, name, reason, RunManifest(domains=domains))

@@ -1,4 +1,4 @@
-"""How many tokens a run had seen that was logged without this package: by its own count, or by what is told."""
+"""How many tokens a run had seen that was logged without this package: by its own count, or by what is given."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from bimix_tracking.errors import MixtureError, listed, shown
 from bimix_tracking.tracking.other_tools.mixtures_file import lookup
 from bimix_tracking.tracking.other_tools.patterns import TOKEN_METRICS
 
-NO_TOKENS = "no metric of it says how many tokens it had seen"
-EARLIER = "an earlier loss than the run's last: the one volume that is known of the run is that of its end"
+NO_TOKENS = "none of its metrics counts tokens"
+EARLIER = "an earlier loss than the run's last, whose volume is the only one known"
 _REMEDY = (
-    "give `tokens_per_step`, or by `tokens` a number, one for each run, or the name of the metric, param, config or "
-    "summary key that holds it"
+    "give `tokens_per_step`, or `tokens`: a number, one for each run, or the name of a metric, param, config or "
+    "summary key"
 )
 _LIKELY, _KEYS, _DEEPEST, _SHORTEST = 3, 2000, 4, 1000
 
 
 @dataclass(frozen=True)
 class Volume:
-    """What is known of the tokens that a run had seen: one of three.
+    """How a run's tokens are known: one of three.
 
     Args:
         metric: The metric that counts them.
         per_step: Tokens of an optimizer step.
-        whole: Tokens that the run had seen in the end.
+        whole: Tokens of the run at its end.
     """
 
     metric: str | None = None
@@ -42,19 +42,19 @@ def volume_of(
     tokens: str | float | Mapping[str, float] | None,
     per_step: float | None,
     history: Mapping[str, Sequence[Point]],
-    told: Mapping[str, object],
+    logged: Mapping[str, object],
 ) -> Volume:
-    """Return how the tokens of a run are known: what names the run counts most, then its own count, then its steps.
+    """Return how the tokens of a run are known: given for the run, else by its own count, else by its steps.
 
     Args:
         run: The run's id and name.
         tokens: A volume, a volume by run, or the name of a metric, param, config or summary key.
         per_step: Tokens of an optimizer step.
         history: The run's metrics.
-        told: Its params, config or summary.
+        logged: Its params, config or summary.
 
     Raises:
-        MixtureError: Nothing says it, or what does is no number above 0; the text says what would.
+        MixtureError: Nothing says it, or what does is not a number above 0; the text says what would.
     """
     if isinstance(tokens, Mapping):
         given = next((tokens[name] for name in run if name in tokens), None)
@@ -66,37 +66,36 @@ def volume_of(
     for name in names:
         if name in history:
             return Volume(metric=name)
-        # A param of such a name that nobody has pointed at may be the size of a data set.
-        found = lookup(told, name) if isinstance(tokens, str) else None
+        # A param of such a name that wasn't asked for may be the size of a data set.
+        found = lookup(logged, name) if isinstance(tokens, str) else None
         if found is not None:
             return Volume(whole=_positive(name, found))
     if per_step is not None:
         return Volume(per_step=per_step)
     missing = f" (there is no {shown(tokens)})" if isinstance(tokens, str) else ""
-    raise MixtureError(f"{NO_TOKENS}{missing}: {_REMEDY}{likely(told)}")
+    raise MixtureError(f"{NO_TOKENS}{missing}: {_REMEDY}{likely(logged)}")
 
 
-def at_step_zero(told: Mapping[str, object]) -> str:
+def at_step_zero(logged: Mapping[str, object]) -> str:
     """Return why a run that logged its losses without a step cannot be read by its steps, and what would."""
     return (
-        "its losses were logged without a step, so at step 0, where `tokens_per_step` gives 0 tokens: say by `tokens` "
-        "how many it had seen, by a number, one for each run, or the name of the metric, param, config or summary key "
-        f"that holds it{likely(told)}"
+        "its losses were logged without a step, so at step 0, where `tokens_per_step` gives 0 tokens. Give `tokens`: a "
+        f"number, one for each run, or the name of a metric, param, config or summary key{likely(logged)}"
     )
 
 
-def counted_later(metric: str, told: Mapping[str, object]) -> str:
+def counted_later(metric: str, logged: Mapping[str, object]) -> str:
     """Return why a run cannot be read whose tokens are counted only after its losses, and what would."""
-    return f"{shown(metric)} counts its tokens, but has no value at or before its losses: {_REMEDY}{likely(told)}"
+    return f"{shown(metric)} counts its tokens, but has no value at or before its losses: {_REMEDY}{likely(logged)}"
 
 
-def likely(told: Mapping[str, object]) -> str:
+def likely(logged: Mapping[str, object]) -> str:
     """Return which params or config keys look like a count of tokens.
 
     >>> likely({"model": {"train_tokens": 1e9, "tokenizer": "gpt2"}, "lr": 0.1})
     ". These could be it: 'model.train_tokens'"
     """
-    flat = itertools.islice(_flat(told), _KEYS)
+    flat = itertools.islice(_flat(logged), _KEYS)
     found = [name for name, value in flat if "tok" in name.lower() and number(value) >= _SHORTEST]
     return f". These could be it: {listed(sorted(found), _LIKELY)}" if found else ""
 
@@ -137,12 +136,12 @@ class AsOf:
 def _positive(name: str, found: object) -> float:
     value = math.nan if isinstance(found, bool) else number(found)
     if not 0 < value < math.inf:
-        raise MixtureError(f"`tokens` names {shown(name)}, which is {shown(found)} of it: no number above 0")
+        raise MixtureError(f"`tokens` names {shown(name)}, which is {shown(found)} there: not a number above 0")
     return value
 
 
-def _flat(told: Mapping[str, object], above: str = "", depth: int = 1) -> Iterator[tuple[str, object]]:
-    for name, value in told.items():
+def _flat(logged: Mapping[str, object], above: str = "", depth: int = 1) -> Iterator[tuple[str, object]]:
+    for name, value in logged.items():
         whole = f"{above}{name}"
         if isinstance(value, Mapping):
             if depth < _DEEPEST:

@@ -76,7 +76,7 @@ def documents(
                 continue
             place, what = f"{where}, row {first + start + row:,}", f"{reading.text_field!r} {wrong}"
             if not reading.skip_bad:
-                raise CorpusError(f"{place}: {what}: mend the file, or skip what cannot be read")
+                raise CorpusError(f"{place}: {what}: repair the file, or skip what cannot be read")
             problems.add(Problem(place, what))
 
 

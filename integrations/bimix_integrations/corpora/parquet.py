@@ -54,7 +54,7 @@ class ParquetFormat:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        # Page by page, not a whole row group's column at once; what writers put there to tell damage by is looked at.
+        # Page by page, not a whole row group's column at once; writers' checksums are verified.
         file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path} cannot be read as Parquet: {error}") from error

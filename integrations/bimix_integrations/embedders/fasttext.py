@@ -33,12 +33,12 @@ class FastTextEmbedder:
     def __init__(self, path: str) -> None:
         model_files("fasttext", path)
         if not Path(path).is_file():
-            raise CorpusError(f"fasttext:{path}: it is no fastText model but a folder; give the file in it")
+            raise CorpusError(f"fasttext:{path}: a folder, not a fastText model; give the file in it")
         check_whole(path)
         try:
             self._model = fasttext.load_model(path)
         except ValueError as error:
-            raise CorpusError(f"fasttext:{path}: it is no fastText model: {error}") from error
+            raise CorpusError(f"fasttext:{path}: it is not a fastText model: {error}") from error
         self.dimensions = int(self._model.get_dimension())
         self.spec = spec("fasttext", path, f"{self.dimensions} dimensions")
 

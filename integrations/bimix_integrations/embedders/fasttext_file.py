@@ -39,10 +39,7 @@ def check_whole(path: str) -> None:
         except (struct.error, ValueError):
             whole = False
     if not whole:
-        raise CorpusError(
-            f"fasttext:{path}: the model was cut short: it goes on after the {size:,} bytes that are there. "
-            "Fetch or copy it again"
-        )
+        raise CorpusError(f"fasttext:{path}: the model is truncated at {size:,} bytes. Fetch or copy it again")
 
 
 def _end(content: mmap.mmap) -> int:

@@ -29,5 +29,5 @@ def spec(kind: str, path: str, more: str) -> str:
 
 
 def _of_the_model(file: Path, root: Path) -> bool:
-    # What is hidden is a hub's or Git's: it tells when the model was fetched, not what it is.
+    # What is hidden is a hub's or Git's: it shows when the model was fetched, not what it is.
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)

@@ -157,7 +157,7 @@ class RayEngine:
                     if row["counts"] is not None:
                         yield row["domain"], row["counts"]
             if left:
-                raise BimixError("a worker could not read a file, and the one after it could: count once more")
+                raise BimixError("a worker could not read a file that the next one could: count again")
 
     def _tasks(self, blocks: Mapping[str, Sequence[Block]]) -> Iterator[tuple[int, list[Block]]]:
         """Divide the blocks of each domain into tasks, several for each processor there is."""
@@ -211,7 +211,7 @@ def _connected(address: str | None, *, verbose: bool) -> Iterator[None]:
     through_client: Callable[[], bool] = ray.util.client.ray.is_connected
     if through_client() or ("://" in wanted and not ray.is_initialized()):
         raise BimixError(
-            "Ray Data doesn't run through a Ray client (ray://): give the cluster's own address (host:6379) on one of "
+            "Ray Data doesn't run through a Ray client (ray://). Give the cluster's address (host:6379) on one of "
             "its nodes, or have the cluster run the script (`ray job submit`)"
         )
     if ray.is_initialized():

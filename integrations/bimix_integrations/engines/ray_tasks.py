@@ -112,12 +112,12 @@ def _begin(tally: Any, level: int, number: int, retries: int, what: str) -> bool
     """Return whether a task may be left; refuse one that too many workers have died of, which Ray Data never does."""
     try:
         died, left = ray.get(tally.begin.remote(level, number), timeout=60)
-    except RayError:  # the tally went with its node: nothing is known of what was before
+    except RayError:  # the tally went with its node: what was before is unknown
         return False
     if died > retries >= 0:
         raise BimixError(
-            f"{what}: {died} workers in turn died of it. Mostly that is want of memory: let fewer workers share a "
-            "node, or give RayEngine fewer task_bytes"
+            f"{what}: {died} workers died in turn, mostly for lack of memory. Let fewer workers share a node, or give "
+            "RayEngine fewer task_bytes"
         )
     return bool(left)
 

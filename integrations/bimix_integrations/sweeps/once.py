@@ -64,7 +64,7 @@ class Once:
             raise error
         why, source = without_credentials(f"{type(error).__name__}: {error}"), without_credentials(self.source)
         again = f"bimix analyze {source} --tokens {self.tokens:g}{' --write-back' if self.write_back else ''}"
-        warnings.warn(f"the sweep was not analysed. {why}. When that is mended: {again}", stacklevel=3)
+        warnings.warn(f"the sweep was not analysed. {why}. Once that is fixed: {again}", stacklevel=3)
 
     def _analyse(self) -> Analysis:
         opened = open_source(self.source)

@@ -133,7 +133,7 @@ class AnalyzeWhenDone:
         if study.user_attrs.get(self._claim):
             return False
         # To look and to set is no single act, but to create a study of a name is, on every storage: it is the lock.
-        storage = study._storage  # noqa: SLF001  # a study doesn't tell where it is otherwise
+        storage = study._storage  # noqa: SLF001  # a study doesn't show where it is otherwise
         lock = f"{study.study_name}/{self._claim}"
         try:
             optuna.create_study(storage=storage, study_name=lock)

@@ -33,7 +33,7 @@ class TokenizersTokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(path)
         except Exception as error:  # it raises nothing more special
-            raise CorpusError(f"{path} is no tokenizer.json: {error}") from error
+            raise CorpusError(f"{path} is not a tokenizer.json: {error}") from error
         # A file may say that texts are to be cut to a model's length, and filled up to it.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

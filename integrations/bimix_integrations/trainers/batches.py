@@ -1,7 +1,7 @@
 """Which passes of a model are those of an evaluation batch, where the trainer has an event after each, and none before.
 
 Somebody's own passes may have come before the first batch: a user's callback that evaluates by itself, a trial call.
-Between any two later events there are the batch's alone, and those tell how many the first one has.
+Between any two later events there are the batch's alone, and those show how many the first one has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def counted(passes: Sequence[Pass], rows: Rows | None) -> list[Counted]:
 
 
 class EvaluationBatches:
-    """Hold the first batch of each evaluation back until the second one tells how many passes a batch has."""
+    """Hold the first batch of each evaluation back until the second one shows how many passes a batch has."""
 
     def __init__(self) -> None:
         self._first: list[list[Counted]] | None = None

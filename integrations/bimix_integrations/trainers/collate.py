@@ -64,9 +64,7 @@ class DomainCollator:
         if rows == 1 and len(ids) > 1:  # all examples in one row
             lists, tokens = [[id_ for of_one in lists for id_ in of_one]], [torch.cat(tokens)]
         if rows != len(lists):
-            raise RecorderError(
-                f"the collator made {rows} rows of {len(ids)} examples: whose they are, nobody can tell"
-            )
+            raise RecorderError(f"the collator made {rows} rows of {len(ids)} examples: their domains are unknown")
         batch[IDS] = _padded(lists, tokens, batch)
         return batch
 
@@ -87,7 +85,7 @@ class DomainCollator:
 
 
 def _rows(batch: Mapping[str, Any], default: int) -> int:
-    """Return how many rows a batch has; the bounds of its documents, say, are no rows."""
+    """Return how many rows a batch has; the bounds of its documents, say, are not rows."""
     tensors = [batch.get(name) for name in ("labels", "input_ids", *batch)]
     return next((len(values) for values in tensors if isinstance(values, Tensor) and values.ndim), default)
 

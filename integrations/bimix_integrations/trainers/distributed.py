@@ -90,8 +90,7 @@ def _real_rows_of_stream(shard: Any, rows: int) -> int:
     if not hasattr(shard.dataset, "__len__"):
         warnings.warn(
             "with dispatch_batches=False, examples of a stream of unknown length may count twice at its end, where "
-            "Accelerate fills up by nobody knows how many. Leave dispatch_batches at its default, or give the dataset "
-            "a __len__",
+            "Accelerate pads the last batch. Leave dispatch_batches at its default, or give the dataset a __len__",
             stacklevel=2,
         )
         return rows

@@ -1,4 +1,4 @@
-"""What a callback that nobody configures in code takes from the environment.
+"""What a callback not configured in code takes from the environment.
 
 BIMIX_AUTOLOG=1              switches the zero-line entry points on
 BIMIX_MIXTURE=mixture.yaml   the nominal mixture, and with it the domains: a file, or JSON, {"code": 0.3, "web": 0.7}

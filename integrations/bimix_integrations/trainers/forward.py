@@ -277,7 +277,7 @@ def _read(outputs: Any, labels: Tensor, ids: Tensor, how: Align, items: Any = No
         raise RecorderError("the model returned neither log_probs, logits nor a loss: nothing to log by domain")
     # The mean of a micro-batch, or its part of an accumulated one.
     counted = (how(labels, ids)[0] != IGNORE).sum() if items is None else items
-    source = "its mean loss alone: there are no logits, so in training only batches of one domain have a loss"
+    source = "its mean loss alone: without logits, only training batches of one domain have a loss"
     return Pass(source, None, loss.detach() * counted, labels, ids, how)
 
 

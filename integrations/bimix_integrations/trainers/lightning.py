@@ -106,8 +106,8 @@ class DomainLossCallback(Callback):
             self._session.drop_evaluation()
         elif trainer.state.fn == "validate" and trainer.ckpt_path is not None:
             self._session.drop_evaluation(
-                f"a validation of {trainer.ckpt_path} is none of the weights at step {trainer.global_step}, and stays "
-                "out of the curve"
+                f"a validation of {trainer.ckpt_path} is not of the weights at step {trainer.global_step}: excluded "
+                "from the curve"
             )
         else:
             self._session.evaluated()
@@ -127,7 +127,7 @@ class DomainLossCallback(Callback):
 
 
 def _host(loggers: Sequence[Any]) -> Host:
-    """Return what loggers do, of whom the first that names a run, or has one, is heard. They tell it nowhere else."""
+    """Return what loggers do, of whom the first that names a run, or has one, is heard. It is nowhere else."""
     names = (name for name in map(_run_name, loggers) if name)
     # MLflow's keeps its run to itself: there is no active one.
     open_ = ((logger.run_id, logger._tracking_uri) for logger in loggers if hasattr(logger, "_tracking_uri"))  # noqa: SLF001

@@ -110,7 +110,7 @@ class Session:
         """Begin a training: open its run, complete the manifest from what the trainer knows.
 
         One before it, if there was any, is another run, and has failed if it didn't finish. But a trainer that goes on
-        from the step it came to goes on with its run.
+        from its last step resumes its run.
 
         Args:
             model: Gives the model's size.
@@ -193,9 +193,9 @@ class Session:
             raise RecorderError(f"the batch has labels, and no {IDS!r}: its losses have no domain. {FIXES}")
         else:
             raise RecorderError(
-                f"step {step} is done, and no labels reached the model's forward pass, so no loss has a domain. "
-                "label_smoothing_factor, compute_loss_func or a compute_loss of your own takes them out: let the model "
-                "compute the loss, or give losses to a DomainLossMeter in a compute_loss of your own"
+                f"in step {step} no labels reached the model's forward pass, so no loss has a domain. "
+                "label_smoothing_factor, compute_loss_func or your own compute_loss remove them. Let the model "
+                "compute the loss, or use a DomainLossMeter in your compute_loss"
             )
 
     def begin_step(self) -> None:
@@ -213,12 +213,12 @@ class Session:
         self._skipped = True
 
     def eval_batch(self, outputs: Any = None, batch: Any = None, rows: Rows | None = None) -> None:
-        """Add an evaluation batch of which the start was told; one without domain ids is left out."""
+        """Add an evaluation batch whose start is known; one without domain ids is skipped."""
         passes = self.watch.taken(training=False) or passes_of(outputs, batch)
         self._add(counted(passes, rows), "eval", "evaluation")
 
     def unannounced_eval_batch(self, rows: Rows | None = None) -> None:
-        """Add an evaluation batch where nothing tells the start of the first: see `EvaluationBatches`."""
+        """Add an evaluation batch where the start of the first is unknown: see `EvaluationBatches`."""
         self._add(self._evaluation.add(self.watch.taken(training=False), rows), "eval", "evaluation")
 
     def _add(self, found: Iterable[Counted], split: str, where: str) -> None:

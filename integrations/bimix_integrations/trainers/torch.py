@@ -192,7 +192,7 @@ class DomainLossMeter:
     def add_sum(self, loss_sum: Tensor, targets: Tensor, domain_ids: Tensor, *, split: str = "train") -> None:
         """Add a batch of which only Σ of all token losses is known, as from a fused loss without logits.
 
-        A batch of one domain counts in full; of a mixed one, only the tokens do: nobody can tell whose the loss is.
+        A batch of one domain counts in full; of a mixed one, only the tokens do: the loss has no single domain.
         """
         self._add(loss_sum, targets, domain_ids, split, more={}, fused=True)
 

@@ -95,12 +95,12 @@ class DomainLossCallback(transformers.TrainerCallback):
         """Note that an evaluation set is done; outside training, emit at once. What is of no curve is dropped."""
         name = _set_of(metrics or {})
         if not name.startswith("eval"):
-            self._session.drop_evaluation(f"{name!r} is no evaluation of the held-out set: it stays out of the curve")
+            self._session.drop_evaluation(f"{name!r} is not an evaluation of the held-out set: excluded from the curve")
             return
         if not self._training and _loaded_another(args, state):
             self._session.drop_evaluation(
-                f"step {state.best_global_step}'s weights are loaded, as load_best_model_at_end has it: an evaluation "
-                f"of them is none of step {state.global_step}, and stays out of the curve"
+                f"load_best_model_at_end has loaded the weights of step {state.best_global_step}: their evaluation is "
+                "excluded from the curve"
             )
             return
         self._session.evaluated(name)
@@ -110,7 +110,7 @@ class DomainLossCallback(transformers.TrainerCallback):
             self._session.log_evaluation(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Complete a checkpoint that another callback asked for, after ours was told that there would be none."""
+        """Complete a checkpoint that another callback asked for, after ours expected none."""
         if self._saved != state.global_step:
             self._save(state)
             written = Path(args.output_dir, f"checkpoint-{state.global_step}", "trainer_state.json")
@@ -118,7 +118,7 @@ class DomainLossCallback(transformers.TrainerCallback):
                 state.save_to_json(str(written))
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
-        """Forget what a prediction added: it is no evaluation, and must not get into the next one."""
+        """Forget what a prediction added: it is not an evaluation, and must not get into the next one."""
         self._session.drop_evaluation()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -132,7 +132,7 @@ class DomainLossCallback(transformers.TrainerCallback):
 
 
 def _host(args: Any, state: Any) -> Host:
-    """Return what the trainer's own logging does; transformers 4 calls a run by its folder where nobody did."""
+    """Return what the trainer's own logging does; transformers 4 names a run by its folder by default."""
     given = None if args.run_name == args.output_dir else args.run_name
     return Host(state.trial_name or given, wandb="wandb" in (args.report_to or ()))
 

@@ -322,7 +322,7 @@ def test_a_damaged_zstandard_file_is_named(tmp_path: Path, harm: str) -> None:
         content[:4] = b"none"
     path.write_bytes(content)
 
-    with pytest.raises(CorpusError, match=r"a.jsonl.zst, .*(damaged or cut off|is no JSON|no utf-8)"):
+    with pytest.raises(CorpusError, match=r"a.jsonl.zst, .*(damaged or cut off|is not JSON|no utf-8)"):
         read(path)
     problems = Problems()
     read(path, Reading(skip_bad=True), problems)

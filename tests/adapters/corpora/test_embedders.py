@@ -252,7 +252,7 @@ def test_a_fasttext_model_that_was_cut_short_is_refused(
     for file in fasttext_files:
         content = file.read_bytes()
         (tmp_path / "cut.bin").write_bytes(content[: int(left * len(content)) if 0 < left < 1 else int(left)])
-        with pytest.raises(CorpusError, match=r"cut\.bin: the model was cut short: .* Fetch or copy it again"):
+        with pytest.raises(CorpusError, match=r"cut\.bin: the model is truncated at .* Fetch or copy it again"):
             open_embedder(f"fasttext:{tmp_path / 'cut.bin'}")
 
 
@@ -280,7 +280,7 @@ def test_no_model_is_fetched(name: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=rf"{name}: which model\? Give its folder or file on the disk: {name}:PATH"):
         open_embedder(name)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CorpusError, match=rf"{name}:.*(can be read there|is no fastText model)"):
+    with pytest.raises(CorpusError, match=rf"{name}:.*(can be read there|is not a fastText model)"):
         open_embedder(f"{name}:{tmp_path / 'config.json' if name == 'fasttext' else tmp_path}")
 
 

@@ -101,5 +101,5 @@ def test_all_formats_have_their_text_where_each_domain_has_it(tmp_path: Path) ->
     found = corpus_entropies(corpora, EntropySettings(embedder=None, reading=reading))
 
     assert len(set(found.entropies("joint", compare="all").values())) == 1
-    with pytest.raises(CorpusError, match="a text field is given for 'z', which is no domain here: 'a', 'b'"):
+    with pytest.raises(CorpusError, match="text field of unknown domain 'z'; choose from 'a', 'b'"):
         corpus_entropies(corpora, EntropySettings(reading=Reading(text_fields={"z": "text"})))

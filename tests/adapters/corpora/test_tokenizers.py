@@ -101,7 +101,7 @@ def test_another_file_is_another_spec(folder: Path, tmp_path: Path) -> None:
     ("spec", "text"),
     [
         ("tokenizers:nowhere.json", "nowhere.json cannot be read: No such file"),
-        ("tokenizers:{}/bad.json", "bad.json is no tokenizer.json"),
+        ("tokenizers:{}/bad.json", "bad.json is not a tokenizer.json"),
         ("tokenizers", "which one\\? Give its file: tokenizers:FOLDER/tokenizer.json"),
         ("transformers:", "which tokenizer\\? Give its folder: transformers:FOLDER"),
         ("transformers:gpt2", "transformers:gpt2: there is no such folder. Fetch the tokenizer first"),

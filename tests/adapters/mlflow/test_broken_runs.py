@@ -119,7 +119,7 @@ def test_where_no_run_can_be_read_the_error_tells_why(uri: str) -> None:
 BAD_CURVES: dict[str, bytes] = {
     "empty": b"",
     "truncated": curves().encode()[:-20],
-    "no UTF-8": b"\xff\xfe" + curves().encode(),
+    "not UTF-8": b"\xff\xfe" + curves().encode(),
     "nested deep": b"[" * 200_000,
     "a list": b"[1]",
     "rows of text": curves([{"bimix/step": "x"}]).encode(),  # type: ignore[dict-item]  # that is the point

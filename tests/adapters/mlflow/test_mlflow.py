@@ -286,7 +286,7 @@ def test_an_unfinished_run_is_left_out_and_named(uri: str) -> None:
 
     assert "still going" not in obs.runs
     assert [str(note) for note in obs.notes] == [
-        "set aside: the run is not finished (it is RUNNING) (run 'still going'; 1×)"
+        "excluded: the run is not finished (it is RUNNING) (run 'still going'; 1×)"
     ]
 
 
@@ -296,7 +296,7 @@ def test_a_run_without_evaluation_is_left_out_and_named(uri: str) -> None:
 
     obs = Observations.from_source(uri)
 
-    assert [str(note) for note in obs.notes] == ["set aside: the run has no evaluation of any domain (run 'blind'; 1×)"]
+    assert [str(note) for note in obs.notes] == ["excluded: the run has no evaluation of any domain (run 'blind'; 1×)"]
 
 
 def test_deleted_runs_are_never_read(uri: str) -> None:
@@ -363,7 +363,7 @@ def test_training_goes_on_when_the_server_is_down(monkeypatch: pytest.MonkeyPatc
 
     failed, kept_at = (str(warning.message) for warning in warned)
     assert "no MLflow server answers" in failed
-    assert "10 rows and the run's end wait in" in kept_at
+    assert "10 rows and the run's end are kept in" in kept_at
     kept = Observations.from_source(f"jsonl:{os.environ['BIMIX_SPOOL']}")
     assert len(kept.losses) == 10
 

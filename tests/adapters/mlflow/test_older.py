@@ -216,7 +216,7 @@ def test_a_store_of_files_gives_what_a_database_gives_and_stays_as_it_is(
         assert recommended_mixture(uri) == recommended_mixture(uri, key="k") == RECOMMENDED
         chosen = MlflowSource(uri, wanted=Wanted("attributes.run_name LIKE 'run-%' and params.model = '122M'"))
         assert [record.name for record in chosen.records()] == [f"run-{number}" for number in range(5)]
-    with pytest.raises(SourceError, match=r"store of files, which MLflow .* doesn't write any more.*--out DIR"):
+    with pytest.raises(SourceError, match=r"store of files, which MLflow .* no longer writes.*--out DIR"):
         analyze(f"mlflow+file://{mlruns}#s", 1e9, law="bimix", replicates=0, write_back=True)
 
     assert listed(mlruns) == before

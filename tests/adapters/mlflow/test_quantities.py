@@ -24,7 +24,7 @@ def train(uri: str, name: str, code: float) -> None:
     recorder = DomainLossRecorder(["code", "web"], {"code": code, "web": 1 - code}, open_tracker(uri, run_name=name))
     for step in range(1, 7):
         recorder.add([0, 1], [code * 300.0, (1 - code) * 200.0], [round(code * 100), round((1 - code) * 100)])
-        # At step 3 some losses of the same set are no numbers; at step 5 it is another set.
+        # At step 3 some losses of the same set are not numbers; at step 5 it is another set.
         sums = evaluation(3.0 / step, nonfinite=8 if step == 3 else 0, tokens=32 if step == 5 else 64)
         recorder.add_sums(sums, split="eval")
         recorder.log_train(step)

@@ -250,13 +250,13 @@ def test_postgresql_itself_would_refuse_to_be_written(postgres: str, tmp_path: P
 
 WRONG = {
     "typo/mlflow.db": r"no database .*typo/mlflow\.db: is the path right",
-    ".": "is no SQLite database, and no file",
-    "text.db": r"text\.db is no SQLite database",
+    ".": "is not an SQLite database, and no file",
+    "text.db": r"text\.db is not an SQLite database",
     "empty.db": "is empty: no MLflow has made its tables",
     "other.db": "not MLflow's: it has the tables orders",
     "bare.db": "not MLflow's: it has no tables",
     "torn.db": "cannot be read: .*malformed",
-    "pipe.db": "is no SQLite database, and no file",
+    "pipe.db": "is not an SQLite database, and no file",
     "future.db": r"its table 'runs' has no 'run_uuid'\. Its schema is ffff, which MLflow .* doesn't know: it is of a "
     r"newer one\. Start the `mlflow server` of the MLflow that it is of, and name its http address",
     "past.db": r"its table 'metrics' has no 'value'\. Its schema is 451aebb31d03, of an MLflow before .* from 2019-",
@@ -265,7 +265,7 @@ WRONG = {
 
 @pytest.fixture
 def wrong(template: Path, tmp_path: Path) -> Path:
-    """Return a folder with all that is no database of MLflow's."""
+    """Return a folder with all that is not a database of MLflow's."""
     folder = tmp_path / "wrong"
     folder.mkdir()
     (folder / "text.db").write_text("run,loss\n" * 100, encoding="utf-8")
@@ -366,8 +366,8 @@ def test_a_tracker_s_address_leads_back_to_its_file(template: Path, tmp_path: Pa
         ("mlflow+sqlite://#s", "in memory"),
         ("mlflow+sqlite:///:memory:#s", "in memory"),
         ("mlflow+postgresql://u:secret@127.0.0.1:1/db#s", "PostgreSQL at .* cannot be read: .*refused"),
-        ("mlflow+postgresql://u:secret@127.0.0.1:port/db#s", "is no address of a database"),
-        ("mlflow+http://127.0.0.1:99999#s", "is no address of a server: Port out of range"),
+        ("mlflow+postgresql://u:secret@127.0.0.1:port/db#s", "is not an address of a database"),
+        ("mlflow+http://127.0.0.1:99999#s", "is not an address of a server: Port out of range"),
         ("mlflow+file:///nowhere/mlruns#s", "the store of files /nowhere/mlruns doesn't exist"),
     ],
 )

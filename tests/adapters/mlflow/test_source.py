@@ -124,7 +124,7 @@ def test_which_runs_are_read(uri: str) -> None:
     obs = Observations.from_source(uri)
     assert obs.runs == ("done", "child")
     assert sorted(str(note) for note in obs.notes) == [
-        f"set aside: the run is not finished (it is {status}) (run '{status.lower()}'; 1×)"
+        f"excluded: the run is not finished (it is {status}) (run '{status.lower()}'; 1×)"
         for status in ("FAILED", "KILLED", "RUNNING")
     ]
     everything = Observations.from_source(MlflowSource(uri, wanted=Wanted(unfinished=True)))
@@ -189,7 +189,7 @@ def test_runs_of_other_tools_are_read_with_a_file_of_their_mixtures(uri: str) ->
 
     assert obs.domains == ("code", "web")
     assert obs.losses["tokens"].unique().tolist() == [10_000, 20_000, 30_000]
-    assert "used, but" in str(obs.notes[0])
+    assert "kept: " in str(obs.notes[0])
     with pytest.raises(ObservationsError, match="--mixtures"):
         Observations.from_source(uri)
 

@@ -312,7 +312,7 @@ def test_a_validation_of_a_checkpoint_leaves_the_checkpoint_s_run_alone(tmp_path
     before = (run / "rows.jsonl").read_text(encoding="utf-8")
 
     fresh = Trainer(**quiet(tmp_path, callbacks=[DomainLossCallback(DOMAINS, MIXTURE, uri)]))
-    with pytest.warns(UserWarning, match=r"a validation of .*at-3.ckpt is none of the weights"):
+    with pytest.warns(UserWarning, match=r"a validation of .*at-3.ckpt is not of the weights"):
         fresh.validate(Module(), loader(examples(23, 2), 5), ckpt_path=tmp_path / "at-3.ckpt", verbose=False)
     assert (run / "rows.jsonl").read_text(encoding="utf-8") == before
     assert (run / "FINISHED").exists()

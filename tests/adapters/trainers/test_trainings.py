@@ -227,7 +227,7 @@ def test_a_test_set_after_training_stays_out_of_the_curve_and_is_told(tmp_path: 
     trainer = run_trainer(tmp_path, watcher)
     curves = watcher.recorder.curves()
     test: Any = examples(9, 5)
-    with pytest.warns(UserWarning, match="'test' is no evaluation of the held-out set"):
+    with pytest.warns(UserWarning, match="'test' is not an evaluation of the held-out set"):
         trainer.evaluate(test, metric_key_prefix="test")
     trainer.evaluate(test, metric_key_prefix="test")  # told once: a second warning would be an error here
 
@@ -247,7 +247,7 @@ def test_an_evaluation_of_the_best_weights_is_none_of_the_last_step(tmp_path: Pa
     trainer = run_trainer(tmp_path, watcher, arguments=changes)
     assert trainer.state.best_global_step == 3
     curves = watcher.recorder.curves()
-    with pytest.warns(UserWarning, match="step 3's weights are loaded, as load_best_model_at_end has it"):
+    with pytest.warns(UserWarning, match="load_best_model_at_end has loaded the weights of step 3"):
         trainer.evaluate()
 
     assert watcher.recorder.curves() == curves
@@ -390,7 +390,7 @@ def test_a_validation_of_a_checkpoint_after_training_stays_out_of_the_curve(tmp_
     trainer = trainer_of(tmp_path, watcher, callbacks=[watcher, saving], enable_checkpointing=True)
     fit(trainer, module)
     curves, validation = watcher.recorder.curves(), loader(examples(23, 2), 7)
-    with pytest.warns(UserWarning, match=r"a validation of .*step=2.ckpt is none of the weights at step"):
+    with pytest.warns(UserWarning, match=r"a validation of .*step=2.ckpt is not of the weights at step"):
         trainer.validate(module, validation, ckpt_path=tmp_path / "saved" / "step=2.ckpt", verbose=False)
     assert watcher.recorder.curves() == curves
     trainer.validate(module, validation, verbose=False)

@@ -64,5 +64,5 @@ def test_a_workspace_is_saved_with_a_section_a_quantity(server: WandbServer, fou
 
 @pytest.mark.parametrize("project", ["sweep", "/sweep", "team/", "a/b/c"])
 def test_a_project_has_an_entity(project: str) -> None:
-    with pytest.raises(ValueError, match="is no ENTITY/PROJECT"):
+    with pytest.raises(ValueError, match="is not ENTITY/PROJECT"):
         pages.workspace(project, ["a"])

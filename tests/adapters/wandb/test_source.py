@@ -515,7 +515,7 @@ def test_a_file_larger_than_its_manifest_says_is_refused(
     analysed: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(artifacts, "LARGEST", 10)
-    with pytest.raises(SourceError, match="none of ours"):
+    with pytest.raises(SourceError, match="not written by this package"):
         source(analysed[0]).find_analysis()
 
 

@@ -120,7 +120,7 @@ class WandbServer:
             run = self.run(project, name, entity=entity, create=True)
             if run is None:
                 return
-            # What is no number to JSON is read back as a string.
+            # What is not a number to JSON is read back as a string.
             for file, chunk in (content.get("files") or {}).items():
                 if file == "wandb-history.jsonl":
                     lines = [json.loads(line, parse_constant=str) for line in chunk["content"]]

@@ -159,7 +159,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         verify(obs, [])
     with pytest.raises(ObservationsError, match=r"1 runs are left to predict from, at least 3 are needed"):
         verify(obs, obs.runs[1:])
-    with pytest.raises(SourceError, match=r"is no folder that `bimix analyze --out` left"):
+    with pytest.raises(SourceError, match=r"is not a folder that `bimix analyze --out` left"):
         verify(obs, ["big-0"], analysis=tmp_path)
 
 

@@ -81,7 +81,7 @@ KNOWN: dict[str, tuple[Exception, int, str]] = {
     "a client's own": (OfStore("Unable to locate credentials"), 4, "botocore says: Unable to locate credentials"),
     "an archive": (raised_by(zipfile.ZipFile, __file__), 4, "a file is damaged or cut off"),
     "a compressed file": (raised_by(gzip.decompress, b"\x1f\x8b\x08"), 4, "a file is damaged or cut off"),
-    "no UTF-8": (
+    "not UTF-8": (
         raised_by(b"\xff".decode, "utf-8"),
         3,
         "a file is not utf-8: invalid start byte at byte 0. Convert it",

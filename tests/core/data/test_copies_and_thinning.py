@@ -52,7 +52,7 @@ def test_copies_of_runs_leave_the_fit_as_it_was(sweep: MakeSweep) -> None:
     assert fit_law(with_copies).targets["web"].parameters == pytest.approx(fit_law(obs).targets["web"].parameters)
     assert set(excluded(with_copies)) == {f"{run} again" for run in obs.runs}
     assert excluded(with_copies)["run-3 again"] == (
-        "its losses are those of run 'run-3', value for value: a copy tells nothing new"
+        "its losses equal those of run 'run-3', value for value: a copy adds no information"
     )
     assert noise_floor(with_copies) is None
 
@@ -125,7 +125,7 @@ def test_the_same_losses_under_another_mixture_are_said_to_contradict(sweep: Mak
     (note,) = obs.notes
     assert note.run == "run-0 again"
     assert note.reason == (
-        "its losses are those of run 'run-0', value for value, and its mixture is another: one of the two is wrong"
+        "its losses equal those of run 'run-0', value for value, but its mixture differs: one of the two is wrong"
     )
     assert len(obs.runs) == 9
 
@@ -156,8 +156,7 @@ def test_a_long_run_is_thinned_evenly_in_log_tokens_and_its_ends_are_kept() -> N
     assert steps == sorted(set(steps))
     assert max(np.diff(np.log(steps[100:]))) < 4 * WIDTH
     assert dict(run.notes) == {
-        "thinned for the fit: at most 1000 of its evaluations are used, evenly spaced in log tokens": 30_000
-        - len(steps)
+        "thinned for the fit to at most 1000 evaluations, evenly spaced in log tokens": 30_000 - len(steps)
     }
     short = curve(MOST)
     assert thinned(short) is short

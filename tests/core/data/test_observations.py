@@ -54,15 +54,15 @@ def test_a_table_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("columns", "reason", "left"),
     [
-        ({"la": [3.0, math.nan, 2.8, 2.7]}, "set aside: loss is NaN (run 'one', domain 'a'; 1×)", 7),
-        ({"la": [3.0, math.inf, 2.8, 2.7]}, "set aside: loss is infinite (run 'one', domain 'a'; 1×)", 7),
-        ({"la": [3.0, 1.7976931348623157e308, 2.8, 2.7]}, "set aside: loss is infinite (run 'one', domain 'a'; 1×)", 7),
-        ({"lb": [2.0, 1.9, 0.0, -1.0]}, "set aside: loss is not positive, which a law on log losses cannot use", 6),
-        ({"tokens": [0.0, 2e6, 1e6, 2e6]}, "set aside: evaluated before training (0 tokens) (run 'one', domain 'a'", 6),
-        ({"tokens": [math.nan, 2e6, 1e6, 2e6]}, "set aside: the token count is not finite (run 'one', domain 'a'", 6),
-        ({"tokens": [2e6, 2e6, 1e6, 2e6]}, "set aside: an earlier value of a point logged again", 6),
+        ({"la": [3.0, math.nan, 2.8, 2.7]}, "excluded: loss is NaN (run 'one', domain 'a'; 1×)", 7),
+        ({"la": [3.0, math.inf, 2.8, 2.7]}, "excluded: loss is infinite (run 'one', domain 'a'; 1×)", 7),
+        ({"la": [3.0, 1.7976931348623157e308, 2.8, 2.7]}, "excluded: loss is infinite (run 'one', domain 'a'; 1×)", 7),
+        ({"lb": [2.0, 1.9, 0.0, -1.0]}, "excluded: loss is not positive, which a law on log losses cannot use", 6),
+        ({"tokens": [0.0, 2e6, 1e6, 2e6]}, "excluded: evaluated before training (0 tokens) (run 'one', domain 'a'", 6),
+        ({"tokens": [math.nan, 2e6, 1e6, 2e6]}, "excluded: the token count is not finite (run 'one', domain 'a'", 6),
+        ({"tokens": [2e6, 2e6, 1e6, 2e6]}, "excluded: an earlier value of a point logged again", 6),
         ({"tokens": [2e6, 2e6, 1e6, 2e6], "la": [3.0, 3.0, 2.8, 2.7]},
-         "set aside: the same point twice (run 'one', domain 'a'; 1×)", 6),
+         "excluded: the same point logged twice (run 'one', domain 'a'; 1×)", 6),
     ],
 )  # fmt: skip
 def test_a_bad_number_is_set_aside_with_its_run_and_domain(
@@ -112,7 +112,7 @@ def test_a_run_that_has_nothing_left_goes_and_the_others_stay() -> None:
     obs = read(table(la=[math.nan, math.nan, 2.8, 2.7], lb=[math.nan, math.nan, 2.2, 2.1]))
 
     assert obs.runs == ("two",)
-    assert "set aside: no usable loss is left (run 'one'; 1×)" in map(str, obs.notes)
+    assert "excluded: no usable loss is left (run 'one'; 1×)" in map(str, obs.notes)
 
 
 def test_proportions_rounded_to_three_decimals_are_rescaled_and_noted() -> None:
@@ -121,7 +121,7 @@ def test_proportions_rounded_to_three_decimals_are_rescaled_and_noted() -> None:
 
     assert obs.mixture("one")["a"] == pytest.approx(0.333 / 1.002)
     assert [str(n) for n in obs.notes] == [
-        "adjusted: proportions summed to 1 only after rounding and were rescaled (1×)"
+        "adjusted: proportions summed to 1 only within rounding and were rescaled (1×)"
     ]
 
 
@@ -218,7 +218,7 @@ WIDE = "run,tokens,proportion/a,proportion/b,loss/a,loss/b\n"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("run,tokens,proportion/a,proportion/b,loss/a,loss/a\nx,1,0.5,0.5,2,3\n", "line 1: .*'loss/a' stands twice"),
+        ("run,tokens,proportion/a,proportion/b,loss/a,loss/a\nx,1,0.5,0.5,2,3\n", "line 1: .*'loss/a' appears twice"),
         (WIDE + "x,1,0.5,0.5,2,3\nx,2,0.5,0.5,2,3,4\n", "line 3: 7 cells, but the header has 6"),
         (WIDE + "x,1,0.5,0.5,2\n", "line 2: 5 cells"),
         (WIDE + "x,1,0.5,0.5,2,3\n\nx,1,000,0.5,0.5,2,3\n", "line 4: 7 cells"),
@@ -330,8 +330,8 @@ def test_runs_without_mixture_or_evaluation_are_set_aside() -> None:
 
     assert obs.runs == ("x",)
     assert [str(note) for note in obs.notes] == [
-        "set aside: the run has no mixture in its manifest (run 'bare'; 1×)",
-        "set aside: the run has no evaluation of any domain (run 'blind'; 1×)",
+        "excluded: the run has no mixture in its manifest (run 'bare'; 1×)",
+        "excluded: the run has no evaluation of any domain (run 'blind'; 1×)",
     ]
     with pytest.raises(ObservationsError, match=r"none of the 1 runs of test can be used.*no evaluation of any domain"):
         Observations.from_records([blind], source="test")

@@ -30,7 +30,7 @@ def test_quantities_of_an_evaluation_alone_are_told_from_those_of_every_row() ->
     names = [f"{q.name}/web" if q.by_domain else q.name for q in metric_names.QUANTITIES.values()]
 
     assert {name.partition("/")[0] for name in names if metric_names.is_evaluation(name)} == OF_AN_EVALUATION
-    assert {name for name in names if metric_names.is_told_of_evaluation(name)} == {
+    assert {name for name in names if metric_names.belongs_to_evaluation(name)} == {
         *(f"{name}/web" for name in OF_AN_EVALUATION),
         "bimix_nonfinite/web",
         "bimix/other_set",

@@ -70,7 +70,7 @@ def test_what_of_a_pool_may_not_be_run_is_excluded_and_counted() -> None:
     assert f"{breaking + twice} of 32 mixtures of the pool were excluded: {breaking} breaking a constraint" in str(
         plan.notes
     )
-    assert "above the most it may have, 0.4" in str(plan.notes)
+    assert "above its upper limit of 0.4" in str(plan.notes)
 
 
 def test_candidates_are_run_beside_those_of_the_pool() -> None:
@@ -134,7 +134,7 @@ def test_chosen_members_tell_more_than_random_ones_by_every_law() -> None:
         (drawn(20, names=("code", "web", "maths", "books")), 6, "mixture 1 of the pool doesn't fit: .*lacks 'math'"),
         (drawn(5), 6, "6 runs are to be chosen, but the pool has 5 mixtures"),
         ([*drawn(5), drawn(5)[2]], 6, "has 5 mixtures .*: 1 given twice"),
-        (pd.DataFrame({"code": [0.5], "web": [0.5]}), 1, "no column 'books'"),
+        (pd.DataFrame({"code": [0.5], "web": [0.5]}), 1, "no column 'books' and none that begins"),
         (
             pd.DataFrame({"code": [0.5], "web": [0.5], "books": [0.2], "math": [0.1]}),
             1,
@@ -152,8 +152,8 @@ def test_a_pool_that_does_not_do_is_named(pool: object, runs: int, told: str) ->
     [
         ("a.jsonl", '{"mixture": {"a": 0.4, "b": 0.6}}\n{"mix": 1}\n', "line 2 has no entry 'mixture'"),
         ("a.jsonl", '{"mixture": {"a": 0.4, "b": 0.7}}\n', "line 1: proportions sum to 1.1"),
-        ("a.jsonl", "mixture: {a: 1}\n", "line 1 is no JSON"),
-        ("a.csv", "name,a,b\nx,0.4,0.6\ny,0.4,high\n", "line 3: the proportion of domain 'b' is no number: 'high'"),
+        ("a.jsonl", "mixture: {a: 1}\n", "line 1 is not JSON"),
+        ("a.csv", "name,a,b\nx,0.4,0.6\ny,0.4,high\n", "line 3: the proportion of domain 'b' is not a number: 'high'"),
         ("a.csv", "name,a,b\n", "it is empty"),
     ],
 )

@@ -76,6 +76,7 @@ def test_it_is_said_in_a_pages_language() -> None:
     html = mixture_chart([ProportionRow("web", 0.6, 0.5, 0.5, 0.7, 0.1, 0.8)], Language("ja"))
 
     assert "ほぼ最適な範囲 50%〜70%" in html
+    assert "<b>60%</b>" in html
     assert "recommended" not in html
 
 

@@ -213,9 +213,9 @@ def test_ids_beyond_the_vocabulary_are_refused() -> None:
 
 @pytest.mark.parametrize("bad", [b"", b"xxxx" + bytes(16), EntropyCounter().to_bytes()[:-3]])
 def test_what_are_no_counts_is_refused(bad: bytes) -> None:
-    with pytest.raises(CorpusError, match="these are no counts of tokens"):
+    with pytest.raises(CorpusError, match="these are not counts of tokens"):
         EntropyCounter.from_bytes(bad)
-    with pytest.raises(CorpusError, match="these are no counts of tokens"):
+    with pytest.raises(CorpusError, match="these are not counts of tokens"):
         EntropyCounter.from_dict({"counts": bad.hex()})
 
 

@@ -182,9 +182,7 @@ def test_names_and_problems_stay_text_in_the_page(corpora: dict[str, Path], tmp_
     assert "<script" not in page
     assert "&lt;script&gt;alert(2)" in page
     assert found.domains["b&c"].unreadable == 30
-    assert any(
-        "'b&c': 30 documents could not be read and were left out, the first: " in text for text in found.warnings()
-    )
+    assert any("'b&c': 30 unreadable documents were excluded, the first: " in text for text in found.warnings())
 
 
 def test_what_two_domains_share_is_told(corpora: dict[str, Path], tmp_path: Path) -> None:
@@ -253,7 +251,7 @@ def test_copies_within_a_domain_are_told(corpora: dict[str, Path], tmp_path: Pat
     [
         ('{"text": ""}\n', "domain 'bad' has no two neighbouring tokens: 0 tokens in 1 documents of 1 files"),
         ('{"text": "x"}\n', "domain 'bad' has no two neighbouring tokens: 1 tokens in 1 documents of 1 files"),
-        ("no json\n", "bad.jsonl, line 1 at byte 0 is no JSON"),
+        ("no json\n", "bad.jsonl, line 1 at byte 0 is not JSON"),
         ('{"text": [1, 2, 3]}\n', "domain 'bad' holds token ids and domain 'mail' text"),
         ('{"text": [1, -2, 3]}\n', r"bad.jsonl: token ids must be integers from 0 on"),
     ],
@@ -347,6 +345,6 @@ def test_an_error_in_a_thread_stops_the_rest(
 
     monkeypatch.setattr(measuring, "count_blocks", counting_too)
 
-    with pytest.raises(CorpusError, match=r"03.jsonl, line 1 at byte 0 is no JSON"):
+    with pytest.raises(CorpusError, match=r"03.jsonl, line 1 at byte 0 is not JSON"):
         corpus_entropies({"a": tmp_path, "b": corpora["mail"]}, SETTINGS, engine=Threads(2))
     assert len(counted) < 30

@@ -96,5 +96,5 @@ def test_matrices_of_other_dimensions_dont_add() -> None:
 
 @pytest.mark.parametrize("bad", [b"", b"nothing at all, but long enough", DensityMatrix(2).to_bytes()[:-2]])
 def test_what_are_no_sums_is_refused(bad: bytes) -> None:
-    with pytest.raises(CorpusError, match="these are no sums of embeddings"):
+    with pytest.raises(CorpusError, match="these are not sums of embeddings"):
         DensityMatrix.from_bytes(bad)

@@ -168,7 +168,7 @@ def test_the_order_and_the_placeholders_are_said(fmt: str) -> None:
     text = export(Mixture({"b": 0.25, "a": 0.75}), fmt)
 
     assert text.startswith('# domain order: ["b", "a"]\n')
-    assert "a domain's name stands where its data's path belongs" in text
+    assert "a domain's name replaces the path of its data" in text
     assert "stands where" not in export(Mixture({"b": 1.0}), fmt, paths={"b": "/x"})
 
 
@@ -177,7 +177,7 @@ def test_a_domain_without_a_proportion_is_left_out_and_named(fmt: str) -> None:
     text = export(Mixture({"a": 0.5, "none": 0.0, "b": 0.5}), fmt)
 
     assert WITH_PATHS[fmt](text) == {"a": 0.5, "b": 0.5}
-    assert "left out, for their proportion is 0" in text
+    assert "excluded, with a proportion of 0" in text
 
 
 @pytest.mark.parametrize("fmt", BY_NAME)
@@ -249,7 +249,7 @@ def test_an_analysis_leaves_them(tmp_path: Path, sweep: Callable[..., Observatio
 
 @pytest.mark.parametrize("fmt", sorted(set(FORMATS) - {"csv"}))
 def test_the_tokens_are_said(fmt: str) -> None:
-    assert "for a run of 1.5e+11 tokens" in export(HOSTILE, fmt, paths=PATHS, tokens=1.5e11)
+    assert "for a run of 150B tokens" in export(HOSTILE, fmt, paths=PATHS, tokens=1.5e11)
 
 
 def test_olmo_core_is_told_how_many_tokens_to_request() -> None:
@@ -285,7 +285,7 @@ def test_the_yaml_with_paths_is_read_back_by_mixture(tmp_path: Path) -> None:
         ("nemo", {"paths": {"c++ #1": ""}}, r"the path '' of domain 'c\+\+ #1' is empty"),
         ("nemo", {"paths": {"c++ #1": "- list"}}, r"domains 'c\+\+ #1' and '- list' have the same path '- list'"),
         ("nemo", {"tokens": -1.0}, r"tokens of the run must be a positive number, got -1\.0"),
-        ("megatron", {}, r"Megatron takes '- list' for an option.*--path"),
+        ("megatron", {}, r"Megatron takes '- list', the path of domain '- list', for an option.*--path"),
     ],
 )
 def test_mistakes_are_named(fmt: str, options: dict[str, Any], said: str) -> None:
@@ -298,6 +298,6 @@ def test_a_name_that_a_parser_would_take_for_something_else_needs_a_path() -> No
         export(Mixture({"a,b": 1.0}), "llamafactory")
     reference = Mixture({"${oc.env:HOME}": 1.0})
     for fmt in ("nemo", "streaming", "llamafactory"):
-        with pytest.raises(MixtureError, match=r"for a reference, so domain '\$\{oc.env:HOME\}' cannot stand"):
+        with pytest.raises(MixtureError, match=r"as a reference, so domain '\$\{oc.env:HOME\}' needs"):
             export(reference, fmt)
         assert "${data}/web" in export(reference, fmt, paths={"${oc.env:HOME}": "${data}/web"})  # which may be meant

@@ -155,7 +155,7 @@ def test_broken_lines_are_skipped_counted_and_kept_and_all_rows_are_sent(
     (sent,) = replay(journal.directory)
 
     assert [row["bimix/step"] for row in tracker.rows] == [1, 3, 4]
-    assert "2 lines were no rows, and are skipped" in str(sent)
+    assert "2 damaged lines were skipped" in str(sent)
     assert f"see {journal.directory / 'broken.jsonl'}" in str(sent)
     assert [found.name for found in journal.directory.iterdir()] == ["broken.jsonl"]
 

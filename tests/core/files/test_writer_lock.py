@@ -56,7 +56,7 @@ def test_of_two_resumes_of_one_checkpoint_the_second_has_a_run_of_its_own(remote
     first, second = Delivery(Tracker(remote=remote)), Delivery(Tracker(remote=remote))
     first.load_state_dict(state)
     feed(first, 3)
-    with pytest.warns(UserWarning, match=rf"run {state['run_id']} is not gone on with.*a run of its own"):
+    with pytest.warns(UserWarning, match=rf"run {state['run_id']} is not resumed.*continues in a new run"):
         second.load_state_dict(state)
     feed(second, 3)
     feed(first, 4)
@@ -81,7 +81,7 @@ def test_who_made_a_checkpoint_that_another_goes_on_from_has_a_run_of_its_own_fr
     resumed.load_state_dict(saved(made))
     feed(resumed, 3)
     old = made.tracker
-    with pytest.warns(UserWarning, match="was taken over by a recorder that loaded a checkpoint of it"):
+    with pytest.warns(UserWarning, match="was taken over by a recorder that loaded its checkpoint"):
         feed(made, 30)
     feed(resumed, 4)
     made.finish(MANIFEST, {})
@@ -137,7 +137,7 @@ def test_a_tracker_that_makes_no_other_is_opened_again_by_its_uri(monkeypatch: p
     recorder.restart()
     recorder.add([0], [1.0])
     recorder.log_train(7)
-    with pytest.warns(UserWarning, match=r"was taken over by a recorder.*goes on in a run of its own"):
+    with pytest.warns(UserWarning, match=r"was taken over by a recorder.*continues in a new run"):
         feed(made, 30)
 
     assert (first.steps, first.ended) == ([1], False)
@@ -159,7 +159,7 @@ def test_a_tracker_that_cannot_be_opened_again_is_nobody_elses_run(monkeypatch: 
 
     with (
         pytest.warns(UserWarning, match="alone: is no more"),
-        pytest.warns(UserWarning, match="can open no other, and writes no more"),
+        pytest.warns(UserWarning, match="can't open another, and stops writing"),
     ):
         feed(made, 30)
 
@@ -204,7 +204,7 @@ def test_of_two_processes_that_write_one_name_or_resume_one_run_the_second_has_i
         with pytest.warns(UserWarning, match=r"'same' is being written.*'same-2'"):
             recorder.start()
         second = DomainLossRecorder(["a", "b"], {"a": 0.5, "b": 0.5}, open_tracker(uri, run_name="same"))
-        with pytest.warns(UserWarning, match="is not gone on with"):
+        with pytest.warns(UserWarning, match="is not resumed"):
             second.load_state_dict(state)
         with pytest.warns(UserWarning, match="'same-3'"):
             second.start()

@@ -250,7 +250,7 @@ def test_json_is_read_as_json() -> None:
         assert load_yaml(text) == content
     assert load_yaml('{"a\\/b": 1}') == {"a/b": 1}
     for text, said in (
-        ('{"b": {"a": 1, "a": 2}}', "'a' stands twice"),
+        ('{"b": {"a": 1, "a": 2}}', "'a' appears twice"),
         ('{"a": ' * 9999, "nested"),
         ('{"a": ' * 9999 + "1" + "}" * 9999, "nested"),
         (f'{{"a": {"9" * 5000}}}', "digits"),
@@ -281,19 +281,19 @@ def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(encoding: str, tmp_p
 def test_a_file_of_another_encoding_is_told(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("ä", encoding="utf-16")
 
-    with pytest.raises(ValueError, match="no UTF-8 text: invalid start byte at byte 0"):
+    with pytest.raises(ValueError, match="not UTF-8 text: invalid start byte at byte 0"):
         read_text(tmp_path / "m")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b,a\n1,2,3\n", "line 1: the column 'a' stands twice"),
-        ("\n\na,b,a\n", "line 3: the column 'a' stands twice"),
+        ("a,b,a\n1,2,3\n", "line 1: the column 'a' appears twice"),
+        ("\n\na,b,a\n", "line 3: the column 'a' appears twice"),
         ("a,b\n1,2\n1,2,3\n", "line 3: 3 cells, but the header has 2"),
         ("a,b\n1\n", "line 2: 1 cells, but the header has 2"),
         ('a,b\n"x\ny",2\n1,2,3\n', "line 4: 3 cells"),
-        ("a,b\n1,000,2\n", "line 2: 3 cells.*quotes"),
+        ("a,b\n1,000,2\n", "line 2: 3 cells.*Quote"),
         ("a;b\n1;2\n", "line 1: its cells are separated by ';'"),
         ("a\tb\n1\t2\n", r"line 1: its cells are separated by '\\t'"),
         ('a,b\n1,2\n"x,2\n', "line 3: unexpected end of data"),

@@ -156,7 +156,7 @@ def test_a_single_mixture_is_fitted_as_far_as_it_goes(sweep: MakeSweep) -> None:
     fit = fit_law(obs)
 
     assert fit.targets["a"].outcome is Outcome.SINGLE_MIXTURE
-    assert "alpha is not identifiable" in fit.targets["a"].outcome.remedy
+    assert "its effect (alpha) is not identifiable" in fit.targets["a"].outcome.remedy
     assert np.isnan(fit.targets["a"].parameters["alpha"])
     same, other = (fit.predict(Mixture({"a": a, "b": 1 - a}), 1e7) for a in (0.3, 0.5))
     assert same["a"][0] == pytest.approx(0.3**-0.1 * (900 / 1e7**0.5 + 2.7), rel=1e-6)
@@ -168,7 +168,7 @@ def test_few_checkpoints_still_tell_the_effect_of_the_mixture(sweep: MakeSweep, 
     fit = fit_law(sweep(A, tokens=tokens))
 
     assert fit.targets["a"].outcome is Outcome.TOO_FEW_CHECKPOINTS
-    assert "evaluate at least 3 times" in fit.targets["a"].outcome.remedy
+    assert "Evaluate at least 3 times" in fit.targets["a"].outcome.remedy
     assert fit.targets["a"].parameters["alpha"] == pytest.approx(0.1, abs=0.005)
     expected = 0.4**-0.1 * (900 / 1e6**0.5 + 2.7)
     assert fit.predict(Mixture({"a": 0.4, "b": 0.6}), 1e6)["a"][0] == pytest.approx(expected, rel=1e-3)
@@ -213,7 +213,7 @@ def test_a_constant_loss_is_a_result_and_no_crash() -> None:
 
     assert np.isnan(fit.predict(Mixture({"a": 0.4, "b": 0.6}), 2e6)["a"][0])  # a stale value predicts nothing
     assert fit.targets["a"].outcome is Outcome.CONSTANT_LOSS
-    assert "Evaluate the domain anew" in fit.targets["a"].outcome.remedy
+    assert "evaluate the domain at every checkpoint" in fit.targets["a"].outcome.remedy
 
 
 def test_a_share_of_zero_counts_as_the_floor_and_is_noted(sweep: MakeSweep) -> None:
@@ -224,7 +224,7 @@ def test_a_share_of_zero_counts_as_the_floor_and_is_noted(sweep: MakeSweep) -> N
     fit = fit_law(Observations(zero, obs.losses))
 
     assert fit.targets["a"].parameters["alpha"] == pytest.approx(0.1, rel=1e-6)
-    assert "adjusted: proportions below 0.001 counted as 0.001, where the law is finite (domain 'a'; 1×)" in map(
+    assert "adjusted: proportions below the proportion floor, 0.001, count as the floor (domain 'a'; 1×)" in map(
         str, fit.notes
     )
     assert np.isfinite(fit.predict(Mixture({"a": 0.0, "b": 1.0}), 1e7).to_numpy()).all()
@@ -238,7 +238,9 @@ def test_a_share_of_zero_can_be_set_aside(sweep: MakeSweep) -> None:
 
     assert fit.targets["a"].runs == 2
     assert fit.targets["a"].parameters["alpha"] == pytest.approx(0.1, rel=1e-6)
-    assert "set aside: runs with a proportion of (nearly) 0 of the domain (domain 'a'; 1×)" in map(str, fit.notes)
+    assert "excluded: the run's proportion of the domain is 0, or below the proportion floor (domain 'a'; 1×)" in map(
+        str, fit.notes
+    )
 
 
 def test_a_target_outside_the_mixture_is_set_aside_and_noted(sweep: MakeSweep) -> None:

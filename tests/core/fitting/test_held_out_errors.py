@@ -45,7 +45,7 @@ def test_the_errors_are_those_of_each_run_s_last_losses() -> None:
     found = HeldOutErrors.of(predictions, mixtures)
 
     assert [one.run for one in found.runs] == ["x", "y"]
-    assert found.runs[0].off == pytest.approx({"a": 0.1, "b": -0.5})
+    assert found.runs[0].error == pytest.approx({"a": 0.1, "b": -0.5})
     assert found.runs[0].tokens == 2e9
     assert found.shares.tolist() == [[0.2, 0.8], [0.7, 0.3]]
     assert found.sums(BOTH) == pytest.approx([0.1 - 1.0, np.nan], nan_ok=True)
@@ -216,6 +216,6 @@ def test_later_errors_are_those_of_a_fit_to_the_first_half() -> None:
 
     assert found is not None
     assert found.ahead == pytest.approx([np.log(2)])
-    assert found.off["a"] == pytest.approx([0.0], abs=1e-3)
-    assert found.off["b"] == pytest.approx([float(last.mean()) * (1 - 1 / 0.97)], rel=0.05)
+    assert found.errors["a"] == pytest.approx([0.0], abs=1e-3)
+    assert found.errors["b"] == pytest.approx([float(last.mean()) * (1 - 1 / 0.97)], rel=0.05)
     assert bootstrap(cut, fit_law(cut, warmup=0), replicates=3).later is None  # three volumes: none is left to predict

@@ -173,7 +173,7 @@ def test_a_single_mixture_has_no_interval(sweep: MakeSweep) -> None:
 
 def test_what_cannot_be_drawn_is_said(sweep: MakeSweep) -> None:
     two = sweep(LAWS, runs=2)
-    with pytest.raises(ValueError, match=r"2 runs cannot be drawn again: a bootstrap needs at least 3"):
+    with pytest.raises(ValueError, match=r"2 runs are too few for a bootstrap: it needs at least 3"):
         bootstrap(two, fit_law(two))
     obs = sweep(LAWS, noise=0.01)
     fit = fit_law(obs)

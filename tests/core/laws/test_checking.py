@@ -76,12 +76,12 @@ class Ending(BiMix):
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
-        (WrongSlope, r"blocks' derivative by θ\[2\] is off by .* from differences"),
-        (WrongGradient, r"by_share's gradient by r\[0\] is off by .* from differences"),
-        (WrongLevel, r"by_share's log_loss is off by 0\.0\d+ from blocks"),
-        (WrongUnits, r"log L at internal\(report\(θ\)\) is off by .* from log L at θ"),
+        (WrongSlope, r"blocks' derivative by θ\[2\] differs by .* from differences"),
+        (WrongGradient, r"by_share's gradient by r\[0\] differs by .* from differences"),
+        (WrongLevel, r"by_share's log_loss differs by 0\.0\d+ from blocks"),
+        (WrongUnits, r"log L at internal\(report\(θ\)\) differs by .* from log L at θ"),
         (WrongNames, "report names alpha, beta, B, C, and parameters alpha, beta, C, B"),
-        (Unsure, r"blocks' derivative by θ\[0\] is off by nan from differences"),
+        (Unsure, r"blocks' derivative by θ\[0\] differs by nan from differences"),
         (OneStart, r"starts has shape \(3, 4\), not \(problems, starts, parameters\)"),
         (Unwatched, "own_only is said, and watched lacks the parameter at effect"),
         (NotItsOwn, "power_of_own is said of a law that isn't own_only"),

@@ -266,7 +266,10 @@ def test_a_share_of_zero_has_a_finite_loss_and_only_where_that_bends_the_law_a_n
 
     fit = fit_law(measured(losses, shares), name)
 
-    assert any(f"counted as {fit.floor:g}" in note.reason for note in fit.notes) == law(name).traits.infinite_at_zero
+    assert (
+        any(f"below the proportion floor, {fit.floor:g}" in note.reason for note in fit.notes)
+        == law(name).traits.infinite_at_zero
+    )
     assert np.isfinite(fit.predict(shares, 2e7).to_numpy(float)).all()
     assert np.isfinite(fit.gradient(shares, 2e7)).all()
 

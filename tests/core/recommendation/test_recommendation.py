@@ -94,7 +94,7 @@ def test_a_domain_that_gains_nothing_is_held_at_the_smallest_share_tried() -> No
     found = recommend(fit, TOKENS)
 
     assert found.mixture["a"] == pytest.approx(0.05)
-    assert "alpha = -0.1, not above 0" in found.held["a"]
+    assert "alpha = -0.1: its loss doesn't fall" in found.held["a"]
     assert found.mixture["b"] / found.mixture["c"] > 1
     assert found.kkt_residual <= 1e-8
 
@@ -116,7 +116,7 @@ def test_the_optimum_stays_within_the_proportions_tried_unless_asked() -> None:
     tried, beyond = (recommend(fit, TOKENS, beyond_tried=asked) for asked in (False, True))
 
     assert tried.mixture["a"] == pytest.approx(0.4)
-    assert "is at the largest proportion tried, 0.4: the law would go further" in tried.held["a"]
+    assert "is at the largest proportion tried, 0.4; the law would go further" in tried.held["a"]
     assert tried.warnings == ()
     assert beyond.mixture["a"] > 0.5
     assert beyond.held == {}
@@ -163,8 +163,8 @@ def test_an_effect_whose_interval_holds_0_is_held_at_the_nearest_tried_to_the_re
 
     assert found.mixture["a"] == pytest.approx(0.25)
     assert found.held["a"] == (
-        f"has alpha = {alpha:g}, whose 90 % interval, {told}, holds 0: its effect isn't known. It is held at 0.25, the "
-        "nearest tried to the reference"
+        f"has alpha = {alpha:g} (90 % interval {told}): an effect that may be 0. It is held at 0.25, the proportion "
+        "tried nearest to the reference"
     )
     assert found.weights["a"] == 1  # its loss is known, where it is held
 
@@ -175,7 +175,7 @@ def test_an_effect_that_is_clear_is_used_whatever_its_size() -> None:
     clear, sinking = (recommend(fit_of({"a": unclear(alpha, 0.0004)} | others), TOKENS) for alpha in (0.001, -0.001))
 
     assert clear.mixture == recommend(fit_of({"a": domain(0.001, 3.0)} | others), TOKENS).mixture
-    assert "not above 0" in sinking.held["a"]
+    assert "doesn't fall as its proportion grows" in sinking.held["a"]
     # Two runs have no standard error that means anything.
     two = recommend(fit_of({"a": unclear(0.03, 0.02, runs=2)} | others), TOKENS)
     assert two.mixture == recommend(fit_of({"a": domain(0.03, 3.0)} | others), TOKENS).mixture
@@ -194,8 +194,8 @@ def test_where_fewer_than_two_effects_are_known_the_reference_stays_and_it_is_sa
     assert found.gain == pytest.approx(0.0, abs=1e-9)
     assert found.inside_noise
     said = found.warnings[0]
-    assert said.startswith("fewer than two domains' effects are known, so nothing is known to be better than the refer")
-    assert "'b': alpha = 0.03, and its 90 % interval, -0.0126 to 0.0726, holds 0" in said
+    assert said.startswith("fewer than two domains have a known effect, so the mixture stays at the reference")
+    assert "'b': alpha = 0.03 (90 % interval -0.0126 to 0.0726): its effect may be 0" in said
     unknown = sum(bool(fitted.standard_errors) for fitted in fit.targets.values())
     assert said.count("Add runs with a smaller and a larger proportion of it") == unknown
 
@@ -207,8 +207,8 @@ def test_where_the_constraints_leave_nothing_beside_what_is_held_it_is_said_what
         recommend(fit, TOKENS, reference=Mixture({"a": 0.8, "b": 0.1, "c": 0.1}), bounds={"a": (0.0, 0.35)})
 
     said = str(told.value)
-    assert said.startswith("no mixture meets the constraints with domains held where nothing is known of their effects")
-    assert "'a' has alpha = 0.01, whose 90 % interval, -0.0326 to 0.0526, holds 0" in said
+    assert said.startswith("no mixture meets the constraints with domains of unknown effect held")
+    assert "'a' has alpha = 0.01 (90 % interval -0.0326 to 0.0526): an effect that may be 0" in said
     assert "add runs with smaller and larger proportions of them" in said
 
 
@@ -217,10 +217,10 @@ def test_what_lies_outside_the_observed_is_said() -> None:
 
     said = " ".join(recommend(fit, 100 * TOKENS, beyond_tried=True).warnings)
 
-    assert "is 100× the largest volume observed (1e+08): the curves are extrapolated" in said
+    assert "is 100 times the largest volume observed (100M): its losses are extrapolated" in said
     assert "proportion of domain 'a', 0.0" in said
     assert "outside those tried (0.4 to 0.6)" in said
-    assert "below the smallest volume observed (1e+06)" in " ".join(recommend(fit, 1e5).warnings)
+    assert "below the smallest volume observed (1M)" in " ".join(recommend(fit, 1e5).warnings)
 
 
 def test_a_doubtful_fit_is_said() -> None:
@@ -245,8 +245,10 @@ def test_an_unknown_effect_is_held_and_left_out_and_the_rest_is_recommended(outc
     found = recommend(fit_of(known | {"c": domain(0.1, 1.0, outcome=outcome, tried=(0.05, 0.2))}), TOKENS)
 
     assert found.mixture["c"] == pytest.approx(0.2)  # the nearest to the reference's third
-    assert "unknown effect: it is held at 0.2" in found.held["c"]
-    assert f"target 'c' is left out of the objective, for no law tells its loss: {outcome.remedy}" in found.warnings
+    assert "unknown effect: held at 0.2" in found.held["c"]
+    assert (
+        f"target 'c' is excluded from the objective, for its loss is not predicted: {outcome.remedy}" in found.warnings
+    )
     assert found.weights == {"a": 1.0, "b": 1.0, "c": 0.0}
     assert found.gain == pytest.approx(sum(found.reference_predicted[d] - found.predicted[d] for d in known))
     slopes = [
@@ -261,7 +263,7 @@ def test_a_fit_that_stopped_early_is_used_and_said() -> None:
     found = recommend(fit, TOKENS)
 
     assert found.weights["a"] == 1
-    assert any("'a': the fit stopped before its end" in text for text in found.warnings)
+    assert any("'a': the fit did not converge" in text for text in found.warnings)
 
 
 def test_mistakes_are_named() -> None:
@@ -295,7 +297,10 @@ def test_no_domain_that_gains_means_no_recommendation() -> None:
 def test_domains_held_at_more_than_there_is_are_named() -> None:
     rising = {n: domain(-0.1, 1.0, outcome=Outcome.ALPHA_NOT_POSITIVE, tried=(0.5, 0.9)) for n in ("a", "b")}
 
-    with pytest.raises(RecommendationError, match=r"held at 1 in all.*smaller proportions of them: 'a' has .*'b' has "):
+    with pytest.raises(
+        RecommendationError,
+        match=r"the domains held take 1 and leave nothing.*smaller proportions of them: 'a' has .*'b' has ",
+    ):
         recommend(fit_of(rising | {"c": domain(0.1, 1.0)}), TOKENS)
 
 

@@ -24,7 +24,7 @@ from bimix_tracking.fitting.law_fit import SAME_VOLUME
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.recommendation.savings import Worth, worth
 from bimix_tracking.report import content, html, markdown
-from bimix_tracking.report.investment import savings
+from bimix_tracking.report.key_figures import savings
 
 VOLUMES = (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7)
 HALF = (0.5, 0.5, 1e4, 0.5)
@@ -348,7 +348,8 @@ def test_with_one_volume_the_mixture_is_that_of_this_volume_and_this_is_said() -
     assert there.uncertainty is not None
     assert rec.uncertainty.gain == there.uncertainty.gain
     assert any(
-        "one token volume was observed (1e+09), so losses at 1e+12 tokens are unknown" in t for t in rec.warnings
+        "one token volume was observed: losses at 1T tokens are unknown, and all figures are those at 1B" in t
+        for t in rec.warnings
     )
     assert "at 1B tokens: " in content.page(elsewhere).gain
     assert "predicted_at_tokens: 1000000000.0" in elsewhere.mixture_yaml()

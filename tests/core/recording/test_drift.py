@@ -72,10 +72,10 @@ def test_a_domain_nobody_asked_for_is_told() -> None:
     for _ in range(16):
         drift.add(np.array([1000, 1]), np.array([1.0, 0.0]))
 
-    told = drift.told(["code", "web"])
+    told = drift.warning(["code", "web"])
 
     assert told is not None
-    assert "'web' has 0.000999 of the tokens where the nominal mixture says 0" in told
+    assert "'web' has a realised share of 0.000999, against a nominal share of 0" in told
 
 
 def test_it_goes_on_where_it_was_saved() -> None:
@@ -108,6 +108,6 @@ def test_the_recorder_warns_once_and_goes_on() -> None:
             row = recorder.log_train(step)
 
     (said,) = caught
-    assert "at step 16, domain 'code' has 0.4 of the tokens where the nominal mixture says 0.5" in str(said.message)
-    assert "are documents or sequences drawn in these proportions" in str(said.message)
+    assert "at step 16, domain 'code' has a realised share of 0.4, against a nominal share of 0.5" in str(said.message)
+    assert "of different lengths drawn in these proportions" in str(said.message)
     assert (row["bimix_share/code"], row["bimix_nominal/code"]) == (0.4, 0.5)

@@ -66,8 +66,8 @@ def test_a_set_that_changes_in_mid_run_counts_up_to_there(explicit: dict[str, st
 
     (text,) = [str(each.message) for each in said]
     assert text.startswith(
-        "the evaluation at step 3 is not of the held-out set that this run's curve began with: domain 'code' has 500 "
-        "tokens where the held-out set has 100. It stays out of the curve"
+        "the evaluation at step 3 is not on this run's held-out set: domain 'code' has 500 "
+        "tokens instead of 100. It is excluded from the curve"
     )
     obs = Observations.from_source(f"jsonl:{tmp_path}")
     steps = {domain: rows["step"].tolist() for domain, rows in obs.losses.groupby("domain")}
@@ -83,7 +83,7 @@ def test_as_many_tokens_of_other_text_are_another_set() -> None:
     assert losses(of.log_eval(1)) == {"code", "web"}
     train(of, 2)
     of.add_sums(sums((100, 100), (5000, 6001)), split="eval")
-    with pytest.warns(UserWarning, match="domain 'web' has other text, of as many tokens"):
+    with pytest.warns(UserWarning, match="domain 'web' has different text of the same length"):
         row = of.log_eval(2)
     assert losses(row) == {"code"}
     assert row["bimix/other_set"] == 1
@@ -97,7 +97,7 @@ def test_a_test_set_after_training_never_enters_the_curve(tmp_path: Path) -> Non
     (curves,) = tmp_path.glob("*/curves.json")
     before = curves.read_text(encoding="utf-8")
 
-    with pytest.warns(UserWarning, match="is not of the held-out set"):
+    with pytest.warns(UserWarning, match="is not on this run's held-out set"):
         evaluate(of, 1, (40, 60), loss=9.0)
     evaluate(of, 1, loss=8.0)  # the held-out set again: perhaps by other weights
     of.finish()
@@ -109,7 +109,7 @@ def test_a_baseline_of_another_set_before_training_does_not_fix_it() -> None:
     of = recorder()
     evaluate(of, 0, (7, 7))
     train(of, 1)
-    with pytest.warns(UserWarning, match="the evaluation before training was of another set"):
+    with pytest.warns(UserWarning, match="the evaluation before training used another set"):
         row = evaluate(of, 1)
 
     assert losses(row) == {"code", "web"}
@@ -131,7 +131,7 @@ def test_sets_of_a_step_are_judged_apart_by_their_names() -> None:
 
     row = sets(1, news=(10, 20), wiki=(30, 40))
     assert (row["bimix_eval_tokens/code"], row["bimix_eval_tokens/web"]) == (40, 60)
-    with pytest.warns(UserWarning, match="not of the held-out set"):
+    with pytest.warns(UserWarning, match="not on this run's held-out set"):
         row = sets(2, news=(10, 20), extra=(5, 5), wiki=(30, 40))
     assert (row["bimix_eval_tokens/code"], row["bimix_eval_tokens/web"]) == (40, 60)
     assert losses(sets(3, news=(10, 20))) == set()  # a part of it only
@@ -186,7 +186,7 @@ def test_the_set_is_held_to_across_a_resume() -> None:
     resumed = recorder()
     resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
     train(resumed, 2)
-    with pytest.warns(UserWarning, match="evaluation at step 2 is not of the held-out set"):
+    with pytest.warns(UserWarning, match="evaluation at step 2 is not on this run's held-out set"):
         assert losses(evaluate(resumed, 2, (60, 60))) == set()
 
 
@@ -324,7 +324,7 @@ def test_numbers_of_every_library_are_numbers(step: Any, value: Any) -> None:
         ({"opt": 1j}, "'opt' must be a number"),
         ({3: 1.0}, "name must be a text, got 3"),
         ({" ": 1.0}, "name must be a text"),
-        ({"bimix/step": 9.0}, "the row has a metric 'bimix/step' of its own"),
+        ({"bimix/step": 9.0}, "the recorder logs a metric 'bimix/step' itself"),
     ],
 )
 def test_what_is_no_number_is_refused_by_name(more: dict[Any, Any], complaint: str) -> None:
@@ -380,7 +380,7 @@ def test_a_gross_mismatch_is_told_with_the_first_records_and_at_the_end() -> Non
 
 def test_a_mismatch_that_is_not_gross_is_told_at_the_end_of_a_run_with_few_records() -> None:
     (said,) = told(DomainLossRecorder(DOMAINS, {"code": 0.2, "web": 0.8}), range(500, 3001, 500), (240, 760))
-    assert said.startswith("at the end of training, domain 'web' has 0.76 of the tokens")
+    assert said.startswith("at the end of training, domain 'web' has a realised share of 0.76")
 
 
 def test_few_draws_tell_nothing() -> None:
@@ -430,5 +430,5 @@ def test_runs_without_realised_shares_keep_their_mixture_and_that_is_said() -> N
     obs = Observations.from_records([record], source="here", shares="realised")
     assert obs.mixture("r") == Mixture(MIXTURE)
     assert [str(note) for note in obs.notes] == [
-        "kept; nominal share used: it has logged no realised shares (run 'r'; 1×)"
+        "kept; nominal share used: no realised shares were logged (run 'r'; 1×)"
     ]

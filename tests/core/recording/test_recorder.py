@@ -223,7 +223,7 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(lacks: tuple[str, ..
     assert row["bimix_train_loss/code"] == 9 / 5
     assert row.get("bimix_nonfinite/web", 0.0) == (0.0 if "nonfinite" in lacks else 1.0)
     assert (row["bimix_tokens/code"], row["bimix_tokens/web"], row["bimix/tokens"]) == (7, 4, 11)
-    with pytest.warns(UserWarning, match="domain 'web' has other text, of as many tokens"):
+    with pytest.warns(UserWarning, match="domain 'web' has different text of the same length"):
         row = recorder.log_eval(2)
     assert (row["bimix_eval_loss/code"], "bimix_eval_loss/web" in row) == (1.5, False)
     assert recorder.curves()["rows"][0] == state["curves"][0][1]

@@ -153,7 +153,7 @@ def test_rows_that_only_the_old_tracker_has_are_said_by_a_replay_to_another(
     (sent,) = replay(tmp_path, tracker="memory:other")
 
     assert "the 7 rows before these are only at memory:" in str(sent)
-    assert "is marked as failed (a resume opens it again)" in str(sent)
+    assert "is marked as failed (resuming reopens it)" in str(sent)
     assert (other.rows, other.key, other.run_name, other.failed) == (
         [{"bimix/step": 8, "s": 8.0}],
         "k",
@@ -286,7 +286,7 @@ def test_a_failure_that_the_tracker_does_not_hear_of_is_replayed(monkeypatch: py
         warnings.simplefilter("always")
         delivery.add({"s": 1.0}, 1, MANIFEST)
         delivery.fail(MANIFEST)
-    assert "1 rows and the run's end wait in" in str(caught[-1].message)
+    assert "1 rows and the run's end are kept in" in str(caught[-1].message)
     (folder,) = Path(os.environ["BIMIX_SPOOL"]).iterdir()
     assert (folder / "FAILED").exists()
     tracker = Tracker()

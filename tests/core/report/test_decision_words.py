@@ -13,7 +13,7 @@ from bimix_tracking import Costs, Mixture, Observations, analyze
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.report import content, html, markdown
-from bimix_tracking.report.investment import savings, tile
+from bimix_tracking.report.key_figures import savings, tile
 
 SHARES = ((0.2, 0.6, 0.2), (0.6, 0.2, 0.2), (0.2, 0.2, 0.6), (0.4, 0.4, 0.2), (0.2, 0.4, 0.4), (0.4, 0.2, 0.4))
 
@@ -109,7 +109,8 @@ def test_what_binds_and_what_it_costs_is_said() -> None:
     page = content.page(found)
     assert found.recommendation.mixture["c"] == pytest.approx(0.25)
     assert any(
-        "'c' is at its most, 0.25 (1e+06 tokens × 2 epochs / 8e+06): 0.01 more would win" in t for t in page.constraints
+        "'c' is at its upper limit, 0.25 (1M tokens × 2 epochs / 8M): 0.01 more would gain" in t
+        for t in page.constraints
     )
     assert any("without constraints: " in text for text in page.constraints)
     assert content.page(analysis()).constraints == ()
@@ -154,8 +155,16 @@ def test_the_return_on_investment_is_the_net_saving_over_the_pilots_cost() -> No
     assert tile(dataclasses.replace(WORTH, costs=Costs())) == (
         "tokens saved at equal loss",
         "20 %",
-        "against the reference: 10.0 to 30.0 %",
+        "10.0 to 30.0 % at 100B tokens",
     )
+
+
+def test_beyond_the_volumes_observed_a_return_keeps_the_noise_of_the_runs() -> None:
+    beyond = dataclasses.replace(WORTH, target=3e11, at_target=(0.18, 0.21))
+
+    assert beyond.for_target == pytest.approx((0.18 - 0.1, 0.21 + 0.1))  # 20 %, 10 to 30 %, at what was observed
+    assert beyond.return_on_investment == pytest.approx((4000 * 0.08 / 60 - 1, 4000 * 0.31 / 60 - 1))
+    assert dataclasses.replace(beyond, at_target=(0.05, 0.21)).return_on_investment is None
 
 
 def test_a_saving_that_is_not_demonstrated_has_no_return_and_an_open_break_even() -> None:

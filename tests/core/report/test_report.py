@@ -242,8 +242,8 @@ def test_notes_and_their_absence_appear(plain: Analysis) -> None:
     assert "excluded or adjustednothing" in Read(html.render(plain)).text
     assert "- nothing" in markdown.render(plain)
     spoiled = analyze(sweep(SPREAD, spoil=True), tokens=32e6)
-    assert "set aside: loss is NaN (run 'one', domain 'code'; 1×)" in Read(html.render(spoiled)).text
-    assert "set aside: loss is NaN" in markdown.render(spoiled)
+    assert "excluded: loss is NaN (run 'one', domain 'code'; 1×)" in Read(html.render(spoiled)).text
+    assert "excluded: loss is NaN" in markdown.render(spoiled)
 
 
 def test_many_notes_of_one_kind_are_one_line_with_their_sum() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from bimix_tracking import LawFit, Observations, fit_law
+from bimix_tracking import LawFit, Observations, fit_law, quantities
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import fit_ensemble
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out
@@ -19,8 +19,10 @@ from bimix_tracking.fitting.law_fit import level_at
 from bimix_tracking.fitting.warmup import find_warmup
 from bimix_tracking.fitting.weighing import stack_weights
 from bimix_tracking.laws.registry import BUILT_IN, law
+from bimix_tracking.quantities import percent
+from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.extrapolation import extrapolate
-from bimix_tracking.selection.law_choice import Selection, select_law
+from bimix_tracking.selection.law_choice import Selection, _chosen, select_law
 from bimix_tracking.selection.repeats import NoiseFloor, noise_floor
 
 Array = npt.NDArray[np.float64]
@@ -86,12 +88,76 @@ def test_laws_that_need_more_mixtures_are_no_candidates(sweep: MakeSweep) -> Non
     found = select_law(sweep(LAWS, runs=4, tokens=TOKENS))
 
     assert set(found.excluded) == {"transfer", "additive", "exponential", "ensemble"}
-    assert found.excluded["additive"] == "it needs 5 mixtures, and with a fold left out there are 3"
-    assert found.excluded["ensemble"] == "there is no second law to stack"
+    assert found.excluded["additive"] == "it needs 5 mixtures; holding a fold out leaves 3"
+    assert found.excluded["ensemble"] == "no second law to stack"
     notes = found.scores.set_index("law")["note"]
     assert notes["exponential"] == found.excluded["exponential"]
     assert np.isnan(found.scores.set_index("law")["error"]["exponential"])
-    assert "additive was not eligible: it needs 5 mixtures" in found.sentences()
+    assert "additive is not eligible: it needs 5 mixtures" in found.sentences()
+
+
+def held_out_by(name: str, errors: Sequence[float]) -> Validation:
+    """Return held-out predictions of one domain with these relative errors, a mixture each."""
+    observed = np.full((1, len(errors), 1), 2.0)
+    return Validation(
+        law=name,
+        folds=len(errors),
+        domains=("code",),
+        runs=tuple(f"run-{i}" for i in range(len(errors))),
+        tokens=np.full((len(errors), 1), 1e6),
+        observed=observed,
+        predicted=observed * (1 + np.array(errors)[None, :, None]),
+        baseline=observed * 1.05,
+        weights={"code": 1.0},
+        mixtures={f"run-{i}": i for i in range(len(errors))},
+    )
+
+
+@pytest.mark.parametrize(
+    ("law", "errors", "said"),
+    [
+        # Differences of the four mixtures: mean ± standard error, by hand.
+        ("bimix", {"bimix": (1, 1, 1, 1)}, "bimix: the only eligible law, with a held-out error of 1.00 %."),
+        (
+            "ensemble",  # additive − ensemble: −0.4, 0.4, −0.4, 0.2: −0.05 ± 0.21
+            {"bimix": (2, 2, 2, 2), "additive": (0.6, 1.4, 0.6, 1.2), "ensemble": (1, 1, 1, 1)},
+            "ensemble: held-out error 1.00 %. additive is better by {less} (0.05 ± 0.21 points): the ensemble is kept.",
+        ),
+        (
+            "additive",  # ensemble − additive: 0.4, 0.6, 0.4, 0.6: 0.50 ± 0.06
+            {"bimix": (2, 2, 2, 2), "additive": (0.6, 0.4, 0.6, 0.4), "ensemble": (1, 1, 1, 1)},
+            "additive: held-out error 0.50 %, lower than the ensemble's by {more} (0.50 ± 0.06 points).",
+        ),
+        (
+            "bimix",  # additive − bimix: −0.4, 0.4, −0.4, 0.2: −0.05 ± 0.21
+            {"bimix": (1, 1, 1, 1), "additive": (0.6, 1.4, 0.6, 1.2)},
+            "bimix: held-out error 1.00 %. additive is better by {less} (0.05 ± 0.21 points): the simpler law is kept.",
+        ),
+        (
+            "ensemble",  # bimix − ensemble: 0.1, 0.3, 0.1, 0.3: 0.20 ± 0.06
+            {"bimix": (0.6, 0.8, 0.6, 0.8), "additive": (3, 3, 3, 3), "ensemble": (0.5, 0.5, 0.5, 0.5)},
+            "ensemble: the lowest held-out error, 0.50 %; bimix is next (0.20 ± 0.06 points more).",
+        ),
+    ],
+)
+def test_the_rule_that_chose_the_law_is_said_with_its_figures(
+    chosen: Selection, law: str, errors: dict[str, tuple[float, ...]], said: str
+) -> None:
+    held = {name: held_out_by(name, [each / 100 for each in of]) for name, of in errors.items()}
+
+    assert _chosen(held, {"code": 1.0}) == law
+    found = Selection(replace(chosen.fit, law=law), held[law], chosen.fits, held, {}, None)
+    assert found.sentences() == said.format(less="less than one standard error", more="more than one standard error")
+
+
+def test_a_law_that_is_not_eligible_is_not_compared(chosen: Selection) -> None:
+    held = {"bimix": held_out_by("bimix", [0.01] * 4), "additive": held_out_by("additive", [0.001] * 4)}
+
+    found = Selection(replace(chosen.fit, law="bimix"), held["bimix"], chosen.fits, held, {}, None, {"additive": "no"})
+
+    assert found.sentences() == (
+        "bimix: the only eligible law, with a held-out error of 1.00 %. additive is not eligible: no."
+    )
 
 
 def test_two_mixtures_are_fitted_and_not_compared(sweep: MakeSweep) -> None:
@@ -99,7 +165,7 @@ def test_two_mixtures_are_fitted_and_not_compared(sweep: MakeSweep) -> None:
 
     assert found.fit.law == "bimix"
     assert found.validation is None
-    assert "too few mixtures to leave one out" in found.sentences()
+    assert found.sentences().startswith("bimix, without a comparison: too few mixtures to hold any out.")
     assert found.scores.set_index("law").loc["bimix", "chosen"]
     assert json.loads(json.dumps(found.to_dict()))["chosen"] == "bimix"
 
@@ -109,7 +175,7 @@ def test_no_law_at_all_is_an_error_that_says_why() -> None:
 
     with pytest.raises(ObservationsError, match=r"no law can be fitted: bimix: no loss is of a domain"):
         select_law(obs, ["bimix"])
-    with pytest.raises(ValueError, match=r"no law 'regmix'; choose from 'bimix'"):
+    with pytest.raises(ValueError, match=r"no law 'regmix'"):
         select_law(obs, ["regmix"])
 
 
@@ -144,7 +210,7 @@ def test_the_selection_goes_to_json(chosen: Selection) -> None:
 
     assert content["chosen"] == chosen.fit.law
     assert content["noise_floor"] is None
-    assert content["why"].startswith(f"The law is {chosen.fit.law}: on left-out mixtures it is off by")
+    assert content["why"].startswith(f"{chosen.fit.law}: ")
     assert [row["law"] for row in content["scores"]][-1] == "mean"
 
 
@@ -273,7 +339,7 @@ def test_the_noise_floor_is_that_of_repeated_mixtures(sweep: MakeSweep) -> None:
     assert found.error == pytest.approx(np.sqrt(2 / np.pi) * np.sqrt((between**2 / 2).mean()))
     assert noise_floor(sweep(LAWS, noise=0.01)) is None
     chosen = select_law(obs)
-    assert f"makes {100 * found.error:.2f} %. One pair says almost nothing" in chosen.sentences()
+    assert f"Noise floor {100 * found.error:.2f} %, from a single pair of repeated runs: a rough" in chosen.sentences()
     assert json.loads(json.dumps(chosen.to_dict()))["noise_floor"] == {
         "error": found.error,
         "repeats": 1,
@@ -297,7 +363,7 @@ def test_repeats_of_runs_are_counted_not_their_checkpoints(sweep: MakeSweep) -> 
 
     assert found is not None
     assert found.repeats == 3
-    assert "by 3 repeats" in found.sentence()
+    assert f"Noise floor {100 * found.error:.2f} %, from 3 repeats (90 % interval" in found.sentence()
 
 
 def test_a_right_law_sees_beyond_its_tokens(sweep: MakeSweep) -> None:
@@ -307,7 +373,11 @@ def test_a_right_law_sees_beyond_its_tokens(sweep: MakeSweep) -> None:
     assert found.until == pytest.approx(TOKENS[-2])
     assert found.mean_error < 1e-5
     assert found.mean_carried_error > 0.005
-    assert "don't extrapolate" not in found.sentences()
+    at = quantities.tokens(found.at)
+    assert found.sentences() == (
+        f"Fitted up to {quantities.tokens(found.until)} tokens, the law predicts losses at {at} with an error of "
+        f"{percent(found.mean_error)}; the last loss carried forward, {percent(found.mean_carried_error)}."
+    )
     assert json.loads(json.dumps(found.to_dict()))["mean_error"] == found.mean_error
 
 
@@ -324,7 +394,7 @@ def test_a_law_that_ends_is_not_to_be_carried_on(sweep: MakeSweep) -> None:
     found = extrapolate(Observations(obs.mixtures, stopped), fraction=0.2)
 
     assert found.mean_error > found.mean_carried_error
-    assert "don't extrapolate with it" in found.sentences()
+    assert f"an error of {percent(found.mean_error)}; the last loss carried forward, 0.00 %" in found.sentences()
 
 
 def test_an_ensemble_is_extrapolated_with_the_weights_it_has(chosen: Selection) -> None:
@@ -347,7 +417,7 @@ def test_an_ensemble_is_extrapolated_with_the_weights_it_has(chosen: Selection) 
 
 
 def test_what_cannot_be_extrapolated_is_said(sweep: MakeSweep) -> None:
-    with pytest.raises(ObservationsError, match=r"1 token counts up to 0.6 of the largest; .* at least 3"):
+    with pytest.raises(ObservationsError, match=r"1 token counts up to 0.6 of the largest; at least 3 are needed"):
         extrapolate(sweep(LAWS, tokens=(1e6, 4e6)))
     with pytest.raises(ValueError, match=r"fraction must be between 0 and 1, got 1"):
         extrapolate(sweep(LAWS), fraction=1)
@@ -363,8 +433,8 @@ def test_a_first_checkpoint_in_the_warm_up_is_found_and_named(sweep: MakeSweep, 
 
     assert find_warmup(warming) == pytest.approx(TOKENS[0])
     assert fit.warmup == pytest.approx(TOKENS[0])
-    note = "losses at up to 1e+06 tokens, still in the warm-up: no power law holds there yet"
-    assert ("set aside", note) in [(each.action, each.reason) for each in fit.notes]
+    note = "losses up to 1M tokens, within the warm-up, where no power law holds yet"
+    assert ("excluded", note) in [(each.action, each.reason) for each in fit.notes]
     assert fit.targets["web"].points == 8 * 15
     assert fit.targets["web"].parameters["alpha"] == pytest.approx(0.12, rel=1e-6 if not noise else 0.05)
     assert fit_law(warming, warmup=0).targets["web"].points == 8 * 16
@@ -389,8 +459,8 @@ def test_a_last_checkpoint_that_is_the_one_before_is_set_aside(sweep: MakeSweep)
 
     fit, without = fit_law(obs), fit_law(Observations(obs.mixtures, once))
 
-    note = "checkpoints within 0.5% of the next one's tokens, in 8 of 8 runs"
-    assert ("set aside", note) in [(each.action, each.reason) for each in fit.notes]
+    note = "checkpoints within 0.5% of the tokens of the next, in 8 of 8 runs"
+    assert ("excluded", note) in [(each.action, each.reason) for each in fit.notes]
     assert fit.targets["web"].points == 8 * 8
     assert fit.predict(UNSEEN, 5e7).to_numpy(float) == pytest.approx(
         without.predict(UNSEEN, 5e7).to_numpy(float), rel=1e-6
@@ -411,7 +481,7 @@ def test_runs_without_a_domain_count_where_the_law_is_finite(name: str, zero_sha
     if not law(name).traits.infinite_at_zero:
         assert not notes
     else:
-        assert [(note.action, note.count) for note in notes] == [("adjusted" if zero_share else "set aside", 2)]
+        assert [(note.action, note.count) for note in notes] == [("adjusted" if zero_share else "excluded", 2)]
     used = 10 if zero_share is None and law(name).traits.infinite_at_zero else 12
     assert fit.targets["code"].runs == used
     assert fit.targets["web"].runs == 12

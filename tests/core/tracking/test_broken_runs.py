@@ -73,19 +73,19 @@ MANIFESTS: dict[str, tuple[Break, str]] = {
     "a list": (write("manifest.json", "[1]"), r"manifest.json: the manifest must be a mapping, got \[1\]"),
     "null": (write("manifest.json", "null"), "the manifest must be a mapping, got None"),
     "empty": (write("manifest.json", ""), "manifest.json: it is empty"),
-    "no JSON": (write("manifest.json", "domains: [a]"), "manifest.json: it is no JSON: Expecting value"),
+    "no JSON": (write("manifest.json", "domains: [a]"), "manifest.json: it is not JSON: Expecting value"),
     "deep": (write("manifest.json", "[" * 200_000), "manifest.json: it is nested too deep"),
-    "no UTF-8": (write("manifest.json", b'{"domains": ["\xff"]}'), "manifest.json is not UTF-8: invalid start byte"),
+    "not UTF-8": (write("manifest.json", b'{"domains": ["\xff"]}'), "manifest.json is not UTF-8: invalid start byte"),
     "UTF-16": (write("manifest.json", "{}".encode("utf-16")), "manifest.json is not UTF-8"),
-    "an endless number": (write("manifest.json", '{"schema": ' + "9" * 5000 + "}"), "manifest.json: it is no JSON"),
+    "an endless number": (write("manifest.json", '{"schema": ' + "9" * 5000 + "}"), "manifest.json: it is not JSON"),
     "a newer schema": (manifest(schema=99), "the manifest has schema 99; this version reads up to 1: upgrade"),
     "a schema of text": (manifest(schema="x"), "the manifest has schema 'x'"),
     "a schema that is true": (manifest(schema=True), "the manifest has schema True"),
     "a schema below 1": (manifest(schema=-1), "the manifest has schema -1"),
     "percent": (manifest(mixture={"code": 35, "web": 65}), "proportions sum to 100, not 1"),
-    "a proportion that is no number": (manifest(mixture={"code": float("nan"), "web": 1}), "'code' must be finite"),
-    "a proportion in words": (manifest(mixture={"code": "much", "web": 1}), "of domain 'code' is no number: 'much'"),
-    "a proportion that is a tree": (manifest(mixture={"code": [[1] * 10**5] * 9}), r"is no number: \[\[1, 1, 1"),
+    "a proportion that is not a number": (manifest(mixture={"code": float("nan"), "web": 1}), "'code' must be finite"),
+    "a proportion in words": (manifest(mixture={"code": "much", "web": 1}), "of domain 'code' is not a number: 'much'"),
+    "a proportion that is a tree": (manifest(mixture={"code": [[1] * 10**5] * 9}), r"is not a number: \[\[1, 1, 1"),
     "no mixture but a list": (manifest(mixture=[0.35, 0.65]), "if any, a mapping 'mixture'"),
     "an empty mixture": (manifest(mixture={}), "a mixture needs at least one domain"),
     "a mixture of others": (manifest(mixture={"law": 1}), "the mixture has unknown domain 'law'"),
@@ -104,9 +104,9 @@ MANIFESTS: dict[str, tuple[Break, str]] = {
     "an eval set that is true": (manifest(eval_set=True), "'eval_set' of the manifest must be a text, got True"),
     "a size below 0": (manifest(model_size=-5), "'model_size' of the manifest must be a number from 0 on, got -5"),
     "a size without end": (manifest(model_size=float("inf")), "'model_size' of the manifest must be a number from 0"),
-    "a folder": (instead("manifest.json", Path.mkdir), "manifest.json is no plain file"),
-    "a FIFO": (instead("manifest.json", os.mkfifo), "manifest.json is no plain file"),
-    "a device": (instead("manifest.json", lambda p: p.symlink_to("/dev/full")), "manifest.json is no plain file"),
+    "a folder": (instead("manifest.json", Path.mkdir), "manifest.json is not a regular file"),
+    "a FIFO": (instead("manifest.json", os.mkfifo), "manifest.json is not a regular file"),
+    "a device": (instead("manifest.json", lambda p: p.symlink_to("/dev/full")), "manifest.json is not a regular file"),
     "a link to itself": (instead("manifest.json", lambda p: p.symlink_to(p)), "there is no manifest.json|symbolic"),
     "a link to nothing": (instead("manifest.json", lambda p: p.symlink_to("/nowhere")), "there is no manifest.json"),
     "300 MB": (instead("manifest.json", lambda p: sparse(p, 300 * 2**20)), "has 314,572,800 bytes, more than the"),
@@ -114,12 +114,12 @@ MANIFESTS: dict[str, tuple[Break, str]] = {
 
 
 ROW = '{"bimix/step": 9, "bimix/tokens": %s, "bimix_eval_loss/code": %s}\n'
-NO_ROW = "a line of rows.jsonl is no row of numbers"
+NO_ROW = "a line of rows.jsonl is not a row of numbers"
 ROWS: dict[str, tuple[Break, str]] = {
     "deep": (write("rows.jsonl", "[" * 200_000 + "\n"), NO_ROW),
-    "no UTF-8": (write("rows.jsonl", b"\xff\xfe{}\n"), NO_ROW),
+    "not UTF-8": (write("rows.jsonl", b"\xff\xfe{}\n"), NO_ROW),
     "a number of 5,000 digits": (write("rows.jsonl", ROW % ("9" * 5000, 3)), NO_ROW),
-    "a step that is no number": (write("rows.jsonl", '{"bimix/step": NaN, "bimix_eval_loss/code": 3}\n'), NO_ROW),
+    "a step that is not a number": (write("rows.jsonl", '{"bimix/step": NaN, "bimix_eval_loss/code": 3}\n'), NO_ROW),
     "a step without end": (write("rows.jsonl", '{"bimix/step": 1e999, "bimix_eval_loss/code": 3}\n'), NO_ROW),
     "a loss in quotes": (write("rows.jsonl", ROW % (1000, '"3.1"')), NO_ROW),
     "a loss that is true": (write("rows.jsonl", ROW % (1000, "true")), NO_ROW),
@@ -127,16 +127,16 @@ ROWS: dict[str, tuple[Break, str]] = {
     "a loss too large for a float": (write("rows.jsonl", ROW % (1000, "9" * 400)), NO_ROW),
     "infinite tokens": (write("rows.jsonl", ROW % ("1e400", 3)), "the token count is not finite|no usable loss"),
     "negative tokens": (write("rows.jsonl", ROW % (-5, 3)), "the token count is negative|no usable loss"),
-    "garbage without end": (write("rows.jsonl", "x\n" * 5000), "rows.jsonl has 1,000 lines that are no rows"),
+    "garbage without end": (write("rows.jsonl", "x\n" * 5000), "rows.jsonl has 1,000 lines that are not rows"),
     "one endless line": (instead("rows.jsonl", lambda p: sparse(p, 300 * 2**20)), NO_ROW),
-    "a folder": (instead("rows.jsonl", Path.mkdir), "rows.jsonl is no plain file"),
-    "a FIFO": (instead("rows.jsonl", os.mkfifo), "rows.jsonl is no plain file"),
-    "a device": (instead("rows.jsonl", lambda p: p.symlink_to("/dev/full")), "rows.jsonl is no plain file"),
+    "a folder": (instead("rows.jsonl", Path.mkdir), "rows.jsonl is not a regular file"),
+    "a FIFO": (instead("rows.jsonl", os.mkfifo), "rows.jsonl is not a regular file"),
+    "a device": (instead("rows.jsonl", lambda p: p.symlink_to("/dev/full")), "rows.jsonl is not a regular file"),
 }
 CURVES: dict[str, tuple[Break, str]] = {
     "empty": (write("curves.json", ""), "curves.json: it is empty"),
-    "cut off": (lambda folder: os.truncate(folder / "curves.json", 700), "curves.json: it is no JSON"),
-    "no UTF-8": (write("curves.json", b"\xff\xfe"), "curves.json is not UTF-8"),
+    "cut off": (lambda folder: os.truncate(folder / "curves.json", 700), "curves.json: it is not JSON"),
+    "not UTF-8": (write("curves.json", b"\xff\xfe"), "curves.json is not UTF-8"),
     "deep": (write("curves.json", "[" * 200_000), "curves.json: it is nested too deep"),
     "a list": (write("curves.json", "[]"), "curves.json: .*needs the entries manifest and rows"),
     "a manifest that is null": (write("curves.json", '{"manifest": null}'), "the manifest must be a mapping, got None"),
@@ -146,9 +146,9 @@ CURVES: dict[str, tuple[Break, str]] = {
         "curves.json: a row must hold numbers",
     ),
     "a newer schema": (write("curves.json", '{"manifest": {"domains": ["a"], "schema": 99}}'), "has schema 99"),
-    "a folder": (instead("curves.json", Path.mkdir), "curves.json is no plain file"),
-    "a FIFO": (instead("curves.json", os.mkfifo), "curves.json is no plain file"),
-    "a device": (instead("curves.json", lambda p: p.symlink_to("/dev/full")), "curves.json is no plain file"),
+    "a folder": (instead("curves.json", Path.mkdir), "curves.json is not a regular file"),
+    "a FIFO": (instead("curves.json", os.mkfifo), "curves.json is not a regular file"),
+    "a device": (instead("curves.json", lambda p: p.symlink_to("/dev/full")), "curves.json is not a regular file"),
     "300 MB": (instead("curves.json", lambda p: sparse(p, LARGEST_CURVES + 1)), "more than the 67,108,864 that are"),
 }
 
@@ -353,7 +353,7 @@ def test_runs_that_differ_are_refused_in_few_words_and_a_broken_one_is_named_in_
         Observations.from_records(records, source="test")
     assert len(str(raised.value)) < 700
     assert "and 295 more" in str(raised.value)
-    assert "depended on the order of a run's domain list" in str(raised.value)
+    assert "depended on the order of the domain list" in str(raised.value)
     many = tuple(f"domain-{i}" for i in range(3000))
     with pytest.raises(ObservationsError, match="differ in domains") as raised:
         Observations.from_records([of_set("few", "s"), of_set("many", "s", ("a", *many))], source="test")

@@ -58,7 +58,7 @@ def test_a_line_without_numbers_is_counted_and_the_others_are_read(tmp_path: Pat
     obs = Observations.from_source(f"jsonl:{tmp_path}")
 
     pd.testing.assert_frame_equal(obs.losses, whole.losses)
-    assert [(note.run, note.count) for note in obs.notes if note.action == "set aside"] == [("one", 6)]
+    assert [(note.run, note.count) for note in obs.notes if note.action == "excluded"] == [("one", 6)]
 
 
 def test_progress_counts_the_runs(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_table_has_no_runs_and_no_analysis_to_ask_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["jsonl", "csv"])
 def test_what_plain_files_cannot_be_asked_for_is_refused(scheme: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no language for the filter 'x > 1'"):
+    with pytest.raises(SourceError, match="can't be filtered by 'x > 1'"):
         open_source(f"{scheme}:{tmp_path}", wanted=Wanted(filter="x > 1"))
     with pytest.raises(SourceError, match="no runs of other tools"):
         open_source(f"{scheme}:{tmp_path}", wanted=Wanted(foreign=ForeignRuns.__new__(ForeignRuns)))
@@ -138,7 +138,7 @@ def test_a_run_that_is_going_is_set_aside_unless_it_is_asked_for(tmp_path: Path)
     (_, record) = source.records()
     assert (record.manifest.sweep, record.rows) == ("s", [])
     (note,) = (note for note in source.observations().notes if note.run == "going")
-    assert str(note) == "set aside: the run is not finished: it is going, or died (run 'going'; 1×)"
+    assert str(note) == "excluded: the run is not finished: it is going, or died (run 'going'; 1×)"
     obs = open_source(uri, wanted=Wanted(unfinished=True)).observations()
     assert obs.runs == ("done", "going")
     assert obs.losses["run"].value_counts().to_dict() == {"done": 8, "going": 8}
@@ -157,7 +157,7 @@ def test_a_run_whose_manifest_is_being_written_is_going_and_one_that_ended_witho
         source.records()
     (tmp_path / "young" / "FINISHED").touch()
     (state,) = source.states()
-    assert (state.status, state.trouble is not None and "manifest.json: it is no JSON" in state.trouble) == (
+    assert (state.status, state.trouble is not None and "manifest.json: it is not JSON" in state.trouble) == (
         "failed",
         True,
     )
@@ -215,9 +215,9 @@ def test_of_an_analysis_written_by_many_at_once_there_is_one_and_it_is_whole(tmp
 def test_an_analysis_stays_in_its_folder_and_is_whole_or_not_there(tmp_path: Path) -> None:
     source = open_source(f"jsonl:{tmp_path / 'runs'}")
     for key in ("../x", "/x", ".", ""):
-        with pytest.raises(SourceError, match="is no name of a file inside"):
+        with pytest.raises(SourceError, match="is not the name of a file inside"):
             source.write_back(analysis(tmp_path / f"of-{len(key)}", key, "x"))
-        with pytest.raises(SourceError, match="is no name of a file inside"):
+        with pytest.raises(SourceError, match="is not the name of a file inside"):
             source.find_analysis(key)
     (tmp_path / "runs").write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(SourceError, match="the analysis was not written"):
@@ -232,8 +232,8 @@ def test_an_analysis_that_is_no_plain_file_is_told_and_nothing_waits_for_it(file
     source.write_back(analysis(tmp_path, "aaaa", "first"))
     broken = tmp_path / "runs" / "analysis" / file
     for make, why in (
-        (os.mkfifo, "is no plain file"),
-        (lambda path: path.symlink_to("/dev/full"), "is no plain file"),
+        (os.mkfifo, "is not a regular file"),
+        (lambda path: path.symlink_to("/dev/full"), "is not a regular file"),
         (lambda path: path.write_bytes(b"\xff"), "is not UTF-8"),
         (lambda path: path.write_bytes(b"x" * (2**24 + 1)), "more than the"),
     ):
@@ -253,7 +253,7 @@ def test_an_artifact_lands_in_its_run_and_nowhere_else(tmp_path: Path) -> None:
 
     assert (tmp_path / "one" / "figures" / "curves.svg").read_text(encoding="utf-8") == "<svg/>"
     for path in ("bimix/../x", "link/x", ".", "bimix/"):
-        with pytest.raises(SourceError, match="is no name of a file inside"):
+        with pytest.raises(SourceError, match="is not the name of a file inside"):
             tracker.write_artifact(path, "text")
     assert list((tmp_path / "outside").iterdir()) == []
 
@@ -338,7 +338,7 @@ def test_after_a_change_of_the_mixture_a_run_is_no_run_of_one_mixture(tmp_path: 
     assert sorted(obs.losses[obs.losses["run"] == "plain"]["step"].unique()) == [2, 4, 6, 8]
     (note,) = (note for note in obs.notes if "changed" in note.reason)
     assert (note.run, note.count) == ("annealed", 2)
-    assert note.reason == "evaluated after the mixture changed at step 4: a law has one a run"
+    assert note.reason == "evaluated after the mixture changed at step 4: laws take one mixture per run"
 
 
 def test_shares_of_two_domains_that_are_each_other_s_are_named_as_swapped(tmp_path: Path) -> None:
@@ -355,8 +355,8 @@ def test_shares_of_two_domains_that_are_each_other_s_are_named_as_swapped(tmp_pa
 
     notes = Observations.from_source(f"jsonl:{tmp_path}").notes
 
-    assert [(note.run, note.domain) for note in notes if "each other's" in note.reason] == [("swapped", None)]
-    assert "its shares of 'c++' and 'web/en' are each other's (0.2 and 0.5)" in str(notes[0])
+    assert [(note.run, note.domain) for note in notes if "are swapped" in note.reason] == [("swapped", None)]
+    assert "its realised shares of 'c++' and 'web/en' are swapped (0.2 and 0.5)" in str(notes[0])
     assert [note.domain for note in notes if note.run == "turned"] == list(DOMAINS)
 
 
@@ -369,4 +369,4 @@ def test_realised_shares_off_the_mixture_are_in_the_notes(tmp_path: Path) -> Non
     assert {(note.run, note.domain) for note in notes if note.action == "kept; nominal share used"} == {
         ("other", domain) for domain in DOMAINS
     }
-    assert any(note.reason == "its share of the tokens was 0.4, the mixture says 0.1" for note in notes)
+    assert any(note.reason == "its realised share was 0.4, its nominal share 0.1" for note in notes)

@@ -144,9 +144,12 @@ def test_what_is_no_run_of_domains(metrics: list[str]) -> None:
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
-        (["eval_web_loss", "eval/web/loss"], "'eval_web_loss' reads as HF Trainer's .*'eval/web/loss' as Levanter's"),
+        (
+            ["eval_web_loss", "eval/web/loss"],
+            "'eval_web_loss' looks like HF Trainer's .*'eval/web/loss' like Levanter's",
+        ),
         (["eval/web_loss", "eval/code/loss"], "'eval/web_loss' .*'web', but 'eval/code/loss' .*'code'"),
-        (["eval/loss_x_loss"], "can be HF Trainer's loss of 'loss_x' and ms-swift's of 'x_loss'"),
+        (["eval/loss_x_loss"], "can be HF Trainer's loss of 'loss_x' or ms-swift's of 'x_loss'"),
         (
             ["metrics/web/LanguageCrossEntropy", "metrics/eval/web/LanguageCrossEntropy"],
             "'metrics/eval/web/.*' and 'metrics/web/.*' are both the loss of domain 'web'",
@@ -192,7 +195,7 @@ def test_it_is_pooled_with_runs_of_its_kind() -> None:
 
     assert obs.losses.shape[0] == 8
     reason = "logged without this package (Levanter), and no mixture is known for it: name it in --mixtures FILE"
-    assert [str(note) for note in obs.notes] == [f"set aside: {reason} (run 'c'; 1×)"]
+    assert [str(note) for note in obs.notes] == [f"excluded: {reason} (run 'c'; 1×)"]
 
 
 def test_rows_of_one_evaluation_at_several_of_wandbs_steps_are_one_row() -> None:
@@ -220,7 +223,7 @@ def test_a_loss_before_the_first_step_is_counted() -> None:
     record = _record(history, tokens_per_step=100)
 
     assert record.rows == [{metric_names.STEP: 5, metric_names.TOKENS: 500, "bimix_eval_loss/code": 3.0}]
-    assert record.set_aside == {"a loss before the first 'train/global_step': at which step isn't known": 1}
+    assert record.set_aside == {"a loss before the first 'train/global_step', at an unknown step": 1}
     assert record.manifest.batch_tokens == 100
 
 
@@ -292,7 +295,7 @@ def test_a_run_s_one_volume_is_that_of_its_last_losses() -> None:
     ]
     ((reason, count),) = record.set_aside.items()
     assert count == 3
-    assert "the one volume that is known of the run is that of its end" in reason
+    assert "whose volume is the only one known" in reason
     observed = Observations.from_records([record], source="x").losses
     assert set(observed["tokens"]) == {2e9}
 
@@ -316,20 +319,24 @@ def test_what_names_a_run_counts_more_than_the_rest() -> None:
         (
             {"tokens_per_step": 10},
             {"cfg": {"train_tokens": 1e9, "tokenizer": "x"}, "total_tok": "5e8", "lr": 1},
-            r"at step 0, where `tokens_per_step` gives 0 tokens: say by `tokens` .*'cfg.train_tokens', 'total_tok'$",
+            r"at step 0, where `tokens_per_step` gives 0 tokens. Give `tokens`: .*'cfg.train_tokens', 'total_tok'$",
         ),
         (
             {"tokens": {"other": 1.0}},
             {"train_tokens": 1e9},
-            "no metric of it says how many tokens it had seen: .*`tokens` a number.*'train_tokens'",
+            "none of its metrics counts tokens: .*`tokens`: a number.*'train_tokens'",
         ),
-        ({}, {"total_tokens": 1e9}, "had seen: .*. These could be it: 'total_tokens'"),
-        ({}, {}, "had seen: give `tokens_per_step`, or by `tokens` a number, one for each run, or the name of .* key "),
+        ({}, {"total_tokens": 1e9}, "counts tokens: .*. These could be it: 'total_tokens'"),
+        (
+            {},
+            {},
+            "counts tokens: give `tokens_per_step`, or `tokens`: a number, one for each run, or the name of .* key",
+        ),
         ({"tokens": "nope"}, {}, r"\(there is no 'nope'\)"),
-        ({"tokens": "a"}, {"a": "1B"}, "`tokens` names 'a', which is '1B' of it: no number above 0"),
-        ({"tokens": "a"}, {"a": 0}, "which is 0 of it"),
-        ({"tokens": "a"}, {"a": True}, "which is True of it"),
-        ({"tokens": "a"}, {"a": {"b": ["x" * 9999] * 999}}, r"which is \{'b': \[.{1,100} of it"),
+        ({"tokens": "a"}, {"a": "1B"}, "`tokens` names 'a', which is '1B' there: not a number above 0"),
+        ({"tokens": "a"}, {"a": 0}, "which is 0 there"),
+        ({"tokens": "a"}, {"a": True}, "which is True there"),
+        ({"tokens": "a"}, {"a": {"b": ["x" * 9999] * 999}}, r"which is \{'b': \[.{1,100} there"),
     ],
 )
 def test_a_run_of_no_known_volume_says_what_would_tell_it(
@@ -429,18 +436,18 @@ def test_the_id_counts_more_than_the_name() -> None:
             {},
             r"no domain of its mixture \('x'\) has a loss; the losses are of 'code', 'web'.*`domains`",
         ),
-        ({"tokens": "my/tokens"}, {}, "no metric of it says how many tokens"),
+        ({"tokens": "my/tokens"}, {}, "none of its metrics counts tokens"),
         (
             {"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}},
             {"a": 1},
-            "it says no 'b', the proportion of .*'web'",
+            "it lacks 'b', the proportion of .*'web'",
         ),
         ({"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}}, {"a": 0.5, "b": 0.4}, "proportions sum to 0.9"),
         ({"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}}, {"a": "x", "b": "0.4"}, "must be finite"),
         ({"mixtures": {}, "mixture_from": "w"}, {"w": "[1, 2]"}, r"'w' must hold a mapping or a list of pairs"),
         ({"mixtures": {}, "mixture_from": "w"}, {"w": [[["a"], 1]]}, r"a name in 'w' must be text, got \['a'\]"),
         ({"mixtures": {}, "mixture_from": "w"}, {"w": [[True, 1]]}, "a name in 'w' must be text, got True"),
-        ({"mixtures": {}, "mixture_from": "w"}, {"w": "{a: 1, a: 2}"}, "'w' holds no mapping: 'a' stands twice"),
+        ({"mixtures": {}, "mixture_from": "w"}, {"w": "{a: 1, a: 2}"}, "'w' holds no mapping: 'a' appears twice"),
         (
             {"mixtures": {}, "mixture_from": "w"},
             {"w": {"code": -1, "web": 2}},
@@ -496,7 +503,7 @@ def test_names_in_a_run_s_own_words_are_what_is_written(weights: object) -> None
         ("hf-mlflow", None, "means of batch means"),
         ("hf-mlflow", True, None),
         ("levanter", False, "means of batch means"),
-        ("regmix", None, "isn't known"),
+        ("regmix", None, "it is unknown"),
         ("swift-wandb", None, None),
         ("swift-training", None, "training batches"),
         ("swift-training", True, "training batches"),
@@ -525,7 +532,7 @@ def test_ones_own_pattern() -> None:
     assert runs.record("id", "", history, {}).rows[0][metric_names.TOKENS] == 77
     with pytest.raises(SourceError, match=r"has no group \(\?P<domain>"):
         ForeignRuns(pattern="val/(.+)")
-    with pytest.raises(SourceError, match=r"'\(' is no regular expression"):
+    with pytest.raises(SourceError, match=r"'\(' is not a regular expression"):
         ForeignRuns(pattern="(")
     with pytest.raises(SourceError, match="tokens_per_step must be a number above 0"):
         ForeignRuns(tokens_per_step=0)
@@ -573,12 +580,12 @@ def test_tables_of_mixtures(tmp_path: Path) -> None:
     [
         ("mixture: {a: 1}", "no entry 'mixture'; did you mean 'mixtures'"),
         ("- 1", r"must be a mapping with mixtures, mixture_from, domains"),
-        ("a: [", "is no YAML or JSON: .* in line"),
-        ("mixtures: {a: {x: 1}, a: {x: 1}}", "'a' stands twice"),
+        ("a: [", "is not YAML or JSON: .* in line"),
+        ("mixtures: {a: {x: 1}, a: {x: 1}}", "'a' appears twice"),
         ("mixtures: {a: {x: 0.5}}", r"entry 'mixtures', run 'a': proportions sum to 0.5, not 1"),
         (
             "mixtures: {a: {x: yes}}",
-            "run 'a': the proportion of domain 'x' is no number: yes in line 1",
+            "run 'a': the proportion of domain 'x' is not a number: yes in line 1",
         ),
         ("mixtures: {a: 3}", r"entry 'mixtures', run 'a': must be \{domain: proportion\} or"),
         ("mixtures: {a: {file: none.yaml}}", r"entry 'mixtures', run 'a': .*none.yaml cannot be read"),
@@ -590,10 +597,10 @@ def test_tables_of_mixtures(tmp_path: Path) -> None:
         ("token_weighted: 1", "entry 'token_weighted' must be true or false"),
         ("pattern: ''", "entry 'pattern' must be text"),
         ("pattern: x", "has no group"),
-        ("pattern: '" + "(" * 1500 + "'", "is no regular expression"),
-        ("pattern: 'a{99999999999999}'", "is no regular expression"),
+        ("pattern: '" + "(" * 1500 + "'", "is not a regular expression"),
+        ("pattern: 'a{99999999999999}'", "is not a regular expression"),
         ("pattern: '" + "x" * 3000 + "'", "pattern has 3,000 characters; at most 2,000 are read"),
-        ("!!python/object:os.system {}", "is no YAML or JSON"),
+        ("!!python/object:os.system {}", "is not YAML or JSON"),
         ("x" * (2**22 + 1), r"it has 4,194,305 bytes; at most 4,194,304 are read"),
     ],
 )
@@ -609,11 +616,11 @@ def test_a_file_that_is_wrong_names_the_entry(text: str, said: str, tmp_path: Pa
     ("text", "said"),
     [
         ("name,code\na,1\n", "needs one column 'run'"),
-        ("run,code,code\na,1,0\n", "line 1: the column 'code' stands twice"),
+        ("run,code,code\na,1,0\n", "line 1: the column 'code' appears twice"),
         ("", "needs one column 'run'"),
-        ("run,code\na,1\na,1\n", "line 3: run 'a' stands twice"),
+        ("run,code\na,1\na,1\n", "line 3: run 'a' appears twice"),
         ("run,code\na\n", "line 2: 1 cells, but the header has 2"),
-        ("run,code\na,x\n", "line 2, run 'a': the proportion of domain 'code' is no number: 'x'"),
+        ("run,code\na,x\n", "line 2, run 'a': the proportion of domain 'code' is not a number: 'x'"),
     ],
 )
 def test_a_table_that_is_wrong_names_the_line(text: str, said: str, tmp_path: Path) -> None:
@@ -625,7 +632,7 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_bytes(b"\xff\xfe\x00")
 
     for path, said in (
-        (tmp_path / "m.yaml", "no UTF-8"),
+        (tmp_path / "m.yaml", "not UTF-8"),
         (tmp_path, "cannot be read"),
         (tmp_path / "x", "cannot be read"),
     ):

@@ -66,7 +66,7 @@ def test_rows_alone_are_enough_and_a_line_cut_off_is_counted(tmp_path: Path) -> 
 
     assert obs.losses["loss"].tolist() == pytest.approx(whole.losses["loss"].tolist())
     assert [str(n) for n in obs.notes] == [
-        "set aside: a line of rows.jsonl is no row of numbers (cut off?) (run 'two'; 1×)"
+        "excluded: a line of rows.jsonl is not a row of numbers (truncated?) (run 'two'; 1×)"
     ]
 
 
@@ -89,7 +89,7 @@ def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
     tracker = open_tracker(f"jsonl:{tmp_path / 'runs'}", run_name=name)
     tracker.start(RunManifest(("a",)))
     assert next(path.parent for path in tmp_path.rglob("manifest.json")).parent == tmp_path / "runs"
-    with pytest.raises(SourceError, match="is no name of a file inside"):
+    with pytest.raises(SourceError, match="is not the name of a file inside"):
         tracker.write_artifact(name, "text")
 
 

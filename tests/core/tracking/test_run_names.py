@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bimix_tracking import open_source, open_tracker
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.tracking.jsonl_tracker import JsonlTracker
-from bimix_tracking.tracking.run_names import folder_of, told_name
+from bimix_tracking.tracking.run_names import folder_of, run_name
 from tests.core.proxies import begin
 
 HOSTILE = (
@@ -80,9 +80,9 @@ def test_a_run_that_was_copied_or_renamed_by_hand_has_its_folder_s_name(tmp_path
 
 def test_a_name_in_a_manifest_is_bounded_and_never_breaks_the_reading() -> None:
     long = "x" * 5000
-    assert len(told_name(long, folder_of(long))) == 1000
-    assert told_name(["no", "text"], "folder") == "folder"
-    assert told_name("\udcff", folder_of("\udcff")) == "?"
+    assert len(run_name(long, folder_of(long))) == 1000
+    assert run_name(["no", "text"], "folder") == "folder"
+    assert run_name("\udcff", folder_of("\udcff")) == "?"
 
 
 def test_the_name_may_be_set_until_the_run_is_open_and_another_tracker_has_it_too(tmp_path: Path) -> None:

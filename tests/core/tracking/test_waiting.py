@@ -106,14 +106,14 @@ def test_when_the_time_is_over_the_text_says_how_far_the_sweep_is(tmp_path: Path
 
     assert str(raised.value) == (
         "1 of 4 runs had finished after 100 s: running 'b'; failed 'c'; nothing has changed for 40 s. Wait longer "
-        "(--timeout), look after those runs, or analyse the 1 that there are (without --wait)"
+        "(--timeout), look after those runs, or analyse the 1 finished ones (without --wait)"
     )
     assert days.slept == [30, 30, 30, 10]
     assert isinstance(raised.value, SourceError)  # exit code 4
 
 
 def test_a_source_that_stays_away_is_named_when_the_time_is_over(tmp_path: Path) -> None:
-    with pytest.raises(WaitTimeoutError, match=r"0 of 1 runs of sweep 's' had .* at last: .*there is no folder"):
+    with pytest.raises(WaitTimeoutError, match=r"0 of 1 runs of sweep 's' had .* last time: .*there is no folder"):
         wait_for(f"jsonl:{tmp_path}/nowhere", 1, sweep="s", timeout=0)
 
 
@@ -405,7 +405,7 @@ def test_what_an_analysis_had_to_exclude_is_in_its_line(tmp_path: Path) -> None:
     said = analysis_of(source, 1e9, replicates=0)(source.records())
 
     assert said.startswith("3 runs analysed")
-    assert said.endswith("; excluded 'run-1': the run cannot be read: rows.jsonl is no plain file")
+    assert said.endswith("; excluded 'run-1': the run cannot be read: rows.jsonl is not a regular file")
 
 
 def test_what_makes_no_sense_cannot_be_watched_for(tmp_path: Path) -> None:

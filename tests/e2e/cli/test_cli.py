@@ -74,7 +74,11 @@ def test_pull_gives_a_table_that_reads_back(table: Path, tmp_path: Path) -> None
     ("arguments", "code", "text"),
     [
         (["analyze", "csv:nowhere.csv", "--tokens", "1e9"], 4, "there is no file nowhere.csv"),
-        (["analyze", "nowhere:sweep", "--tokens", "1e9"], 4, "no source for 'nowhere'; there are csv, jsonl, mlflow"),
+        (
+            ["analyze", "nowhere:sweep", "--tokens", "1e9"],
+            4,
+            "no source for 'nowhere'; choose from 'csv', 'jsonl', 'mlflow'",
+        ),
         (["analyze", "csv:x", "--tokens", "many"], 2, "'many' is not a number of tokens, such as 100B, 5e9"),
         (["analyze", "csv:x"], 2, "--tokens"),
         (["analyze", "csv:x", "--tokens", "1e9", "--weight", "web"], 2, "'web' is not DOMAIN=NUMBER, such as code=2"),
@@ -131,7 +135,7 @@ def test_constraints_and_costs_reach_the_answer(table: Path, tmp_path: Path) -> 
     mixture = Mixture.from_yaml(tmp_path / "out" / "mixture.yaml")
     assert mixture["c++"] == pytest.approx(0.1)
     said = " ".join(done.stdout.split())
-    assert "Constraint: domain 'c++' is at its most, 0.1 (5000 tokens × 2 epochs / 1e+05)" in said
+    assert "Constraint: domain 'c++' is at its upper limit, 0.1 (5k tokens × 2 epochs / 100k)" in said
     assert "Warning: the reference breaks a constraint: domain 'c++' has 0.5" in said
     decided = json.loads((tmp_path / "out" / "recommendation.json").read_text(encoding="utf-8"))
     assert decided["mixture"] == dict(mixture)

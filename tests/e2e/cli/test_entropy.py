@@ -44,7 +44,7 @@ def test_from_files_to_the_candidates_of_a_pilot(folder: Path, tmp_path: Path) -
         "--out", tmp_path / "out", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 3
-    assert "is no JSON" in done.stderr  # code isn't
+    assert "is not JSON" in done.stderr  # code isn't
 
     (folder / "web.txt").write_text(gzip.decompress((folder / "web.v1.jsonl.gz").read_bytes()).decode())
     done = bimix(
@@ -53,7 +53,8 @@ def test_from_files_to_the_candidates_of_a_pilot(folder: Path, tmp_path: Path) -
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Entropy in nats of 65,536 tokens")
+    assert done.stdout.startswith("Entropy in nats ± standard error, and the proportion by it\n")
+    assert "65,536 tokens" in done.stdout
     mixtures = {path.stem: Mixture.from_yaml(path) for path in (tmp_path / "out" / "mixtures").iterdir()}
     assert set(mixtures) == {"shannon", "joint", "conditional", "von_neumann"}
     assert all(mixture.domains == ("code", "web") for mixture in mixtures.values())
@@ -110,7 +111,7 @@ def test_sizes_temperature_and_the_papers_way(folder: Path, tmp_path: Path) -> N
         (["a=x.txt"], 2, "name the text of at least two domains"),
         (["a=nowhere", "b=x.txt"], 3, "domain 'a': nowhere is not there"),
         (["a=x.txt", "b=empty.txt"], 3, "domain 'b': empty.txt holds no text"),
-        (["a=x.txt", "b=bad.jsonl"], 3, "bad.jsonl, line 2 at byte 17 is no JSON"),
+        (["a=x.txt", "b=bad.jsonl"], 3, "bad.jsonl, line 2 at byte 17 is not JSON"),
         (["a=x.txt", "b=other.jsonl"], 3, "domain 'b': other.jsonl, line 1 at byte 0 has no field 'text'; there are "),
         (["a=x.txt", "b=x.txt", "--text-field", "c=body"], 2, "'c' is no domain here: 'a', 'b'"),
         (["a=x.txt", "b=x.txt", "--text-field", "a=t", "--text-field", "a=u"], 2, "give one text field for domain 'a'"),
@@ -177,5 +178,5 @@ def test_bad_lines_can_be_skipped_and_are_named(tmp_path: Path) -> None:
     done = bimix("entropy", "x.txt", "bad.jsonl", "--skip-bad", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert "warning: domain 'bad': 1 documents could not be read and were left out, the first: " in done.stderr
+    assert "Warning: domain 'bad': 1 unreadable documents were excluded, the first: " in done.stderr
     assert "bad.jsonl, line 2 at byte 47" in done.stderr

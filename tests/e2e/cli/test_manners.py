@@ -41,7 +41,7 @@ def strict(text: str) -> Any:
     """Read JSON that must have no NaN in it."""
 
     def refused(name: str) -> float:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     return json.loads(text, parse_constant=refused)
 
@@ -430,7 +430,7 @@ def test_an_unusable_mixture_is_exported_only_to_who_accepts_its_warnings(tmp_pa
 
     taken = bimix("export", unusable(tmp_path), "--format", "csv", "--accept-warnings")
     assert (taken.returncode, taken.stdout) == (0, "domain,proportion\nc++,0.25\nweb,0.75\n")
-    assert "warning: " in taken.stderr
+    assert "Warning: " in taken.stderr
     assert "Held-out rank correlation −0.80." in taken.stderr
 
 

@@ -72,7 +72,7 @@ class Training:
             why = self._why_not(run) or self._take(store.client, run)
             if why is None:
                 return run, None
-            _logger.info("run %s is left to its owner, and one of our own is nested under it: %s", run_id, why)
+            _logger.info("run %s belongs to another: a run of ours is nested under it: %s", run_id, why)
             parent = parent or run_id
         return None, parent
 

@@ -60,7 +60,7 @@ def find(store: Store, key: str | None) -> str | None:
             run = None if run_id is None else reader.run(run_id)
         return None if run is None else read_text(store, run, "bimix/mixture.yaml")
     except UnicodeDecodeError as error:
-        raise SourceError(f"{store.shown}: bimix/mixture.yaml of the analysis is no text: {error}") from error
+        raise SourceError(f"{store.shown}: bimix/mixture.yaml of the analysis is not text: {error}") from error
     except MlflowException as error:
         raise SourceError(f"{store.shown}: MLflow says: {store.redacted(error)}") from None
 

@@ -42,7 +42,7 @@ def read_text(store: Store, run: Run, path: str) -> str | None:
     Raises:
         ArtifactError: The run's artifacts cannot be read from here.
         SourceError: It is larger than any of ours.
-        UnicodeDecodeError: It is no text.
+        UnicodeDecodeError: It is not text.
     """
     root = run.info.artifact_uri
     if not root:
@@ -121,7 +121,7 @@ def _from_file(run: Run, root: Path, path: str) -> str | None:
 
 def _check(run: Run, path: str, size: int) -> None:
     if size > LARGEST:
-        raise SourceError(f"{path} of run {run.info.run_id} has {size:,} bytes: that is none of ours")
+        raise SourceError(f"{path} of run {run.info.run_id} has {size:,} bytes: not written by this package")
 
 
 def refused(run: Run, what: str, error: Exception) -> ArtifactError:

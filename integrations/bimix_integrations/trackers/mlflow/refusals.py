@@ -84,7 +84,7 @@ def refusals(store: Store, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def values(what: str) -> Iterator[None]:
-    """Raise as a refusal that a value is no number of any kind, or too large for any: it never gets to MLflow.
+    """Raise as a refusal that a value is not a number of any kind, or too large for any: it never gets to MLflow.
 
     Raises:
         RefusedForGoodError: That is so.

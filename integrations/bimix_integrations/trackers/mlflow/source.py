@@ -251,7 +251,7 @@ def _is_used(metric: str) -> bool:
     """Return whether a metric of a training run says something of its curve."""
     if metric == metric_names.STEP:  # MLflow has it of each point
         return False
-    return metric_names.is_told_of_evaluation(metric) or metric.startswith(f"{metric_names.SHARE}/")
+    return metric_names.belongs_to_evaluation(metric) or metric.startswith(f"{metric_names.SHARE}/")
 
 
 def _manifest_of(run: Run) -> RunManifest:
@@ -283,7 +283,16 @@ def _state(run: Run, broken: RunRecord | None) -> RunState:
     ended = None if run.info.end_time is None else run.info.end_time / 1000
     status: Literal["running", "finished", "failed"] = _STATUS.get(run.info.status, "running")
     trouble = None if broken is None else "; ".join(broken.set_aside).removeprefix(_UNREADABLE)
-    return RunState(*_named(run), run.data.tags.get(f"{PREFIX}sweep"), status, ended, trouble)
+    return RunState(*_named(run), run.data.tags.get(f"{PREFIX}sweep"), status, ended, trouble, _domains(run))
+
+
+def _domains(run: Run) -> tuple[str, ...]:
+    """Return a run's domains where its tags have them; some are in its artifact alone."""
+    try:
+        found = fields_of(run.data.tags).get("domains")
+    except _BROKEN:
+        return ()
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _ends(points: Sequence[Point], latest: float | None) -> bool:

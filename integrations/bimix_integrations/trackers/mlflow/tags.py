@@ -67,7 +67,7 @@ def fields_of(tags: Mapping[str, str]) -> dict[str, Any]:
 
     Raises:
         BimixError: Parts are missing, or are of two states of the run.
-        ValueError: A field is no JSON.
+        ValueError: A field is not JSON.
     """
     ours = {name.removeprefix(PREFIX): value for name, value in tags.items() if name.startswith(PREFIX)}
     fields: dict[str, Any] = dict(ours)

@@ -178,7 +178,7 @@ class MlflowTracker:
         self.key = self.key or uuid.uuid4().hex
         before = self._to_go_on_with() if self._may_be_there else None
         if before is None and self._resumed is not None:  # `resume` couldn't ask
-            _logger.warning("run %s is not there any more: training goes on in a run of its own", self._resumed)
+            _logger.warning("run %s is gone: training continues in a new run", self._resumed)
         resumed = None if before is None else str(before.info.run_id)
         offered = [run_id for run_id in (self._adopted, self._active) if run_id is not None]
         parent: str | None = None
@@ -220,7 +220,7 @@ class MlflowTracker:
 
     def _evaluations(self, run: Run) -> list[dict[str, float]]:
         run_id = str(run.info.run_id)
-        told = [name for name in run.data.metrics if metric_names.is_told_of_evaluation(name)]
+        told = [name for name in run.data.metrics if metric_names.belongs_to_evaluation(name)]
         names = [name for name in told if name != metric_names.STEP]  # MLflow has it of each point
         server = Server(lambda: self._client, self._store.shown, http=self._store.http)
         quickly = server.histories([run_id], names).get(run_id, {})

@@ -50,12 +50,16 @@ def read_text(artifact: wandb.Artifact, path: str) -> str | None:
         return None
     # A reference may point at a file of this machine; and what begins with the path is fetched along with it.
     if entry.ref is not None or any(name.startswith(path) and name != path for name in entries):
-        raise SourceError(f"{path} of artifact {artifact.name} is a reference, or has others below it: none of ours")
+        raise SourceError(
+            f"{path} of artifact {artifact.name} is a reference, or has others below it: not written by this package"
+        )
     if (entry.size or 0) > LARGEST:
-        raise SourceError(f"{path} of artifact {artifact.name} has {entry.size:,} bytes: that is none of ours")
+        raise SourceError(f"{path} of artifact {artifact.name} has {entry.size:,} bytes: not written by this package")
     with TemporaryDirectory() as folder:
         artifact.download(root=folder, path_prefix=path, skip_cache=True)
         target = Path(folder) / path
         if not target.is_file() or target.stat().st_size > LARGEST:
-            raise SourceError(f"{path} of artifact {artifact.name} is not what its manifest says: none of ours")
+            raise SourceError(
+                f"{path} of artifact {artifact.name} is not what its manifest says: not written by this package"
+            )
         return target.read_text(encoding="utf-8")

@@ -128,5 +128,5 @@ def _against_proportion(domains: Sequence[str]) -> list[wr.ScatterPlot]:
 def _split(project: str) -> tuple[str, str]:
     entity, slash, name = project.partition("/")
     if not (entity and slash and name) or "/" in name:
-        raise ValueError(f"{project!r} is no ENTITY/PROJECT")
+        raise ValueError(f"{project!r} is not ENTITY/PROJECT")
     return entity, name

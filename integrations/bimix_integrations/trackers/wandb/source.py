@@ -101,7 +101,7 @@ class WandbSource:
                 asked = None
             if not isinstance(asked, dict):
                 raise SourceError(
-                    f"{self.wanted.filter!r} is no filter of W&B's: write JSON such as "
+                    f"{self.wanted.filter!r} is not a W&B filter: write JSON such as "
                     '{"config.bimix.sweep": "pilot"} or {"tags": {"$in": ["pilot"]}}'
                 )
             conditions.append(asked)
@@ -139,7 +139,8 @@ class WandbSource:
             sweep = (None if manifest is None else manifest.sweep) or run.sweep_name
             state = _state(run)
             ended = None if state == "running" else _seconds(run)
-            return RunState(*_named(run), None if sweep is None else str(sweep), state, ended)
+            domains = () if manifest is None else manifest.domains
+            return RunState(*_named(run), None if sweep is None else str(sweep), state, ended, domains=domains)
         except Exception as error:  # noqa: BLE001  # one broken run is one run
             return RunState(*_named(run), None, "failed", trouble=why(error))
 

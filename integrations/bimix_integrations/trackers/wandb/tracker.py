@@ -133,7 +133,7 @@ class WandbTracker:
             self._resumed = wanted
         elif run_id is not None and self._project.settled:
             self._gone = True
-            raise RefusedError(f"{self.uri} has no run {wanted} any more: training goes on in a run of its own")
+            raise RefusedError(f"{self.uri} has no run {wanted} any more: training continues in a new run")
         self._known = {_identity(row) for row in found}
         return histories.evaluations(found)
 

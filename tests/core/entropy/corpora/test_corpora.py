@@ -178,7 +178,7 @@ def test_a_folder_that_leads_back_to_itself_is_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "up").symlink_to("../..")
 
-    with pytest.raises(CorpusError, match=r"b/up leads back to .*, in which it is: take the link out of the corpus"):
+    with pytest.raises(CorpusError, match=r"b/up leads back to .*, which contains it: remove the link from the corpus"):
         find_blocks(tmp_path, Reading())
 
 
@@ -205,8 +205,8 @@ def test_ids_in_lines_are_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("{", "line 2 at byte 15 is no JSON: .* JSON lines are an object a line"),
-        ("[" * 100_000, "line 2 at byte 15 is no JSON"),
+        ("{", "line 2 at byte 15 is not JSON: .* JSON lines have one object per line"),
+        ("[" * 100_000, "line 2 at byte 15 is not JSON"),
         ("[1]", "line 2 at byte 15 holds a list, not an object with a field 'text'"),
         ('{"body": "x", "id": 1}', "has no field 'text'; there are 'body', 'id'. Give the text's field"),
         ('{"text": null}', "holds null in field 'text', neither text nor a list of token ids"),
@@ -214,7 +214,7 @@ def test_ids_in_lines_are_tokens(tmp_path: Path) -> None:
         ('{"text": [true]}', "holds a list in field 'text', neither text"),
         ('{"text": [99999999999999999999]}', "has a token id beyond 63 bits in field 'text'"),
         (b'{"text": "\xff"}', "isn't utf-8: 0xff at byte 25 of the file: give the file's encoding"),
-        ('{"text": "\\ud800"}', "has half of a surrogate pair in field 'text', which is no text"),
+        ('{"text": "\\ud800"}', "has half of a surrogate pair in field 'text', which is not text"),
         ('{"text": "' + "x" * 1000 + '"}', "has 500 bytes or more: is this a file of JSON lines"),
     ],
 )
@@ -248,7 +248,7 @@ def test_a_damaged_gzip_file_is_named_and_what_came_before_is_kept(tmp_path: Pat
         content[len(content) // 2 : len(content) // 2 + 50] = bytes(50)
     path.write_bytes(content)
 
-    with pytest.raises(CorpusError, match=r"a.jsonl.gz, .*(the file is damaged or cut off|isn't utf-8|is no JSON)"):
+    with pytest.raises(CorpusError, match=r"a.jsonl.gz, .*(the file is damaged or cut off|isn't utf-8|is not JSON)"):
         documents(path, Reading())
     problems, reading = Problems(), Reading(skip_bad=True)
     found = read(find_blocks(path, reading), reading, problems)
@@ -264,15 +264,15 @@ def test_what_is_no_gzip_file_is_named(tmp_path: Path) -> None:
     ):
         documents(tmp_path / "a.txt.gz")
     (tmp_path / "a.txt.gz").write_bytes(b"")
-    with pytest.raises(CorpusError, match=r"damaged or cut off \(it is empty, which nothing is that was compressed"):
+    with pytest.raises(CorpusError, match=r"damaged or cut off \(it is empty, and not a compressed file"):
         documents(tmp_path / "a.txt.gz")
 
 
 @pytest.mark.parametrize(
     ("encoding", "text"),
     [
-        ("klingon", "'klingon' is no encoding that Python knows"),
-        ("undefined", "'undefined' is no encoding that Python knows"),
+        ("klingon", "'klingon' is not an encoding that Python knows"),
+        ("undefined", "'undefined' is not an encoding that Python knows"),
         ("utf-16", "files in utf-16 cannot be divided at line ends"),
     ],
 )
@@ -296,8 +296,8 @@ def test_another_encoding_and_a_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("photo.jpeg", "photo.jpeg: its name doesn't tell its format. Give one"),
-        ("a.bin", "has no index a.idx beside it, as Megatron's files have: give the type"),
+        ("photo.jpeg", "photo.jpeg: its name doesn't show its format. Give one"),
+        ("a.bin", "has no index a.idx next to it, as Megatron's files have. Give the type"),
         ("empty.txt", "holds no text and no token ids: an empty file"),
     ],
 )

@@ -47,11 +47,11 @@ def test_token_ids_are_mapped_not_read(tmp_path: Path, dtype: str, monkeypatch: 
 @pytest.mark.parametrize(
     ("content", "dtype", "text"),
     [
-        (b"xxx", "uint16", "has 3 bytes, which is no multiple of 2 of uint16"),
-        (b"xxxx", "words", "'words' is no type of token ids"),
-        (b"xxxx", "float32", "'float32' is no type of token ids"),
-        (b"xxxx", "V0", "'V0' is no type of token ids"),
-        (b"xxxx", "2u2", "'2u2' is no type of token ids"),
+        (b"xxx", "uint16", "has 3 bytes, which is not a multiple of 2 of uint16"),
+        (b"xxxx", "words", "'words' is not a type of token ids"),
+        (b"xxxx", "float32", "'float32' is not a type of token ids"),
+        (b"xxxx", "V0", "'V0' is not a type of token ids"),
+        (b"xxxx", "2u2", "'2u2' is not a type of token ids"),
         (np.zeros(2, "m8[s]"), None, "holds timedelta64"),
         (np.zeros(2), None, r"holds float64 of shape \(2,\)"),
         (np.zeros((2, 2, 2), np.int64), None, r"holds int64 of shape \(2, 2, 2\)"),
@@ -140,8 +140,8 @@ def _at(place: int, content: bytes) -> Callable[[bytearray], bytearray]:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_at(0, b"x"), "is no index of a Megatron dataset"),
-        (lambda index: index[:12], "is no index of a Megatron dataset"),
+        (_at(0, b"x"), "is not an index of a Megatron dataset"),
+        (lambda index: index[:12], "is not an index of a Megatron dataset"),
         (_at(9, b"\x02"), "is of version 2"),
         (_at(17, b"\x07"), "version 1 and type 7"),
         (lambda index: index[:-1], "is cut off"),

@@ -225,14 +225,14 @@ def _add_datasets(answers: Answers, experiment: object, found: Mapping[str, RunF
 
 
 def _point(columns: set[str], of: str = "") -> tuple[str, str, str, str]:
-    """Return SQL of a point's step, time, value and whether it is no number; older schemas lack some."""
+    """Return SQL of a point's step, time, value and whether it is not a number; older schemas lack some."""
     step = f"{of}step" if "step" in columns else "0"
     time = f"{of}timestamp" if "timestamp" in columns else "0"
     return step, time, f"{of}value", f"{of}is_nan" if "is_nan" in columns else "(1 = 0)"
 
 
 def _number(experiment: str | None) -> int:
-    """Return an experiment's id as databases have it; of one that is no number, one that none has."""
+    """Return an experiment's id as databases have it; of one that is not a number, one that none has."""
     return int(experiment) if experiment is not None and experiment.isdecimal() and len(experiment) < 19 else -1
 
 

@@ -131,13 +131,13 @@ class Files:
 
     def _experiments(self, broken: list[str]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         if not self._root.is_dir():
-            what = "is no folder" if self._root.exists() else "doesn't exist"
+            what = "is not a folder" if self._root.exists() else "doesn't exist"
             raise SourceError(f"the store of files {self._root} {what}: is the path right?")
         there = [folder for folder in _folders(self._root) if (folder / _META).exists()]
         if not there:
             inner = self._root / "mlruns"
             hint = f"; is {inner} meant?" if inner.is_dir() else ""
-            raise SourceError(f"{self._root} is no store of MLflow: no folder in it has a {_META}{hint}")
+            raise SourceError(f"{self._root} is not an MLflow store: no folder in it has a {_META}{hint}")
         for folder in there:
             try:
                 yield folder, _meta(folder)
@@ -232,14 +232,14 @@ def _named(folder: Path) -> Iterator[tuple[str, Path]]:
 def _values(folder: Path) -> Iterator[tuple[str, str]]:
     for name, path in _named(folder):
         if path.stat().st_size > _LARGEST_VALUE:
-            raise SourceError(f"{path} has {path.stat().st_size:,} bytes: that is no param or tag")
+            raise SourceError(f"{path} has {path.stat().st_size:,} bytes: that is not a param or tag")
         yield name, path.read_text(encoding="utf-8", errors="replace")
 
 
 def _read_points(path: Path) -> tuple[list[Point], int]:
     """Return a metric's points, and how many lines are none: one may be cut off where a writer was killed."""
     if path.stat().st_size > _LARGEST_METRIC:
-        raise SourceError(f"{path} has {path.stat().st_size:,} bytes: that is no metric of a run")
+        raise SourceError(f"{path} has {path.stat().st_size:,} bytes: that is not a metric of a run")
     text = path.read_text(encoding="utf-8", errors="replace")
     points: list[Point] = []
     bad = 0

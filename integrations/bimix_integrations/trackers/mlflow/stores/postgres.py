@@ -91,7 +91,7 @@ class Answers:
         """Return points of some metrics of some runs.
 
         Args:
-            point: SQL of step, time, value and whether it is no number.
+            point: SQL of step, time, value and whether it is not a number.
             run_ids: Ids of the runs.
             metrics: Names of the metrics.
         """

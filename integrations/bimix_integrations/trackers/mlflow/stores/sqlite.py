@@ -103,7 +103,7 @@ class Sqlite:
             if not self.path.exists():
                 raise SourceError(f"there is no database {self.path}: is the path right?{self._hint}")
             if not self.path.is_file():
-                raise SourceError(f"{self.path} is no SQLite database, and no file")
+                raise SourceError(f"{self.path} is not an SQLite database, and no file")
             with self.path.open("rb") as file:
                 start = file.read(100)
         except OSError as error:
@@ -111,7 +111,7 @@ class Sqlite:
         if not start:
             raise SourceError(f"{self.path} is empty: no MLflow has made its tables in it yet")
         if not start.startswith(_MAGIC):
-            raise SourceError(f"{self.path} is no SQLite database")
+            raise SourceError(f"{self.path} is not an SQLite database")
         self._wal_mode = _WAL in (start[18], start[19])
 
     def is_new(self) -> bool:
@@ -183,7 +183,7 @@ class Answers:
         """Return points of some metrics of some runs.
 
         Args:
-            point: SQL of step, time, value and whether it is no number.
+            point: SQL of step, time, value and whether it is not a number.
             run_ids: Ids of the runs.
             metrics: Names of the metrics.
         """

@@ -158,7 +158,7 @@ class Store:
 
         Raises:
             UnreachableError: Nobody listens.
-            SourceError: It is no address.
+            SourceError: It is not an address.
         """
         if not self.http:
             return
@@ -166,7 +166,7 @@ class Store:
         try:
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as error:
-            raise SourceError(f"{self.shown} is no address of a server: {error}") from None
+            raise SourceError(f"{self.shown} is not an address of a server: {error}") from None
         try:
             socket.create_connection((parts.hostname or "", port), timeout=_PROBE_SECONDS).close()
         except OSError as error:
@@ -193,7 +193,7 @@ class Store:
         try:
             make_url(self.tracking_uri)
         except (ArgumentError, ValueError):
-            raise SourceError(f"{self.shown} is no address of a database: is it written right?") from None
+            raise SourceError(f"{self.shown} is not an address of a database: is it written right?") from None
         return self.tracking_uri
 
     def _check_schema(self) -> None:
@@ -206,8 +206,8 @@ class Store:
             raise self._refused
         if self.kind == "file" and _files_refused():
             raise ReadOnlyError(
-                f"{self.shown} is a store of files, which MLflow {mlflow.__version__} doesn't write any more: name a "
-                "database or a server; an analysis can go into files (--out DIR)"
+                f"{self.shown} is a store of files, which MLflow {mlflow.__version__} no longer writes. Name a "
+                "database or a server, or write the analysis to files (--out DIR)"
             )
         look: schema.Asked
         if self.kind == "sqlite":

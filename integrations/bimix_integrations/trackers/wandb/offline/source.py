@@ -56,7 +56,7 @@ class WandbOfflineSource:
         self.wanted = wanted or Wanted()
         if self.wanted.filter is not None:
             raise SourceError(
-                f"{uri}: files have no language for the filter {self.wanted.filter!r}; leave it out, or name one folder"
+                f"{uri}: files can't be filtered by {self.wanted.filter!r}; drop the filter, or name one folder"
             )
         self.path = Path(uri.partition(":")[2] or ".").expanduser()
         self._analyses = JsonlSource(f"jsonl:{(self.path.parent if self.path.is_file() else self.path) / 'bimix'}")
@@ -129,7 +129,9 @@ class WandbOfflineSource:
                 return None
         except Exception as error:  # noqa: BLE001  # one broken run is one run
             return RunState(run_id, name, None, "failed", ended, trouble=why(error))
-        return RunState(run_id, name, None if manifest is None else manifest.sweep, _status(run), ended)
+        if manifest is None:
+            return RunState(run_id, name, None, _status(run), ended)
+        return RunState(run_id, name, manifest.sweep, _status(run), ended, domains=manifest.domains)
 
     def _paths(self) -> tuple[list[Path], list[RunFile]]:
         """Return the files, and the folders that may not be looked into."""
@@ -163,7 +165,7 @@ class WandbOfflineSource:
         """Return a training run as a record, None where it is of another kind."""
         manifest, run_id, name = self._manifest(run), run[-1].run_id, _name(run)
         if not any(file.said for file in run):
-            reason = f"its file {run[-1].path.name} holds nothing of a run, as a killed process leaves it"
+            reason = f"its file {run[-1].path.name} is empty, as a killed process leaves it"
             return RunRecord.excluded(run_id, name, reason)
         metrics = self._metrics(run) if manifest is None else []
         if not metrics if manifest is None else manifest.role != "train":

@@ -67,7 +67,7 @@ class TransactionLog:
                     if place + 7 + length > size:
                         # A chunk never reaches into the next block, so that this is the end, or no length.
                         whole = size == BLOCK
-                        self._stop(start + place, "a length that is none" if whole else None)
+                        self._stop(start + place, "an impossible length" if whole else None)
                         return
                     if not _WHOLE <= kind <= _LAST:
                         self._stop(start + place, f"a chunk of unknown type {kind}")
@@ -106,7 +106,7 @@ class TransactionLog:
             raise RunError(
                 f"{self.path.name} is a W&B log of version {block[6]}; this package reads version 0: upgrade"
             )
-        raise RunError(f"{self.path.name} is no W&B log: it begins with {block[:7]!r}, not {_HEADER!r}")
+        raise RunError(f"{self.path.name} is not a W&B log: it begins with {block[:7]!r}, not {_HEADER!r}")
 
     def _stop(self, place: int, what: str | None) -> None:
         if what is None:
