@@ -193,7 +193,7 @@ def _law(found: Analysis) -> Iterator[str]:
     if found.selection is None:
         yield said("Law: {law}, as asked.", law=found.fit.law)
     else:
-        yield said("Law: {reason}", reason=found.selection.reason())
+        yield said("Law {reason}", reason=found.selection.reason())
 
 
 def _probability(value: float) -> str:
