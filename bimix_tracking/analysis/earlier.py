@@ -29,4 +29,4 @@ def earlier(folder: Path) -> dict[str, Any]:
             "reference": Mixture({str(name): float(share) for name, share in provenance["reference"].items()}),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{folder} is no folder that `bimix analyze --out` left: {error!r}") from error
+        raise SourceError(f"{folder} is not a folder that `bimix analyze --out` left: {error!r}") from error

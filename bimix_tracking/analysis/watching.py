@@ -213,10 +213,15 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
         source: Where the runs are of.
         tokens: As in `analyze`.
         options: As in `analyze`.
+
+    Raises:
+        TypeError: No such option.
     """
     from bimix_tracking.analysis.pipeline import analyze  # noqa: PLC0415  # SciPy isn't for those who only wait
-    from bimix_tracking.analysis.question import Question  # noqa: PLC0415  # likewise
+    from bimix_tracking.analysis.question import Question, check_options  # noqa: PLC0415  # likewise
     from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # likewise
+
+    check_options(options)
 
     def analyse(records: Sequence[RunRecord]) -> str:
         obs = Observations.from_records(records, source=source.uri, shares=wanted_of(source).shares)
@@ -234,8 +239,8 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
 
 
 def _excluded(records: Sequence[RunRecord]) -> str:
-    broken = [record for record in records if record.set_aside and not record.rows]
-    told = "; ".join(f"{record.name!r}: {next(iter(record.set_aside))}" for record in broken[:5])
+    broken = [record for record in records if record.exclusions and not record.rows]
+    told = "; ".join(f"{record.name!r}: {next(iter(record.exclusions))}" for record in broken[:5])
     more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
     return f"; excluded {told}{more}" if broken else ""
 

@@ -190,17 +190,10 @@ def _held_out(checks: Validation | None) -> Iterator[str]:
 
 
 def _law(found: Analysis) -> Iterator[str]:
-    law, selection = found.fit.law, found.selection
-    if selection is None:
-        yield said("Law: {law}, as asked.", law=law)
-    elif selection.validation is None:
-        yield said("Law: {law}; too few mixtures to compare laws on held-out ones.", law=law)
-    elif found.fit.members:
-        yield said("Law: {law}; no single law is better by more than one standard error.", law=law)
-    elif any(fit.members for fit in selection.fits.values()):
-        yield said("Law: {law}; better than the ensemble by more than one standard error.", law=law)
+    if found.selection is None:
+        yield said("Law: {law}, as asked.", law=found.fit.law)
     else:
-        yield said("Law: {law}; the simplest within one standard error of the best.", law=law)
+        yield said("Law {reason}", reason=found.selection.reason())
 
 
 def _probability(value: float) -> str:

@@ -214,7 +214,7 @@ class RunRecord:
         name: What people call it.
         manifest: What the run says of itself.
         rows: Metrics by name, one mapping a step, in the order of steps; each has `bimix/step`.
-        set_aside: What the source excluded: reason → count.
+        exclusions: What the source excluded: reason → count.
         notes: What is used but not as one would wish: reason → count.
     """
 
@@ -222,17 +222,17 @@ class RunRecord:
     name: str
     manifest: RunManifest
     rows: Sequence[Mapping[str, float]]
-    set_aside: Mapping[str, int] = field(default_factory=dict)
+    exclusions: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def excluded(cls, run_id: str, name: str, reason: str, manifest: RunManifest | None = None) -> RunRecord:
         """Return a run of which nothing is used, and why: one broken run of a source is one run.
 
-        >>> RunRecord.excluded("r1", "proxy-1", "the run cannot be read: no JSON").set_aside
+        >>> RunRecord.excluded("r1", "proxy-1", "the run cannot be read: no JSON").exclusions
         {'the run cannot be read: no JSON': 1}
         """
-        return cls(run_id, name, manifest or RunManifest(domains=UNREAD), rows=[], set_aside={reason: 1})
+        return cls(run_id, name, manifest or RunManifest(domains=UNREAD), rows=[], exclusions={reason: 1})
 
 
 def parse_json(text: str) -> Any:

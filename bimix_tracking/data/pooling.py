@@ -79,9 +79,9 @@ def pool(
     for label, whole in zip(_labels(records), records, strict=True):
         record, later = before_change(whole)
         record, strangers = of_one_set(record)
-        notes += [Note(said("excluded"), reason, count, run=label) for reason, count in record.set_aside.items()]
+        notes += [Note(said("excluded"), reason, count, run=label) for reason, count in record.exclusions.items()]
         of_run = loss_rows(label, record)
-        if record.set_aside and not record.rows:
+        if record.exclusions and not record.rows:
             continue
         if record.manifest.mixture is None:
             notes.append(Note(said("excluded"), said("the run has no mixture in its manifest"), 1, run=label))

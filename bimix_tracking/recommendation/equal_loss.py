@@ -61,7 +61,7 @@ class EqualLoss:
             replicates: Of it.
             tokens: Of the reference.
             level: Of the interval.
-            gain: How sure the gain is.
+            gain: The uncertainty of the gain.
         """
         known = WeightedLoss(fit, tokens, self.weights, theta=replicates.theta).known
         if known.sum() <= 1:

@@ -32,10 +32,10 @@ def outside_volumes(tokens: float, observed: tuple[float, float]) -> str:
     low, high = observed
     if tokens > high * 1.001:
         return said(
-            "the target of {tokens} tokens is {times:.3g} times the largest volume observed ({high}): its losses are "
+            "the target of {tokens} tokens is {times} times the largest volume observed ({high}): its losses are "
             "extrapolated",
             tokens=quantities.tokens(tokens),
-            times=tokens / high,
+            times=quantities.count(tokens / high),
             high=quantities.tokens(high),
         )
     if tokens < low * 0.999:
@@ -237,13 +237,13 @@ def _tokens_a_step(obs: Observations) -> Iterator[Diagnostic]:
             "tokens a step",
             said(
                 "{count} of {runs} runs log fewer tokens per step than the others, run {first!r} the fewest: {low} "
-                "instead of {high} ({times:.3g} times fewer)",
+                "instead of {high} ({times} times fewer)",
                 count=len(fewer),
                 runs=len(rate),
                 low=quantities.tokens(float(fewer.min())),
                 high=quantities.tokens(high),
                 first=str(fewer.idxmin()),
-                times=high / float(fewer.min()),
+                times=quantities.count(high / float(fewer.min())),
             ),
             said(
                 "If these are one process's tokens, multiply them by the number of processes. If the batches were "

@@ -64,9 +64,9 @@ class JsonlSource:
         folders = self._folders()
         records = read_each(folders, self._record, _named, progress=progress)
         records = [record for record in records if record.manifest.role == "train"]
-        if any(record.rows or not record.set_aside for record in records):
+        if any(record.rows or not record.exclusions for record in records):
             return records
-        if all({_UNFINISHED, _FAILED} & record.set_aside.keys() for record in records):
+        if all({_UNFINISHED, _FAILED} & record.exclusions.keys() for record in records):
             raise SourceError(
                 f"{self.uri}: no finished run in it (a run is a folder with {ROWS} and {FINISHED}), "
                 f"{len(records)} unfinished"

@@ -48,7 +48,7 @@ def read_each(
 
     >>> def read(run: str) -> RunRecord | None:
     ...     raise KeyError(run)
-    >>> read_each(["r1"], read, lambda run: (run, run))[0].set_aside
+    >>> read_each(["r1"], read, lambda run: (run, run))[0].exclusions
     {"the run cannot be read: KeyError: 'r1'": 1}
     """
 
@@ -107,7 +107,7 @@ def reasons(records: Iterable[RunRecord], most: int = 3) -> str:
     """
     runs: dict[str, list[str]] = {}
     for record in records:
-        for reason in record.set_aside:
+        for reason in record.exclusions:
             runs.setdefault(reason, []).append(record.name)
     collected = []
     for reason, names in sorted(runs.items(), key=lambda item: -len(item[1]))[:most]:

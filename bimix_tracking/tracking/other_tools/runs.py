@@ -143,7 +143,7 @@ class ForeignRuns:
     def record(
         self, run_id: str, name: str, history: Mapping[str, Sequence[Point]], logged: Mapping[str, object]
     ) -> RunRecord:
-        """Return a run as a record whose metrics have our names; where that cannot be, it says why in `set_aside`.
+        """Return a run as a record whose metrics have our names; where that cannot be, it says why in `exclusions`.
 
         Args:
             run_id: The tracker's id.
@@ -209,7 +209,7 @@ class ForeignRuns:
         if late:
             notes[_LATE_TOKENS] = late
         no_loss = {f"metric {metric!r} looks like the loss of a domain, but is not": 1 for metric in recognised.others}
-        return RunRecord(run_id, name, manifest, rows, set_aside={**mended, **excluded, **no_loss}, notes=notes)
+        return RunRecord(run_id, name, manifest, rows, exclusions={**mended, **excluded, **no_loss}, notes=notes)
 
     def _own(self) -> Tool | None:
         if self.pattern is None:

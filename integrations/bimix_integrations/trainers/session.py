@@ -89,7 +89,7 @@ class Session:
         self._anew()
 
     def _anew(self) -> None:
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._evaluated = False
         self._evaluation = EvaluationBatches()
         self._held: list[Counted] = []
@@ -223,8 +223,8 @@ class Session:
 
     def _add(self, found: Iterable[Counted], split: str, where: str) -> None:
         for seen, rows in found:
-            if seen.source not in self._told:
-                self._told.add(seen.source)
+            if seen.source not in self._warned:
+                self._warned.add(seen.source)
                 _logger.info("token losses by domain come from %s", seen.source)
             try:
                 seen.hand_to(self.meter, split, rows)
@@ -284,8 +284,8 @@ class Session:
                 self.recorder.fail()
 
     def _warn_once(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             warnings.warn(message, stacklevel=4)
 
     def _failing(self) -> Callable[[], None]:

@@ -98,7 +98,7 @@ def test_a_broken_manifest_excludes_its_run_and_no_other(uri: str) -> None:
     assert records.keys() == {"good", *BAD_TAGS}
     assert len(records["good"].rows) == 3
     for name in BAD_TAGS:
-        ((reason, count),) = records[name].set_aside.items()
+        ((reason, count),) = records[name].exclusions.items()
         assert reason.startswith("the run cannot be read: "), name
         assert len(reason) < 500
         assert (count, records[name].rows) == (1, [])
@@ -146,7 +146,7 @@ def test_curves_that_are_broken_or_disagree_give_way_to_the_histories(uri: str, 
     for record in records:
         assert list(record.rows) == ROWS, record.name
         assert record.manifest == RunManifest(("a", "b"), Mixture(MIXTURE), sweep="s")
-        assert record.set_aside == {}
+        assert record.exclusions == {}
 
 
 def test_a_large_artifact_is_not_fetched(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_manifest_that_only_an_artifact_holds_names_what_is_missing(uri: str) 
     good, long, half = MlflowSource(uri).records()
 
     assert len(good.rows) == 3
-    assert "a package is missing. Run: pip install boto3" in next(iter(long.set_aside))
+    assert "a package is missing. Run: pip install boto3" in next(iter(long.exclusions))
     assert "pip install boto3" in next(iter(half.notes))
     assert half.manifest.mixture is None
 
@@ -241,7 +241,7 @@ def test_metrics_of_another_tool_that_are_ambiguous_exclude_their_run(uri: str) 
 
     records = {record.name: record for record in source.records()}
 
-    assert "say which by a `pattern` of your own" in next(iter(records["unclear"].set_aside))
+    assert "say which by a `pattern` of your own" in next(iter(records["unclear"].exclusions))
     assert len(records["good"].rows) == 3
     assert {state.name for state in source.states()} == {"good", "unclear"}
 

@@ -197,7 +197,7 @@ def mlruns(old: OldMlflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records_of(uri: str) -> list[Any]:
-    return [(record.name, record.manifest, record.rows, record.set_aside) for record in MlflowSource(uri).records()]
+    return [(record.name, record.manifest, record.rows, record.exclusions) for record in MlflowSource(uri).records()]
 
 
 def test_a_store_of_files_gives_what_a_database_gives_and_stays_as_it_is(
@@ -252,7 +252,7 @@ def test_one_broken_run_of_a_store_of_files_is_one_run(mlruns: Path, tmp_path: P
 
     records = {record.name: record for record in MlflowSource(uri).records()}
 
-    reasons = {name: next(iter(record.set_aside), "") for name, record in records.items()}
+    reasons = {name: next(iter(record.exclusions), "") for name, record in records.items()}
     assert "cannot be read" in reasons[ids["run-0"]]
     assert "meta.yaml is missing" in reasons[ids["run-1"]]
     assert "sum to 1" in reasons["run-2"] or "proportion" in reasons["run-2"]

@@ -465,7 +465,7 @@ def test_a_run_s_broken_text_is_no_matter_to_the_others(database: Path) -> None:
 
     broken, good = MlflowSource(f"mlflow+sqlite:///{database}#s").records()
 
-    assert "the run cannot be read: " in next(iter(broken.set_aside))
+    assert "the run cannot be read: " in next(iter(broken.exclusions))
     assert [row["bimix/step"] for row in good.rows] == [1, 2, 3, 4, 5]
     assert str(good.rows[1]["bimix_eval_loss/a"]) == "nan"
 

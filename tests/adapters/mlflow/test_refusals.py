@@ -227,7 +227,7 @@ def test_without_a_place_for_artifacts_a_run_ends_and_is_read_from_its_histories
     tracker.finish()
 
     (record,) = open_source(tracker.uri).records()
-    assert (len(record.rows), record.set_aside, record.notes) == (2, {}, {})
+    assert (len(record.rows), record.exclusions, record.notes) == (2, {}, {})
     assert open_source(tracker.uri).states()[0].status == "finished"
 
 
@@ -253,7 +253,7 @@ def test_a_server_that_cannot_keep_artifacts_is_tried_a_few_times_without_waitin
 
     assert kinds == [False, False, True]
     (record,) = open_source(tracker.uri).records()
-    assert (len(record.rows), record.set_aside, record.notes) == (1, {}, {})
+    assert (len(record.rows), record.exclusions, record.notes) == (1, {}, {})
 
 
 @pytest.mark.parametrize(("where", "count"), [("database", 200), ("database", 1000), ("server", 300)])
@@ -280,7 +280,7 @@ def test_metrics_and_manifest_of_many_domains_need_no_artifact(
     assert (tags["bimix.tokenizer"], tags["bimix.eval_set"]) == ("t", "e")
     if where == "database":
         (record,) = open_source(tracker.uri).records()
-        assert (record.manifest, record.set_aside, record.notes) == (recorder.manifest, {}, {})
+        assert (record.manifest, record.exclusions, record.notes) == (recorder.manifest, {}, {})
         assert Observations.from_source(tracker.uri).domains == tuple(domains)
 
 

@@ -103,11 +103,11 @@ def test_every_way_gives_the_same_and_counts_what_it_mended(uri: str, monkeypatc
         "bimix_share/a": 0.25,
         "bimix_share/b": 0.75,
     }
-    assert first[0].set_aside == {REPEATED: 1, INFINITE: 1}
+    assert first[0].exclusions == {REPEATED: 1, INFINITE: 1}
     assert math.isnan(first[0].rows[6]["bimix_eval_loss/b"])
     for other in others:
-        assert [(record.run_id, record.manifest, record.set_aside) for record in other] == [
-            (record.run_id, record.manifest, record.set_aside) for record in first
+        assert [(record.run_id, record.manifest, record.exclusions) for record in other] == [
+            (record.run_id, record.manifest, record.exclusions) for record in first
         ]
         assert [repr(row) for row in other[1].rows] == [repr(row) for row in first[1].rows]
         assert len(other[0].rows) == 7
@@ -158,7 +158,7 @@ def test_a_run_of_unclear_origin_is_no_matter_until_it_is_asked_for(tmp_path: Pa
 
     assert [record.name for record in MlflowSource(uri).records()] == ["ours"]
     records = MlflowSource(uri, wanted=Wanted(foreign=ForeignRuns(tokens_per_step=1))).records()
-    (reason,) = next(record for record in records if record.name == "unclear").set_aside
+    (reason,) = next(record for record in records if record.name == "unclear").exclusions
     assert "metric 'eval/a/loss' reads as Levanter's loss" in reason
     assert [len(record.rows) for record in records if record.name == "ours"] == [3]
 

@@ -98,7 +98,7 @@ def test_every_value_is_read_back(ours: Path) -> None:
     record = _records(ours)["whole"]
 
     assert record.manifest == RunManifest(runs.DOMAINS, runs.MIXTURE, sweep="pilot")
-    assert record.set_aside == record.notes == {}
+    assert record.exclusions == record.notes == {}
     assert [row[metric_names.STEP] for row in record.rows] == list(range(runs.STEPS))
     for step, row in enumerate(record.rows):
         assert row[metric_names.TOKENS] == (step + 1) * 1000
@@ -117,7 +117,7 @@ def test_what_our_own_tracker_logged(tmp_path: Path) -> None:
     assert [(row[metric_names.STEP], row[metric_names.TOKENS], row[CPP]) for row in record.rows] == [
         (step, step + 1, runs.loss("c++", step)) for step in range(20)
     ]
-    assert record.set_aside == record.notes == {}
+    assert record.exclusions == record.notes == {}
 
 
 def test_odd_numbers_and_repeated_rows(ours: Path) -> None:
@@ -128,7 +128,7 @@ def test_odd_numbers_and_repeated_rows(ours: Path) -> None:
     assert values[1:] == [math.inf, -math.inf, 1e-310, 0.0, 1.0]  # of step 9, what was made last
     assert math.copysign(1, values[4]) == -1
     assert [row[metric_names.TOKENS] for row in record.rows[:5]] == [10**15 + step for step in range(5)]
-    assert record.set_aside == {REPEATED: 1, INFINITE: 2}
+    assert record.exclusions == {REPEATED: 1, INFINITE: 2}
 
 
 def test_what_is_no_training_run_or_not_finished(ours: Path) -> None:
@@ -136,7 +136,7 @@ def test_what_is_no_training_run_or_not_finished(ours: Path) -> None:
 
     assert list(records) == ["whole", "odd", "failed"]  # in the order in which they began
     assert not records["failed"].rows
-    assert list(records["failed"].set_aside) == ["the run is not finished: it ended with code 3"]
+    assert list(records["failed"].exclusions) == ["the run is not finished: it ended with code 3"]
     assert len(_records(ours, unfinished=True)["failed"].rows) == 1
     states = {state.run_id: state for state in _source(ours).states()}
     assert {run_id: state.status for run_id, state in states.items()} == {
@@ -234,7 +234,7 @@ def test_a_resumed_run_is_one_run(killed: Path, tmp_path: Path) -> None:
     assert [row[metric_names.STEP] for row in record.rows] == list(range(runs.STEPS))
     expected = [runs.loss("c++", step) + (0.5 if step >= runs.RESUMED_AT else 0) for step in range(runs.STEPS)]
     assert [row[CPP] for row in record.rows] == expected
-    assert record.set_aside[REPEATED] >= len(runs.DOMAINS)
+    assert record.exclusions[REPEATED] >= len(runs.DOMAINS)
 
 
 def test_states_are_read_again_only_of_files_that_changed(ours: Path, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_what_comes_before_damage_is_used_and_the_damage_named(ours: Path, tmp_p
 
     (record,) = _source(tmp_path).records()
 
-    (reason,) = record.set_aside
+    (reason,) = record.exclusions
     assert "run-whole.wandb has a wrong checksum at byte" in reason
     assert f"of {len(content):,}" in reason
     assert 20 < len(record.rows) < runs.STEPS
@@ -422,7 +422,7 @@ def test_a_broken_file_excludes_its_run_alone(
 
     assert records["whole"].rows == _records(ours)["whole"].rows
     assert not records["bad"].rows
-    (said,) = records["bad"].set_aside
+    (said,) = records["bad"].exclusions
     assert re.search(reason, said)
     states = {state.run_id: state for state in _source(tmp_path).states()}
     assert states["whole"].status == "finished"
@@ -448,7 +448,7 @@ def test_a_folder_that_may_not_be_looked_into_is_one_run(
     records = _records(tmp_path)
 
     assert records["whole"].rows
-    assert "Permission denied" in next(iter(records["closed"].set_aside))
+    assert "Permission denied" in next(iter(records["closed"].exclusions))
     assert next(s for s in _source(tmp_path).states() if s.run_id == "closed").status == "failed"
     monkeypatch.setattr(os, "scandir", lambda path: (_ for _ in ()).throw(PermissionError(13, "Denied", str(path))))
     with pytest.raises(SourceError, match="cannot be read: Denied"):
@@ -597,7 +597,7 @@ def test_losses_of_a_summary_alone_are_one_point(tmp_path: Path) -> None:
     known = _records(tmp_path, foreign=ForeignRuns(mixture_from="mix"))
     assert [row[metric_names.TOKENS] for row in known["counted"].rows] == [5e8]
     assert not known["flat"].rows
-    assert "These could be it: 'seen.tokens'" in next(iter(known["flat"].set_aside))
+    assert "These could be it: 'seen.tokens'" in next(iter(known["flat"].exclusions))
     states = _source(tmp_path, foreign=ForeignRuns(mixture_from="mix")).states()
     assert {state.run_id for state in states} == {"flat", "nested", "counted"}
 

@@ -169,7 +169,7 @@ def test_runs_that_go_or_died_are_set_aside_unless_wanted(server: WandbServer, p
 
     records = {record.run_id: record for record in source(project).records()}
     assert [name for name, record in records.items() if record.rows] == ["finished"]
-    assert records["crashed"].set_aside == {"the run is not finished (it is crashed)": 1}
+    assert records["crashed"].exclusions == {"the run is not finished (it is crashed)": 1}
     assert set(records) == {"finished", "running", "crashed", "failed", "killed"}
     assert all(record.rows for record in source(project, unfinished=True).records())
     states = {state.run_id: state for state in source(project).states()}
@@ -308,7 +308,7 @@ def test_one_broken_run_is_one_run(server: WandbServer, project: str) -> None:
 
     assert {name for name, record in records.items() if record.rows} == {"first", "last"}
     for name, reason in broken.items():
-        (said,) = records[name].set_aside
+        (said,) = records[name].exclusions
         assert reason in said
     states = {state.name: state for state in source(project).states()}
     assert {name for name, state in states.items() if state.trouble is not None} == set(changes)

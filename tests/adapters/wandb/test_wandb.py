@@ -112,7 +112,7 @@ def test_of_a_resumed_run_the_newest_rows_count_once(server: WandbServer) -> Non
     (record,) = WandbSource("wandb:resumed").records()
     assert [row[metric_names.STEP] for row in record.rows] == [1, 2, 3, 4, 5]
     assert record.rows[3][metric_names.key(metric_names.EVAL_LOSS, "c")] == 2.5
-    assert list(record.set_aside.values()) == [1]  # one value was another one
+    assert list(record.exclusions.values()) == [1]  # one value was another one
 
 
 KILLED = """

@@ -47,10 +47,10 @@ def test_every_stage_says_how_far_it_is_and_ends(tmp_path: Path) -> None:
     assert set(told) >= {
         "fitting",
         "predicting held-out mixtures",
-        "drawing runs again",
+        "bootstrap",
         "predicting later losses",
         "optimising replicates",
-        "finding the near-optimal range",
+        "near-optimal range",
         "fitting late evaluations",
         "writing",
     }

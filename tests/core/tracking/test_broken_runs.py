@@ -395,7 +395,7 @@ def test_one_place_says_what_excludes_a_run_and_what_ends_the_reading(threads: i
 
     assert [one.name for one in found] == ["one", *troubles, "two"]
     assert [one.name for one in found if one.rows] == ["one", "two"]
-    said = {one.name: next(iter(one.set_aside)) for one in found if not one.rows}
+    said = {one.name: next(iter(one.exclusions)) for one in found if not one.rows}
     assert said["run"] == "the run cannot be read: its history has holes"
     assert said["types"].endswith("AttributeError: 'list' object has no attribute 'get'")
     assert said["large"].endswith("it is too large for this machine's memory")

@@ -184,7 +184,7 @@ def test_a_record_has_our_names_and_the_tools_tokens() -> None:
         {metric_names.STEP: 10, metric_names.TOKENS: 1000, "bimix_eval_loss/code": 3.0, "bimix_eval_loss/web": 4.0},
         {metric_names.STEP: 20, metric_names.TOKENS: 2000, "bimix_eval_loss/code": 2.5, "bimix_eval_loss/web": 3.5},
     ]
-    assert record.notes == record.set_aside == {}  # Levanter's losses are means over tokens
+    assert record.notes == record.exclusions == {}  # Levanter's losses are means over tokens
 
 
 def test_it_is_pooled_with_runs_of_its_kind() -> None:
@@ -213,7 +213,7 @@ def test_rows_of_one_evaluation_at_several_of_wandbs_steps_are_one_row() -> None
         {metric_names.STEP: 10, metric_names.TOKENS: 500, "bimix_eval_loss/code": 2.9, "bimix_eval_loss/web": 3.9},
         {metric_names.STEP: 20, metric_names.TOKENS: 900, "bimix_eval_loss/code": 2.0},
     ]
-    assert record.set_aside == {REPEATED: 2}
+    assert record.exclusions == {REPEATED: 2}
     assert [count for note, count in record.notes.items() if note.startswith("tokens were not logged")] == [1]
 
 
@@ -223,7 +223,7 @@ def test_a_loss_before_the_first_step_is_counted() -> None:
     record = _record(history, tokens_per_step=100)
 
     assert record.rows == [{metric_names.STEP: 5, metric_names.TOKENS: 500, "bimix_eval_loss/code": 3.0}]
-    assert record.set_aside == {"a loss before the first 'train/global_step', at an unknown step": 1}
+    assert record.exclusions == {"a loss before the first 'train/global_step', at an unknown step": 1}
     assert record.manifest.batch_tokens == 100
 
 
@@ -276,7 +276,7 @@ def test_losses_logged_once_have_the_volume_that_is_told(
     assert record.rows == [
         {metric_names.STEP: place, metric_names.TOKENS: 1e9, "bimix_eval_loss/code": 3.0, "bimix_eval_loss/web": 4.0}
     ]
-    assert record.set_aside == {}
+    assert record.exclusions == {}
 
 
 def test_a_run_s_one_volume_is_that_of_its_last_losses() -> None:
@@ -293,7 +293,7 @@ def test_a_run_s_one_volume_is_that_of_its_last_losses() -> None:
         {metric_names.STEP: 4, metric_names.TOKENS: 2e9, "bimix_eval_loss/code": 2.5},
         {metric_names.STEP: 5, metric_names.TOKENS: 2e9, "bimix_eval_loss/web": 3.5},
     ]
-    ((reason, count),) = record.set_aside.items()
+    ((reason, count),) = record.exclusions.items()
     assert count == 3
     assert "whose volume is the only one known" in reason
     observed = Observations.from_records([record], source="x").losses
@@ -345,7 +345,7 @@ def test_a_run_of_no_known_volume_says_what_would_tell_it(
     record = _record(ONCE, told=told, **fields)
 
     assert not record.rows
-    ((reason, _),) = record.set_aside.items()
+    ((reason, _),) = record.exclusions.items()
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(reason)
 
@@ -354,7 +354,7 @@ def test_a_count_that_comes_after_the_losses_says_what_to_do() -> None:
     record = _record({**ONCE, "seen": [(1, 2.0, 1e9)]}, tokens="seen")
 
     assert not record.rows
-    ((reason, _),) = record.set_aside.items()
+    ((reason, _),) = record.exclusions.items()
     assert reason.startswith(
         "'seen' counts its tokens, but has no value at or before its losses: give `tokens_per_step`"
     )
@@ -396,7 +396,7 @@ def test_odd_losses_stay_what_they_are() -> None:
 
     assert math.isnan(record.rows[0]["bimix_eval_loss/code"])
     assert [row["bimix_eval_loss/code"] for row in record.rows[1:]] == [math.inf, math.inf]
-    assert sum(record.set_aside.values()) == 2
+    assert sum(record.exclusions.values()) == 2
 
 
 def test_names_are_mapped_and_may_not_meet() -> None:
@@ -461,7 +461,7 @@ def test_a_run_that_cannot_be_used_is_set_aside_and_says_why(
     record = _record(LEVANTER, told=told, **fields)
 
     assert not record.rows
-    ((said, count),) = record.set_aside.items()
+    ((said, count),) = record.exclusions.items()
     assert count == 1
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(said)

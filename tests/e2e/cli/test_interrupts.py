@@ -80,7 +80,7 @@ def interrupted_at(moment: str, command: list[str]) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize(
     "moment",
-    ["fitting", "drawing runs again", "predicting later losses", "finding the near-optimal range", "writing"],
+    ["fitting", "bootstrap", "predicting later losses", "near-optimal range", "writing"],
 )
 def test_the_folder_is_as_before_or_whole(moment: str, sweep: Path, tmp_path: Path) -> None:
     out = tmp_path / "analysis"

@@ -86,7 +86,7 @@ def write_text(store: Store, run: Run, path: str, text: str) -> None:
         if isinstance(repository, HttpArtifactRepository):
             # MLflow's own way tries for minutes, also what its server answers for good.
             answer = http_request(
-                repository._host_creds,  # noqa: SLF001  # it is told nowhere else
+                repository._host_creds,  # noqa: SLF001  # it is nowhere else
                 f"/{path}",
                 "PUT",
                 data=text.encode(),
@@ -101,10 +101,10 @@ def write_text(store: Store, run: Run, path: str, text: str) -> None:
             file.write_text(text, encoding="utf-8")
             repository.log_artifact(str(file), path.rpartition("/")[0] or None)
     except Exception as error:  # each store of artifacts has a package of its own, and that its own errors
-        told = refused(run, "written", error)
+        refusal = refused(run, "written", error)
         if artifact_is_refused(error):
-            raise RefusedForGoodError(str(told)) from error
-        raise told from error
+            raise RefusedForGoodError(str(refusal)) from error
+        raise refusal from error
 
 
 def _from_file(run: Run, root: Path, path: str) -> str | None:

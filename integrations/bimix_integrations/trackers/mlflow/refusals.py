@@ -1,6 +1,6 @@
-"""What MLflow will never take, told from what it doesn't take just now.
+"""What MLflow will never take, as distinct from what it doesn't take just now.
 
-A refusal for good is a `RefusedError`: it is left out and told, and what follows is sent. An outage is any other
+A refusal for good is a `RefusedError`: it is skipped and reported, and what follows is sent. An outage is any other
 error, and the same is sent again: no connection, a time-out, too many requests, an error of the server's own, a
 database that is locked, and a token that has expired (401), for those are renewed.
 """
@@ -122,11 +122,11 @@ def artifact_is_refused(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status that an error tells: requests, Azure, Google and botocore each have a place for it."""
+    """Return the HTTP status of an error: requests, Azure, Google and botocore each have a place for it."""
     answer = getattr(error, "response", None)
-    told = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    of_aws = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
     for status in (
-        told,
+        of_aws,
         getattr(answer, "status_code", None),
         getattr(error, "status_code", None),
         getattr(error, "code", None),

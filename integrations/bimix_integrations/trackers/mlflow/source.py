@@ -112,7 +112,7 @@ class MlflowSource:
         return Found([run for run in found.runs if _role(run) in (None, "train")], found.broken)
 
     def _with_metrics(self, found: Found) -> tuple[list[Run], list[RunRecord]]:
-        """Return the runs that have metrics to be read, and those of which that much cannot be told."""
+        """Return the runs that have metrics to be read, and those of which that is unknown."""
         runs, excluded = [], list(found.broken)
         for run in found.runs:
             try:
@@ -151,9 +151,9 @@ class MlflowSource:
 
     def _none_readable(self, records: Sequence[RunRecord]) -> SourceError:
         broken = [record for record in records if _broken(record)]
-        told = "; ".join(f"run {r.name!r} ({r.run_id}): {', '.join(r.set_aside)}" for r in broken[:_FEW])
+        reasons = "; ".join(f"run {r.name!r} ({r.run_id}): {', '.join(r.exclusions)}" for r in broken[:_FEW])
         more = f"; and {len(broken) - _FEW} more" if len(broken) > _FEW else ""
-        return SourceError(f"{self._store.wanted} at {self._store.shown} has no run to read: {told}{more}")
+        return SourceError(f"{self._store.wanted} at {self._store.shown} has no run to read: {reasons}{more}")
 
     def _at_once(self, reader: Reader, runs: Sequence[Run]) -> tuple[dict[str, RunRecord], Histories]:
         """Return the records, and the histories, of those runs that could be read with few requests, and whole."""
@@ -196,9 +196,9 @@ class MlflowSource:
                 raise RunError(self._store.redacted(error)) from None
         unread = reader.mended(run.info.run_id)
         if _role(run) is None:
-            told = dict(run.data.metrics) | dict(run.data.params) | dict(run.data.tags)
+            logged = dict(run.data.metrics) | dict(run.data.params) | dict(run.data.tags)
             try:
-                return _with(self._foreign.record(*_named(run), history, told), unread)
+                return _with(self._foreign.record(*_named(run), history, logged), unread)
             except SourceError as error:
                 raise RunError(str(error)) from error
         manifest, notes = self._manifest(run)
@@ -272,17 +272,17 @@ def _excluded(run: Run, error: Exception) -> RunRecord:
 
 
 def _broken(record: RunRecord) -> bool:
-    return any(reason.startswith(_UNREADABLE) for reason in record.set_aside)
+    return any(reason.startswith(_UNREADABLE) for reason in record.exclusions)
 
 
 def _with(record: RunRecord, unread: Mapping[str, int]) -> RunRecord:
-    return replace(record, set_aside={**record.set_aside, **unread}) if unread else record
+    return replace(record, exclusions={**record.exclusions, **unread}) if unread else record
 
 
 def _state(run: Run, broken: RunRecord | None) -> RunState:
     ended = None if run.info.end_time is None else run.info.end_time / 1000
     status: Literal["running", "finished", "failed"] = _STATUS.get(run.info.status, "running")
-    trouble = None if broken is None else "; ".join(broken.set_aside).removeprefix(_UNREADABLE)
+    trouble = None if broken is None else "; ".join(broken.exclusions).removeprefix(_UNREADABLE)
     return RunState(*_named(run), run.data.tags.get(f"{PREFIX}sweep"), status, ended, trouble, _domains(run))
 
 

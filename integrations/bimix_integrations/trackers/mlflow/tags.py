@@ -51,8 +51,8 @@ def of_manifest(manifest: RunManifest) -> dict[str, str]:
     parts = [text[start : start + _LONGEST] for start in range(0, len(text), _LONGEST)]
     short = {name: value for name, value in tags.items() if name.removeprefix(PREFIX) not in long}
     # The parts first: until the last request is through, the sum says that they are not whole.
-    told = {f"{_PARTS}.{number}": part for number, part in enumerate(parts)}
-    return told | short | {_PARTS: json.dumps({"parts": len(parts), "sha256": _sum(text)})}
+    stored = {f"{_PARTS}.{number}": part for number, part in enumerate(parts)}
+    return stored | short | {_PARTS: json.dumps({"parts": len(parts), "sha256": _sum(text)})}
 
 
 def requests(tags: Mapping[str, str]) -> Iterator[list[RunTag]]:
@@ -85,8 +85,8 @@ def is_complete(tags: Mapping[str, str]) -> bool:
 
 
 def _joined(tags: Mapping[str, str]) -> dict[str, Any]:
-    told = parse_json(tags[_PARTS])
-    count = told.get("parts") if isinstance(told, dict) else None
+    summary = parse_json(tags[_PARTS])
+    count = summary.get("parts") if isinstance(summary, dict) else None
     found = []
     for number in range(count if isinstance(count, int) else 0):
         part = tags.get(f"{_PARTS}.{number}")
@@ -94,7 +94,7 @@ def _joined(tags: Mapping[str, str]) -> dict[str, Any]:
             break
         found.append(part)
     text = "".join(found)
-    if not isinstance(told, dict) or len(found) != count or told.get("sha256") != _sum(text):
+    if not isinstance(summary, dict) or len(found) != count or summary.get("sha256") != _sum(text):
         raise BimixError(f"the parts of its tag {_PARTS!r} are not whole: {len(found)} of {count} are there")
     fields = parse_json(text)
     return fields if isinstance(fields, dict) else {}

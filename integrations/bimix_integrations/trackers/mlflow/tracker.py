@@ -220,8 +220,8 @@ class MlflowTracker:
 
     def _evaluations(self, run: Run) -> list[dict[str, float]]:
         run_id = str(run.info.run_id)
-        told = [name for name in run.data.metrics if metric_names.belongs_to_evaluation(name)]
-        names = [name for name in told if name != metric_names.STEP]  # MLflow has it of each point
+        logged = [name for name in run.data.metrics if metric_names.belongs_to_evaluation(name)]
+        names = [name for name in logged if name != metric_names.STEP]  # MLflow has it of each point
         server = Server(lambda: self._client, self._store.shown, http=self._store.http)
         quickly = server.histories([run_id], names).get(run_id, {})
         histories = quickly | dict(server.history(run_id, [name for name in names if not quickly.get(name)]))

@@ -16,7 +16,7 @@ from wandb.errors import CommError
 from bimix_integrations.trackers.wandb import artifacts
 from bimix_integrations.trackers.wandb.host import Host, open_beside
 from bimix_integrations.trackers.wandb.params import config_of
-from bimix_integrations.trackers.wandb.project import Project, mode, redacted, told
+from bimix_integrations.trackers.wandb.project import Project, as_source_error, mode, redacted
 from bimix_tracking.tracking.params import proportions
 from bimix_tracking.tracking.ports import WriteBack
 
@@ -42,7 +42,7 @@ def write(project: Project, analysis: WriteBack) -> str:
         SourceError: The server doesn't take it.
     """
     entity = project.settle_entity()
-    with told(f"{project.uri}: the analysis was not written"):
+    with as_source_error(f"{project.uri}: the analysis was not written"):
         there = artifacts.find(project.api, _path(project, analysis.key))
         run_id = _new(project, analysis) if there is None else str(there.metadata.get("run"))
         if there is not None and RECOMMENDED not in there.aliases:
@@ -60,7 +60,7 @@ def find(project: Project, key: str | None) -> str | None:
         SourceError: The server cannot be reached, or holds what is none of ours.
     """
     project.settle_entity()
-    with told(project.uri):
+    with as_source_error(project.uri):
         artifact = artifacts.find(project.api, _path(project, key))
         text = None if artifact is None else artifacts.read_text(artifact, _MIXTURE)
     active = wandb.run

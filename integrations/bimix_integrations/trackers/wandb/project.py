@@ -97,7 +97,7 @@ class Project:
                     "Unset it, or read the local files: wandb-offline:DIR"
                 )
             probe()
-            with told(self.uri):
+            with as_source_error(self.uri):
                 self._api = Api(timeout=_REQUEST_SECONDS)
         return self._api
 
@@ -107,13 +107,13 @@ class Project:
 
     def settle_entity(self) -> str:
         """Return the entity, asked for where neither URI nor environment name it."""
-        with told(self.uri):
+        with as_source_error(self.uri):
             self._entity = self.entity or str(self.api.default_entity or "")
         return self._entity
 
     def known(self) -> list[str]:
         """Return the names of the entity's projects, up to twenty."""
-        with told(self.uri):
+        with as_source_error(self.uri):
             return [
                 project.name for project, _ in zip(self.api.projects(self.settle_entity()), range(20), strict=False)
             ]
@@ -155,7 +155,7 @@ def probe() -> None:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def as_source_error(what: str) -> Iterator[None]:
     """Turn what W&B raises into a `SourceError` that says what to do, and holds no key; a `RefusedError` for good."""
     try:
         yield

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from wandb.apis.public.runs import Run
 
 from bimix_integrations.trackers.wandb import analyses, artifacts, cache, histories
-from bimix_integrations.trackers.wandb.project import Project, server, told
+from bimix_integrations.trackers.wandb.project import Project, as_source_error, server
 from bimix_integrations.trackers.wandb.rows import (
     HOST,
     MANIFEST,
@@ -70,9 +70,9 @@ class WandbSource:
         records = read_each(runs, self._record, _named, progress=progress, threads=_THREADS)
         cache.trim()
         if not any(record.rows for record in records):
-            told_why = reasons(records)
+            because = reasons(records)
             raise SourceError(
-                f"{self.uri} has no finished training run with rows ({told_why}{'; ' if told_why else ''}"
+                f"{self.uri} has no finished training run with rows ({because}{'; ' if because else ''}"
                 f"{len(runs) - len(records)} runs of another kind). Train with a wandb: tracker, ask for unfinished "
                 "runs, or say with a mixtures file how other tools' runs are read."
                 f"{self._unrecognised(runs, records)}"
@@ -81,7 +81,7 @@ class WandbSource:
 
     def states(self) -> list[RunState]:
         """Say how far each training run is."""
-        states = [self._told_state(run) for run in self._runs()]
+        states = [self._state(run) for run in self._runs()]
         return [state for state in states if state is not None]
 
     def write_back(self, analysis: WriteBack) -> str:
@@ -118,7 +118,7 @@ class WandbSource:
         api = self._project.api
         api.flush()  # type: ignore[no-untyped-call]  # half-typed; it keeps lists of runs, and their states with them
         try:
-            with told(self.uri):
+            with as_source_error(self.uri):
                 # Lazily, each run's config and summary would be a request of its own.
                 return list(
                     api.runs(f"{entity}/{self._project.name}", filters=self._filter, lazy=False, per_page=_PER_PAGE)
@@ -129,7 +129,7 @@ class WandbSource:
         near = did_you_mean(self._project.name, self._project.known())
         raise SourceError(f"{self.uri}: {entity!r} has no project {self._project.name!r} at {server()}; {near}")
 
-    def _told_state(self, run: Run) -> RunState | None:
+    def _state(self, run: Run) -> RunState | None:
         try:
             manifest = self._manifest(run)
             if manifest is None and (self.wanted.foreign is None or not self._foreign_metrics(run)):
@@ -160,9 +160,9 @@ class WandbSource:
             return RunRecord.excluded(run_id, name, f"the run is not finished (it is {state})", manifest)
         if manifest is not None:
             return self._own(run, manifest)
-        if self.wanted.foreign is None:  # nobody has told its mixture: that is told, without reading it
+        if self.wanted.foreign is None:  # its mixture is unknown: that is reported, without reading it
             return ForeignRuns().record(run_id, name, dict.fromkeys(metrics, ()), config)
-        with told(self.uri):
+        with as_source_error(self.uri):
             rows = self._foreign_rows(run, metrics)
         return self._foreign(run, self.wanted.foreign, metrics, rows)
 
@@ -175,7 +175,7 @@ class WandbSource:
             rows, mended = own_rows(self._rows(run)) if curves is None else (curves, {})
             if run.state == "finished":
                 cache.keep(place, state, {"rows": rows, "mended": mended})
-        return RunRecord(run.id, run.name or run.id, manifest, rows, set_aside=mended)
+        return RunRecord(run.id, run.name or run.id, manifest, rows, exclusions=mended)
 
     def _curves(self, run: Run) -> list[dict[str, float]] | None:
         """Return the rows of the run's own artifact, if that is the cheaper way, and all that its history has."""
@@ -194,7 +194,7 @@ class WandbSource:
         """Return the run's history, checked against its summary: W&B's cache of histories once had holes."""
         missed: list[str] = []
         for fresh in (False, True):
-            with told(self.uri):
+            with as_source_error(self.uri):
                 rows = histories.scanned(run, is_ours, fresh=fresh)
             missed = histories.misses(rows, run.summary_metrics)
             if not missed or run.state != "finished":

@@ -20,7 +20,7 @@ from bimix_integrations.trackers.wandb.guest import GuestRows
 from bimix_integrations.trackers.wandb.host import Host, open_beside
 from bimix_integrations.trackers.wandb.names import safe
 from bimix_integrations.trackers.wandb.params import configure
-from bimix_integrations.trackers.wandb.project import Project, is_absent, mode, probe, said_mode, told
+from bimix_integrations.trackers.wandb.project import Project, as_source_error, is_absent, mode, probe, said_mode
 from bimix_integrations.trackers.wandb.rows import FAILED, HOST, KEY, MANIFEST, is_ours
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import CURVES, RunManifest
@@ -69,7 +69,7 @@ class WandbTracker:
         self._known: set[tuple[float, float, int]] = set()
         self._defined: set[str] = set()
         self._manifest: dict[str, Any] = {}
-        self._shares_told: dict[str, str] = {}
+        self._shares_warned: dict[str, str] = {}
         self._files: dict[str, str] = {}
         self.owned = False
         self.run_id: str | None = None
@@ -126,7 +126,7 @@ class WandbTracker:
         if not self._project.named and wandb.run is not None:
             self._settle(wandb.run)  # where it was opened, as long as nobody says anything else
         entity = self._project.settle_entity()
-        with told(f"run {wanted}"):
+        with as_source_error(f"run {wanted}"):
             run = self._found(f"{entity}/{self._project.name}/{wanted}")
             found = [] if run is None else histories.scanned(run, is_ours)
         if run is not None:
@@ -151,9 +151,9 @@ class WandbTracker:
         if self._run is None:
             self._open()
         self._on_run(self._configure)
-        if (shares := proportions(manifest)) != self._shares_told:
+        if (shares := proportions(manifest)) != self._shares_warned:
             self._on_run(lambda run: configure(run, shares))
-            self._shares_told = shares
+            self._shares_warned = shares
 
     def log(self, rows: Sequence[Row]) -> None:
         """Write a row a call, with its step and the time it was made: sent twice, it is one row when read back."""
@@ -258,7 +258,7 @@ class WandbTracker:
         if host.fields() and host.run_id != run_id:
             self._manifest[HOST] = host.fields()
         chosen: Any = host.mode or said_mode()  # whatever the environment says is the SDK's to judge
-        with told(self.uri):
+        with as_source_error(self.uri):
             return open_beside(
                 host,
                 entity=self._project.entity,
@@ -287,12 +287,12 @@ class WandbTracker:
         if run is None:
             raise BimixError("the tracker has no run yet: call start first")
         try:
-            with told(f"run {run.id}"):
+            with as_source_error(f"run {run.id}"):
                 self._call(call, run)
         except _EndedError:
             self._run, self.owned = self._opened(run.id), True
             self._defined.clear()
-            with told(f"run {run.id}"):
+            with as_source_error(f"run {run.id}"):
                 call(self._run)
 
     def _call(self, call: Callable[[wandb.Run], None], run: wandb.Run) -> None:

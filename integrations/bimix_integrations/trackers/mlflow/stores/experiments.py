@@ -18,7 +18,7 @@ BY_ID = "#"
 """What an experiment begins with, in a URI, that is named by its id: a name of that kind can't be given there."""
 
 BY_NAME = "MLFLOW_EXPERIMENT_NAME"
-"""What a choice was told by, where a name in the environment was it."""
+"""What made a choice, where a name in the environment did."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class Choice:
     Args:
         name: Its name.
         id: Its id, where the name isn't known, or can't be given in a URI.
-        told: Who says so, where it isn't the URI.
+        by: What chose it, where it isn't the URI.
 
-    >>> str(Choice("sweep")), str(Choice(id="3", told="MLFLOW_EXPERIMENT_ID")), Choice(id="3").fragment
+    >>> str(Choice("sweep")), str(Choice(id="3", by="MLFLOW_EXPERIMENT_ID")), Choice(id="3").fragment
     ("experiment 'sweep'", 'experiment of id 3 (of MLFLOW_EXPERIMENT_ID)', '#3')
     """
 
     name: str | None = None
     id: str | None = None
-    told: str = ""
+    by: str = ""
 
     def __str__(self) -> str:
         what = f"of id {self.id}" if self.name is None else repr(self.name)
-        return f"experiment {what}" + (f" (of {self.told})" if self.told else "")
+        return f"experiment {what}" + (f" (of {self.by})" if self.by else "")
 
     @property
     def fragment(self) -> str:
@@ -67,17 +67,17 @@ def chosen(asked: str, *, mlflows_store: bool, shown: str) -> Choice:
         return Choice(asked)
     active = getattr(fluent, "_active_experiment_id", None)  # MLflow tells it nowhere else
     if mlflows_store and active:
-        return Choice(id=str(active), told="mlflow.set_experiment")
+        return Choice(id=str(active), by="mlflow.set_experiment")
     name, number = MLFLOW_EXPERIMENT_NAME.get(), MLFLOW_EXPERIMENT_ID.get()
     if name:
         # MLflow refuses an id of another experiment beside it; but `set_experiment` leaves one to all processes below.
-        return Choice(name, told=BY_NAME)
+        return Choice(name, by=BY_NAME)
     if mlflows_store and number:
-        return Choice(id=number, told="MLFLOW_EXPERIMENT_ID")
+        return Choice(id=number, by="MLFLOW_EXPERIMENT_ID")
     found = registry.get_experiment_id() if mlflows_store else DEFAULT_EXPERIMENT_ID
     if found is None:
         raise SourceError(f"{shown} has no default experiment: name one, as in mlflow:/Users/me@example.com/sweep")
-    return Choice(id=str(found), told="MLflow's default")
+    return Choice(id=str(found), by="MLflow's default")
 
 
 def no_experiment(wanted: Choice, shown: str, known: list[str]) -> SourceError:

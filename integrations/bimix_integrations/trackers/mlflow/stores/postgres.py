@@ -57,9 +57,9 @@ class Postgres:
             "dbname": url.database,
             "connect_timeout": _SECONDS,
         } | dict(url.query)
-        told: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
         try:
-            with psycopg.connect(**told) as database:
+            with psycopg.connect(**given) as database:
                 database.read_only = True
                 database.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 with database.cursor(binary=True) as cursor:

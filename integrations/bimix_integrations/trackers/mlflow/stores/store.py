@@ -85,9 +85,9 @@ class Store:
 
     def stay_in(self, experiment_id: str, name: str | None = None) -> None:
         """Mean that experiment from here on: by its id, until its name is known."""
-        told = "" if self._choice is None else self._choice.told
+        by = "" if self._choice is None else self._choice.by
         in_a_uri = name is not None and not name.startswith(BY_ID)
-        self._choice = Choice(name, None if in_a_uri else experiment_id, told)
+        self._choice = Choice(name, None if in_a_uri else experiment_id, by)
 
     @property
     def tracking_uri(self) -> str:
@@ -292,7 +292,7 @@ class Store:
         then on refuses to begin a run. Made by us, it would be there before the host's first.
         """
         number = mlflow.environment_variables.MLFLOW_EXPERIMENT_ID.get()
-        if made is not None and wanted.told == BY_NAME and number and number != made.experiment_id:
+        if made is not None and wanted.by == BY_NAME and number and number != made.experiment_id:
             mlflow.set_experiment(experiment_id=made.experiment_id)
 
     def holds(self, experiment_id: str) -> bool:

@@ -133,7 +133,7 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return None  # it is none of ours, and told to nobody
+        return None  # it is none of ours, and not reported
 
 
 def summary_of(files: list[RunFile]) -> dict[str, object]:
@@ -147,7 +147,7 @@ def summary_of(files: list[RunFile]) -> dict[str, object]:
             file.summary = {}
             if file.trouble is not None:
                 continue
-            with contextlib.suppress(ValueError):  # a record that W&B did not write: told when the file was read
+            with contextlib.suppress(ValueError):  # a record that W&B did not write: reported when the file was read
                 for record in map(parsed, TransactionLog(file.path)):
                     if record.WhichOneof("record_type") == "summary":
                         _configure(file.summary, record.summary)

@@ -82,10 +82,10 @@ class WandbOfflineSource:
         runs = _by_run(files)
         records = read_each(runs, self._record, lambda run: (run[-1].run_id, _name(run)))
         if not any(record.rows for record in records):
-            told_why = reasons(records)
+            because = reasons(records)
             raise SourceError(
                 f"{self.uri}: no finished training run with rows in its {len(paths)} files "
-                f"({told_why}{'; ' if told_why else ''}{len(runs) - len(records)} runs of another kind). Train with a "
+                f"({because}{'; ' if because else ''}{len(runs) - len(records)} runs of another kind). Train with a "
                 "wandb: tracker, ask for unfinished runs, or say with a mixtures file how other tools' runs are read."
                 f"{self._unrecognised(runs, records)}"
             )
@@ -180,12 +180,12 @@ class WandbOfflineSource:
             record = self._foreign(run, metrics)
         else:
             rows, mended = own_rows(row for file in run for row in file.rows)
-            record = RunRecord(run_id=run_id, name=name, manifest=manifest, rows=rows, set_aside=mended)
+            record = RunRecord(run_id=run_id, name=name, manifest=manifest, rows=rows, exclusions=mended)
         for file in run:
             file.rows.clear()  # there is another copy
         cut = sum(file.cut_off for file in run)
         notes = {**record.notes, _CUT_OFF: cut} if cut else record.notes
-        return dataclasses.replace(record, set_aside={**record.set_aside, **flaws}, notes=notes)
+        return dataclasses.replace(record, exclusions={**record.exclusions, **flaws}, notes=notes)
 
     def _metrics(self, run: list[RunFile]) -> list[str]:
         """Return what is to be read of a run that logged without this package; nothing where it isn't recognised."""
@@ -194,7 +194,7 @@ class WandbOfflineSource:
         names = {name: None for file in run for name in file.names}
         try:
             return self.wanted.foreign.wanted(names) or self.wanted.foreign.wanted({**names, **summary_of(run)})
-        except SourceError as error:  # of this run's names; what is told of all runs was checked when it was read
+        except SourceError as error:  # of this run's names; what is known of all runs was checked when it was read
             raise RunError(str(error)) from error
 
     def _unrecognised(self, runs: list[list[RunFile]], records: list[RunRecord]) -> str:
@@ -208,10 +208,10 @@ class WandbOfflineSource:
         wanted = {*metrics, STEP, TIME}
         parts = [read_file(file.path, wanted.__contains__).rows for file in run]
         summary = summary_of(run)
-        told = summary | {name: value for name, value in merged(run).items() if name != "_wandb"}
+        logged = summary | {name: value for name, value in merged(run).items() if name != "_wandb"}
         try:
             history, notes = foreign.with_summary(histories(parts, metrics), summary)
-            record = foreign.record(run[-1].run_id, _name(run), history, told)
+            record = foreign.record(run[-1].run_id, _name(run), history, logged)
         except SourceError as error:
             raise RunError(str(error)) from error
         return dataclasses.replace(record, notes={**record.notes, **notes})
