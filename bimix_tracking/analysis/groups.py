@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bimix_tracking.analysis.pipeline import analyze
+from bimix_tracking.analysis.question import check_options
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.data.metric_names import slug
 from bimix_tracking.data.observations import Observations
@@ -42,7 +43,9 @@ def analyze_groups(
     Raises:
         SourceError: The source cannot be read, or holds no runs but a table.
         ObservationsError: No such field.
+        TypeError: No such option.
     """
+    check_options(options, also=("nest",))
     progress = shown(progress)
     options_of = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options_of) if isinstance(source, str) else source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -73,3 +73,23 @@ class Question:
         """Return what names the analysis of these observations: the same question to the same data has one key."""
         asked = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
         return key_of("analysis", obs.data_hash, asked)
+
+
+def check_options(given: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Refuse an option that `analyze` doesn't have, before it is handed on.
+
+    Args:
+        given: Names of options.
+        also: Names that are known besides those of a question.
+
+    Raises:
+        TypeError: An unknown one; names the nearest, and those that there are.
+
+    >>> check_options(["wieghts"])
+    Traceback (most recent call last):
+    TypeError: no option 'wieghts'; did you mean 'weights'? Choose from 'law', 'weights', 'bounds', ...
+    """
+    known = [*(one.name for one in fields(Question) if one.name != "tokens"), *also]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"no option {shown(name)}; {did_you_mean(name, known)}")

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 
 from bimix_tracking.analysis.earlier import earlier as earlier_analysis
 from bimix_tracking.analysis.pipeline import analyze
-from bimix_tracking.analysis.question import AUTO
+from bimix_tracking.analysis.question import AUTO, check_options
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.analysis.verification import SUM, Verification
 from bimix_tracking.data.observations import Observations
@@ -66,7 +66,10 @@ def verify(
         ObservationsError: An unknown run, runs that must not be pooled (another tokenizer or eval set), or nothing
             left to predict from.
         SourceError: No such analysis.
+        TypeError: No such option.
     """
+    check_options(options)
+    earlier = None if analysis is None else earlier_analysis(Path(analysis))
     progress = shown(progress)
     if isinstance(source, Observations):
         obs, opened = source, None
@@ -76,8 +79,7 @@ def verify(
     named = _resolved(obs, runs)
     sweep = [run for run in obs.runs if run not in named]
     law, warnings = options.pop("law", AUTO), []
-    if analysis is not None:
-        earlier = earlier_analysis(Path(analysis))
+    if earlier is not None:
         ids = {obs.run_ids.get(run, run): run for run in sweep}
         sweep = [ids[run] for run in earlier["runs"] if run in ids]
         missing = [run for run in earlier["runs"] if run not in ids]
@@ -102,7 +104,7 @@ def verify(
     if tokens is None:
         tokens = float(obs.losses.loc[obs.losses["run"].isin(named), "tokens"].max())
     before = analyze(rest, tokens, law=law, progress=progress, **options)
-    if analysis is not None and before.fit.data_hash != earlier["data_hash"]:
+    if earlier is not None and before.fit.data_hash != earlier["data_hash"]:
         warnings.append(said("the sweep's data have changed since the analysis, so the law was fitted again"))
     after = analyze(obs.only([*sweep, *named]), tokens, law=law, progress=progress, **options)
     table, doubts = _compared(before, obs.only(named))

@@ -39,7 +39,7 @@ def analyze(
         bool,
         typer.Option(
             "--nest",
-            help="With --write-back: show the runs under the analysis, where the tracker can.",
+            help="With --write-back: nest the runs under the analysis, where the tracker can.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -57,11 +57,11 @@ def analyze(
     ] = None,
     wait: Annotated[
         int | None,
-        typer.Option(min=1, help="First wait for so many finished training runs.", rich_help_panel=READING),
+        typer.Option(min=1, help="First wait for this many finished training runs.", rich_help_panel=READING),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, help="With --wait: give up after so many seconds.", rich_help_panel=READING),
+        typer.Option(min=0, help="With --wait: give up after this many seconds.", rich_help_panel=READING),
     ] = None,
 ) -> None:
     r"""Read a sweep, fit the laws, recommend a mixture.

@@ -52,7 +52,7 @@ Quiet = Annotated[
 ]
 Debug = Annotated[
     bool,
-    typer.Option("--debug", envvar="BIMIX_DEBUG", help="Show the traceback of an error too.", rich_help_panel=OUTPUT),
+    typer.Option("--debug", envvar="BIMIX_DEBUG", help="Show tracebacks of errors.", rich_help_panel=OUTPUT),
 ]
 MANNERS: Mapping[str, Any] = {"as_json": Json, "quiet": Quiet, "debug": Debug}
 """Options that are taken before the command and after it: parameter → how Typer knows it."""
@@ -100,7 +100,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except _USAGE as error:
-        error.message = without_credentials(_renamed(error) or error.message)
+        error.message = without_credentials(_meant(error) or error.message)
         # Typer found it before any option was read, so what is wanted must be seen in the words themselves
         heed(as_json="--json" in sys.argv, quiet=False, debug="--debug" in sys.argv)
         _show_traceback(error)
@@ -114,13 +114,13 @@ def run_app(app: typer.Typer) -> NoReturn:
     sys.exit(code)
 
 
-def _renamed(error: Any) -> str:
-    """Return what an unknown option is called now; nothing where it never was one."""
-    name = getattr(error, "option_name", None)
-    if name not in RENAMED:
-        return ""
-    error.possibilities = None
-    return f"No such option: {name}. It is now {RENAMED[name]}"
+def _meant(error: Any) -> str:
+    """Return what an unknown option is called now, or the nearest one; nothing for other errors."""
+    name, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    error.possibilities = None  # said here, in the words of the other errors
+    if name in RENAMED:
+        return f"No such option: {name}. It is now {RENAMED[name]}"
+    return f"No such option: {name}. Did you mean {near[0]}?" if near else ""
 
 
 @contextlib.contextmanager

@@ -147,7 +147,11 @@ def entropy(
     ] = None,
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Leave out what cannot be read, count and name it.", rich_help_panel=READING),
+        typer.Option(
+            "--skip-bad",
+            help="Exclude documents that can't be read; they are counted and named.",
+            rich_help_panel=READING,
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.", rich_help_panel=METHOD)] = 0,
     out: Annotated[

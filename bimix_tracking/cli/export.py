@@ -20,22 +20,20 @@ def export(
     fmt: Annotated[
         str,
         typer.Option(
-            "--format", metavar="NAME", help="Which trainer's; `--format list` shows them.", autocompletion=trainers
+            "--format", metavar="NAME", help="The trainer's format; `--format list` shows all.", autocompletion=trainers
         ),
     ],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File; else standard output.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File; standard output if not given.")] = None,
     path: Annotated[
         list[str] | None,
-        typer.Option(metavar="DOMAIN=PATH", help="Where a domain's data are, or the data set's name. Repeatable."),
+        typer.Option(metavar="DOMAIN=PATH", help="A domain's data path, or data set name. Repeatable."),
     ] = None,
-    tokens: Annotated[
-        str | None, typer.Option(help="Training tokens it is for, such as 100B; the file says so.")
-    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="Training tokens to note in the file, such as 100B.")] = None,
     accept_warnings: Annotated[
         bool, typer.Option("--accept-warnings", help="Export a mixture that its analysis calls unusable.")
     ] = False,
 ) -> None:
-    r"""Write a mixture in the form that a trainer reads.
+    r"""Write a mixture in a trainer's format.
 
     \b
     Examples:

@@ -58,7 +58,7 @@ def plan(
     ] = None,
     tokens: Annotated[
         str | None,
-        typer.Option(help="Training tokens, such as 2B: of one pilot run; with --after, of the final run."),
+        typer.Option(help="Training tokens, such as 2B: of one pilot run; with --after, of the target run."),
     ] = None,
     available: Annotated[
         list[str] | None,
@@ -87,7 +87,7 @@ def plan(
         Path | None,
         typer.Option(
             help="Choose among the mixtures of a file: JSON lines with an entry `mixture`, or a .csv with columns "
-            "proportion/DOMAIN, as plan.jsonl and plan.csv are. Then a pilot needs no DOMAIN….",
+            "proportion/DOMAIN, as plan.jsonl and plan.csv are. A pilot then needs no DOMAIN.",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None,
@@ -143,7 +143,7 @@ def plan(
 ) -> None:
     r"""Propose the mixtures to run, and what can be learned from them.
 
-    Before one of them is paid for: how well each domain's law will be known, and the best mixture.
+    Before any run is paid for, it says how well each domain's law will be known, and the best mixture.
 
     \b
     Examples:
@@ -176,7 +176,7 @@ def plan(
     if after is None and weights:
         raise typer.BadParameter("needs --after: a pilot weighs all domains alike", param_hint="--weight")
     if after is not None and volume is None:
-        raise typer.BadParameter("needs --tokens, those of the run that will use the mixture", param_hint="--after")
+        raise typer.BadParameter("needs --tokens, those of the target run", param_hint="--after")
     if method is not None:
         one_of(method, _METHODS, "--method", "method")
     if noise is not None and not 0 < noise < 1:

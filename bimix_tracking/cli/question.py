@@ -47,7 +47,7 @@ def question(
     law: Annotated[
         str,
         typer.Option(
-            help="auto (the one with the least held-out error), {laws}.",
+            help="auto (chosen by held-out error), {laws}.",
             autocompletion=laws,
             rich_help_panel=METHOD,
         ),
@@ -90,7 +90,7 @@ def question(
         bool,
         typer.Option(
             "--beyond-tried",
-            help="Seek the mixture outside the proportions tried too, where no run has checked the law.",
+            help="Also search outside the proportions tried, where no run has checked the law.",
             rich_help_panel=CONSTRAINTS,
         ),
     ] = False,
@@ -98,7 +98,7 @@ def question(
         float | None, typer.Option(help="GPU-hours of one proxy run.", rich_help_panel=COSTS)
     ] = None,
     target_gpu_hours: Annotated[
-        float | None, typer.Option(help="GPU-hours of the run that will use the mixture.", rich_help_panel=COSTS)
+        float | None, typer.Option(help="GPU-hours of the target run.", rich_help_panel=COSTS)
     ] = None,
     cost_per_gpu_hour: Annotated[
         float | None, typer.Option(help="What a GPU-hour costs; needs GPU-hours.", rich_help_panel=COSTS)
@@ -110,7 +110,7 @@ def question(
         str | None,
         typer.Option(
             metavar="TOKENS",
-            help="Tokens of one step of the run that will use the mixture, such as 4M.",
+            help="Tokens of one step of the target run, such as 4M.",
             rich_help_panel=COSTS,
         ),
     ] = None,

@@ -25,7 +25,7 @@ def replay(
         ),
     ] = None,
 ) -> None:
-    r"""Send rows that a tracker didn't take while a run was training.
+    r"""Send the rows that a tracker missed during training.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bimix_tracking.tracking.ports import RunSource
 
 SOURCE_HELP = ", ".join(SOURCES)
-TOKENS_HELP = "Training tokens of the run that will use the mixture, such as 100B or 1.2T."
+TOKENS_HELP = "Training tokens of the target run, such as 100B or 1.2T."
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {SOURCE_HELP}.", autocompletion=sources)
 ]

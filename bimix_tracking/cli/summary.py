@@ -157,15 +157,15 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
 
 
 def _saving(worth: Worth | None) -> Iterator[str]:
-    from bimix_tracking.report import investment  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.report import key_figures  # noqa: PLC0415  # --help must not wait for SciPy
 
     if worth is None:
         return
-    _, saved = next(investment.rows(worth))
+    _, saved = next(key_figures.rows(worth))
     yield said("Tokens saved at equal loss: {value}.", value=saved)
     if worth.pilot_gpu_hours is None:
         return
-    _, value, more = investment.tile(worth)
+    _, value, more = key_figures.tile(worth)
     if worth.costs.target_gpu_hours is None:
         yield said("Break-even: {value}; {more}.", value=value, more=more)
     else:
@@ -190,17 +190,10 @@ def _held_out(checks: Validation | None) -> Iterator[str]:
 
 
 def _law(found: Analysis) -> Iterator[str]:
-    law, selection = found.fit.law, found.selection
-    if selection is None:
-        yield said("Law: {law}, as asked.", law=law)
-    elif selection.validation is None:
-        yield said("Law: {law}; too few mixtures to compare laws on held-out ones.", law=law)
-    elif found.fit.members:
-        yield said("Law: {law}; no single law is better by more than one standard error.", law=law)
-    elif any(fit.members for fit in selection.fits.values()):
-        yield said("Law: {law}; better than the ensemble by more than one standard error.", law=law)
+    if found.selection is None:
+        yield said("Law: {law}, as asked.", law=found.fit.law)
     else:
-        yield said("Law: {law}; the simplest within one standard error of the best.", law=law)
+        yield said("Law {reason}", reason=found.selection.reason())
 
 
 def _probability(value: float) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-AIM = "What is wanted"
+AIM = "Target"
 CONSTRAINTS = "Constraints"
 COSTS = "Costs"
-METHOD = "How it is done"
-READING = "What is read"
-OUTPUT = "Where it goes"
+METHOD = "Method"
+READING = "Data"
+OUTPUT = "Output"
 _PANELS = ("Arguments", "Options", AIM, CONSTRAINTS, COSTS, READING, METHOD, OUTPUT)
 SOURCES = (
     "mlflow:EXPERIMENT",

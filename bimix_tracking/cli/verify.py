@@ -66,7 +66,7 @@ def verify(
 ) -> None:
     r"""Compare runs that followed a recommendation with its prediction.
 
-    The laws are fitted again with these runs, and the recommendation renewed.
+    Then the laws are fitted again with these runs, and the recommendation is renewed.
 
     \b
     Examples:

@@ -29,11 +29,13 @@ def watch(
     asked: dict[str, Any],
     runs: Annotated[
         int | None,
-        typer.Option(min=1, help="Finished runs that complete a sweep; without it, a sweep must come to rest."),
+        typer.Option(min=1, help="Finished runs that complete a sweep; without it, --settle decides."),
     ] = None,
     settle: Annotated[
         float | None,
-        typer.Option(min=0, help="Without --runs: seconds without a running run that end a sweep; 600 if not given."),
+        typer.Option(
+            min=0, help="Without --runs: seconds without a running run that complete a sweep; 600 if not given."
+        ),
     ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 30.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and exit: for cron.")] = False,
@@ -44,8 +46,8 @@ def watch(
     r"""Analyse each sweep when it is complete, and write that back.
 
     A sweep is complete when --runs of it are finished; without --runs, when none is running, three are finished, and
-    the last ended --settle seconds ago. It is analysed once, though the watch be restarted, and again only if more of
-    its runs finish. SIGTERM and Ctrl-C end it.
+    the last ended --settle seconds ago. It is analysed once, even if the watch is restarted, and again only if more
+    of its runs finish. SIGTERM and Ctrl-C end it.
 
     With --json, one object a line and event.
 

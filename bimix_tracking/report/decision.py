@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import MISSING, nats, percent
+from bimix_tracking.quantities import MISSING, digits, nats, percent
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report.texts import listing, printable
@@ -80,9 +80,9 @@ def constrained(rec: Recommendation) -> Iterator[str]:
         yield printable(said("domain {domain!r} is {why} nats", domain=domain, why=why))
     if rec.prior is not None:
         yield said(
-            "the mixture is kept near the prior ({prior}) at {strength:g} nats of loss per nat of divergence",
+            "the mixture is kept near the prior ({prior}) at {strength} nats of loss per nat of divergence",
             prior=listing(rec.prior, most=3),
-            strength=rec.prior_strength,
+            strength=digits(rec.prior_strength),
         )
     if rec.binding or rec.prior is not None:
         yield said(

@@ -131,7 +131,7 @@ def evidence(found: Findings, already: Sequence[str] = ()) -> Evidence:
     targets = list(fit.targets)
     return Evidence(
         parameters=shown(fit),
-        weights=said("Columns of laws: weights in the ensemble.") if fit.members else "",
+        weights=said("Law columns: weights in the ensemble.") if fit.members else "",
         held_out=joined(
             [
                 held_out(found.validation),
@@ -232,7 +232,6 @@ def _facts(found: Findings) -> tuple[tuple[str, str], ...]:
         said("data hash"): fit.data_hash,
         said("law"): fit.law if fit.members else f"{fit.law}: {fit.formula}",
         **({said("warm-up excluded"): said("up to {tokens} tokens", tokens=tokens(fit.warmup))} if fit.warmup else {}),
-        said("Huber delta"): digits(fit.huber_delta),
         said("proportion floor"): percent(fit.floor),
         said("versions"): ", ".join(f"{name} {version}" for name, version in found.lineage()["versions"].items()),
         said("created"): found.created,

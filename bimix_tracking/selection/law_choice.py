@@ -110,7 +110,7 @@ class Selection(Shown):
 
     def sentences(self) -> str:
         """Return which law was chosen and by which rule, the noise floor, and which laws were not eligible."""
-        sentences = [self._reason()]
+        sentences = [self.reason()]
         if self.noise is not None:
             sentences.append(self.noise.sentence())
         sentences += [said("{law} is not eligible: {why}.", law=n, why=why) for n, why in self.not_eligible.items()]
@@ -137,7 +137,7 @@ class Selection(Shown):
             rows=rows,
         )
 
-    def _reason(self) -> str:
+    def reason(self) -> str:
         """Return by which rule the law was chosen, with the figures that decided."""
         law = self.fit.law
         if self.validation is None:

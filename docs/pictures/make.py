@@ -30,6 +30,7 @@ _NO_PATHS = """() => document.querySelectorAll('*').forEach(element => {
 })"""
 """Folders of whoever makes the pictures are nobody's business."""
 SIZE = {"width": 1280, "height": 860}
+FIRST_SCREEN = {"width": 1280, "height": 640}
 PHONE = {"width": 390, "height": 844}
 
 
@@ -76,19 +77,24 @@ def in_japanese(store: str, demo: Path, out: Path) -> None:
 
 def shot(browser: Any, address: str, name: str, **context: Any) -> None:
     """Take the first screen of a page."""
-    opened = browser.new_context(**({"viewport": SIZE} | context)).new_page()
+    opened = browser.new_context(**({"viewport": FIRST_SCREEN} | context)).new_page()
     opened.goto(address)
     save(opened.screenshot(), name)
     opened.close()
 
 
 def mlflow_pages(browser: Any, server: str, store: str) -> None:
-    """Take MLflow's pages: the runs, the recommended analysis, a run's metrics, the report, the mixture."""
+    """Take MLflow's pages: the runs, the analysis, a run's metrics, the report, the mixture."""
     runs = open_source(store).records()
-    experiment = MlflowClient(server).get_experiment_by_name("pilot")
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("pilot")
     if experiment is None:
         raise SystemExit(f"{store} has no experiment 'pilot'")
-    analysis = experiment.tags["bimix.recommended"]
+    # The first one: the verification came after it.
+    (found,) = client.search_runs(
+        [experiment.experiment_id], "tags.`bimix.role` = 'analysis'", order_by=["attribute.start_time"], max_results=1
+    )
+    analysis = found.info.run_id
     base = f"{server}/#/experiments/{experiment.experiment_id}/runs"
     opened = browser.new_page(viewport=SIZE)
     opened.set_default_timeout(90_000)
@@ -106,12 +112,26 @@ def mlflow_pages(browser: Any, server: str, store: str) -> None:
         opened.goto("about:blank")  # else only what follows the # changes, and nothing is loaded
         opened.goto(f"{base}{path}?workflowType=machine_learning")
         opened.get_by_text(sign).first.wait_for()
+        if name == "mlflow-runs":
+            choose_columns(opened)
         if name == "mlflow-report":
             opened.frame_locator("iframe").locator("#explorer").wait_for()
         opened.wait_for_timeout(2500)  # charts are drawn a little after their names
         opened.evaluate(_NO_PATHS)
         save(opened.screenshot(), name)
     opened.close()
+
+
+def choose_columns(opened: Any) -> None:
+    """Show the nominal proportions in the table of runs, in place of what is empty."""
+    opened.get_by_role("button", name="Columns").click()
+    nodes = opened.locator("[class*=tree-treenode]")
+    for name in ("Dataset", "Source", "Models"):
+        nodes.filter(has=opened.get_by_title(name, exact=True)).locator("[class*=tree-checkbox]").first.click()
+    opened.get_by_placeholder("Search columns").fill("mixture.")
+    opened.wait_for_timeout(500)
+    nodes.filter(has_text="Parameters").locator("[class*=tree-checkbox]").first.click()
+    opened.keyboard.press("Escape")
 
 
 def save(picture: bytes, name: str) -> None:

@@ -20,6 +20,8 @@ from tests.e2e.test_report_page import Opened, browser, sweep, written  # noqa: 
 DOMAINS = ("code", "web", "math", "books")
 BILL = Costs(gpu_hours_per_run=12, target_gpu_hours=19_680, cost_per_gpu_hour=2.5, currency="USD")
 MOST_WORDS = 120
+MOST_WORDS_BELOW = 1_000
+"""Of three domains and eight runs, tables and figures included: half of what the page once had."""
 FOLD = 600
 """Pixels from the top: the first figure stands above."""
 
@@ -211,3 +213,10 @@ def test_marks_stay_in_their_tracks_and_names_in_their_column(browser: Any, tmp_
             }).length"""
         )
         assert beyond == 0
+
+
+def test_the_whole_page_of_a_small_sweep_is_short(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    opened = Opened(browser, written(like_the_demo(), tmp_path))
+    opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+
+    assert len(opened.page.locator("body").inner_text().split()) <= MOST_WORDS_BELOW

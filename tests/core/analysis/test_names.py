@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from bimix_tracking import Mixture, analyze
+from bimix_tracking import Mixture, analyze, verify
+from bimix_tracking.analysis.groups import analyze_groups
+from bimix_tracking.analysis.watching import analysis_of
 from bimix_tracking.errors import ConstraintError
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.local import JsonlSource
@@ -57,3 +59,13 @@ def test_a_law_or_a_language_is_checked_before_anything_is_opened(law: str) -> N
         analyze("jsonl:nowhere", 1e9, law=law)
     with pytest.raises(ValueError, match="there is no report in 'JA'; did you mean 'ja'"):
         analyze("jsonl:nowhere", 1e9, lang="JA")
+
+
+def test_an_option_that_analyze_lacks_is_named_before_anything_is_opened() -> None:
+    for asked in (
+        lambda: verify("jsonl:nowhere", ["run"], wieghts={}),
+        lambda: analyze_groups("jsonl:nowhere", 1e9, by="sweep", wieghts={}),
+        lambda: analysis_of(JsonlSource("jsonl:nowhere"), 1e9, wieghts={}),
+    ):
+        with pytest.raises(TypeError, match="no option 'wieghts'; did you mean 'weights'"):
+            asked()

@@ -89,7 +89,7 @@ def test_runs_are_chosen_among_the_mixtures_of_a_file_and_then_more_of_them(tmp_
     [
         (["a", "b", "--runs", "0"], 2, "--runs"),
         (["a", "b", "--bound", "a=high"], 2, "'a=high': 'high' is not a proportion from 0 to 1"),
-        (["a", "b", "--bound", "c=0.1:0.2"], 5, "unknown domains 'c'"),
+        (["a", "b", "--bound", "c=0.1:0.2"], 5, "bounds of unknown domain 'c'; choose from 'a', 'b'"),
         (["a", "b", "--tokens", "1e12", "--available", "a=1e9", "--available", "b=1e9"], 5, "at most 0.008"),
         (["--pool", "nowhere.jsonl"], 3, "nowhere.jsonl cannot be read: No such file"),
         (["--after", "csv:nowhere.csv", "--tokens", "1e9"], 4, "there is no file nowhere.csv"),
