@@ -575,9 +575,7 @@ def test_nested_dictionaries_of_older_sdks_are_read_by_dotted_names(tmp_path: Pa
         {"bimix/step": 2, "bimix/tokens": 200, "bimix_eval_loss/code": 2.8, "bimix_eval_loss/web": 4.0},
     ]
     assert [state.run_id for state in _source(tmp_path, foreign=foreign).states()] == ["r1", "r2"]
-    with pytest.raises(
-        SourceError, match=r"2 runs of another kind.* metrics are 'eval.code.nll', 'eval.web.nll'.*`pattern`"
-    ):
+    with pytest.raises(SourceError, match=r"2 runs of another kind.* are 'eval.code.nll', 'eval.web.nll'.*`pattern`"):
         _source(tmp_path, foreign=ForeignRuns(mixture_from="mix")).records()
 
 
