@@ -257,7 +257,7 @@ def test_a_fasttext_model_that_was_cut_short_is_refused(
 
 
 def test_a_folder_of_fasttext_models_is_no_model(fasttext_files: list[Path]) -> None:
-    with pytest.raises(CorpusError, match="no fastText model but a folder; give the file in it"):
+    with pytest.raises(CorpusError, match="a folder, not a fastText model; give the file in it"):
         open_embedder(f"fasttext:{fasttext_files[0].parent}")
 
 

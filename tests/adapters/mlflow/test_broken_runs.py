@@ -241,7 +241,7 @@ def test_metrics_of_another_tool_that_are_ambiguous_exclude_their_run(uri: str) 
 
     records = {record.name: record for record in source.records()}
 
-    assert "say which by a `pattern` of your own" in next(iter(records["unclear"].exclusions))
+    assert "Give a `pattern` in the mixtures file" in next(iter(records["unclear"].exclusions))
     assert len(records["good"].rows) == 3
     assert {state.name for state in source.states()} == {"good", "unclear"}
 

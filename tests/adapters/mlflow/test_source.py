@@ -159,7 +159,7 @@ def test_a_run_of_unclear_origin_is_no_matter_until_it_is_asked_for(tmp_path: Pa
     assert [record.name for record in MlflowSource(uri).records()] == ["ours"]
     records = MlflowSource(uri, wanted=Wanted(foreign=ForeignRuns(tokens_per_step=1))).records()
     (reason,) = next(record for record in records if record.name == "unclear").exclusions
-    assert "metric 'eval/a/loss' reads as Levanter's loss" in reason
+    assert "metric 'eval/a/loss' looks like Levanter's loss" in reason
     assert [len(record.rows) for record in records if record.name == "ours"] == [3]
 
 
