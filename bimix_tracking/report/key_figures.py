@@ -162,7 +162,11 @@ def _saved(found: Worth) -> str:
 
 def _break_even(found: Worth) -> str:
     even = found.break_even_gpu_hours
-    return "" if even is None else said("from a run of {hours}", hours=_hours(found, even))
+    if even is None:
+        return ""
+    if math.isinf(even[1]):
+        return said("no earlier than a run of {hours}", hours=_hours(found, (even[0], even[0])))
+    return said("from a run of {hours}", hours=_hours(found, even))
 
 
 def _hours(found: Worth, hours: Span) -> str:
