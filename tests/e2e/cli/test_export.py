@@ -25,7 +25,7 @@ def test_names_and_paths_may_both_hold_an_equals_sign(tmp_path: Path) -> None:
     assert done.stdout == ""
     content = json.loads((tmp_path / "hf.json").read_text(encoding="utf-8"))
     assert (content["domains"], content["paths"]) == (["a", "a=b"], ["/1", "/x=y"])
-    assert "for a run of 1e+11 tokens" in content["notes"]
+    assert "for a run of 100B tokens" in content["notes"]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_names_and_paths_may_both_hold_an_equals_sign(tmp_path: Path) -> None:
         (b"mixture: {a: 1.0}", ["nemo", "--path", "a=/x", "--path", "a=/y"], 2, "domain 'a' has two paths: '/x', '/y'"),
         (b"mixture: {a: 1.0}", ["nemo", "--path", "A=/x"], 3, "a path of unknown domain 'A'"),
         (b"mixture: {a: 1.0}", ["nemo", "--tokens", "many"], 2, "'many' is not a number of tokens"),
-        (b"mixture: {-x: 1.0}", ["megatron"], 3, "Megatron takes '-x' for an option"),
+        (b"mixture: {-x: 1.0}", ["megatron"], 3, "Megatron takes '-x', the path of domain '-x', for an option"),
         (b"mixture:\n  a: 0.5\n  a: 0.5\n", ["csv"], 3, "m.yaml holds no mapping"),
         (b"mixture: {a: 0.5, b: 0.5", ["csv"], 3, "expected ',' or '}'"),
         (b"\x00\xff\xfe", ["csv"], 3, "m.yaml holds no mapping"),
