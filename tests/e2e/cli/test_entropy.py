@@ -116,7 +116,11 @@ def test_sizes_temperature_and_the_papers_way(folder: Path, tmp_path: Path) -> N
         (["a=x.txt", "b=x.txt", "--text-field", "c=body"], 2, "'c' is no domain here: 'a', 'b'"),
         (["a=x.txt", "b=x.txt", "--text-field", "a=t", "--text-field", "a=u"], 2, "give one text field for domain 'a'"),
         (["a=x.txt", "b=x.txt", "--text-field", "t", "--text-field", "u"], 2, "give one text field for all domains"),
-        (["a=x.txt", "b=x.txt", "--text-field", "a=t"], 3, "for domain 'a', whose files are text and have no fields"),
+        (
+            ["a=x.txt", "b=x.txt", "--text-field", "a=t"],
+            3,
+            "domain 'a' has a text field, but its files are text, without fields",
+        ),
         (["a=x.txt", "b=x.txt", "--text-field", "a="], 2, "give one text field for domain 'a'"),
         (["a=x.txt", "b=ids.npy"], 3, "domain 'b' holds token ids and domain 'a' text"),
         (["a=x.txt", "b=x.txt", "--tokenizer", "runes"], 3, "no tokenizer 'runes': it is not bytes"),
