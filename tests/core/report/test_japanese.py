@@ -174,9 +174,10 @@ def test_nothing_of_a_page_is_english_but_names(name: str) -> None:
     result = analysed(name)
 
     texts = Shown(html.render(result)).texts
-    for page in (texts, markdown.render(result).splitlines(), result.note().splitlines()):
+    card = Shown(result._repr_html_()).texts
+    for page in (texts, card, markdown.render(result).splitlines(), result.note().splitlines()):
         shown = [text.replace("\\", "") for text in page]
-        assert len("".join(shown)) > 400
+        assert len("".join(shown)) > 300
         assert english(shown, result.fit.formula) == []
         assert untidy([re.sub(r"`[^`]*`", "", text).replace(result.fit.formula, "") for text in shown]) == []
     assert any("億" in text or "万" in text for text in texts)
