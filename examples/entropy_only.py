@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("example-results/entropy-only"))
     parser.add_argument("corpora", nargs="*", metavar="DOMAIN=PATH", help="a file or folder; by default the pilot's")
-    parser.add_argument("--format", help="text, jsonl, parquet …, where file names don't tell")
+    parser.add_argument("--format", help="text, jsonl, parquet …, where file names don't show it")
     chosen = parser.parse_args()
     corpora: dict[str, Paths] = dict(corpus.split("=", 1) for corpus in chosen.corpora) or samples()
 

@@ -31,8 +31,6 @@ OPTIONS = {
     "give the file's format if it is another": "give the file's format (--format) if it is another",
     "must be allowed a positive number of epochs": "must be allowed a positive number of epochs (--max-epochs)",
     "pass accept_warnings=True": "pass --accept-warnings",
-    "without a prior mixture: give one": "without a prior mixture: give one (--prior)",
-    "without a strength counts nothing: give one": "without a strength counts nothing: give one (--prior-strength)",
     ". Use Mixture.normalized(...) for weights of any sum": "; divide each by their sum",
     ". For other names use Observations.from_wide": "; rename its columns",
 }

@@ -63,7 +63,7 @@ def entropy(
         str | None,
         typer.Option(
             "--format",
-            help="text, jsonl, parquet, datasets, megatron or tokens, where file names don't tell.",
+            help="text, jsonl, parquet, datasets, megatron or tokens, where file names don't show it.",
             autocompletion=corpora_formats,
             rich_help_panel=READING,
         ),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _METHODS = ("informative", "space-filling")
 _ALPHA = "alpha ±"
-_PILOT_ONLY = "--candidate, --method, --repeats and --noise are for a pilot: leave them out"
+_PILOT_ONLY = "--candidate, --method, --repeats and --noise are for a pilot: drop them"
 
 
 def plan(

@@ -157,15 +157,15 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
 
 
 def _saving(worth: Worth | None) -> Iterator[str]:
-    from bimix_tracking.report import key_figures  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.report.key_figures import rows, tile  # noqa: PLC0415  # --help must not wait for SciPy
 
     if worth is None:
         return
-    _, saved = next(key_figures.rows(worth))
+    _, saved = next(rows(worth))
     yield said("Tokens saved at equal loss: {value}.", value=saved)
     if worth.pilot_gpu_hours is None:
         return
-    _, value, more = key_figures.tile(worth)
+    _, value, more = tile(worth)
     if worth.costs.target_gpu_hours is None:
         yield said("Break-even: {value}; {more}.", value=value, more=more)
     else:

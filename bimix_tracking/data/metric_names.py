@@ -57,7 +57,7 @@ def _quantity(name: str, about: str, **more: Any) -> str:
 
 _BOTH = {"evaluation": True, "training": True}
 _AXIS = {"by_domain": False, **_BOTH}
-STEP = _quantity("bimix/step", "an x-axis: optimizer steps taken", **_AXIS)
+STEP = _quantity("bimix/step", "an x-axis: optimizer steps taken; MLflow has it of each point", **_AXIS)
 TOKENS = _quantity(
     "bimix/tokens", "an x-axis: training tokens with a loss, all domains together (the law's s)", **_AXIS
 )

@@ -270,7 +270,7 @@ def _untold(
     """Return why nothing is told of savings, in words; nothing where something is."""
     if not mixtures_at_two_volumes(obs, list(weights)):
         return said(
-            "one token volume was observed for each mixture, so nothing tells how many tokens a loss is worth. "
+            "one token volume was observed for each mixture, so the tokens that a loss is worth are unknown. "
             "Evaluate at several points of training"
         )
     if at <= SAME_VOLUME * smallest:
@@ -283,8 +283,8 @@ def _untold(
     for law, targets in held.items():
         if targets:
             return said(
-                "{law} doesn't tell how the loss of {targets} falls with the tokens (its β is at a bound). Evaluate at "
-                "more points of training",
+                "{law} doesn't identify how the loss of {targets} falls with the tokens (its β is at a bound). "
+                "Evaluate at more points of training",
                 law=law,
                 targets=few(targets),
             )
@@ -330,7 +330,7 @@ def _at_target(
     if not all(map(math.isfinite, fractions)):
         return replace(
             found,
-            unknown_at_target=said("the laws, or their fits to the late evaluations, don't tell it"),
+            unknown_at_target=said("the laws, or their fits to the late evaluations, don't identify it"),
         )
     return replace(found, at_target=(min(fractions), max(fractions)))
 

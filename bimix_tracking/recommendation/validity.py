@@ -15,7 +15,7 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
-from bimix_tracking.messages import few, said
+from bimix_tracking.messages import few, joined, said
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture
 from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
@@ -34,8 +34,12 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     why = unfit(fit.law, fit.targets, fit.domains, weight)
     if why:
         raise RecommendationError(
-            f"{fit.law} cannot recommend a mixture: {why}. Use a law that sees all proportions (auto, additive or "
-            "exponential), or log an evaluation of each domain"
+            said(
+                "{law} cannot recommend a mixture: {why}. Use a law that sees all proportions (auto, additive or "
+                "exponential), or log an evaluation of each domain",
+                law=fit.law,
+                why=why,
+            )
         )
     bad = {t: f.outcome.remedy for t, f in fit.targets.items() if not f.outcome.usable and weight[t] > 0}
     kept = {name: 0.0 if name in bad else value for name, value in weight.items()}
@@ -60,7 +64,8 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
 
 def undecided(remedies: Mapping[str, str]) -> str:
     """Return that nothing can be recommended, and what to do about each domain."""
-    return "no mixture can be recommended. " + "; ".join(f"domain {d!r}: {why}" for d, why in remedies.items())
+    each = (said("domain {name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
+    return said("no mixture can be recommended. {remedies}", remedies=joined(each, "; "))
 
 
 class Hold(NamedTuple):
@@ -185,28 +190,37 @@ def within(
     choice = len(fit.domains) - len(unknown)
     if unknown and choice + len(unclear) < 2:  # what is left is no choice
         raise RecommendationError(undecided(unknown))
-    named = "; ".join(f"{domain!r} {hold.why}" for domain, hold in holds.items())
+    named = joined((said("{name!r} {why}", name=domain, why=hold.why) for domain, hold in holds.items()), "; ")
     if len(holds) == len(fit.domains) and not unclear:
-        raise RecommendationError(f"no domain's loss falls with its proportion, so the law prefers no mixture: {named}")
+        raise RecommendationError(
+            said("no domain's loss falls with its proportion, so the law prefers no mixture: {domains}", domains=named)
+        )
     free = Hold(0.0, 1.0, "")
     lower, upper, *_ = (np.array(side) for side in zip(*(holds.get(d, free) for d in fit.domains), strict=True))
     staying = bool(unclear) and choice < 2
     if lower.sum() >= 1 and not staying:
         raise RecommendationError(
-            f"the domains held take {lower.sum():.4g} and leave nothing for the others. "
-            f"Add runs with smaller proportions of them: {named}"
+            said(
+                "the domains held take {share:.4g} and leave nothing for the others. Add runs with smaller proportions "
+                "of them: {domains}",
+                share=float(lower.sum()),
+                domains=named,
+            )
         )
     held = box.narrowed(lower, upper, _HELD)
     if not _has_a_mixture(held):
         raise RecommendationError(
-            f"no mixture meets the constraints with domains of unknown effect held: {named}. Loosen a bound, give a "
-            "reference within the proportions tried, or add runs with smaller and larger proportions of them"
+            said(
+                "no mixture meets the constraints with domains of unknown effect held: {domains}. Loosen a bound, give "
+                "a reference within the proportions tried, or add runs with smaller and larger proportions of them",
+                domains=named,
+            )
         )
     if staying:
         doubts.append(
             said(
                 "fewer than two domains have a known effect, so the mixture stays at the reference: {remedies}",
-                remedies="; ".join(f"{domain!r}: {remedy}" for domain, remedy in unclear.items()),
+                remedies=joined((said("{name!r}: {why}", name=name, why=why) for name, why in unclear.items()), "; "),
             )
         )
     return Problem(fit, tokens, of_targets, held if beyond_tried else _inside_tried(fit, held, doubts))

@@ -113,7 +113,7 @@ def page(result: Result) -> Page:
         **vars(shown),
         title=said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens)),
         verdict=result.verdict.sentence,
-        kind=str(result.verdict.decision),
+        kind=f"{result.verdict.decision} care" if result.verdict.caveats else str(result.verdict.decision),
         answer=joined(
             [
                 result.verdict.sentence,

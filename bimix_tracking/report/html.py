@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from bimix_tracking.display.proportions import STYLE, mixture_chart
+from bimix_tracking.messages import Said
 from bimix_tracking.report import content, explorer, figures, laws, mixture_figures
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
@@ -62,7 +63,9 @@ def render_undecided(found: Findings, why: str) -> str:
         MissingDependencyError: Jinja2 isn't installed.
     """
     say = Language(found.lang)
-    told = printable(why.removeprefix("no mixture can be recommended. "))  # which is the page's headline
+    # The error begins with what is the page's headline.
+    remedies = why.values.get("remedies") if isinstance(why, Said) else None
+    told = printable(remedies if isinstance(remedies, str) else why)
     return fill("undecided.html.j2", say, **_shown(found, say), page=evidence(found, (why,)), why=told, response=[])
 
 

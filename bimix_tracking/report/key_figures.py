@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import about, count, nats, percent, signed, tokens
+from bimix_tracking.recommendation.equal_loss import FARTHEST
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.verdict import Verdict
@@ -121,7 +122,7 @@ def tile(found: Worth) -> tuple[str, str, str]:
     if pilot is None:
         name = said("tokens saved at equal loss")
         if found.fraction is None:
-            return name, said("unknown"), said("reason below")
+            return name, said("unknown"), _reason(found)
         if found.interval is None or found.span is None:
             return name, said("not demonstrated"), said("no replicates")
         shown = about(found.fraction) if found.demonstrated else said("not demonstrated")
@@ -130,10 +131,18 @@ def tile(found: Worth) -> tuple[str, str, str]:
     if found.costs.target_gpu_hours is None:
         value = even if found.for_target is not None else no_figure(found)
         return said("break-even"), value, said("the pilot cost {cost}", cost=cost)
-    paid = said("break-even {hours}", hours=even) if even else said("reason below")
+    paid = said("break-even {hours}", hours=even) if even else _reason(found)
     if back is None:
         return said("return on investment"), no_figure(found), paid
     return said("return on investment"), times(back), said("net saving ÷ {cost}; {paid}", cost=cost, paid=paid)
+
+
+def _reason(found: Worth) -> str:
+    """Return in a few words why there is no figure; the whole reason is among the `rows`."""
+    times = found.target / found.tokens
+    if found.fraction is not None and times > FARTHEST:
+        return said("the run has {times}× the tokens observed", times=count(times))
+    return said("reason below")
 
 
 def no_figure(found: Worth) -> str:
@@ -162,7 +171,11 @@ def _saved(found: Worth) -> str:
 
 def _break_even(found: Worth) -> str:
     even = found.break_even_gpu_hours
-    return "" if even is None else said("from a run of {hours}", hours=_hours(found, even))
+    if even is None:
+        return ""
+    if math.isinf(even[1]):
+        return said("no earlier than a run of {hours}", hours=_hours(found, (even[0], even[0])))
+    return said("from a run of {hours}", hours=_hours(found, even))
 
 
 def _hours(found: Worth, hours: Span) -> str:

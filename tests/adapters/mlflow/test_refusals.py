@@ -275,7 +275,7 @@ def test_metrics_and_manifest_of_many_domains_need_no_artifact(
     run = MlflowClient(store).get_run(str(tracker.run_id))
     tags = run.data.tags
     assert RunManifest.from_dict(fields_of(tags)) == recorder.manifest
-    assert len(run.data.metrics) == 6 * count + 2
+    assert len(run.data.metrics) == 6 * count + 1
     assert max(map(len, tags.values())) <= 4000
     assert (tags["bimix.tokenizer"], tags["bimix.eval_set"]) == ("t", "e")
     if where == "database":

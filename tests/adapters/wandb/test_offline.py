@@ -332,7 +332,7 @@ def _chunk(kind: int, payload: bytes) -> bytes:
         (HEADER + _chunk(3, b"x"), "parts of a record out of order"),
         (HEADER + _chunk(2, b"x") + _chunk(1, b"x"), "parts of a record out of order"),
         (HEADER + struct.pack("<IHB", 5, 9, 7) + b"x" * 9, "a chunk of unknown type 7"),
-        (HEADER + struct.pack("<IHB", 5, 65535, 1) + b"x" * BLOCK, "a length that is none"),
+        (HEADER + struct.pack("<IHB", 5, 65535, 1) + b"x" * BLOCK, "an impossible length"),
         (HEADER + b"\0" * 5000, None),
         (HEADER, None),
     ],
@@ -575,9 +575,7 @@ def test_nested_dictionaries_of_older_sdks_are_read_by_dotted_names(tmp_path: Pa
         {"bimix/step": 2, "bimix/tokens": 200, "bimix_eval_loss/code": 2.8, "bimix_eval_loss/web": 4.0},
     ]
     assert [state.run_id for state in _source(tmp_path, foreign=foreign).states()] == ["r1", "r2"]
-    with pytest.raises(
-        SourceError, match=r"2 runs of another kind.* called 'eval.code.nll', 'eval.web.nll'.*`pattern`"
-    ):
+    with pytest.raises(SourceError, match=r"2 runs of another kind.* are 'eval.code.nll', 'eval.web.nll'.*`pattern`"):
         _source(tmp_path, foreign=ForeignRuns(mixture_from="mix")).records()
 
 
@@ -593,7 +591,7 @@ def test_losses_of_a_summary_alone_are_one_point(tmp_path: Path) -> None:
     at = {"bimix/tokens": 1e9, "bimix_eval_loss/web": 4.0}
     assert records["flat"].rows == [{"bimix/step": 0, "bimix_eval_loss/code": 3.0, **at}]
     assert records["nested"].rows == [{"bimix/step": 0, "bimix_eval_loss/code": 9.0, **at}]
-    assert list(records["flat"].notes) == ["losses that its history lacks are those of its summary: one point"]
+    assert list(records["flat"].notes) == ["losses missing from its history are those of its summary: one point"]
     known = _records(tmp_path, foreign=ForeignRuns(mixture_from="mix"))
     assert [row[metric_names.TOKENS] for row in known["counted"].rows] == [5e8]
     assert not known["flat"].rows
@@ -702,7 +700,7 @@ def test_two_tools_metrics_in_a_run_name_the_run(tmp_path: Path) -> None:
     (tmp_path / "run-r1.wandb").write_bytes(content)
 
     with pytest.raises(
-        SourceError, match=r"'eval/web_loss' reads as HF Trainer.*'eval/code/loss' as Lev.*\(run 'r1'\)"
+        SourceError, match=r"'eval/web_loss' looks like HF Trainer.*'eval/code/loss' like Lev.*\(run 'r1'\)"
     ):
         _source(tmp_path, foreign=ForeignRuns()).records()
 

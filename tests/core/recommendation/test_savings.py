@@ -243,7 +243,7 @@ def test_a_beta_at_its_bound_tells_no_saving_and_is_named() -> None:
     found = worth(obs, held, recommend(held, VOLUMES[-1], reference=REFERENCE), costs=BILL)
 
     assert carries_nothing(found)
-    assert "bimix doesn't tell how the loss of 'a' falls with the tokens" in found.unknown
+    assert "bimix doesn't identify how the loss of 'a' falls with the tokens" in found.unknown
 
 
 def test_a_run_shorter_than_what_was_observed_tells_no_saving() -> None:

@@ -170,7 +170,7 @@ def test_beyond_the_volumes_observed_a_return_keeps_the_noise_of_the_runs() -> N
 def test_a_saving_that_is_not_demonstrated_has_no_return_and_an_open_break_even() -> None:
     unsure = dataclasses.replace(WORTH, interval=(-0.1, 0.3), demonstrated=False)
     assert (unsure.return_on_investment, unsure.break_even_gpu_hours) == (None, (200, math.inf))
-    assert tile(unsure)[1:] == ("not demonstrated", "break-even from a run of 200 or more GPU-hours (USD 400 or more)")
+    assert tile(unsure)[1:] == ("not demonstrated", "break-even no earlier than a run of 200 GPU-hours (USD 400)")
     lost = dataclasses.replace(unsure, fraction=-0.2, interval=(-0.3, -0.1), by_law={})
     assert lost.break_even_gpu_hours is None
     assert tile(lost)[1] == "not demonstrated"
