@@ -255,7 +255,7 @@ def test_metrics_that_no_tool_logs_are_listed_with_the_remedy(server: WandbServe
     stored(server, project, "mine", [{"val": {"code_nll": 3.0}, "lr": 0.1, "my-loss/web": 2.0}])
 
     with pytest.raises(
-        SourceError, match=r"1 runs of another kind.* are 'my-loss/web', 'lr', 'val.code_nll': .* `pattern` in a mix"
+        SourceError, match=r"1 runs of another kind.* are 'my-loss/web', 'lr', 'val.code_nll'.* `pattern` in a mix"
     ):
         source(project, foreign=ForeignRuns()).records()
 
