@@ -34,7 +34,12 @@ _SWEEPS = {
 _UNTRAINED = {"csv_sweep.py": ("--replicates", "4"), "entropy_only.py": ()}
 _WRITES_BACK = ("hf_trainer_mlflow.py", "ray_tune_sweep.py")
 _SAME_AS_PLAIN = ("lightning_wandb_offline.py", "torchtitan_style.py", "ray_tune_sweep.py")
-_TESTED_IN = {"pilot": "test_pilot.py", "recipes": "test_recipes.py", "ray_entropy.py": "../test_ray_entropy.py"}
+_TESTED_IN = {
+    "notebook": "test_notebook.py",
+    "pilot": "test_pilot.py",
+    "recipes": "test_recipes.py",
+    "ray_entropy.py": "../test_ray_entropy.py",
+}
 _NOTHING_TO_RUN = {"README.md", "data", "tiny.py"}
 Ran = Callable[[str], tuple[Path, str]]
 
