@@ -32,7 +32,7 @@ class Decision(StrEnum):
     INSIDE_NOISE = "inside_noise"
     """There is no gain, or its interval holds 0."""
     UNCHECKED = "unchecked"
-    """There are no replicates: nothing tells how certain the gain is."""
+    """There are no replicates: nothing says how certain the gain is."""
     UNUSABLE = "unusable"
     """The law fails on held-out mixtures: what it recommends is no better than a guess."""
 
@@ -194,10 +194,10 @@ def _volume(rec: Recommendation, fit: LawFit, extrapolation: Extrapolation | Non
     if extrapolation is not None and extrapolation.mean_error >= extrapolation.mean_carried_error:
         yield Caveat(
             "later",
-            said("the law tells nothing about more tokens"),
+            said("the law doesn't extrapolate in tokens"),
             said(
-                "Here the law tells nothing about more tokens: its error on later losses is {error}, the last loss "
-                "carried forward has {carried}.",
+                "The law doesn't extrapolate here: its error on later losses is {error}, the last loss carried forward "
+                "has {carried}.",
                 error=percent(extrapolation.mean_error),
                 carried=percent(extrapolation.mean_carried_error),
             ),

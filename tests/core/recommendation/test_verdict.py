@@ -94,7 +94,7 @@ def test_a_law_that_tells_no_mixture_from_another_is_not_to_be_used() -> None:
             sweep(lambda r, s, _: r**-0.1 * (2 + 2000 / min(s, 4e6) ** 0.5)),
             1e9,
             "later",
-            "Here the law tells nothing about more",
+            "The law doesn't extrapolate here: its error on later",
         ),
     ],
 )
