@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bimix_tracking.mixture import Mixture as Mixture
     from bimix_tracking.recommendation.costs import Costs as Costs
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
-    from bimix_tracking.recommendation.recommendation import recommend as recommend
+    from bimix_tracking.recommendation.recommending import recommend as recommend
     from bimix_tracking.recording.recorder import DomainLossRecorder as DomainLossRecorder
     from bimix_tracking.recording.replaying import replay as replay
     from bimix_tracking.selection.cross_validation import cross_validate as cross_validate
@@ -69,7 +69,8 @@ _public, __dir__, __all__ = attach(
         "fitting.law_fit": ["LawFit"],
         "fitting.resampling": ["bootstrap"],
         "mixture": ["Mixture"],
-        "recommendation.recommendation": ["Recommendation", "recommend"],
+        "recommendation.recommendation": ["Recommendation"],
+        "recommendation.recommending": ["recommend"],
         "recommendation.costs": ["Costs"],
         "recording.recorder": ["DomainLossRecorder"],
         "recording.replaying": ["replay"],

@@ -26,7 +26,8 @@ from bimix_tracking.progress import Progress, reported
 from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
-from bimix_tracking.recommendation.recommendation import Recommendation, allowed, recommend
+from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.recommending import allowed, recommend
 from bimix_tracking.recommendation.savings import worth
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate

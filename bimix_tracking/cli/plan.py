@@ -250,7 +250,7 @@ def _pilot(
 def _after(source: RunSource, runs: int, tokens: float, **options: Any) -> tuple[NextRuns, Sequence[str]]:
     from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # likewise
     from bimix_tracking.design.follow_up import next_runs  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.recommendation.recommendation import allowed  # noqa: PLC0415  # likewise
+    from bimix_tracking.recommendation.recommending import allowed  # noqa: PLC0415  # likewise
     from bimix_tracking.selection.law_choice import select_law  # noqa: PLC0415  # likewise
 
     with progress_shown() as progress:

@@ -32,7 +32,7 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain
-from bimix_tracking.recommendation.recommendation import recommend
+from bimix_tracking.recommendation.recommending import recommend
 
 _POOL, _NEAR = 160, 120
 _BEYOND = 1.5

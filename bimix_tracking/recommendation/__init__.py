@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bimix_tracking.recommendation.costs import Costs as Costs
     from bimix_tracking.recommendation.near_optimal import NearOptimal as NearOptimal
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
-    from bimix_tracking.recommendation.recommendation import recommend as recommend
+    from bimix_tracking.recommendation.recommending import recommend as recommend
     from bimix_tracking.recommendation.savings import Worth as Worth
     from bimix_tracking.recommendation.savings import worth as worth
     from bimix_tracking.recommendation.uncertainty import Uncertainty as Uncertainty
@@ -25,7 +25,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "constraints": ["Constraints", "constrain"],
-        "recommendation": ["Recommendation", "recommend"],
+        "recommendation": ["Recommendation"],
+        "recommending": ["recommend"],
         "costs": ["Costs"],
         "savings": ["Worth", "worth"],
         "near_optimal": ["NearOptimal"],

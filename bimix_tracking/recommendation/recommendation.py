@@ -1,36 +1,26 @@
-"""The mixture that minimises the weighted predicted losses within a team's constraints, beside a reference.
-
-It is sought within the proportions that were tried, unless asked otherwise: what a law says beyond those is its
-form's and not the data's.
-"""
+"""A recommended mixture beside its reference: what it is, as JSON types, as a table, in a shell and in a notebook."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from bimix_tracking import quantities
-from bimix_tracking.data.weights import checked_weights
-from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
-from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.replicates import Replicates
-from bimix_tracking.laws.protocol import Array
-from bimix_tracking.messages import said
+from bimix_tracking.display.card import Card, Shown, mixture_words
+from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.progress import Progress
-from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
-from bimix_tracking.recommendation.near_optimal import NearOptimal, near_optimal
-from bimix_tracking.recommendation.optimum import Problem
-from bimix_tracking.recommendation.showing import ShownRecommendation
-from bimix_tracking.recommendation.uncertainty import Uncertainty, uncertainty
-from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, outside_volume, within
+from bimix_tracking.quantities import nats
+from bimix_tracking.recommendation.constraints import Constraints
+from bimix_tracking.recommendation.near_optimal import NearOptimal
+from bimix_tracking.recommendation.uncertainty import Uncertainty, between, ends, finite
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # arrays and tables have no one truth
-class Recommendation(ShownRecommendation):
+class Recommendation(Shown):
     """The optimum of a fitted law under constraints, beside a reference mixture.
 
     Args:
@@ -82,220 +72,90 @@ class Recommendation(ShownRecommendation):
     uncertainty: Uncertainty | None = None
     near_optimal: NearOptimal | None = None
 
+    @property
+    def interval(self) -> pd.DataFrame | None:
+        """The interval of each proportion, one row a domain, columns low and high; None without replicates."""
+        return None if self.uncertainty is None else self.uncertainty.shares
 
-def recommend(
-    fit: LawFit,
-    tokens: float,
-    *,
-    weights: Mapping[str, float] | None = None,
-    bounds: Bounds | None = None,
-    available_tokens: Mapping[str, float] | None = None,
-    max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
-    prior: Mixture | None = None,
-    prior_strength: float = 0.0,
-    reference: Mixture | None = None,
-    replicates: Replicates | None = None,
-    tolerance: float | None = None,
-    beyond_tried: bool = False,
-    progress: Progress | None = None,
-) -> Recommendation:
-    """Return the mixture with the least weighted sum of predicted losses at a data volume, with its uncertainty.
+    @property
+    def inside_noise(self) -> bool:
+        """Whether there is no gain, or its interval holds 0."""
+        return self.gain <= 0 or (self.uncertainty is not None and self.uncertainty.gain[0] <= 0)
 
-    Args:
-        fit: A fitted law.
-        tokens: Data volume s of the run that will use the mixture, in the unit of the observations.
-        weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
-            that is no domain, or 1 where none is. A target whose loss isn't predicted is excluded, with a warning.
-        bounds: By domain, (lower, upper) or a pinned proportion.
-        available_tokens: Distinct tokens a domain has: its proportion is capped at available · max_epochs / tokens.
-        max_epochs: How often a token may be repeated, for all or by domain.
-        prior: A mixture to stay near.
-        prior_strength: κ: so many nats of weighted loss per nat of Kullback–Leibler divergence from the prior.
-        reference: The mixture to compare with; by default proportional to the available tokens, or equal parts.
-        replicates: From `bootstrap`, but no linearised ones: give intervals, and the tolerance of the near-optimal set.
-        tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
-            the residual standard deviation of a run.
-        beyond_tried: Also search outside the proportions tried, where no run has checked the law.
-        progress: Called as (what, done, total).
+    @property
+    def below_run_noise(self) -> bool:
+        """Whether the gain is within the near-optimal tolerance, a run's residual standard deviation.
 
-    Raises:
-        RecommendationError: No target whose effect is known, a law that can't serve the question, an unknown domain or
-            negative weight, no token, or linearised replicates.
-        ConstraintError: Constraints that are wrong or that no mixture meets, named with their numbers.
+        Then a single pair of runs could not show it, however certain the law is.
+        """
+        return self.near_optimal is not None and self.gain <= self.near_optimal.tolerance
 
-    >>> from bimix_tracking.fitting.domain_fit import DomainFit
-    >>> from bimix_tracking.fitting.outcome import Outcome
-    >>> def domain(alpha, floor):
-    ...     parameters = {"alpha": alpha, "beta": 0.5, "B": 1e-9, "C": floor}
-    ...     return DomainFit(parameters, Outcome.CONVERGED, 9, 3, 0.0, 1.0, (3, 3), (0.1, 0.9))
-    >>> targets = {"a": domain(0.1, 3.0), "b": domain(0.1, 1.0)}
-    >>> fit = LawFit("bimix", ("a", "b"), targets, (1e6, 1e8), 1e7, 0.01, 1e-3, "", "")
-    >>> rec = recommend(fit, tokens=1e8)  # equal α: r_a / r_b = 3 ** (1 / 1.1)
-    >>> rec.mixture, round(rec.mixture["a"] / rec.mixture["b"] / 3 ** (1 / 1.1), 9)
-    (Mixture({'a': 0.73081, 'b': 0.26919}), 1.0)
-    >>> capped = recommend(fit, tokens=1e8, available_tokens={"a": 1.5e7}, max_epochs=4)
-    >>> print(capped.mixture, capped.binding["a"])
-    Mixture({'a': 0.6, 'b': 0.4}) at its upper limit, 0.6 (15M tokens × 4 epochs / 100M): 0.01 more would gain 0.0025
-    """
-    if not (math.isfinite(tokens) and tokens > 0):
-        raise RecommendationError(f"the target must be a positive number of tokens, got {tokens!r}")
-    if replicates is not None and replicates.method == "linearised":
-        raise RecommendationError(
-            "linearised replicates have no optimum of their own: use those of bootstrap(obs, fit)"
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        sure, near = self.uncertainty, self.near_optimal
+        return {
+            "mixture": dict(self.mixture),
+            "tokens": self.tokens,
+            "volume": self.volume,
+            "weights": dict(self.weights),
+            "predicted": finite(self.predicted),
+            "reference": dict(self.reference),
+            "reference_predicted": finite(self.reference_predicted),
+            "gain": self.gain,
+            "inside_noise": self.inside_noise,
+            "below_run_noise": self.below_run_noise,
+            "kkt_residual": self.kkt_residual,
+            "agree": list(self.agree),
+            "held": dict(self.held),
+            "warnings": list(self.warnings),
+            "bounds": {d: [low, high] for d, low, high in self.constraints.rows()},
+            "binding": dict(self.binding),
+            "unconstrained": dict(self.unconstrained),
+            "constraint_cost": self.constraint_cost,
+            "by_law": {law: dict(mixture) for law, mixture in self.by_law.items()},
+            "prior": None if self.prior is None else dict(self.prior),
+            "prior_strength": self.prior_strength,
+            "uncertainty": None if sure is None else sure.to_dict(),
+            "near_optimal": None if near is None else {"tolerance": near.tolerance, "extent": ends(near.extent)},
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return proportions, their intervals and predicted losses of both mixtures, one row a domain."""
+        frame = pd.DataFrame({"recommended": dict(self.mixture), "reference": dict(self.reference)})
+        if self.interval is not None:
+            frame = frame.join(self.interval)
+        losses = pd.DataFrame({"loss": dict(self.predicted), "reference_loss": dict(self.reference_predicted)})
+        return frame.join(losses)
+
+    def _card(self) -> Card:
+        gain = f"Predicted gain over the reference: {nats(self.gain)} nats per token"
+        if self.uncertainty is not None:
+            low, high = map(nats, self.uncertainty.gain)
+            gain += f" ({100 * self.uncertainty.level:.0f} % interval {low} to {high})"
+        if self.inside_noise:
+            gain += ": inside the noise"
+        elif self.below_run_noise:
+            gain += ": less than a single pair of runs could show"
+        head = ["domain", "predicted loss", "on the reference"]
+        rows = [
+            [name, *(nats(loss[name]) for loss in (self.predicted, self.reference_predicted))] for name in self.weights
+        ]
+        return Card(
+            f"Recommended mixture for {quantities.tokens(self.tokens)} tokens",
+            f"{gain}.",
+            mixture_words(self.mixture),
+            picture=f"<style>{STYLE}</style>{mixture_chart(self._proportions())}",
+            head=head,
+            rows=rows,
+            notes=self.warnings,
         )
-    box, reference = allowed(
-        fit.domains,
-        tokens,
-        bounds=bounds,
-        available_tokens=available_tokens,
-        max_epochs=max_epochs,
-        prior=prior,
-        prior_strength=prior_strength,
-        reference=reference,
-    )
-    asked = checked_weights(weights, fit.targets, fit.domains, fit.law)
-    weight, doubts = counted(fit, asked)
-    volume = fit.volume_for(tokens, weight)
-    of_volume = outside_volume(fit, volume)
-    if volume != tokens:
-        of_volume.append(
-            said(
-                "one token volume was observed: losses at {tokens} tokens are unknown, and all figures are those at "
-                "{volume}. Evaluate at several points of training",
-                volume=quantities.tokens(volume),
-                tokens=quantities.tokens(tokens),
+
+    def _proportions(self) -> list[ProportionRow]:
+        near = None if self.near_optimal is None else self.near_optimal.extent
+        unknown = (math.nan, math.nan)
+        return [
+            ProportionRow(
+                name, share, self.reference.get(name, 0.0), *(unknown if near is None else between(near, name))
             )
-        )
-    holds = holds_of(fit, asked, reference)
-    problem = within(fit, volume, weight, box, holds, doubts, beyond_tried=beyond_tried)
-    problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
-    found, agree = problem.minimum([reference.array(fit.domains)])
-    if agree[0] < agree[1]:
-        doubts.append(
-            said(
-                "{agree} of {all} searches ended at the best optimum: this law has other local optima",
-                agree=agree[0],
-                all=agree[1],
-            )
-        )
-    shares = found.shares[0]
-    mixture = _mixture(fit, shares)
-    free_problem = within(fit, volume, weight, constrain(fit.domains), holds, [], beyond_tried=beyond_tried)
-    free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
-    predicted = fit.losses([mixture, reference, free], volume)
-    ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
-    # Losses without a weight may be unknown, and 0 · NaN is NaN.
-    used = {d: w for d, w in weight.items() if w > 0}
-    binding, edges = binding_at(problem, shares)
-    return Recommendation(
-        mixture=mixture,
-        tokens=float(tokens),
-        volume=float(volume),
-        weights=weight,
-        predicted=ours,
-        reference=reference,
-        reference_predicted=theirs,
-        gain=float(sum(w * (theirs[d] - ours[d]) for d, w in used.items())),
-        kkt_residual=float(found.kkt_residual[0]),
-        agree=agree,
-        held=edges | {domain: hold.why for domain, hold in holds.items()},
-        warnings=(
-            *doubts,
-            *(said("the reference breaks a constraint: {text}", text=text) for text in box.broken_by(reference)),
-            *of_volume,
-            *outside(fit, mixture, weight),
-        ),
-        of_volume=tuple(of_volume),
-        constraints=box,
-        binding=binding,
-        unconstrained=free,
-        constraint_cost=float(sum(w * (ours[d] - freely[d]) for d, w in used.items())),
-        by_law=_by_law(problem),
-        prior=prior,
-        prior_strength=prior_strength,
-        uncertainty=None
-        if replicates is None
-        else uncertainty(problem, replicates, mixture, reference, progress=progress),
-        near_optimal=near_optimal(problem, shares, replicates, tolerance, progress=progress),
-    )
-
-
-def allowed(
-    domains: Sequence[str],
-    tokens: float,
-    *,
-    bounds: Bounds | None = None,
-    available_tokens: Mapping[str, float] | None = None,
-    max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
-    prior: Mixture | None = None,
-    prior_strength: float = 0.0,
-    reference: Mixture | None = None,
-) -> tuple[Constraints, Mixture]:
-    """Return which mixtures a question allows and its reference; takes no fit, so a wrong name is found before one.
-
-    Args:
-        domains: Those of the sweep.
-        tokens: As in `recommend`, like all that follow.
-        bounds: By domain.
-        available_tokens: By domain.
-        max_epochs: For all, or by domain.
-        prior: A mixture of these domains.
-        prior_strength: κ.
-        reference: A mixture of these domains.
-
-    Raises:
-        ConstraintError: Constraints that are wrong or that no mixture meets.
-        RecommendationError: A prior or a reference of other domains, or a prior without a strength.
-
-    >>> allowed(["code", "web"], 1e9, bounds={"cod": 0.2})
-    Traceback (most recent call last):
-    bimix_tracking.errors.ConstraintError: bounds of unknown domain...
-    """
-    box = constrain(domains, tokens=tokens, bounds=bounds, available_tokens=available_tokens, max_epochs=max_epochs)
-    if reference is None:
-        reference = proportional_reference(domains, available_tokens)
-    _same_domains(reference, domains, "reference")
-    return _with_prior(box, domains, prior, prior_strength), reference
-
-
-def _by_law(problem: Problem) -> dict[str, Mixture]:
-    """Return what each law of an ensemble would recommend: their spread is how much the law's form decides."""
-    found = {}
-    for name, member in problem.fit.members.items():
-        weight = {t: w for t, w in problem.weights.items() if t in member.targets and member.targets[t].outcome.usable}
-        if sum(weight.values()) < sum(problem.weights.values()):
-            continue
-        alone = Problem(member, problem.tokens, weight, problem.box, problem.prior, problem.strength)
-        found[name] = _mixture(member, alone.minimum([])[0].shares[0])
-    return found
-
-
-def _with_prior(box: Constraints, domains: Sequence[str], prior: Mixture | None, strength: float) -> Constraints:
-    if not (math.isfinite(strength) and strength >= 0):
-        raise RecommendationError(f"the prior's strength must be finite and not negative, got {strength!r}")
-    if prior is None:
-        if strength:
-            raise RecommendationError(f"a prior's strength of {strength:g} needs a prior mixture: give one")
-        return box
-    if not strength:
-        raise RecommendationError("a prior mixture needs a strength, such as 0.1 nats")
-    _same_domains(prior, domains, "prior")
-    most = (prior.array(domains) > 0).astype(float)
-    if (box.lower > most).any():
-        bad = [d for d, low, high in zip(domains, box.lower, most, strict=True) if low > high]
-        raise ConstraintError(
-            f"domains {bad} have lower bounds above 0 and are not in the prior mixture: give them a small proportion "
-            "there"
-        )
-    return box.narrowed(np.zeros(len(most)), most, said("the prior mixture has none of it"))
-
-
-def _same_domains(mixture: Mixture, domains: Sequence[str], what: str) -> None:
-    try:
-        mixture.array(domains)
-    except MixtureError as error:
-        raise RecommendationError(f"the {what} mixture doesn't fit: {error}") from error
-
-
-def _mixture(fit: LawFit, shares: Array) -> Mixture:
-    return Mixture.normalized(dict(zip(fit.domains, shares.tolist(), strict=True)))
+            for name, share in self.mixture.items()
+        ]
