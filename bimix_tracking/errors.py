@@ -197,6 +197,10 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(map(shown, found[:most])) + more
 
 
+_ALIKE = 0.65
+"""Part of two names that must be the same; at difflib's 0.6 "clay tablets" is like "datasets"."""
+
+
 def did_you_mean(name: object, known: Iterable[str], most: int = 20) -> str:
     """Return what follows an unknown name in an error: the nearest of the known names, and the first of them all.
 
@@ -215,7 +219,7 @@ def did_you_mean(name: object, known: Iterable[str], most: int = 20) -> str:
         return "there is none to choose from"
     valid = f"hoose from {listed(names, most)}"
     folded = {each[:100].casefold(): each for each in reversed(names)}
-    near = [folded[each] for each in difflib.get_close_matches(str(name)[:100].casefold(), folded, n=2)]
+    near = [folded[each] for each in difflib.get_close_matches(str(name)[:100].casefold(), folded, n=2, cutoff=_ALIKE)]
     return f"did you mean {' or '.join(map(shown, near))}? C{valid}" if near else f"c{valid}"
 
 

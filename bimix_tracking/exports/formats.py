@@ -103,7 +103,7 @@ def export(
 
     >>> print(export(Mixture({"code": 0.25, "web/en": 0.75}), "megatron", paths={"code": "/data/the code"}), end="")
     # domain order: ["code", "web/en"]
-    # a domain's name stands where its data's path belongs, unless --path said it
+    # a domain's name replaces the path of its data where no --path is given
     # weights count sequences of --seq-length tokens each, so they are proportions of tokens
     # source this file in bash, then: pretrain_gpt.py "${DATA_PATH[@]}"
     DATA_PATH=(--data-path

@@ -223,7 +223,8 @@ def open_tracker(uri: str, **options: Any) -> Tracker:
 
     >>> open_tracker("nowhere:sweep")
     Traceback (most recent call last):
-    bimix_tracking.errors.SourceError: 'nowhere:sweep': no tracker for 'nowhere'; there are jsonl, mlflow, wandb
+    bimix_tracking.errors.SourceError: 'nowhere:sweep': no tracker for 'nowhere'; choose from 'jsonl', 'mlflow',
+    'wandb'
     """
     tracker: Tracker = opened("tracker", uri, options)
     return tracker

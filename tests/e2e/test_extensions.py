@@ -136,7 +136,7 @@ def test_a_law_is_fitted_recommended_from_and_planned_for_by_its_name(obs: Obser
 def test_help_completion_and_errors_list_what_is_there(tmp_path: Path) -> None:
     said = " ".join(bimix("analyze", "--help").output.split())
     assert "bimix, transfer, additive, exponential, broken, separable, unscripted or ensemble." in said
-    assert "Language of the reports: en, ja, de or fr." in said
+    assert "Language of the answer and the reports: en, ja, de or fr." in said
     assert filled("{laws}").endswith("separable, unscripted or ensemble")
     assert laws("sep") == ["separable"]
     assert languages("f") == ["fr"]
@@ -148,7 +148,7 @@ def test_help_completion_and_errors_list_what_is_there(tmp_path: Path) -> None:
     assert "lingua        Meta Lingua data.sources (lingua/data.py, DataArgs)" in listed
     assert "sloppy        export 'sloppy' of package bimix-extension cannot be used: TypeError: it is a dict" in listed
     for words, expected in (
-        (("export", str(tmp_path / "mixture.yaml"), "--format", "no"), "csv, lingua, sloppy"),
+        (("export", str(tmp_path / "mixture.yaml"), "--format", "no"), "'csv', 'lingua', 'sloppy'"),
         (("analyze", "memory:x", "--tokens", "1e9", "--lang", "no"), "en, ja, de, fr"),
         (("analyze", "memory:x", "--tokens", "1e9", "--law", "no"), "separable, unscripted, ensemble"),
     ):
@@ -184,7 +184,7 @@ def test_a_report_is_in_the_language_of_a_package(found: Analysis, tmp_path: Pat
 
     assert '<html lang="fr">' in page
     assert "Mélange de données pour 30B jetons" in page
-    assert "Predicted gain" in page  # what a catalogue lacks stays English
+    assert "predicted gain" in page  # what a catalogue lacks stays English
     with pytest.raises(PluginError, match=r"'de' of package bimix-extension .* has other fields"):
         language.Language("de")
 

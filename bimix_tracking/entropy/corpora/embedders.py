@@ -41,8 +41,8 @@ def open_embedder(spec: str) -> Embedder:
     256
     >>> open_embedder("feeling")
     Traceback (most recent call last):
-    bimix_tracking.errors.CorpusError: no embedder 'feeling'; there are fasttext, hashing, model2vec,
-    sentence-transformers, transformers
+    bimix_tracking.errors.CorpusError: no embedder 'feeling'; choose from 'fasttext', 'hashing',
+    'model2vec', 'sentence-transformers', 'transformers'
     """
     kind, _, argument = spec.partition(":")
     opened: Embedder = named("embedder", kind, CorpusError, f"no embedder {spec!r}")(argument)

@@ -37,8 +37,8 @@ def open_format(name: str) -> Format:
 
     >>> open_format("clay tablets")
     Traceback (most recent call last):
-    bimix_tracking.errors.CorpusError: no format 'clay tablets'; there are datasets, jsonl, megatron, parquet, text,
-    tokens
+    bimix_tracking.errors.CorpusError: no format 'clay tablets'; choose from 'datasets', 'jsonl', 'megatron',
+    'parquet', 'text', 'tokens'
     """
     opened: Format = named("format", name, CorpusError)()
     return opened

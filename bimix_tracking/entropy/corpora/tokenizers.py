@@ -63,8 +63,8 @@ def open_tokenizer(spec: str) -> Tokenizer:
     256
     >>> open_tokenizer("runes")
     Traceback (most recent call last):
-    bimix_tracking.errors.CorpusError: no tokenizer 'runes': it is not bytes, nor the path of a tokenizer.json; there
-    are tokenizers, transformers
+    bimix_tracking.errors.CorpusError: no tokenizer 'runes': it is not bytes, nor the path of a tokenizer.json;
+    choose from 'tokenizers', 'transformers'
     """
     path = Path(spec)
     if spec == "bytes":
