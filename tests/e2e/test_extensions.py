@@ -150,7 +150,7 @@ def test_help_completion_and_errors_list_what_is_there(tmp_path: Path) -> None:
     for words, expected in (
         (("export", str(tmp_path / "mixture.yaml"), "--format", "no"), "'csv', 'lingua', 'sloppy'"),
         (("analyze", "memory:x", "--tokens", "1e9", "--lang", "no"), "'en', 'ja', 'de', 'fr'"),
-        (("analyze", "memory:x", "--tokens", "1e9", "--law", "no"), "separable, unscripted, ensemble"),
+        (("analyze", "memory:x", "--tokens", "1e9", "--law", "no"), "'separable', 'unscripted', 'ensemble'"),
     ):
         refused = bimix(*words)
         assert refused.exit_code == 2
