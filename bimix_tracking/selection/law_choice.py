@@ -121,18 +121,18 @@ class Selection(Shown):
         return self.scores
 
     def _card(self) -> Card:
-        law, found = self.fit.law, self.validation
-        error = "no mixture could be held out" if found is None else f"held-out error {percent(found.mean_error)}"
-        rank = "" if found is None else f", rank correlation {signed(found.rank_correlation)}"
-        others = [name for name in self.validations if name != law]
+        found = self.validation
+        rank = "no mixture could be held out"
+        if found is not None:
+            rank = f"rank correlation of held-out mixtures {signed(found.rank_correlation)}"
         rows = [
             [row["law"], percent(row["error"]), signed(row["rank_correlation"]), "✓" if row["chosen"] else row["note"]]
             for row in self._scores
         ]
         return Card(
-            f"Law: {law}",
-            f"{error}{rank}",
-            f"chosen over {', '.join(others)}" if others else "",
+            "Choice of the law",
+            self.reason(),
+            rank,
             head=["law", "held-out error", "rank correlation", "chosen"],
             rows=rows,
         )
