@@ -147,7 +147,8 @@ def test_beside_the_trainer_s_own_wandb_callback_there_is_one_run(
         host = wandb.run
         assert host is not None  # ours to write to, not to end
         host.finish()
-        (record,) = open_source(f"wandb-offline:{tmp_path}").records()
+    # The SDK's sidecar has written the file by the time it has ended, and not always before.
+    (record,) = open_source(f"wandb-offline:{tmp_path}").records()
 
     assert record.run_id == host.id
     assert [row["bimix/step"] for row in record.rows if "bimix_eval_loss/code" in row] == [3, 6]

@@ -118,7 +118,9 @@ def test_a_run_beside_one_that_is_offline_is_offline_too(server: WandbServer, tm
     assert len(files) == (2 if mode == "offline" else 0)
     if files:
         written(next(file for file in files if str(tracker.run_id) in file.name), 2, ended=True)
-        assert [record.run_id for record in WandbOfflineSource(f"wandb-offline:{tmp_path}").records()] == [tracker.key]
+        records = WandbOfflineSource(f"wandb-offline:{tmp_path}").records()
+        # The host's file may not be written yet: what is excluded has no rows.
+        assert [record.run_id for record in records if record.rows] == [tracker.key]
 
 
 def test_in_a_loggers_run_rows_are_guests_that_move_none(server: WandbServer) -> None:
