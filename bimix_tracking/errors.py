@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib.metadata
 import itertools
 import re
 import reprlib
@@ -117,9 +116,11 @@ def requirements(extra: str) -> list[str]:
     >>> requirements("transformers")
     ['accelerate>=1.1', 'torch>=2.4', 'transformers>=4.57,<6']
     """
+    from importlib import metadata  # noqa: PLC0415  # a third of the import, for an error that is seldom
+
     try:
-        declared = importlib.metadata.requires(DISTRIBUTION) or []
-    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        declared = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # run from its sources
         return []
     found, asked, waiting = dict[str, None](), set[str](), [extra]
     while waiting:
