@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.cli.console import Column, print_notes, print_table, say
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import MISSING, about, nats, percent, signed, tokens
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from bimix_tracking.analysis.result import Analysis
-    from bimix_tracking.recommendation.recommendation import Recommendation
-    from bimix_tracking.recommendation.savings import Worth
-    from bimix_tracking.selection.cross_validation import Validation
+from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.savings import Worth
+from bimix_tracking.recommendation.uncertainty import between
+from bimix_tracking.report.decision import extent, interval, probability
+from bimix_tracking.report.key_figures import rows, tile
+from bimix_tracking.report.texts import isolated, printable
+from bimix_tracking.selection.cross_validation import Validation
 
 _MOST = 10
 """Lines below the table."""
@@ -57,13 +56,13 @@ def print_analysis(found: Analysis) -> None:
         "Mixture for {tokens} tokens, from {runs} runs", tokens=tokens(rec.tokens), runs=len(found.observations.runs)
     )
     say(title)
-    rows = list(_rows(found))
+    table = list(_rows(found))
     kept = [
         i
         for i, (heading, _) in enumerate(_COLUMNS)
-        if any(row[i] != MISSING for row in rows) and (verdict.usable or heading not in _BY_THE_LAW)
+        if any(row[i] != MISSING for row in table) and (verdict.usable or heading not in _BY_THE_LAW)
     ]
-    print_table([_COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows], _OPTIONAL)
+    print_table([_COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in table], _OPTIONAL)
     say()
     lines = [*((line, "") for line in _lines(found)), *((line, "yellow") for line in _warnings(found))]
     for line, style in lines if len(lines) <= _MOST else lines[: _MOST - 1]:
@@ -73,8 +72,6 @@ def print_analysis(found: Analysis) -> None:
 
 
 def _rows(found: Analysis) -> Iterator[tuple[str, ...]]:
-    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
-
     rec, fit, checks = found.recommendation, found.fit, found.validation
     for name in dict.fromkeys([*fit.domains, *(t for t in fit.targets if rec.weights.get(t, 0.0) > 0)]):
         inside = name in rec.mixture
@@ -82,8 +79,8 @@ def _rows(found: Analysis) -> Iterator[tuple[str, ...]]:
         yield (
             isolated(printable(name)),
             percent(rec.mixture[name]) if inside else MISSING,
-            _ends(rec.interval, name) if inside else MISSING,
-            _ends(None if rec.near_optimal is None else rec.near_optimal.extent, name) if inside else MISSING,
+            interval(rec, name) if inside else MISSING,
+            extent(rec, name) if inside else MISSING,
             percent(rec.reference[name]) if inside else MISSING,
             _span(*fit.tried(name)) if known else MISSING,
             nats(rec.predicted.get(name, math.nan)),
@@ -122,30 +119,27 @@ def _gain(rec: Recommendation) -> Iterator[str]:
         return
     low, high = sure.gain
     numbers = {"gain": nats(rec.gain), "level": 100 * sure.level, "low": nats(low), "high": nats(high)}
-    probability = {"probability": _probability(sure.probability)}
     if sure.form_error is None:
         yield said(
             "Gain over the reference: {gain} nats ({level:.0f} % interval {low} to {high}); P(better) {probability}. "
             "Excludes model misspecification.",
             **numbers,
-            **probability,
+            probability=probability(sure.probability),
         )
     else:
         yield said(
             "Gain over the reference: {gain} nats ({level:.0f} % interval {low} to {high}); P(better) {probability}.",
             **numbers,
-            **probability,
+            probability=probability(sure.probability),
         )
 
 
 def _freedom(rec: Recommendation) -> Iterator[str]:
-    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
-
     if rec.near_optimal is None:
         return
-    extent = {domain: _between(rec.near_optimal.extent, domain) for domain in rec.mixture}
-    widest = max(extent, key=lambda domain: extent[domain][1] - extent[domain][0])
-    low, high = extent[widest]
+    ends = {domain: between(rec.near_optimal.extent, domain) for domain in rec.mixture}
+    widest = max(ends, key=lambda domain: ends[domain][1] - ends[domain][0])
+    low, high = ends[widest]
     yield said(
         "Near-optimal range: within {tolerance} nats of the best, the residual standard deviation of a run; widest for "
         "{domain}, {low} to {high}.",
@@ -157,8 +151,6 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
 
 
 def _saving(worth: Worth | None) -> Iterator[str]:
-    from bimix_tracking.report.key_figures import rows, tile  # noqa: PLC0415  # --help must not wait for SciPy
-
     if worth is None:
         return
     _, saved = next(rows(worth))
@@ -196,20 +188,5 @@ def _law(found: Analysis) -> Iterator[str]:
         yield said("Law {reason}", reason=found.selection.reason())
 
 
-def _probability(value: float) -> str:
-    if value > 0.99:
-        return said("above 99 %")
-    return said("below 1 %") if value < 0.01 else f"{100 * value:.0f} %"
-
-
-def _ends(table: pd.DataFrame | None, name: str) -> str:
-    return MISSING if table is None else _span(*_between(table, name))
-
-
 def _span(low: float, high: float) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f} %"
-
-
-def _between(table: pd.DataFrame, name: str) -> tuple[float, float]:
-    low, high = table.loc[[name]].to_numpy(float)[0].tolist()
-    return low, high
