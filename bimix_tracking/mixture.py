@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bimix_tracking.display.card import Card, mixture_words
+from bimix_tracking.display.card import Card
+from bimix_tracking.display.texts import listing
 from bimix_tracking.errors import MixtureError, RecommendationError, RecommendationWarning, listed, shown
 from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text
 from bimix_tracking.quantities import percent
@@ -185,7 +186,7 @@ class Mixture(Mapping[str, float]):
 
     def _repr_html_(self) -> str:
         rows = [[name, percent(share)] for name, share in self._proportions.items()]
-        card = Card(f"Mixture of {len(rows)} domains", mixture_words(self), head=["domain", "proportion"], rows=rows)
+        card = Card(f"Mixture of {len(rows)} domains", listing(self), head=["domain", "proportion"], rows=rows)
         return card.html()
 
 

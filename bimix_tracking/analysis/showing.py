@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from bimix_tracking.display.card import Card
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
+from bimix_tracking.display.texts import listing
 from bimix_tracking.messages import said
 from bimix_tracking.quantities import tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report.content import Page
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.texts import listing
 
 
 def card(page: Page, rec: Recommendation, rows: Sequence[ProportionRow], say: Language) -> Card:

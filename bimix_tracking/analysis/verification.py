@@ -13,13 +13,13 @@ import pandas as pd
 
 from bimix_tracking.analysis.result import Analysis, owned_files, reported_later
 from bimix_tracking.display.card import Card, Shown
+from bimix_tracking.display.texts import listing, printable
 from bimix_tracking.files.atomic_folder import staged
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import nats, percent, tokens
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.report.markdown import table as markdown_table
-from bimix_tracking.report.texts import listing, printable
 
 SUM = "weighted sum"
 """The row of what was minimised, beside those of the targets."""

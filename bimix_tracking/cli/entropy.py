@@ -293,9 +293,9 @@ def _engine(ray: str | None, workers: int) -> Engine:
 
 def print_entropies(one: Comparison) -> None:
     """Print tables of entropies and proportions, what they are of, and warnings."""
+    from bimix_tracking.display.texts import isolated, printable  # noqa: PLC0415  # likewise
     from bimix_tracking.entropy.checks import warnings_of  # noqa: PLC0415  # --help must not wait for SciPy
     from bimix_tracking.entropy.page import NAMES  # noqa: PLC0415  # likewise
-    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # likewise
 
     found, mixtures = one.found, one.mixtures()
     if one.sampled("shannon"):

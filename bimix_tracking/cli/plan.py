@@ -268,7 +268,7 @@ def _after(source: RunSource, runs: int, tokens: float, **options: Any) -> tuple
 
 def _print_mixtures(found: PlannedRuns, title: str, errors: Mapping[Any, float]) -> None:
     """Print a row a domain, for names are long and runs are many; in as many tables as the width asks for."""
-    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
+    from bimix_tracking.display.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
 
     names = [f"{name} seed {seed}" if seed else name for name, seed in zip(found.names, found.seeds, strict=True)]
     say(title)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.cli.console import Column, print_notes, print_table, say
+from bimix_tracking.display.texts import isolated, printable
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import MISSING, about, nats, percent, signed, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
@@ -14,7 +15,6 @@ from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report.decision import extent, interval, probability
 from bimix_tracking.report.key_figures import rows, tile
-from bimix_tracking.report.texts import isolated, printable
 from bimix_tracking.selection.cross_validation import Validation
 
 _MOST = 10

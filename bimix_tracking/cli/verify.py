@@ -101,7 +101,7 @@ def verify(
 
 def _print(found: Verification) -> None:
     from bimix_tracking.analysis.verification import SUM  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.report.texts import isolated, printable  # noqa: PLC0415  # likewise
+    from bimix_tracking.display.texts import isolated, printable  # noqa: PLC0415  # likewise
 
     first, *rest = found.sentences()
     say(first, "bold")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from bimix_tracking.quantities import about
+from bimix_tracking.display.texts import printable
 
 _STYLE = """
 .bx-card { max-width: 56rem; padding: .25rem 0; color: inherit; font-size: .875rem; line-height: 1.4; }
@@ -23,8 +23,7 @@ _STYLE = """
 .bx-card td:first-child bdi { display: inline-block; max-width: 16rem; overflow: hidden; text-overflow: ellipsis;
   vertical-align: bottom; }
 """
-_MOST_ROWS, _MOST_NOTES, _MOST_NAMED = 30, 5, 6
-_LONGEST = 40
+_MOST_ROWS, _MOST_NOTES = 30, 5
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Card:
         'Plan of 2 runs\n  Two runs of one domain. And more.\n  seed 0'
         """
         return "\n".join(
-            [_line(self.say(self.name)), *(f"  {_line(self.say(t))}" for t in (self.lead, self.more) if t)]
+            [printable(self.say(self.name)), *(f"  {printable(self.say(t))}" for t in (self.lead, self.more) if t)]
         )
 
     def html(self) -> str:
@@ -82,7 +81,7 @@ class Card:
         return "".join(parts)
 
     def _set(self, text: str) -> str:
-        return escape(_line(self.say(text)))
+        return escape(printable(self.say(text)))
 
     def _figures(self) -> str:
         if not self.figures:
@@ -122,24 +121,3 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return self._card().html()
-
-
-def mixture_words(shares: Mapping[str, float]) -> str:
-    """Return a mixture in a line, largest proportion first.
-
-    >>> mixture_words({"code": 0.25, "web": 0.75})
-    '75 % web, 25 % code'
-    """
-    order = sorted(shares, key=lambda name: -shares[name])
-    named = ", ".join(f"{about(shares[name])} {_cut(name)}" for name in order[:_MOST_NAMED])
-    return named if len(order) <= _MOST_NAMED else f"{named} … ({len(order)} domains)"
-
-
-def _cut(name: str) -> str:
-    clean = _line(name)
-    return clean if len(clean) <= _LONGEST else f"{clean[: _LONGEST - 1]}…"
-
-
-def _line(text: str) -> str:
-    """Return text on one line, without characters that could turn what comes after it around."""
-    return "".join(c if c.isprintable() or c in "\u2068\u2069" else "�" for c in " ".join(text.split()))

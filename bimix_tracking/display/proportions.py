@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from bimix_tracking.display.texts import printable
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import about
 
@@ -143,7 +144,7 @@ def _list(rows: Sequence[ProportionRow], end: float, say: Callable[[str], str]) 
 
 
 def _row(row: ProportionRow, end: float, say: Callable[[str], str]) -> str:
-    name = escape(_clean(row.name))
+    name = escape(printable(row.name))
     marks = [f'<i class="bx-grid" style="left:{_at(tick, end)}"></i>' for tick in _ticks(end)]
     marks.append('<i class="bx-line"></i>')
     for cls, low, high in (("tried", row.tried_low, row.tried_high), ("near", row.low, row.high)):
@@ -165,7 +166,7 @@ def _in_words(row: ProportionRow) -> str:
     parts = [
         said(
             "{name}: recommended {recommended}, reference {reference}",
-            name=_clean(row.name),
+            name=printable(row.name),
             recommended=about(row.recommended),
             reference=about(row.reference),
         )
@@ -188,8 +189,3 @@ def _at(share: float, end: float) -> str:
 
 def _tick(share: float, say: Callable[[str], str]) -> str:
     return escape(say(f"{round(100 * share, 1):g} %")).replace(" ", "&nbsp;")
-
-
-def _clean(name: str) -> str:
-    """Return a name on one line and without control characters, which could turn the text after it around."""
-    return "".join(c if c.isprintable() else "�" for c in " ".join(name.split()))

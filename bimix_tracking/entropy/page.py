@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from bimix_tracking.display.texts import listing, printable, shorten
 from bimix_tracking.entropy.checks import warnings_of
 from bimix_tracking.entropy.comparison import Comparison
 from bimix_tracking.entropy.domain_entropies import TERMS, Compared, Proxy, unit_of, usual_estimator
@@ -16,7 +17,6 @@ from bimix_tracking.quantities import MISSING, percent, tokens
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.templates import Verbatim, fill
-from bimix_tracking.report.texts import listing, printable, shorten
 
 NAMES: Mapping[Proxy, str] = {
     "shannon": said("Shannon (SE)"),

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from bimix_tracking import quantities
-from bimix_tracking.display.card import Card, Shown, mixture_words
+from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
+from bimix_tracking.display.texts import listing
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import nats
 from bimix_tracking.recommendation.constraints import Constraints
@@ -143,7 +144,7 @@ class Recommendation(Shown):
         return Card(
             f"Recommended mixture for {quantities.tokens(self.tokens)} tokens",
             f"{gain}.",
-            mixture_words(self.mixture),
+            listing(self.mixture),
             picture=f"<style>{STYLE}</style>{mixture_chart(self._proportions())}",
             head=head,
             rows=rows,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from bimix_tracking.display.texts import listing, printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, joined, said
@@ -16,7 +17,6 @@ from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report import decision, key_figures, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
-from bimix_tracking.report.texts import listing, printable
 
 GLOSSARY = {
     said("nats per token"): said("mean negative log-likelihood of the next token; lower is better"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bimix_tracking.display.texts import listing, printable
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import MISSING, digits, nats, percent
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import between
-from bimix_tracking.report.texts import listing, printable
 
 _FREE = 0.01
 """A proportion that differs by less than a percentage point is the same to whoever runs it."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import Note
+from bimix_tracking.display.texts import printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import digits, nats, percent, tokens
@@ -25,7 +26,6 @@ from bimix_tracking.report.laws import (
     shown,
     some,
 )
-from bimix_tracking.report.texts import printable
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.extrapolation import Extrapolation

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.display.texts import printable, shorten
 from bimix_tracking.fitting.law_fit import LawFit, faded
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.replicates import Replicates
@@ -27,7 +28,6 @@ from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.templates import own_text
-from bimix_tracking.report.texts import printable, shorten
 
 MOST_BYTES = 1_000_000
 """Of replicates: as base64 a third more. Of a large sweep fewer replicates are in the page."""

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.display.texts import printable, shorten, width
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import said
 from bimix_tracking.quantities import about, nats, percent, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.texts import printable, shorten, width
 from bimix_tracking.selection.cross_validation import Validation
 
 Array = npt.NDArray[np.float64]

@@ -7,12 +7,12 @@ import hashlib
 from typing import Any
 
 from bimix_tracking.display.proportions import STYLE, mixture_chart
+from bimix_tracking.display.texts import printable
 from bimix_tracking.messages import Said
 from bimix_tracking.report import content, explorer, figures, laws, mixture_figures
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.templates import Verbatim, fill
-from bimix_tracking.report.texts import printable
 
 
 def render(result: content.Result) -> str:

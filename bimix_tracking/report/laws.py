@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bimix_tracking.display.texts import printable, shorten
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.messages import said
 from bimix_tracking.quantities import MISSING, digits, signed
-from bimix_tracking.report.texts import printable, shorten
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.law_choice import Selection

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from bimix_tracking.display.texts import printable
 from bimix_tracking.messages import joined, said
 from bimix_tracking.report import content, laws
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.texts import printable
 
 _MARKS = "\\`*_[]|#~$"
 

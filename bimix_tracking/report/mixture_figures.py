@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.display.proportions import ProportionRow
+from bimix_tracking.display.texts import printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import said
@@ -18,7 +19,6 @@ from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report import svg
 from bimix_tracking.report.figures import along, heads
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.texts import printable
 
 MOST_MOVED = 24
 """Panels of what moving a proportion costs: of more domains the ones with the largest recommended proportions."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from bimix_tracking.report.texts import printable, shorten, width
+from bimix_tracking.display.texts import printable, shorten, width
 
 DIGIT = 7.0
 """Width of a digit in pixels at the size of the labels (11 px), in the widest font systems come with."""

@@ -19,6 +19,7 @@ from bimix_tracking.analysis.pipeline import analyze
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.display.proportions import mixture_chart
+from bimix_tracking.display.texts import listing, width
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.outcome import Outcome
@@ -28,7 +29,6 @@ from bimix_tracking.quantities import tokens as show_tokens
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, run_noise, svg
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.texts import listing, width
 
 HOSTILE = ("<script>alert(1)</script>", "a|b", "ä", "n" * 200)
 VOLUMES = tuple(1e6 * 2.0**k for k in range(6))
