@@ -22,6 +22,9 @@ BILL = Costs(gpu_hours_per_run=12, target_gpu_hours=19_680, cost_per_gpu_hour=2.
 MOST_WORDS = 120
 MOST_WORDS_BELOW = 1_000
 """Of three domains and eight runs, tables and figures included: half of what the page once had."""
+BEYOND = """() => [...document.querySelectorAll('.key-figures strong')]
+  .filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"""
+"""Figures that are wider than their tile."""
 FOLD = 600
 """Pixels from the top: the first figure stands above."""
 
@@ -184,6 +187,7 @@ def test_every_screen_and_scheme_shows_all_of_it(
         for wide in (390, 768, 1280):
             page.set_viewport_size({"width": wide, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth") <= wide
+            assert page.evaluate(BEYOND) == [], wide
             for first in (".bx-mix", ".key-figures"):
                 assert page.locator(f"header {first}").bounding_box()["y"] < FOLD, (first, wide)
         if (lang, scheme) == ("ja", "dark"):  # the colours of the English page
