@@ -28,7 +28,6 @@ _LOG_EVERY = 10.0
 """Seconds between two lines of progress in a log file."""
 _WIDTH = 80
 """Where neither a terminal nor COLUMNS says how wide a line may be."""
-_WIDE = "\\u3001-\\u30ff\\u4e00-\\u9fff\\uff01-\\uff60"
 _CLOSING = "\\u3001\\u3002\\u300d\\u301c\\u30fc\\uff09\\uff1a"
 """Of the wide characters, those that no line begins with."""
 _GAP = 2
@@ -105,10 +104,12 @@ def folded(text: str, room: int) -> str:
     """
     from rich.cells import cell_len  # noqa: PLC0415  # --help must not wait for it
 
-    if not re.search(f"[{_WIDE}]", text):
+    from bimix_tracking.display.texts import WIDE  # noqa: PLC0415  # likewise
+
+    if not re.search(f"[{WIDE}]", text):
         return text
     lines = [""]
-    for piece in re.findall(f"(?:[^\\s{_WIDE}]+|[{_WIDE}])[{_CLOSING}]*\\s*", text):
+    for piece in re.findall(f"(?:[^\\s{WIDE}]+|[{WIDE}])[{_CLOSING}]*\\s*", text):
         if lines[-1] and cell_len(lines[-1]) + cell_len(piece.rstrip()) > room:
             lines.append("")
         lines[-1] += piece

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from bimix_tracking.messages import Said, joined, said
 from bimix_tracking.quantities import about
 
+WIDE = "\u3001-\u30ff\u4e00-\u9fff\uff01-\uff60"
+"""Within brackets of a regular expression: kana, kanji, and the punctuation as wide as they are."""
 _ISOLATES = "\u2068\u2069"
 
 

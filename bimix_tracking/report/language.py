@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from bimix_tracking.display.texts import WIDE
 from bimix_tracking.errors import did_you_mean
 from bimix_tracking.messages import Said, said, translated
 from bimix_tracking.plugins import added, of_package
@@ -81,14 +82,12 @@ class Language:
         return [(size, text[1:]) for size, text in powers if re.fullmatch(r"1[^\d,]", text)]
 
 
-_WIDE = "\u3001-\u30ff\u4e00-\u9fff\uff01-\uff60"
-"""Characters as wide as high: kana, kanji, and the punctuation that goes with them."""
 _JAPANESE = (
     (re.compile(r"(?<=\d)[ \u00a0]%"), "%"),
     (re.compile(r"(?<=\d)(%?)\u2013(?=[\d\u2212][\d.]*\.\d|\d+%)"), "\\1\u301c"),
     (re.compile("(?:(?<=です)|(?<=ます)|(?<=せん)|(?<=ください)); "), "\u3002"),
-    (re.compile(f"(?<=[%{_WIDE}])[,;] "), "\u3001"),
-    (re.compile(f"(?<=[{_WIDE}]): "), "\uff1a"),
+    (re.compile(f"(?<=[%{WIDE}])[,;] "), "\u3001"),
+    (re.compile(f"(?<=[{WIDE}]): "), "\uff1a"),
     (re.compile(r"(?<=[\u3001\u3002\u300d\uff01\uff09\uff1a\uff1f]) +| +(?=[\u300c\uff08])"), ""),
 )
 """What is looked for, and what stands there instead, in this order."""
