@@ -46,9 +46,7 @@ def print_analysis(found: Analysis) -> None:
     verdict = found.verdict
     careful = verdict.decision == "act" and verdict.caveats
     say(verdict.sentence, _CAREFUL if careful else _STYLES[verdict.decision])
-    for caveat in verdict.caveats:
-        if not verdict.usable and caveat.short in verdict.sentence:
-            continue
+    for caveat in verdict.caveats if verdict.usable else verdict.beside:
         say(joined([said("Warning:"), caveat.text]), "yellow")
     say()
     rec = found.recommendation

@@ -71,6 +71,11 @@ class Verdict:
         """Whether the mixture may be trained on without overriding a refusal."""
         return self.decision is not Decision.UNUSABLE
 
+    @property
+    def beside(self) -> tuple[Caveat, ...]:
+        """The caveats that the sentence doesn't name."""
+        return tuple(caveat for caveat in self.caveats if str(caveat.short) not in self.sentence)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
         return {

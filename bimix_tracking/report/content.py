@@ -121,7 +121,7 @@ def page(result: Result) -> Page:
             ],
         ),
         key_figures=tuple(key_figures.key_figures(rec, result.verdict, result.worth, result.validation)),
-        caveats=tuple(said_once(result.verdict)),
+        caveats=tuple(caveat.text for caveat in result.verdict.beside),
         gain=_gain(rec, counted, weighted=weighted),
         sure=decision.sureness(rec),
         free=decision.freedom(rec),
@@ -150,11 +150,6 @@ def held_lines(rec: Recommendation) -> Iterator[str]:
     """Return which domains the law holds, and why, a line each."""
     for domain, why in rec.held.items():
         yield said("domain {domain} {why}", domain=repr(domain), why=why)
-
-
-def said_once(verdict: Verdict) -> Iterator[str]:
-    """Return the caveats that the verdict's own sentence doesn't name."""
-    return (caveat.text for caveat in verdict.caveats if str(caveat.short) not in verdict.sentence)
 
 
 def _gain(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool) -> str:
