@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -55,7 +56,8 @@ def kill_when_reached(script: str, options: dict[str, Any], folder: Path, *, pro
             time.sleep(0.05)
         # torchrun's processes are in groups of their own, and torchrun must not have the time to end them gently.
         for pid in dict.fromkeys([process.pid, *(json.loads(path.read_text()) for path in reached)]):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it went with the one killed before it
+                os.kill(pid, signal.SIGKILL)
         process.communicate(timeout=_SECONDS)
     assert process.returncode == -signal.SIGKILL
 
