@@ -25,8 +25,8 @@ def target_weights(
     """Return the weight of each target where it isn't given: 1 for a domain, 0 for a target outside the mixtures.
 
     Where no target is a domain, all count alike: 1 a unit where they have one unit, else one standard deviation between
-    the sweep's mixtures of each; the surrogates of one task share its weight. A domain without losses has no weight: it
-    counts by its effect on other losses.
+    the sweep's mixtures of each, unless any weight is given: then what isn't given has none. The surrogates of one task
+    share its weight. A domain without losses has no weight: it counts by its effect on other losses.
 
     Args:
         given: By target, or by group of targets, whose members share it; of what isn't named, what `described` says.
@@ -43,12 +43,14 @@ def target_weights(
     alike = not set(targets) & set(domains)
     kinds = {described[name].kind if name in described else Kind.LOSS for name in targets}
     mixed = alike and (len(kinds) > 1 or Kind.SCORE in kinds)
+    weighted = bool(asked) or any(target.weight is not None for target in described.values())
     result = {}
     for name in targets:
         target = described.get(name) or Target(name)
         weight = asked.get(name, target.weight)
         if weight is None:
-            weight = 0.0 if name in unfit else 1.0 if alike or name in domains else 0.0
+            counts = name not in unfit and (alike or name in domains) and not (mixed and weighted)
+            weight = 1.0 if counts else 0.0
             if weight and alike:
                 same = [t for t in targets if target.task and described.get(t, target).task == target.task]
                 weight /= max(len([t for t in same if t not in unfit]), 1)
