@@ -157,6 +157,29 @@ def nats(loss: float) -> str:
     return "0.0000" if text == "-0.0000" else text.replace("-", "−")
 
 
+def accuracy(share: float) -> str:
+    """Return an accuracy in percent, to the tenth.
+
+    >>> accuracy(0.41237)
+    '41.2 %'
+    """
+    return f"{100 * share:.1f} %" if math.isfinite(share) else MISSING
+
+
+def points(change: float) -> str:
+    """Return a change of an accuracy in percentage points, with its sign.
+
+    >>> points(0.0123), points(-0.004), points(0.0)
+    ('+1.2 pp', '−0.4 pp', '0.0 pp')
+    """
+    if not math.isfinite(change):
+        return MISSING
+    text = f"{100 * change:.1f}"
+    if text in ("0.0", "-0.0"):
+        return "0.0 pp"
+    return f"+{text} pp" if change > 0 else f"{text} pp".replace("-", "−")
+
+
 def digits(value: float) -> str:
     """Return a number of unknown size with four digits.
 

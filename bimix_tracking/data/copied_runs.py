@@ -28,7 +28,7 @@ def without_copies(
 
     Args:
         mixtures: Proportions, shape (runs, domains); index: run.
-        losses: Columns `run`, `tokens`, `domain` and `loss`; a point is there once.
+        losses: Columns `run`, `tokens`, `domain` and `value`; a point is there once.
         notes: Added to, for each such run.
     """
     curves = _curves(losses)
@@ -104,7 +104,7 @@ def _digits(number: float) -> int:
 
 def _curves(losses: pd.DataFrame) -> dict[str, Curve]:
     curves: dict[str, dict[tuple[float, str], float]] = {}
-    columns = (losses[name].tolist() for name in ("run", "tokens", "domain", "loss"))
+    columns = (losses[name].tolist() for name in ("run", "tokens", "domain", "value"))
     for run, tokens, domain, loss in zip(*columns, strict=True):
         curves.setdefault(run, {})[tokens, domain] = loss
     return dict(curves)

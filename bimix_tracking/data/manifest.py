@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bimix_tracking.data.metric_names import STEP
+from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import BimixError, MixtureError, RecorderError, did_you_mean, listed, shown
 from bimix_tracking.mixture import Mixture, check_domains
 
@@ -36,6 +37,7 @@ class RunManifest:
         model_size: Trainable parameters.
         batch_tokens: Tokens of one optimizer step.
         schedule: Changes of the mixture during the run, as (step, mixture): from the step after it on.
+        targets: What is evaluated beside the domains' losses; none has a domain's name.
     """
 
     domains: tuple[str, ...]
@@ -47,11 +49,14 @@ class RunManifest:
     model_size: int | None = None
     batch_tokens: int | None = None
     schedule: tuple[tuple[int, Mixture], ...] = ()
+    targets: tuple[Target, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.domains) > MOST_DOMAINS:
             raise MixtureError(f"{len(self.domains):,} domains are more than the {MOST_DOMAINS:,} that can be read")
         check_domains(self.domains)
+        if self.targets:
+            check_domains([*self.domains, *(target.name for target in self.targets)])
         known = set(self.domains)
         for mixture in (self.mixture, *(mixture for _, mixture in self.schedule)):
             unknown = [name for name in mixture or () if name not in known]
@@ -135,6 +140,7 @@ class RunManifest:
             "model_size": self.model_size,
             "batch_tokens": self.batch_tokens,
             "schedule": [[step, dict(mixture)] for step, mixture in self.schedule] or None,
+            "targets": [target.to_dict() for target in self.targets] or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -168,6 +174,7 @@ class RunManifest:
             domains=tuple(domains),
             mixture=None if mixture is None else Mixture(mixture),
             schedule=changes,
+            targets=_targets(fields.get("targets")),
             role=_text("role", fields) or "train",
             sweep=_text("sweep", fields),
             tokenizer=_text("tokenizer", fields),
@@ -183,6 +190,14 @@ def other_tokenizer(before: str | None, now: str | None) -> str:
         f"the checkpoint's tokenizer is {before!r}, this run's {now!r}: their losses per token can't form one "
         "curve. Start a new run, without the checkpoint's bimix state"
     )
+
+
+def _targets(entries: object) -> tuple[Target, ...]:
+    if entries is None:
+        return ()
+    if not isinstance(entries, list | tuple) or len(entries) > MOST_DOMAINS:
+        raise BimixError(f"'targets' of the manifest must be a list of mappings, got {shown(entries)}")
+    return tuple(Target.from_dict(one) for one in entries)
 
 
 def _text(name: str, fields: Mapping[str, Any]) -> str | None:

@@ -98,6 +98,12 @@ EVAL_BPB = _quantity(
     denominator="bytes",
     unit=math.log(2),
 )
+TARGET = _quantity(
+    "bimix_target",
+    "the value of a target that is no domain's loss, in its own unit; the manifest says its kind",
+    evaluation=True,
+)
+QUESTIONS = _quantity("bimix_questions", "how many questions an accuracy is the mean of", evaluation=True)
 DOMAIN_TOKENS = _quantity("bimix_tokens", "training tokens with a loss, since the start of the run", training=True)
 SHARE = _quantity(
     "bimix_share", "realised proportion: tokens over all tokens, since the start of the run", training=True

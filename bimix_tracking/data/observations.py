@@ -14,21 +14,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.credentials import without_credentials
-from bimix_tracking.data import metric_names
 from bimix_tracking.data.cleaning import mixtures_of, usable
+from bimix_tracking.data.links import IDENTITY, Link
 from bimix_tracking.data.manifest import RunRecord
-from bimix_tracking.data.pooling import Note, loss_columns, pool, summary
+from bimix_tracking.data.pooling import Note, measured_columns, pool, summary, targets_in
 from bimix_tracking.data.run_curve import Shares
+from bimix_tracking.data.targets import Target, Targets, targets_of, united
+from bimix_tracking.data.wide_table import read_wide, wide
 from bimix_tracking.errors import ObservationsError, listed
-from bimix_tracking.files.number_table import read_numbers
-from bimix_tracking.files.spreadsheet import restored, table_csv
+from bimix_tracking.files.spreadsheet import table_csv
 from bimix_tracking.mixture import Mixture, check_domains
 from bimix_tracking.plugins import opened
 from bimix_tracking.progress import Progress
-
-_PROPORTION = "proportion/"
-_LOSS = "loss/"
-_EVAL_TOKENS = "eval_tokens/"
 
 
 class Readable(Protocol):
@@ -46,13 +43,16 @@ class Observations:
 
     Args:
         mixtures: Proportions, shape (runs, domains); index: run, columns: domain.
-        losses: One row a (run, checkpoint, domain), columns `run`, `step` (optimizer steps), `tokens`
-            (training tokens seen: the law's s), `domain`, `loss` (nats per token), `eval_tokens` (NaN if unknown), and
-            what `metric_names.shown` names.
+        losses: One row a (run, checkpoint, target), columns `run`, `step` (optimizer steps), `tokens`
+            (training tokens seen: the law's s), `domain` (the target), `value` (as measured, in the target's unit),
+            `eval_tokens` and `questions` (NaN if unknown), what `metric_names.shown` names, `loss` (nats per token; of
+            a target that is no loss its working loss, see `links`) and `precision` (its weight, NaN for a loss).
         notes: What was excluded or adjusted on the way.
         source: Where the numbers came from, for the lineage; credentials in it are dropped.
         run_ids: The tracker's id of each run, where it has one.
         shared: What all runs have in common (tokenizer, eval set), from their manifests.
+        described: What each target is; the loss of a domain, or of something else, where not named.
+        links: Of the targets that are no losses in nats: how their values became losses.
     """
 
     mixtures: pd.DataFrame
@@ -61,6 +61,8 @@ class Observations:
     source: str = "memory"
     run_ids: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+    described: Mapping[str, Target] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Keep no credentials: whatever is written, exported or sent names its source by this."""
@@ -78,7 +80,7 @@ class Observations:
 
     @cached_property
     def targets(self) -> tuple[str, ...]:
-        """The domains that losses were measured on: those of the mixture first, in its order."""
+        """What was measured: the domains of the mixture first, in its order, then all others."""
         seen = list(self.losses["domain"].unique())
         others = [d for d in seen if d not in self.mixtures.columns]
         return tuple([d for d in self.domains if d in seen] + others)
@@ -88,7 +90,11 @@ class Observations:
         """SHA-256 of runs, proportions and losses, 16 digits: the same data give the same hash."""
         names = [*self.runs, "", *self.domains, "", *self.targets]
         run, target = self.codes
-        numbers = self.losses[["tokens", "step", "loss", "eval_tokens"]].to_numpy(float)
+        names += [str(one.to_dict()) for name, one in sorted(self.described.items()) if name in self.links]
+        counted = self.losses["eval_tokens"].to_numpy(float)
+        if self.links:
+            counted = np.where(np.isnan(counted), self.losses["questions"].to_numpy(float), counted)
+        numbers = np.column_stack([self.losses[["tokens", "step"]].to_numpy(float), self.measured, counted])
         table = np.column_stack([run, target, np.where(np.isnan(numbers), np.nan, numbers)])
         table = table[np.lexsort((table[:, 2], target, run))]
         digest = hashlib.sha256("\0".join(names).encode())
@@ -104,6 +110,22 @@ class Observations:
             for column, known in (("run", self.runs), ("domain", self.targets))
         ]
         return places[0], places[1]
+
+    @cached_property
+    def measured(self) -> npt.NDArray[np.float64]:
+        """Each row of `losses` as it was measured, in its target's own unit."""
+        losses = self.losses["loss"].to_numpy(float)
+        if not self.links:
+            return losses
+        return np.where(self.losses["domain"].isin(list(self.links)), self.losses["value"].to_numpy(float), losses)
+
+    def target(self, name: str) -> Target:
+        """Return what a target is."""
+        return self.described.get(name) or Target(name)
+
+    def link(self, name: str) -> Link:
+        """Return how a target's values became working losses: the identity of a loss."""
+        return self.links.get(name, IDENTITY)
 
     def mixture(self, run: str) -> Mixture:
         """Return the mixture of one run."""
@@ -133,6 +155,8 @@ class Observations:
         run: str | None = None,
         step: str | None = None,
         eval_tokens: Mapping[str, str] | None = None,
+        targets: Targets | None = None,
+        questions: Mapping[str, str] | None = None,
         source: str = "table",
     ) -> Observations:
         """Read a table with one row a checkpoint, as sweeps are published.
@@ -145,6 +169,8 @@ class Observations:
             run: Column of the run's name; without it, rows of the same mixture are one run.
             step: Column of the optimizer step, if there is one.
             eval_tokens: Target domain → column of the tokens its loss is a mean of.
+            targets: What targets are, see `targets_of`; one that `losses` doesn't name is in the column of its name.
+            questions: Target → column of the questions that its accuracy is the mean of.
             source: A name for the lineage.
 
         Raises:
@@ -158,9 +184,12 @@ class Observations:
         (('mixture-1', 'mixture-2'), 5, "excluded: loss is NaN (run 'mixture-2', domain 'b'; 1×)")
         """
         proportion_columns = _as_columns(proportions)
+        described = targets_of(targets)
         loss_columns = _as_columns(losses)
-        token_columns = dict(eval_tokens or {})
+        loss_columns |= {name: name for name in described if name not in loss_columns}
+        token_columns, question_columns = dict(eval_tokens or {}), dict(questions or {})
         wanted = [*proportion_columns.values(), *loss_columns.values(), *token_columns.values(), tokens]
+        wanted += question_columns.values()
         wanted += [column for column in (run, step) if column is not None]
         missing = [column for column in wanted if column not in table.columns]
         if missing:
@@ -188,13 +217,14 @@ class Observations:
                     "step": table[step].to_numpy() if step else np.nan,
                     "tokens": table[tokens].to_numpy(),
                     "domain": target,
-                    "loss": table[column].to_numpy(),
+                    "value": table[column].to_numpy(),
                     "eval_tokens": table[token_columns[target]].to_numpy() if target in token_columns else np.nan,
+                    "questions": table[question_columns[target]].to_numpy() if target in question_columns else np.nan,
                 }
             )
             for target, column in loss_columns.items()
         ]
-        return cls._validated(mixtures, pd.concat(parts), notes, source=source)
+        return cls._validated(mixtures, pd.concat(parts), notes, source=source, described=described)
 
     @classmethod
     def from_source(cls, source: str | Readable, *, progress: Progress | None = None) -> Observations:
@@ -213,13 +243,21 @@ class Observations:
         return found.observations(progress)
 
     @classmethod
-    def from_records(cls, records: Sequence[RunRecord], *, source: str, shares: Shares = "nominal") -> Observations:
+    def from_records(
+        cls,
+        records: Sequence[RunRecord],
+        *,
+        source: str,
+        shares: Shares = "nominal",
+        targets: Targets | None = None,
+    ) -> Observations:
         """Pool the runs that a source has read; see `from_source`. A domain a mixture doesn't name has share 0.
 
         Args:
             records: The runs.
             source: Where they came from.
             shares: See `Wanted`.
+            targets: What targets are, where the runs don't say it, or say it otherwise.
         """
         notes, mixtures, rows, run_ids, shared = pool(records, shares)
         if not mixtures:
@@ -227,21 +265,26 @@ class Observations:
         known = dict.fromkeys(d for record in records for d in record.manifest.domains)
         named = [d for d in known if any(d in mixture for mixture in mixtures.values())]
         frame = pd.DataFrame([{**dict.fromkeys(named, 0.0), **m} for m in mixtures.values()], index=list(mixtures))
-        losses = pd.DataFrame(rows, columns=loss_columns())
-        return cls._validated(frame, losses, notes, source=source, run_ids=run_ids, shared=shared)
+        measured = pd.DataFrame(rows, columns=measured_columns())
+        described = united(targets_in(records), targets_of(targets))
+        return cls._validated(
+            frame, measured, notes, source=source, run_ids=run_ids, shared=shared, described=described
+        )
 
     @classmethod
     def _validated(
         cls,
         mixtures: pd.DataFrame,
-        losses: pd.DataFrame,
+        measured: pd.DataFrame,
         notes: list[Note],
         *,
         source: str,
         run_ids: Mapping[str, str] | None = None,
         shared: Mapping[str, str] | None = None,
+        described: Mapping[str, Target] | None = None,
     ) -> Observations:
-        mixtures, table = usable(mixtures, losses, notes)
+        described = described or {}
+        mixtures, table, links = usable(mixtures, measured, notes, described)
         return cls(
             mixtures=mixtures.rename_axis("run"),
             losses=table,
@@ -249,58 +292,44 @@ class Observations:
             source=source,
             run_ids={run: id_ for run, id_ in (run_ids or {}).items() if run in mixtures.index},
             shared=dict(shared or {}),
+            described={name: one for name, one in described.items() if (table["domain"] == name).any()},
+            links=links,
         )
 
     def to_wide(self) -> pd.DataFrame:
-        """Return one row a (run, checkpoint): `run, step, tokens, proportion/<d>…, loss/<d>…, eval_tokens/<d>…`."""
-        index = ["run", "step", "tokens"]
-        filled = self.losses.assign(step=self.losses["step"].fillna(-1))  # a pivot drops NaN keys
-        blocks = []
-        beside = ((quantity.name, f"{quantity.name}/") for quantity in metric_names.shown())
-        for value, prefix in (("loss", _LOSS), ("eval_tokens", _EVAL_TOKENS), *beside):
-            block = filled.pivot_table(index=index, columns="domain", values=value, sort=False)
-            if value != "loss" and not np.isfinite(block.to_numpy()).any():
-                continue
-            blocks.append(block.reindex(columns=list(self.targets)).add_prefix(prefix))
-        wide = pd.concat(blocks, axis=1).dropna(how="all").reset_index()
-        wide["step"] = wide["step"].where(wide["step"] >= 0)
-        shares = self.mixtures.add_prefix(_PROPORTION).reindex(wide["run"]).reset_index(drop=True)
-        return pd.concat([wide[index], shares, wide.drop(columns=index)], axis=1)
+        """Return one row a (run, checkpoint): `run, step, tokens, proportion/<d>…, loss/<d>…, eval_tokens/<d>…`.
+
+        Of targets that are no losses `bpb/<t>`, `accuracy/<t>` with `questions/<t>` and `chance/<t>`, `score/<t>` or,
+        where lower is better, `low_score/<t>`.
+        """
+        return wide(self)
 
     def to_csv(self, path: str | Path) -> None:
         """Write `to_wide` as CSV, in which no name is a formula to a spreadsheet; `from_csv` reads it back."""
         Path(path).write_text(table_csv(self.to_wide()), encoding="utf-8", newline="")
 
     @classmethod
-    def from_csv(cls, path: str | Path) -> Observations:
+    def from_csv(cls, path: str | Path, *, targets: Targets | None = None) -> Observations:
         """Read what `to_csv` wrote, or any table with those column names.
+
+        Args:
+            path: The file.
+            targets: What targets are, where their columns don't say it.
 
         Raises:
             ObservationsError: No such file, or its columns are not of that form.
         """
-        try:
-            table = read_numbers(Path(path), text="run", numbers=("step", "tokens", _PROPORTION, _LOSS, _EVAL_TOKENS))
-            if "run" in table.columns:
-                table["run"] = table["run"].map(restored)
-        except (OSError, ValueError) as error:
-            raise ObservationsError(f"cannot read {path} as CSV: {error}") from error
-        columns = {
-            prefix: {c.removeprefix(prefix): c for c in table.columns if c.startswith(prefix)}
-            for prefix in (_PROPORTION, _LOSS, _EVAL_TOKENS)
-        }
-        if not columns[_PROPORTION] or not columns[_LOSS] or "tokens" not in table.columns:
-            raise ObservationsError(
-                f"{path} needs the columns tokens, proportion/<domain> and loss/<domain>; it has "
-                f"{listed(table.columns, 20)}. For other names use Observations.from_wide"
-            )
+        read = read_wide(Path(path))
         return cls.from_wide(
-            table,
-            proportions=columns[_PROPORTION],
-            losses=columns[_LOSS],
+            read.table,
+            proportions=read.proportions,
+            losses=read.values,
             tokens="tokens",
-            run="run" if "run" in table.columns else None,
-            step="step" if "step" in table.columns else None,
-            eval_tokens=columns[_EVAL_TOKENS],
+            run="run" if "run" in read.table.columns else None,
+            step="step" if "step" in read.table.columns else None,
+            eval_tokens=read.eval_tokens,
+            targets=united(read.targets, targets_of(targets)),
+            questions=read.questions,
             source=f"csv:{path}",
         )
 

@@ -12,6 +12,7 @@ from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import UNREAD, RunRecord
 from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
+from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import ObservationsError, did_you_mean, shown
 from bimix_tracking.messages import joined, said
 
@@ -19,12 +20,17 @@ LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
 GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens")
 """Fields of the manifest in which pooled runs must agree: each makes the loss at a volume another one."""
-_LOSS_COLUMNS = ("run", "step", "tokens", "domain", "loss", "eval_tokens")
+_MEASURED = ("run", "step", "tokens", "domain", "value", "eval_tokens", "questions")
+
+
+def measured_columns() -> list[str]:
+    """Return the columns of a table of what was measured: a target's value, its place, and what is shown beside it."""
+    return [*_MEASURED, *(quantity.name for quantity in metric_names.shown())]
 
 
 def loss_columns() -> list[str]:
-    """Return the columns of a table of losses: the loss and its place, and what the report shows beside it."""
-    return [*_LOSS_COLUMNS, *(quantity.name for quantity in metric_names.shown())]
+    """Return the columns of a table of losses: as measured, with the working loss and the weight that it has."""
+    return [*measured_columns(), "loss", "precision"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
 def pool(
     records: Sequence[RunRecord], shares: Shares = "nominal"
 ) -> tuple[list[Note], dict[str, dict[str, float]], list[tuple[object, ...]], dict[str, str], dict[str, str]]:
-    """Return notes, mixtures by run, rows of `loss_columns`, ids by run, and what the manifests have in common.
+    """Return notes, mixtures by run, rows of `measured_columns`, ids by run, and what the manifests have in common.
 
     Args:
         records: The runs.
@@ -109,6 +115,24 @@ def pool(
         shared["shares"] = shares
     run_ids = {label: record.run_id for label, record in used.items()}
     return notes, mixtures, rows, run_ids, {name: value for name, value in shared.items() if value is not None}
+
+
+def targets_in(records: Sequence[RunRecord]) -> dict[str, Target]:
+    """Return what the runs' manifests say of their targets, by name.
+
+    Raises:
+        ObservationsError: Two runs say different things of one target; names both.
+    """
+    found: dict[str, tuple[str, Target]] = {}
+    for record in records:
+        for target in record.manifest.targets:
+            by, known = found.setdefault(target.name, (record.name, target))
+            if known != target:
+                raise ObservationsError(
+                    f"target {shown(target.name)} is {known.to_dict()} in run {shown(by)}, but {target.to_dict()} in "
+                    f"run {shown(record.name)}: values of two kinds cannot be compared. Analyse these runs apart"
+                )
+    return {name: target for name, (_, target) in found.items()}
 
 
 def grouped(records: Sequence[RunRecord], by: str) -> dict[str, list[RunRecord]]:
@@ -178,14 +202,14 @@ def without_other_units(
 
     Args:
         mixtures: Proportions; index: run.
-        table: Losses, with columns `run`, `domain` and `loss`.
+        table: Losses and bits per byte, with columns `run`, `domain` and `value`.
         notes: Added to, for each such run.
 
     Raises:
         ObservationsError: Half of the runs or more are such, so that it is the sweep that is of another unit: a
             domain's mean is above 50; the text names domain, run and number.
     """
-    means = table.groupby(["run", "domain"], sort=False)["loss"].mean()
+    means = table.groupby(["run", "domain"], sort=False)["value"].mean()
     too_large = means[means > LARGEST_MEAN]
     worst = too_large.groupby(level="run", sort=False).idxmax()
     if 2 * len(worst) >= len(mixtures):

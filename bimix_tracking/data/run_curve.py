@@ -73,9 +73,15 @@ def proportions_of(record: RunRecord, shares: Shares) -> tuple[dict[str, float],
 
 
 def loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
-    """Return a row of `loss_columns` for each evaluation loss."""
+    """Return a row of `measured_columns` for each evaluation loss, and for each value of another target."""
     beside = [quantity.name for quantity in metric_names.shown()]
-    short_to_name = metric_names.slugs(record.manifest.domains)
+    manifest = record.manifest
+    others = [target.name for target in manifest.targets]
+    short_to_name = metric_names.slugs([*manifest.domains, *others])
+    named = [
+        *((domain, metric_names.EVAL_LOSS, metric_names.EVAL_TOKENS) for domain in manifest.domains),
+        *((target, metric_names.TARGET, metric_names.QUESTIONS) for target in others),
+    ]
     rows: list[tuple[object, ...]] = []
     for row in record.rows:
         values: dict[tuple[str, str], float] = {}
@@ -83,12 +89,13 @@ def loss_rows(label: str, record: RunRecord) -> list[tuple[object, ...]]:
             found = metric_names.parse(metric, short_to_name)
             if found:
                 values[found] = value
-        for domain in record.manifest.domains:  # whatever order the tracker has them in
-            loss = values.get((metric_names.EVAL_LOSS, domain))
-            if loss is not None:
-                counted = values.get((metric_names.EVAL_TOKENS, domain), math.nan)
+        for name, quantity, counted in named:  # whatever order the tracker has them in
+            measured = values.get((quantity, name))
+            if measured is not None:
+                count = values.get((counted, name), math.nan)
+                of = (count, math.nan) if quantity == metric_names.EVAL_LOSS else (math.nan, count)
                 at = row[metric_names.STEP], row.get(metric_names.TOKENS, math.nan)
-                rows.append((label, *at, domain, loss, counted, *(values.get((q, domain), math.nan) for q in beside)))
+                rows.append((label, *at, name, measured, *of, *(values.get((q, name), math.nan) for q in beside)))
     return rows
 
 

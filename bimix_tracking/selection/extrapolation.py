@@ -100,7 +100,7 @@ def extrapolate(
         )
     runs = set(early["run"])
     kept = obs.mixtures[[run in runs for run in obs.mixtures.index]]
-    seen = _fitted(Observations(kept, early.reset_index(drop=True), source=obs.source), law, fit)
+    seen = _fitted(replace(obs, mixtures=kept, losses=early.reset_index(drop=True), notes=()), law, fit)
     point = ["run", "domain"]
     last = losses[losses["run"].isin(runs) & (tokens == losses.groupby(point)["tokens"].transform("max"))]
     last = last[(last["tokens"] > fraction * tokens.max()) & last["domain"].isin(list(seen.targets))]

@@ -27,7 +27,7 @@ class Grid:
         log_u: log(s / s₀): one row (1, volumes) where the runs share their volumes, else a row a run,
             (runs, volumes), filled up with its last one.
         log_loss: Shape (targets, runs, volumes); 0 where nothing was measured.
-        weight: In proportion to the evaluation tokens where these are known, mean 1; of that shape.
+        weight: In proportion to the evaluation tokens, or an accuracy's precision, where known; mean 1; of that shape.
         scale: s₀, the geometric mean of the data volumes.
     """
 
@@ -118,6 +118,8 @@ def _built(obs: Observations) -> Grid:
     log_loss, weight = np.zeros(shape), np.zeros(shape)
     log_loss[target, run, place] = np.log(table["loss"].to_numpy(float))
     judged = table["eval_tokens"].to_numpy(float)
+    precision = table["precision"].to_numpy(float) if "precision" in table else np.full(len(table), np.nan)
+    judged = np.where(np.isfinite(precision), precision, judged)
     for i in range(len(obs.targets)):
         mine = target == i
         counted = judged[mine]

@@ -16,7 +16,7 @@ from bimix_tracking.recording.rows import evaluated, evaluation_of
 from bimix_tracking.recording.sums import DomainSums
 
 ROOT = Path(__file__).parents[3]
-OF_AN_EVALUATION = {"bimix_eval_loss", "bimix_eval_tokens", "bimix_eval_bpb"}
+OF_AN_EVALUATION = {"bimix_eval_loss", "bimix_eval_tokens", "bimix_eval_bpb", "bimix_target", "bimix_questions"}
 
 
 def test_the_page_of_metrics_is_the_table() -> None:
