@@ -120,7 +120,7 @@ def analyze(
         lang=lang,
     )
     obs, opened = _read(source, wanted, question, progress)
-    counted = checked_weights(weights, obs.targets, obs.domains)
+    counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     selection, validation, fit = _fitted(obs, law, counted, progress)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.fitting.law_fit import LawFit, level_at
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import level_at
 from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
 
