@@ -69,6 +69,16 @@ class Wanted:
         if self.shares not in SHARES:
             raise SourceError(f"shares must be one of {', '.join(SHARES)}, got {self.shares!r}")
 
+    def pooled(self, records: Sequence[RunRecord], source: str) -> Observations:
+        """Return the runs that a source has read as observations; see `Observations.from_records`.
+
+        Raises:
+            ObservationsError: The runs must not be pooled, or nothing is left to fit.
+        """
+        from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # trackers don't need it, nor pandas
+
+        return Observations.from_records(records, source=source, shares=self.shares, targets=self.targets)
+
 
 @dataclass(frozen=True)
 class RunState:
