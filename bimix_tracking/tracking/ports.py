@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bimix_tracking.data.manifest import RunManifest, RunRecord
 from bimix_tracking.data.run_curve import Shares
+from bimix_tracking.data.targets import Targets
 from bimix_tracking.errors import SourceError
 from bimix_tracking.mixture import Advice, Mixture
 from bimix_tracking.plugins import opened
@@ -54,17 +55,29 @@ class Wanted:
         foreign: How to read runs that were logged without this package.
         shares: Which proportions a run's losses are put down to: what its sampler was asked for (`nominal`), or what
             its tokens were (`realised`).
+        targets: What targets are, see `targets_of`: where the runs don't say it, or say it otherwise.
     """
 
     filter: str | None = None
     unfinished: bool = False
     foreign: ForeignRuns | None = None
     shares: Shares = "nominal"
+    targets: Targets | None = None
 
     def __post_init__(self) -> None:
         """Refuse other words: a misspelt one would quietly mean the default."""
         if self.shares not in SHARES:
             raise SourceError(f"shares must be one of {', '.join(SHARES)}, got {self.shares!r}")
+
+    def pooled(self, records: Sequence[RunRecord], source: str) -> Observations:
+        """Return the runs that a source has read as observations; see `Observations.from_records`.
+
+        Raises:
+            ObservationsError: The runs must not be pooled, or nothing is left to fit.
+        """
+        from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # trackers don't need it, nor pandas
+
+        return Observations.from_records(records, source=source, shares=self.shares, targets=self.targets)
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class RunState:
         status: As far as the tracker knows; a killed run may be `running` for ever.
         ended: When it ended, seconds since 1970, if it has.
         trouble: Why nothing of it can be read, where that is so; its sweep is unknown then.
-        domains: All its domains, mixed and evaluated; empty where only its losses would say.
+        names: All its domains, mixed and evaluated, its targets and groups; empty where only its losses would say.
     """
 
     run_id: str
@@ -87,7 +100,7 @@ class RunState:
     status: Literal["running", "finished", "failed"]
     ended: float | None = None
     trouble: str | None = None
-    domains: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class WandbSource:
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Pool the training runs."""
-        return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
+        return self.wanted.pooled(self.records(progress), self.uri)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read the training runs, in the order in which they began; those not finished are excluded, unless wanted."""
@@ -139,8 +139,8 @@ class WandbSource:
             sweep = (None if manifest is None else manifest.sweep) or run.sweep_name
             state = _state(run)
             ended = None if state == "running" else _seconds(run)
-            domains = () if manifest is None else manifest.domains
-            return RunState(*_named(run), None if sweep is None else str(sweep), state, ended, domains=domains)
+            names = () if manifest is None else manifest.names
+            return RunState(*_named(run), None if sweep is None else str(sweep), state, ended, names=names)
         except Exception as error:  # noqa: BLE001  # one broken run is one run
             return RunState(*_named(run), None, "failed", trouble=why(error))
 

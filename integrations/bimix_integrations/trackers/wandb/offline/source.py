@@ -64,7 +64,7 @@ class WandbOfflineSource:
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Pool the training runs."""
-        return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
+        return self.wanted.pooled(self.records(progress), self.uri)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read the training runs, in the order in which they began; those not finished are excluded, unless wanted.
@@ -131,7 +131,7 @@ class WandbOfflineSource:
             return RunState(run_id, name, None, "failed", ended, trouble=why(error))
         if manifest is None:
             return RunState(run_id, name, None, _status(run), ended)
-        return RunState(run_id, name, manifest.sweep, _status(run), ended, domains=manifest.domains)
+        return RunState(run_id, name, manifest.sweep, _status(run), ended, names=manifest.names)
 
     def _paths(self) -> tuple[list[Path], list[RunFile]]:
         """Return the files, and the folders that may not be looked into."""
