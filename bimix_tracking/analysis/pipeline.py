@@ -11,6 +11,7 @@ from typing import Any
 from bimix_tracking.analysis.question import AUTO, Question
 from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.targets import Targets, targets_of
 from bimix_tracking.data.weights import checked_weights
 from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError, SourceError
@@ -44,6 +45,7 @@ def analyze(
     *,
     law: str = AUTO,
     weights: Mapping[str, float] | None = None,
+    targets: Targets | None = None,
     bounds: Bounds | None = None,
     available_tokens: Mapping[str, float] | None = None,
     max_epochs: float | Mapping[str, float] = MAX_EPOCHS,
@@ -66,8 +68,10 @@ def analyze(
         source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
         tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
         law: Which law to fit; `auto`: the one that predicts held-out mixtures best (see `select_law`).
-        weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
-            that is no domain, or 1 where none is.
+        weights: How much a unit of each target counts (a nat, a bit, all of an accuracy), or of a group of targets;
+            where not named, as `target_weights` has it.
+        targets: What targets are (kind, questions, chance level, weight, group), see `targets_of`: where the runs don't
+            say it, or say it otherwise. Not with observations at hand, which say it themselves.
         bounds: As in `recommend`, like the seven that follow.
         available_tokens: Distinct tokens by domain.
         max_epochs: How often a token may be repeated.
@@ -108,6 +112,7 @@ def analyze(
         tokens=tokens,
         law=law,
         weights=weights,
+        targets=targets_of(targets) or None,
         bounds=bounds,
         available_tokens=available_tokens,
         max_epochs=max_epochs,
@@ -120,7 +125,7 @@ def analyze(
         lang=lang,
     )
     obs, opened = _read(source, wanted, question, progress)
-    counted = checked_weights(weights, obs.targets, obs.domains)
+    counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     selection, validation, fit = _fitted(obs, law, counted, progress)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
@@ -149,22 +154,29 @@ def _read(
 ) -> tuple[Observations, RunSource | None]:
     """Return the sweep, and the source it was read from; none of observations that were at hand."""
     if isinstance(source, Observations):
+        if question.targets:
+            raise TypeError("observations say themselves what their targets are: give `targets` to `from_wide`")
         return source, None
+    if question.targets:
+        if not isinstance(source, str):
+            raise TypeError("an open source says itself what its targets are: open it with `Wanted(targets=…)`")
+        wanted = replace(wanted or Wanted(), targets=question.targets)
     options = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options) if isinstance(source, str) else source
-    if question.named and (domains := _domains(opened)):
-        question.check_names(domains)
+    if question.named and (names := _names(opened)):
+        groups = [target.group for target in (question.targets or {}).values() if target.group]
+        question.check_names([*names, *(question.targets or ()), *groups])
     return opened.observations(progress), opened
 
 
-def _domains(source: RunSource) -> list[str]:
-    """Return the domains of a source's runs, before any is read; none where that takes reading them."""
+def _names(source: RunSource) -> list[str]:
+    """Return the domains and targets of a source's runs, before any is read; none where that takes reading them."""
     try:
         states = source.states()
     except SourceError:  # a table has none, and what cannot be reached says so when it is read
         return []
-    known = [state.domains for state in states if state.trouble is None]
-    return list(dict.fromkeys(name for domains in known for name in domains)) if all(known) else []
+    known = [state.names for state in states if state.trouble is None]
+    return list(dict.fromkeys(name for names in known for name in names)) if all(known) else []
 
 
 def _fitted(

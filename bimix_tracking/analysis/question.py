@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import ConstraintError, did_you_mean, shown
 from bimix_tracking.fitting.replicates import REPLICATES
 from bimix_tracking.mixture import Mixture
@@ -26,6 +27,7 @@ class Question:
     tokens: float
     law: str = AUTO
     weights: Mapping[str, float] | None = None
+    targets: Mapping[str, Target] | None = None
     bounds: Bounds | None = None
     available_tokens: Mapping[str, float] | None = None
     max_epochs: float | Mapping[str, float] = MAX_EPOCHS
@@ -46,7 +48,7 @@ class Question:
         """Refuse names that no run has.
 
         Args:
-            domains: All that the runs have, mixed or only evaluated.
+            domains: All that the runs have, mixed or only evaluated, targets and groups of targets among them.
 
         Raises:
             ConstraintError: An unknown one; names the nearest, and those that there are.
@@ -87,7 +89,7 @@ def check_options(given: Iterable[str], also: Iterable[str] = ()) -> None:
 
     >>> check_options(["wieghts"])
     Traceback (most recent call last):
-    TypeError: no option 'wieghts'; did you mean 'weights'? Choose from 'law', 'weights', 'bounds', ...
+    TypeError: no option 'wieghts'; did you mean 'weights'? Choose from 'law', 'weights', 'targets', ...
     """
     known = [*(one.name for one in fields(Question) if one.name != "tokens"), *also]
     for name in given:

@@ -17,10 +17,12 @@ from bimix_tracking.analysis.pipeline import analyze
 from bimix_tracking.analysis.question import AUTO, check_options
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.analysis.verification import SUM, Verification
+from bimix_tracking.data.links import Link
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import ObservationsError
-from bimix_tracking.fitting.law_fit import SAME_VOLUME
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.replicates import last_residuals
 from bimix_tracking.messages import few, said
 from bimix_tracking.mixture import Mixture
@@ -146,7 +148,8 @@ def _resolved(obs: Observations, runs: Sequence[str]) -> list[str]:
 def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[str]]:
     """Return predicted against observed, and what to doubt about it."""
     fit, rec, drawn = before.fit, before.recommendation, before.replicates
-    counted = {t: w for t, w in rec.weights.items() if w > 0 and t in fit.targets}
+    working = objective_weights(rec.weights, fit.links)
+    counted = {t: w for t, w in working.items() if w > 0 and t in fit.targets}
     rows: list[dict[str, Any]] = []
     doubts = []
     for run in seen.runs:
@@ -154,7 +157,8 @@ def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[
         volume = _comparable_volume(before, losses["tokens"])
         observed = losses[losses["tokens"] == volume].set_index("domain")["loss"]
         mixture = seen.mixture(run)
-        predicted = fit.predict(mixture, volume).iloc[0]
+        known_here = fit.known_at(np.array([volume]))[0]
+        predicted = fit.losses(mixture, volume).iloc[0].where(known_here)
         doubts += _doubts(before, run, mixture, volume)
         spread = _spreads(before, mixture, volume, counted)
         known = [t for t in fit.targets if t in observed.index and np.isfinite(predicted[t])]
@@ -167,7 +171,12 @@ def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[
         if set(counted) <= set(here):
             ours, theirs = (sum(w * here[t][which] for t, w in counted.items()) for which in (0, 1))
             here[SUM] = (ours, theirs)
-        rows += [_row(run, volume, target, *pair, spread[target]) for target, pair in here.items()]
+        measured = pd.Series(seen.measured, seen.losses.index)[losses.index][losses["tokens"] == volume]
+        own = dict(zip(losses.loc[measured.index, "domain"], measured.tolist(), strict=True))
+        rows += [
+            _row(run, volume, target, *pair, spread[target], fit.link(target), own.get(target))
+            for target, pair in here.items()
+        ]
     if drawn is None:
         doubts.append(said("too few runs for a bootstrap: the intervals include a run's noise only"))
     return pd.DataFrame(rows), doubts
@@ -182,12 +191,24 @@ def _comparable_volume(before: Analysis, seen: pd.Series) -> float:
     return float(seen.max())
 
 
-def _row(run: str, volume: float, target: str, predicted: float, observed: float, spread: float) -> dict[str, Any]:
+def _row(
+    run: str,
+    volume: float,
+    target: str,
+    predicted: float,
+    observed: float,
+    spread: float,
+    link: Link,
+    measured: float | None,
+) -> dict[str, Any]:
+    """Return the row of a target, of working losses and of what was measured, in its own unit."""
     low, high = predicted * np.exp(-spread), predicted * np.exp(spread)
     verdict = "above" if observed > high else "below" if observed < low else "inside"
+    ends = [link.value(high), link.value(low)] if link.rising else [link.value(low), link.value(high)]
     return {
-        "run": run, "tokens": volume, "target": target, "predicted": float(predicted), "low": float(low),
-        "high": float(high), "observed": float(observed), "verdict": verdict,
+        "run": run, "tokens": volume, "target": target, "predicted": float(link.value(predicted)),
+        "low": float(ends[0]), "high": float(ends[1]), "observed": float(observed if measured is None else measured),
+        "verdict": verdict,
     }  # fmt: skip
 
 

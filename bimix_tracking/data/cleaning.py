@@ -94,15 +94,14 @@ def usable(
 def _linked(
     table: pd.DataFrame, order: Mapping[str, int], described: Mapping[str, Target], notes: list[Note]
 ) -> dict[str, Link]:
-    """Fill in the columns `loss` and `precision`, and return the links of targets that aren't losses."""
+    """Fill in the columns `loss` and `precision`, and return the targets' links; none where all are losses in nats."""
     table["loss"], table["precision"] = table["value"], np.nan
     links: dict[str, Link] = {}
-    for name, target in described.items():
+    if all(target.kind is Kind.LOSS for target in described.values()):
+        return links
+    for name in table["domain"].unique().tolist():
+        target = described.get(name) or Target(name)
         mine = np.flatnonzero(table["domain"] == name)
-        if target.kind in (Kind.LOSS, Kind.BPB) or not len(mine):
-            if target.kind is Kind.BPB and len(mine):
-                links[name] = Link(Kind.BPB)
-            continue
         values, questions, tokens = (table[c].to_numpy(float)[mine] for c in ("value", "questions", "tokens"))
         run = table["run"].map(order).to_numpy(float)[mine].astype(np.intp)
         found = linked(target, values, questions, run, tokens)

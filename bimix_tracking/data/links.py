@@ -49,6 +49,7 @@ class Link:
         centre: η̄ or ȳ.
         chance: Of an accuracy.
         rising: Whether higher is better.
+        spread: Standard deviation between runs of their last values, in the own unit; 0 if unknown.
 
     >>> link = Link(Kind.ACCURACY, rate=0.1, centre=0.0, chance=0.25, rising=True)
     >>> float(link.loss(0.625)), round(float(link.value(link.loss(0.8))), 9), round(link.unit, 3)
@@ -60,6 +61,7 @@ class Link:
     centre: float = 0.0
     chance: float = 0.0
     rising: bool = False
+    spread: float = 0.0
 
     @property
     def identity(self) -> bool:
@@ -73,6 +75,16 @@ class Link:
             return 1.0
         at = float(expit(self.centre))
         return (1 - self.chance) * at * (1 - at) / self.rate if self.kind is Kind.ACCURACY else 1 / self.rate
+
+    def slope(self, loss: Any) -> Any:
+        """Return by how much the value moves, in its own unit and without a sign, for a unit of working loss at one."""
+        if self.identity:
+            return np.ones_like(np.asarray(loss, float))
+        loss = np.asarray(loss, float)
+        if self.kind is Kind.SCORE:
+            return 1 / (self.rate * loss)
+        q = expit(self.centre - np.log(loss) / self.rate)
+        return (1 - self.chance) * q * (1 - q) / (self.rate * loss)
 
     def loss(self, value: Any) -> Any:
         """Return the working loss of a value, or of an array of them."""
@@ -167,11 +179,11 @@ def linked(target: Target, values: Array, questions: Array, run: npt.NDArray[np.
     if target.kind is Kind.SCORE:
         scaled = values if target.rising else -values
         spread = float(scaled[last].std())
-        link = Link(Kind.SCORE, _WITHOUT_NOISE / spread if spread > 0 else 1.0, float(scaled[last].mean()))
-        link = Link(Kind.SCORE, link.rate, link.centre, rising=target.rising)
+        rate = _WITHOUT_NOISE / spread if spread > 0 else 1.0
+        link = Link(Kind.SCORE, rate, float(scaled[last].mean()), rising=target.rising, spread=spread)
         return Linked(link, np.asarray(link.loss(values)), np.full(len(values), np.nan))
     if target.kind is not Kind.ACCURACY:
-        return Linked(Link(Kind(target.kind)), values, np.full(len(values), np.nan))
+        return Linked(Link(Kind(target.kind), spread=float(values[last].std())), values, np.full(len(values), np.nan))
     chance, free = target.chance, 1 - target.chance
     asked = np.where(np.isfinite(questions), questions, np.nan if target.questions is None else target.questions)
     at = _shrunk(values, asked, tokens)
@@ -189,7 +201,7 @@ def linked(target: Target, values: Array, questions: Array, run: npt.NDArray[np.
     if spread > 0:
         rates.append((_SPREAD if rates else _WITHOUT_NOISE) / spread)
     mean = float(np.clip((values[last].mean() - chance) / free, edge[last].min(), 1 - edge[last].min()))
-    link = Link(Kind.ACCURACY, min(rates, default=1.0), float(logit(mean)), chance, rising=True)
+    link = Link(Kind.ACCURACY, min(rates, default=1.0), float(logit(mean)), chance, True, float(values[last].std()))
     return Linked(link, np.exp(link.rate * (link.centre - scaled)), (middle / noise) ** 2)
 
 

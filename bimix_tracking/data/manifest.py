@@ -72,6 +72,12 @@ class RunManifest:
         if self.schedule and self.mixture is None:
             raise MixtureError("a schedule needs the mixture that the run starts with")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a question may name: all domains, the targets beside them and their groups."""
+        groups = [target.group for target in self.targets if target.group is not None]
+        return tuple(dict.fromkeys([*self.domains, *(target.name for target in self.targets), *groups]))
+
     def nominal(self, after: int, to: int) -> list[float] | None:
         """Return the proportions asked for in steps after+1 … to, on average, by domain.
 

@@ -19,7 +19,7 @@ from bimix_tracking.data.links import IDENTITY, Link
 from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.data.pooling import Note, measured_columns, pool, summary, targets_in
 from bimix_tracking.data.run_curve import Shares
-from bimix_tracking.data.targets import Target, Targets, targets_of, united
+from bimix_tracking.data.targets import Kind, Target, Targets, targets_of, united
 from bimix_tracking.data.wide_table import read_wide, wide
 from bimix_tracking.errors import ObservationsError, listed
 from bimix_tracking.files.spreadsheet import table_csv
@@ -52,7 +52,7 @@ class Observations:
         run_ids: The tracker's id of each run, where it has one.
         shared: What all runs have in common (tokenizer, eval set), from their manifests.
         described: What each target is; the loss of a domain, or of something else, where not named.
-        links: Of the targets that are no losses in nats: how their values became losses.
+        links: How the targets' values became losses; none where all are losses in nats per token.
     """
 
     mixtures: pd.DataFrame
@@ -90,7 +90,7 @@ class Observations:
         """SHA-256 of runs, proportions and losses, 16 digits: the same data give the same hash."""
         names = [*self.runs, "", *self.domains, "", *self.targets]
         run, target = self.codes
-        names += [str(one.to_dict()) for name, one in sorted(self.described.items()) if name in self.links]
+        names += [str(one.to_dict()) for name, one in sorted(self.described.items()) if one.kind is not Kind.LOSS]
         counted = self.losses["eval_tokens"].to_numpy(float)
         if self.links:
             counted = np.where(np.isnan(counted), self.losses["questions"].to_numpy(float), counted)

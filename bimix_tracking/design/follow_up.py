@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.design.fisher import Information
 from bimix_tracking.design.next_search import Decision, exchanged
 from bimix_tracking.design.pilot import LAWS, NOISE
@@ -152,7 +153,8 @@ def next_runs(
     rng = np.random.default_rng(seed)
     if replicates is None:
         replicates = bootstrap(obs, fit, seed=seed, progress=progress)
-    counted = {t: w for t, w in recommended.weights.items() if w > 0 and t in fit.targets}
+    working = objective_weights(recommended.weights, fit.links)
+    counted = {t: w for t, w in working.items() if w > 0 and t in fit.targets}
     run = obs.mixtures.drop_duplicates()[list(fit.domains)].to_numpy(float)
     kept = practical(box, bounds or {})
     low, high = widened(box, kept, run)

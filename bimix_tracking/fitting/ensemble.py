@@ -29,7 +29,8 @@ from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.engine.grid import Grid
 from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out, smallest_training
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
-from bimix_tracking.fitting.law_fit import LawFit, Levels, level_at
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import Levels, level_at
 from bimix_tracking.fitting.options import USUAL, FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.single_law import goodness
@@ -181,6 +182,8 @@ def stack(obs: Observations, fits: Mapping[str, LawFit], predictions: Mapping[st
         members=dict(fits),
         shares=first.shares,
         levels={target: levels.get(target, ()) for target in targets},
+        described=first.described,
+        links=first.links,
     )
     return _with_residuals(ensemble, predictions)
 

@@ -10,7 +10,8 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.engine.grid import Grid, grid_of, volume_codes
 from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.held_out_errors import LaterErrors
-from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
 

@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bimix_tracking.data.links import IDENTITY, Link
 from bimix_tracking.data.pooling import Note
+from bimix_tracking.data.targets import Target
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
+from bimix_tracking.fitting.levels import SAME_VOLUME, Levels, level_at
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Inputs, Law
@@ -22,12 +25,8 @@ from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
 
 Array = npt.NDArray[np.float64]
-Levels = tuple[tuple[float, float], ...]
-"""(tokens, log loss above the law) of checkpoints, in the order of tokens."""
 _HELD = 2_000_000
 """Numbers of an array held at once (16 MB)."""
-SAME_VOLUME = 1.02
-"""Data volumes within this factor of one another are one: between them no fall with the tokens is identifiable."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class LawFit:
         levels: Of an ensemble: by target, what all runs have in common at a checkpoint beside the laws.
         shares: Smallest and largest proportion of each domain in the sweep, with losses or without.
         held_out: How far fits without its mixture are off each run's last losses; None where nothing was held out.
+        described: What targets are; a loss where not named.
+        links: How their values became working losses; none where all are losses in nats per token.
     """
 
     law: str
@@ -68,6 +69,12 @@ class LawFit:
     levels: Mapping[str, Levels] = field(default_factory=dict)
     shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     held_out: HeldOutErrors | None = None
+    described: Mapping[str, Target] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=dict)
+
+    def link(self, target: str) -> Link:
+        """Return how a target's values became working losses: the identity of a loss."""
+        return self.links.get(target, IDENTITY)
 
     def tried(self, domain: str) -> tuple[float, float]:
         """Return the smallest and the largest proportion of a domain that the law was fitted to; 0 and 1 if unknown."""
@@ -82,7 +89,9 @@ class LawFit:
     def predict(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
     ) -> pd.DataFrame:
-        """Return the predicted losses, nats per token, one row a mixture and one column a target domain.
+        """Return the predicted values, one row a mixture and one column a target, each in its own unit.
+
+        Of a loss that is nats per token.
 
         Args:
             mixtures: One mixture or several, or an array of shape (n, domains) in the order of `domains`.
@@ -96,8 +105,14 @@ class LawFit:
             ValueError: Shapes that don't fit, or a data volume that is not positive.
         """
         shares, volume = self.rows(mixtures, tokens)
-        values = self.losses(shares, volume).to_numpy(float)
-        return pd.DataFrame(np.where(self.known_at(volume), values, np.nan), columns=list(self.targets))
+        values = np.where(self.known_at(volume), self.losses(shares, volume).to_numpy(float), np.nan)
+        return pd.DataFrame(self.in_own_units(values), columns=list(self.targets))
+
+    def in_own_units(self, losses: Array) -> Array:
+        """Return values of working losses, shape (…, targets)."""
+        if not self.links:
+            return losses
+        return np.stack([self.link(target).value(losses[..., i]) for i, target in enumerate(self.targets)], -1)
 
     def known_at(self, volume: Array) -> npt.NDArray[np.bool_]:
         """Return which losses can be known, shape (n, targets): a target of one volume only there."""
@@ -128,7 +143,7 @@ class LawFit:
     def losses(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
     ) -> pd.DataFrame:
-        """Return the law's own losses, as `predict`, also at data volumes at which a target's can't be known."""
+        """Return the law's own losses (working losses), as `predict`, also where a volume's can't be known."""
         shares, volume = self.rows(mixtures, tokens)
         return pd.DataFrame(self.surface(shares, volume[:, None])[..., 0].T, columns=list(self.targets))
 
@@ -230,6 +245,8 @@ class LawFit:
             "shares": {domain: list(ends) for domain, ends in self.shares.items()},
             "members": {name: fit.to_dict() for name, fit in self.members.items()},
             "held_out": None if self.held_out is None else self.held_out.to_dict(),
+            "described": [target.to_dict() for target in self.described.values()],
+            "links": {target: link.to_dict() for target, link in self.links.items()},
         }
 
     @classmethod
@@ -244,6 +261,8 @@ class LawFit:
             levels={target: tuple((at, level) for at, level in levels) for target, levels in content["levels"].items()},
             shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
+            described={one["name"]: Target.from_dict(one) for one in content.get("described", [])},
+            links={target: Link.from_dict(one) for target, one in content.get("links", {}).items()},
             held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
@@ -302,31 +321,3 @@ class LawFit:
                 f"mixtures of shape {shares.shape} don't fit the {len(self.domains)} domains {self.domains}"
             )
         return shares
-
-
-def level_at(levels: Levels, volume: Array) -> Array:
-    """Return δ at each volume: interpolated in log s between the knots that `faded` has, 0 beyond them.
-
-    >>> level_at(((1e6, 0.0), (4e6, 0.02)), np.array([2e6, 4e6, 8e6, 1.6e7])).round(9)
-    array([0.01, 0.02, 0.01, 0.  ])
-    """
-    if not levels:
-        return np.zeros(len(volume))
-    at, level = np.array(faded(levels)).T
-    return np.asarray(np.interp(np.log(volume), np.log(at), level))
-
-
-def faded(levels: Levels) -> Levels:
-    """Return levels with a 0 added at either end, the usual step between checkpoints (median, in log s) away.
-
-    What schedule and order of the data do at a checkpoint doesn't end there: dropped at once, it would make a forecast
-    for a little more than the last checkpoint's tokens jump by all of it. Nor is anything known of it further away.
-
-    >>> faded(((1e6, 0.01), (4e6, 0.02)))
-    ((250000.0, 0.0), (1000000.0, 0.01), (4000000.0, 0.02), (16000000.0, 0.0))
-    """
-    if not levels:
-        return ()
-    at = np.array([tokens for tokens, _ in levels])
-    step = float(np.median(at[1:] / at[:-1])) if len(at) > 1 else SAME_VOLUME
-    return ((levels[0][0] / step, 0.0), *levels, (levels[-1][0] * step, 0.0))

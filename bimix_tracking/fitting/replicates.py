@@ -75,12 +75,12 @@ class Replicates:
         return {str(name): float(value) for name, value in spread.items()}
 
     def predict(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
-        """Return the predicted losses, nats per token, shape (replicates, n, targets); arguments as `LawFit.predict`.
+        """Return the predicted values in own units, shape (replicates, n, targets); arguments as `LawFit.predict`.
 
         The members' weights of an ensemble are those of the fit. NaN where `LawFit.predict` has it for a data volume.
         """
         shares, volume = self.fit.rows(mixtures, tokens)
-        return np.where(self.fit.known_at(volume), self.losses(shares, volume), np.nan)
+        return self.fit.in_own_units(np.where(self.fit.known_at(volume), self.losses(shares, volume), np.nan))
 
     def losses(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
         """Return the replicates' own losses, as `predict`, also at data volumes at which a target's can't be known."""
@@ -96,7 +96,9 @@ class Replicates:
         tokens: float | npt.ArrayLike,
         level: float = 0.9,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the lower and the upper end of the interval of the expected loss at each mixture and target.
+        """Return the lower and the upper end of the interval of the expected value at each mixture and target.
+
+        In the target's own unit; of a target that is no loss the ends are those of its working loss L:
 
             log L̂ ± √((t/z q)² + t² (σ_form² + σ_later²) / L̂²)
 
@@ -112,7 +114,8 @@ class Replicates:
         """
         shares, volume = self.fit.rows(mixtures, tokens)
         centre = self.fit.losses(shares, volume).to_numpy(float)
-        residuals = np.log(self.predict(shares, volume)) - np.log(centre)
+        drawn = np.where(self.fit.known_at(volume), self.losses(shares, volume), np.nan)
+        residuals = np.log(drawn) - np.log(centre)
         names = list(self.fit.targets)
         lower, upper = np.empty_like(centre), np.empty_like(centre)
         for i, target in enumerate(names):
@@ -120,13 +123,16 @@ class Replicates:
             form = self.form(own)
             variance = self.beyond(own, volume) + (0.0 if form is None else form.each)
             low, high = self.sides(residuals[..., i], own, variance / centre[:, i] ** 2, level)
-            lower[:, i], upper[:, i] = centre[:, i] * np.exp(low), centre[:, i] * np.exp(high)
+            ends = [self.fit.link(target).value(centre[:, i] * np.exp(end)) for end in (low, high)]
+            lower[:, i], upper[:, i] = reversed(ends) if self.fit.link(target).rising else ends
         return pd.DataFrame(lower, columns=names), pd.DataFrame(upper, columns=names)
 
     def change(
         self, mixture: Mixture, reference: Mixture, tokens: float, level: float = 0.9
     ) -> tuple[pd.Series, pd.Series]:
-        """Return the lower and upper end of the interval of L(mixture) − L(reference) of each target, nats.
+        """Return the lower and upper end of the interval of the change of each target, in its own unit.
+
+        It is the value on the mixture − that on the reference; of a loss, nats.
 
         Of the same replicate, so that what both mixtures share cancels; widened as in `interval`, by what the form
         errors of two mixtures differ (`FormError.between`). More tokens move all mixtures alike, and add nothing.
@@ -138,13 +144,14 @@ class Replicates:
             level: Between 0 and 1.
         """
         shares, volume = self.fit.rows([mixture, reference], tokens)
-        centre = self.fit.losses(shares, volume).to_numpy(float)
-        drawn = self.predict(shares, volume)
+        losses = self.fit.losses(shares, volume).to_numpy(float)
+        centre, drawn = self.fit.in_own_units(losses), self.predict(shares, volume)
         residuals = drawn[:, 0] - drawn[:, 1] - (centre[0] - centre[1])
         found = []
         for i, target in enumerate(self.fit.targets):
             form = self.form({target: 1.0})
-            variance = np.array(0.0 if form is None else form.between(*shares))
+            slope = float(self.fit.link(target).slope(np.sqrt(losses[0, i] * losses[1, i])))
+            variance = np.array(0.0 if form is None else slope**2 * form.between(*shares))
             ends = self.sides(residuals[:, i], {target: 1.0}, variance, level)
             found.append([float(centre[0, i] - centre[1, i] + end) for end in ends])
         low, high = (pd.Series(end, index=list(self.fit.targets)) for end in zip(*found, strict=True))

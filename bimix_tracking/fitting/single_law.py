@@ -62,6 +62,8 @@ def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
         notes=tuple(notes),
         warmup=options.warmup_end,
         shares={d: (float(obs.mixtures[d].min()), float(obs.mixtures[d].max())) for d in obs.domains},
+        described=obs.described,
+        links=obs.links,
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.engine.grid import mixture_codes, volume_codes
-from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.volume import LOG_BETA

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bimix_tracking.fitting.law_fit import LawFit, level_at
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import level_at
 from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
 
 _HELD = 400_000
 """Numbers of one array held at once; more replicates than that are evaluated one part after another."""
+
+
+_STEEP = 1e-6
+"""A smaller proportion than this goes on straight in a law that is finite at 0, but for 0 itself."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,53 @@ class _BelowFloor:
         return np.asarray(result)
 
 
+@dataclass(frozen=True)
+class _Curved:
+    """The bends of one law's losses, as weighted: of target i it is steep_i g_i g_iᵀ + diag(curved_i).
+
+    Args:
+        at: The targets' columns.
+        g: Shape (n, its targets, domains).
+        steep: Shape (n, its targets).
+        curved: Shape (n, its targets, domains); None: 0.
+    """
+
+    at: Index
+    g: Array
+    steep: Array
+    curved: Array | None
+
+
+@dataclass(frozen=True)
+class EachTarget:
+    """The targets' losses at mixtures, one apart from the other: what guards are about.
+
+    Args:
+        value: w_i L_i, shape (n, targets).
+        slope: Of each in the proportions, shape (n, targets, domains).
+    """
+
+    value: Array
+    slope: Array
+    _parts: tuple[_Curved, ...]
+
+    def bend(self, multipliers: Array) -> Array:
+        """Return Σ_i z_i ∂²(w_i L_i)/∂r∂rᵀ, positive semidefinite, shape (n, domains, domains).
+
+        Args:
+            multipliers: z, not below 0, shape (n, targets).
+        """
+        count, _, domains = self.slope.shape
+        result = np.zeros((count, domains, domains))
+        diagonal = np.arange(domains)
+        for part in self._parts:
+            z = multipliers[:, part.at]
+            result += np.swapaxes(part.g * (z * part.steep)[..., None], 1, 2) @ part.g
+            if part.curved is not None:
+                result[:, diagonal, diagonal] += (z[..., None] * part.curved).sum(1)
+        return result
+
+
 class WeightedLoss:
     """F(r) = Σ_i w_i L_i(r, s), of a fit or of each of its replicates.
 
@@ -124,6 +176,8 @@ class WeightedLoss:
         self._sloped = sloped
         self._tokens, self._domains = tokens, len(fit.domains)
         self._parts: list[_Part] = []
+        self._columns: list[Index] = []
+        self.targets = tuple(t for t in fit.targets if weights.get(t, 0.0) > 0)
         for name, law_fit in (fit.members or {fit.law: fit}).items():
             targets = list(law_fit.targets)
             share = {t: fit.targets[t].parameters.get(name, 0.0) if fit.members else 1.0 for t in fit.targets}
@@ -132,6 +186,7 @@ class WeightedLoss:
             if not used:
                 continue
             at = [targets.index(t) for t in used]
+            self._columns.append(np.array([self.targets.index(t) for t in used], np.intp))
             own_theta = [law_fit.theta(t) for t in used] if theta is None else []
             fitted = [one for one in own_theta if one is not None]
             if len(fitted) < len(own_theta):
@@ -182,6 +237,38 @@ class WeightedLoss:
                     curved = np.maximum(part.over_domains(found.diagonal, *weighted.shape), 0)
                     bend[rows, diagonal, diagonal] += (weighted[..., None] * curved).sum(1)
         return value, gradient, bend
+
+    def each(self, shares: Array, which: Index) -> EachTarget:
+        """Return the addends of F, of mixture n in version `which[n]`; columns as in `targets`."""
+        count, domains, targets = len(shares), self._domains, len(self.targets)
+        value, slope = np.zeros((count, targets)), np.zeros((count, targets, domains))
+        parts = []
+        volume = np.full(count, np.log(self._tokens))
+        for part, at in zip(self._parts, self._columns, strict=True):
+            small = np.zeros(0)
+            seen = shares
+            if not (part.law.traits.infinite_at_zero or part.alone):
+                # Near 0 a slope may have no end; its law cuts it, so value and slope would not be of one function.
+                small = np.where(shares > 0, np.minimum(shares - _STEEP, 0.0), 0.0)
+                seen = shares - small
+            found, weighted, below = self._of(part, seen, which, volume)
+            g = part.over_domains(found.gradient, *weighted.shape)
+            factor = found.factor.reshape(weighted.shape) if below is None else below.q
+            of = weighted if below is None else below.at_floor
+            slopes = weighted[..., None] * g if below is None else below.slope(part, g)
+            curved = None
+            if found.diagonal.any():
+                curved = of[..., None] * np.maximum(part.over_domains(found.diagonal, *weighted.shape), 0)
+            if small.any():
+                ahead = (g @ small[..., None])[..., 0]
+                straight = (small < 0)[:, None, :]
+                slopes = np.where(straight, slopes, slopes * (1 + factor * ahead)[..., None])
+                weighted = weighted * (1 + ahead)
+                curved = None if curved is None else np.where(straight, 0.0, curved)
+            value[:, at] += weighted
+            slope[:, at] += slopes
+            parts.append(_Curved(at, g, of * np.maximum(factor, 0), curved))
+        return EachTarget(value, slope, tuple(parts))
 
     def value(self, shares: Array, which: Index, tokens: Array) -> Array:
         """Return F of mixture n in version `which[n]` at data volume n, shape (n,).

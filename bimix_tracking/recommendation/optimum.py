@@ -3,10 +3,12 @@
     minimise  Σ_i w_i L_i(r, s) + κ Σ_j r_j log(r_j / p_j)   subject to  Σ r = 1, lower ≤ r ≤ upper
                                                                          (arXiv 2405.14908v4, Eq. 15–16, κ = 0)
 
+    with guards: L_i(r, s) ≤ limit_i;  with a largest change: ½ Σ |r − near| ≤ ε, or KL(r ‖ near) ≤ ε
+
 BiMix without a prior mixture has a closed form: with K_i = B_i / s^β_i + C_i the gradient in r_i is
 −w_i α_i K_i r_i^(−α_i − 1), which is −λ for every domain off its bounds, so r_i(λ) = (w_i α_i K_i / λ)^(1 / (1 + α_i)),
 cut to the bounds, and λ is the one number that makes them sum to 1. The other laws, and a prior, are minimised by
-Newton steps on the simplex.
+Newton steps on the simplex; with guards or a largest change, by an interior-point method.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +27,11 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import Constraints
 from bimix_tracking.recommendation.objective import WeightedLoss
-from bimix_tracking.recommendation.sqp import SimplexMinimum, kkt, minimize_on_simplex, onto_simplex
+from bimix_tracking.recommendation.solvers.filling import filled
+from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum, minimize_within, nearest_in
+from bimix_tracking.recommendation.solvers.limits import GuardedLoss, Limits
+from bimix_tracking.recommendation.solvers.measuring import Region
+from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum, kkt, minimize_on_simplex
 
 _LOG_FLOOR = 1e-12
 """The prior's log r ends here."""
@@ -33,11 +40,30 @@ AT_BOUND = 1e-9
 """A share this close to a bound is at it."""
 _NO_PULL = -400.0
 """log(w α K) of a domain whose loss doesn't fall with its proportion: it gets what the others may not have."""
-_NOTHING = 1e-30
-_HALVINGS = 80
-_LEAST, _STEEPEST = 1e-12, 50.0
+_LEAST = 1e-12
+_STILL = 1e-12
+"""So small a divergence is none."""
 _MOST_LEANING = 6
 _PROGRESS_EVERY = 50
+
+
+Change = Literal["tv", "kl"]
+"""How far a mixture is from another: total variation, ½ Σ |r − near|, or divergence, Σ r log(r / near)."""
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth
+class Near:
+    """How far a mixture may be from another one.
+
+    Args:
+        shares: The other one, shape (domains,).
+        radius: The largest distance: a proportion, or nats.
+        change: How it is measured.
+    """
+
+    shares: Array
+    radius: float
+    change: Change = "tv"
 
 
 @dataclass(frozen=True)
@@ -51,6 +77,8 @@ class Problem:
         box: Lower and upper proportions.
         prior: p, the mixture to stay near; None: none.
         strength: κ, nats of weighted loss per nat of Kullback–Leibler divergence from the prior.
+        limits: On single targets.
+        near: The largest change of a mixture.
     """
 
     fit: LawFit
@@ -59,6 +87,8 @@ class Problem:
     box: Constraints
     prior: Mixture | None = None
     strength: float = 0.0
+    limits: Limits | None = None
+    near: Near | None = None
 
     def loss(self, theta: Mapping[str, Array] | None = None) -> WeightedLoss:
         """Return Σ w L of the fit, or of its replicates, with a slope below the proportion floor."""
@@ -73,6 +103,8 @@ class Problem:
         if self._closed:
             return self._filled(None, self.box.lower, self.box.upper), (1, 1)
         several = self._starts(starts)
+        if self.guarded:
+            return self._best_within(several)
         found = self._newton(None, several, np.zeros(len(several), np.intp), self.box.lower, self.box.upper)
         best = int(found.value.argmin())
         agree = int((found.value <= found.value[best] + _SAME * (1 + abs(found.value[best]))).sum())
@@ -90,13 +122,15 @@ class Problem:
         lower, upper = self.box.lower, self.box.upper
         count = len(next(iter(theta.values())))
         size = count if progress is None else _PROGRESS_EVERY
-        found = []
+        found: list[SimplexMinimum] = []
         for begin in range(0, count, size):
             if progress:
                 progress("optimising replicates", begin, count)
             part = {name: values[begin : begin + size] for name, values in theta.items()}
             each = np.arange(min(size, count - begin))
-            if self._closed:
+            if self.guarded:
+                found.append(self.within(each, theta=part, start=start))
+            elif self._closed:
                 found.append(self._filled(part, lower, upper))
             else:
                 found.append(self._newton(part, np.tile(start, (len(each), 1)), each, lower, upper))
@@ -106,13 +140,18 @@ class Problem:
             *(np.concatenate([getattr(part, name) for part in found]) for name in ("shares", "value", "kkt_residual"))
         )
 
-    def multipliers(self, shares: Array) -> Array:
+    def multipliers(self, shares: Array, prices: Array | None = None) -> Array:
         """Return the shadow price of each bound: nats gained by a unit more of the proportion; 0 off the bounds.
 
         Args:
             shares: The optimum, shape (domains,).
+            prices: `GuardedMinimum.multipliers` there, shape (guards,): bounds are dearer or cheaper beside guards.
         """
         gradient = self.loss()(shares[None], np.zeros(1, np.intp))[1][0]
+        if prices is not None and len(prices):
+            zero = np.zeros(1, np.intp)
+            at = self._model(zero)(shares[None], zero)
+            gradient = gradient + prices @ at.slopes[0]
         if self.prior is not None and self.strength > 0:
             prior = self.prior.array(self.fit.domains)
             ratio = np.maximum(shares, _LOG_FLOOR) / np.where(prior > 0, prior, 1.0)
@@ -137,8 +176,108 @@ class Problem:
             return self._filled(None, lower, upper)
         return self._newton(None, start, np.zeros(len(places), np.intp), lower, upper, precision)
 
+    @property
+    def guarded(self) -> bool:
+        """Whether more than a box limits the mixture."""
+        return self.near is not None or (self.limits is not None and len(self.limits.each) > 0)
+
+    def within(
+        self,
+        versions: Index,
+        *,
+        theta: Mapping[str, Array] | None = None,
+        start: Array | None = None,
+        radius: Array | None = None,
+        without: Index | None = None,
+        aim: Array | None = None,
+        ceiling: float = np.inf,
+    ) -> GuardedMinimum:
+        """Return optima within guards and near the other mixture, a batch of them.
+
+        Args:
+            versions: Which version of the law each problem has, shape (problems,).
+            theta: As in `Replicates`; None: the fit's.
+            start: Shape (domains,) or (problems, domains).
+            radius: The largest change of each problem, shape (problems,); None: `near`'s.
+            without: Which guard is left out of each problem, shape (problems,); −1: none.
+            aim: Shape (problems, domains): minimise Σ aim · r instead, with the objective at most `ceiling`.
+            ceiling: Of the objective.
+        """
+        count = len(versions)
+        box = [np.tile(side, (count, 1)) for side in (self.box.lower, self.box.upper)]
+        region = Region(box[0], box[1])
+        divergence = None
+        anchors = [] if self.limits is None else [self.limits.reference]
+        if self.near is not None:
+            far = np.full(count, self.near.radius) if radius is None else radius
+            anchors.insert(0, self.near.shares)
+            if self.near.change == "tv":
+                region = Region(box[0], box[1], np.tile(self.near.shares, (count, 1)), far)
+            else:
+                box[1] = box[1] * (self.near.shares > 0)
+                still = far <= _STILL
+                here, _ = nearest_in(box[0], box[1], np.tile(self.near.shares, (count, 1)))
+                region = Region(*(np.where(still[:, None], here, side) for side in box))
+                divergence = (self.near.shares, np.maximum(far, _STILL))
+        if start is not None:
+            anchors.append(start)
+        shape = box[0].shape
+        starts = [np.broadcast_to(one, shape) for one in (*anchors, np.full(shape[1], 1 / shape[1]))]
+        model = self._model(versions, theta=theta, divergence=divergence, without=without, aim=aim, ceiling=ceiling)
+        return minimize_within(model, region, starts, np.arange(count))
+
+    def _model(
+        self,
+        versions: Index,
+        *,
+        theta: Mapping[str, Array] | None = None,
+        divergence: tuple[Array, Array] | None = None,
+        without: Index | None = None,
+        aim: Array | None = None,
+        ceiling: float = np.inf,
+    ) -> GuardedLoss:
+        limits = self.limits or Limits((), np.empty(0))
+        largest = np.empty((len(versions), 0))
+        if limits.each:
+            largest = limits.largest(self.fit, self.tokens, theta)[versions]
+        if without is not None:
+            largest = np.where(without[:, None] == np.arange(largest.shape[1]), np.inf, largest)
+        prior = None
+        if self.prior is not None and self.strength > 0:
+            prior = (self.prior.array(self.fit.domains), self.strength)
+        return GuardedLoss(
+            self.fit,
+            self.tokens,
+            self.weights,
+            tuple(limit.target for limit in limits.each),
+            largest,
+            versions,
+            theta=theta,
+            prior=prior,
+            divergence=divergence,
+            aim=aim,
+            ceiling=ceiling,
+        )
+
+    def _best_within(self, starts: Array) -> tuple[GuardedMinimum, tuple[int, int]]:
+        found = self.within(np.zeros(len(starts), np.intp), start=starts)
+        value = np.where(found.feasible, found.value, np.inf)
+        best = int(value.argmin()) if np.isfinite(value).any() else int(found.excess.argmin())
+        agree = int((value <= value[best] + _SAME * (1 + abs(value[best]))).sum())
+        only = slice(best, best + 1)
+        return GuardedMinimum(
+            found.shares[only],
+            found.value[only],
+            found.kkt_residual[only],
+            found.multipliers[only],
+            found.ball[only],
+            found.excess[only],
+        ), (agree, len(starts))
+
     @cached_property
     def _closed(self) -> bool:
+        if self.guarded:
+            return False
         power = not self.fit.members and find_law(self.fit.law).traits.power_of_own
         return power and (self.prior is None or self.strength == 0)
 
@@ -183,44 +322,10 @@ class Problem:
         floor = loss.floor
         falls = (alpha > 0) & (level > 0)
         pull = np.where(falls, np.log(np.where(falls, alpha * level, 1.0)), _NO_PULL)
-        shares = _fill(pull, np.maximum(alpha, 0.0), floor, lower, upper)
+        shares = filled(pull, np.maximum(alpha, 0.0), floor, lower, upper)
         kept = np.maximum(shares, np.where(floor > 0, floor, _LEAST))
         under = np.minimum(shares / kept - 1, 0.0)  # in floors
         of = level * kept**-alpha
         value = (of * (1 - alpha * under * (1 - (1 + alpha) * under / 2))).sum(-1)
         gradient = -alpha * of / kept * (1 - (1 + alpha) * under)
         return SimplexMinimum(shares, value, kkt(shares, gradient, lower, upper))
-
-
-def _fill(pull: Array, alpha: Array, floor: Array, lower: Array, upper: Array) -> Array:
-    """Return r = cut(exp((pull − log λ) / (1 + α)), lower, upper) with the λ at which Σ r = 1.
-
-    Below the floor f the slope is that at the floor, times 1 + (1 + α) (1 − r / f).
-
-    Args:
-        pull: log(w α K), shape (n, domains).
-        alpha: α, likewise, not below 0.
-        floor: f, shape (domains,); 0: none.
-        lower: Shape (domains,) or (n, domains).
-        upper: Likewise.
-    """
-    power = 1 / (1 + alpha)
-    floored = floor > lower
-    at_floor = pull - (1 + alpha) * np.log(np.where(floor > 0, floor, 1.0))
-
-    def shares(log_lambda: Array) -> Array:
-        free = np.exp(np.minimum((pull - log_lambda) * power, 1.0))
-        under = floored & (free < floor)
-        if not under.any():
-            return np.clip(free, lower, upper)
-        steeper = np.expm1(np.clip(log_lambda - at_floor, 0.0, _STEEPEST))
-        return np.clip(np.where(under, floor * (1 - steeper * power), free), lower, upper)
-
-    # Every domain is at most 1 at the largest pull, and at least 1 at the smallest.
-    high, low = pull.max(-1, keepdims=True) + 40.0 / power.min(), pull.min(-1, keepdims=True) - 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        much = shares(middle).sum(-1, keepdims=True) > 1
-        low, high = np.where(much, middle, low), np.where(much, high, middle)
-    found = shares((low + high) / 2)
-    return onto_simplex(np.where(found < _NOTHING, lower, found), lower, upper)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bimix_tracking import quantities
+from bimix_tracking.data.links import IDENTITY, Link
+from bimix_tracking.data.targets import Kind, Target, unit_of
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
 from bimix_tracking.display.texts import listing
@@ -30,10 +34,11 @@ class Recommendation(Shown):
         volume: The data volume that losses and gain are of: `tokens`, unless a target that counts was observed at one
             volume only: then that one, for losses at others are unknown.
         weights: Weight of each target domain in the objective.
-        predicted: Predicted loss of each target domain on `mixture`, nats per token.
+        predicted: Predicted value of each target on `mixture`, in its own unit: of a loss, nats per token.
         reference: What it is compared with.
-        reference_predicted: Predicted losses on the reference.
-        gain: Σ w (reference − recommended) of the predicted losses, nats.
+        reference_predicted: Predicted values on the reference.
+        gain: Σ w (reference − recommended) of the predicted losses, in `unit`: nats of losses. An accuracy counts by
+            its logit, scaled so that near the sweep's mean a unit is one of accuracy.
         kkt_residual: Largest violation of optimality, relative to the gradient's size: 0 at the exact optimum.
         agree: How many searches ended at this optimum, of how many.
         held: Domains that were held, and why.
@@ -48,6 +53,8 @@ class Recommendation(Shown):
         prior_strength: κ, nats of weighted loss per nat of divergence from the prior.
         uncertainty: Intervals, probability and expected regret; None without replicates.
         near_optimal: The near-optimal range of each proportion; None without replicates or a tolerance.
+        described: What targets are; a loss where not named.
+        links: Of targets that are no losses.
     """
 
     mixture: Mixture
@@ -72,6 +79,41 @@ class Recommendation(Shown):
     prior_strength: float = 0.0
     uncertainty: Uncertainty | None = None
     near_optimal: NearOptimal | None = None
+    described: Mapping[str, Target] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        """What the gain is in."""
+        counted = [name for name, weight in self.weights.items() if weight > 0]
+        return unit_of(Kind(self.target(name).kind) for name in counted)
+
+    def target(self, name: str) -> Target:
+        """Return what a target is."""
+        return self.described.get(name) or Target(name)
+
+    def link(self, name: str) -> Link:
+        """Return how a target's values became working losses: the identity of a loss."""
+        return self.links.get(name, IDENTITY)
+
+    @cached_property
+    def changes(self) -> pd.DataFrame:
+        """Gains and losses, one row a predicted target, the largest improvement in standard deviations first.
+
+        Columns `reference` and `recommended` (values), `change`, its interval `low` and `high` (NaN without
+        replicates), all in the target's own unit; `better`: whether the change is an improvement; `weight`; `group`.
+        """
+        frame = pd.DataFrame({"reference": dict(self.reference_predicted), "recommended": dict(self.predicted)})
+        frame["change"] = frame["recommended"] - frame["reference"]
+        known = pd.DataFrame({"low": [], "high": []}) if self.uncertainty is None else self.uncertainty.change
+        frame = frame.join(known.reindex(frame.index))
+        rising = np.array([self.target(name).rising for name in frame.index], bool)
+        improved = np.where(rising, frame["change"], -frame["change"])
+        frame["better"] = improved > 0
+        frame["weight"] = [self.weights.get(name, 0.0) for name in frame.index]
+        frame["group"] = [self.target(name).group for name in frame.index]
+        scale = [self.link(name).spread or abs(frame.loc[name, "reference"]) or 1.0 for name in frame.index]
+        return frame.iloc[np.argsort(-improved / np.array(scale), kind="stable")]
 
     @property
     def interval(self) -> pd.DataFrame | None:
@@ -99,6 +141,12 @@ class Recommendation(Shown):
             "tokens": self.tokens,
             "volume": self.volume,
             "weights": dict(self.weights),
+            "unit": str(self.unit),
+            "targets": [target.to_dict() for target in self.described.values()],
+            "changes": [
+                {"target": str(name), **{k: None if v != v else v for k, v in row.items()}}  # noqa: PLR0124  # NaN
+                for name, row in self.changes.astype(object).to_dict("index").items()
+            ],
             "predicted": finite(self.predicted),
             "reference": dict(self.reference),
             "reference_predicted": finite(self.reference_predicted),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bimix_tracking import quantities
-from bimix_tracking.data.weights import checked_weights
+from bimix_tracking.data.weights import checked_weights, objective_weights
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
@@ -98,8 +98,9 @@ def recommend(
         prior_strength=prior_strength,
         reference=reference,
     )
-    asked = checked_weights(weights, fit.targets, fit.domains, fit.law)
-    weight, doubts = counted(fit, asked)
+    asked = checked_weights(weights, fit.targets, fit.domains, fit.described, fit.links, law=fit.law)
+    own, doubts = counted(fit, asked)
+    weight = objective_weights(own, fit.links)
     volume = fit.volume_for(tokens, weight)
     of_volume = outside_volume(fit, volume)
     if volume != tokens:
@@ -127,8 +128,11 @@ def recommend(
     mixture = _mixture(fit, shares)
     free_problem = within(fit, volume, weight, constrain(fit.domains), holds, [], beyond_tried=beyond_tried)
     free = _mixture(fit, free_problem.minimum([shares])[0].shares[0])
-    predicted = fit.losses([mixture, reference, free], volume)
-    ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in predicted.to_numpy(float).tolist())
+    losses = fit.losses([mixture, reference, free], volume).to_numpy(float)
+    ours, theirs, freely = (dict(zip(fit.targets, row, strict=True)) for row in losses.tolist())
+    predicted, on_reference = (
+        dict(zip(fit.targets, row, strict=True)) for row in fit.in_own_units(losses[:2]).tolist()
+    )
     # Losses without a weight may be unknown, and 0 · NaN is NaN.
     used = {d: w for d, w in weight.items() if w > 0}
     binding, edges = binding_at(problem, shares)
@@ -136,10 +140,12 @@ def recommend(
         mixture=mixture,
         tokens=float(tokens),
         volume=float(volume),
-        weights=weight,
-        predicted=ours,
+        weights=own,
+        predicted=predicted,
         reference=reference,
-        reference_predicted=theirs,
+        reference_predicted=on_reference,
+        described=fit.described,
+        links=fit.links,
         gain=float(sum(w * (theirs[d] - ours[d]) for d, w in used.items())),
         kkt_residual=float(found.kkt_residual[0]),
         agree=agree,

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.errors import BimixError
 from bimix_tracking.fitting.fit import fit_with
-from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, said
 from bimix_tracking.progress import Progress
@@ -225,7 +227,8 @@ def worth(
     >>> round(saved.fraction, 3)  # L = K (r_a^-½ + r_b^-½) s^-½: s'/s = (2.828 / 3.354)²
     0.289
     """
-    weights = {target: w for target, w in rec.weights.items() if w > 0 and target in fit.targets}
+    working = objective_weights(rec.weights, fit.links)
+    weights = {target: w for target, w in working.items() if w > 0 and target in fit.targets}
     ends = [fit.targets[target].tokens or fit.tokens for target in weights]
     smallest, largest = max(low for low, _ in ends), min(high for _, high in ends)
     at = min(rec.tokens, largest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,15 @@ class Uncertainty:
         level: Of the intervals.
         replicates: How many could be re-optimised.
         shares: Interval of each proportion of the optimum, one row a domain, columns low and high.
-        gain: Interval of the gain of the recommended mixture over the reference, nats; about the gain less `optimism`.
+        gain: Interval of the gain of the recommended mixture over the reference, in the objective's unit (nats of
+            losses); about the gain less `optimism`.
         probability: That the recommended mixture's expected weighted loss is below the reference's.
         regret: Expected regret, nats: the weighted loss above that of the true optimum.
         predicted: Interval of each target's expected loss on the recommended mixture, columns low and high.
         reference_predicted: Likewise on the reference.
         optimism: Selection bias of the gain, nats: the mixture was chosen by the law that predicts it.
         form_error: Standard deviation of the gain by model misspecification, nats; None where it is excluded.
+        change: Interval of each target's change, recommended − reference in its own unit, columns low and high.
     """
 
     level: float
@@ -52,6 +54,7 @@ class Uncertainty:
     reference_predicted: pd.DataFrame
     optimism: float = 0.0
     form_error: float | None = None
+    change: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"low": [], "high": []}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
@@ -67,6 +70,7 @@ class Uncertainty:
             "regret": self.regret,
             "predicted": ends(self.predicted),
             "reference_predicted": ends(self.reference_predicted),
+            "change": ends(self.change),
         }
 
 
@@ -144,6 +148,7 @@ def uncertainty(
         reference_predicted=reference_predicted,
         optimism=optimism,
         form_error=None if form is None else float(np.sqrt(apart[0])),
+        change=pd.concat(replicates.change(mixture, reference, problem.tokens, level), axis=1, keys=("low", "high")),
     )
 
 

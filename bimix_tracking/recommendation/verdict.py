@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import count, percent, signed, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation

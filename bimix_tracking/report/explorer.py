@@ -17,7 +17,8 @@ import numpy as np
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.display.texts import printable, shorten
-from bimix_tracking.fitting.law_fit import LawFit, faded
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import faded
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.registry import BUILT_IN

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.display.proportions import ProportionRow
 from bimix_tracking.display.texts import printable
 from bimix_tracking.fitting.law_fit import LawFit
@@ -114,7 +115,8 @@ def moved(fit: LawFit, rec: Recommendation, say: Language) -> list[str]:
         rec: The recommendation.
         say: The page's language.
     """
-    weights = np.array([rec.weights[target] for target in fit.targets])
+    working = objective_weights(rec.weights, fit.links)
+    weights = np.array([working[target] for target in fit.targets])
     chosen = sorted(fit.domains, key=lambda domain: -rec.mixture[domain])[:MOST_MOVED]
     best = _sum(fit.losses(rec.mixture, rec.volume), weights)[0]
     panels = []

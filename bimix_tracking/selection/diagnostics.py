@@ -11,7 +11,8 @@ import pandas as pd
 from bimix_tracking import quantities
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.engine.grid import grid_of
-from bimix_tracking.fitting.law_fit import SAME_VOLUME, LawFit
+from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
-from bimix_tracking.data.weights import target_weights
+from bimix_tracking.data.weights import objective_weights, target_weights
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import stack, too_demanding
@@ -224,7 +224,8 @@ def select_law(
     >>> best.fit.law, best.excluded["additive"]
     ('bimix', 'it needs 5 mixtures; holding a fold out leaves 3')
     """
-    weights = target_weights(weights, obs.targets, obs.domains)
+    own = target_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
+    weights = objective_weights(own, obs.links)
     options = settled(obs, FitOptions(huber_delta, zero_share, warmup, folds, seed))
     laws = (*names(), ENSEMBLE) if laws is None else laws
     singles = [name for name in laws if name != ENSEMBLE]

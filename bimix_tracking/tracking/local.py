@@ -150,7 +150,7 @@ class JsonlSource:
         status: Literal["running", "finished", "failed"] = "running" if ended is None else "finished"
         if ended is not None and run_folder.failed(folder):
             status = "failed"
-        return RunState(*_named(folder), manifest.sweep, status, ended, domains=manifest.domains)
+        return RunState(*_named(folder), manifest.sweep, status, ended, names=manifest.names)
 
 
 class CsvSource:

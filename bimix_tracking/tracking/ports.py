@@ -91,7 +91,7 @@ class RunState:
         status: As far as the tracker knows; a killed run may be `running` for ever.
         ended: When it ended, seconds since 1970, if it has.
         trouble: Why nothing of it can be read, where that is so; its sweep is unknown then.
-        domains: All its domains, mixed and evaluated; empty where only its losses would say.
+        names: All its domains, mixed and evaluated, its targets and groups; empty where only its losses would say.
     """
 
     run_id: str
@@ -100,7 +100,7 @@ class RunState:
     status: Literal["running", "finished", "failed"]
     ended: float | None = None
     trouble: str | None = None
-    domains: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

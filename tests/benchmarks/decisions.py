@@ -25,7 +25,7 @@ from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.registry import BUILT_IN
 from bimix_tracking.recommendation.constraints import constrain
 from bimix_tracking.recommendation.optimum import Problem
-from bimix_tracking.recommendation.sqp import onto_simplex
+from bimix_tracking.recommendation.solvers.sqp import onto_simplex
 
 Array = npt.NDArray[np.float64]
 DOMAINS, RUNS, CHECKPOINTS = (3, 7, 22), (8, 16, 32), 6

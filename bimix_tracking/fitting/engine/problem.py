@@ -17,7 +17,7 @@ from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.engine.grid import Grid, grid_of, mixture_codes, near_codes, volume_codes
 from bimix_tracking.fitting.engine.least_squares import ARRIVED, Minimum, huber_weight, minimize, normal
 from bimix_tracking.fitting.engine.threads import in_threads
-from bimix_tracking.fitting.law_fit import SAME_VOLUME
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.laws.protocol import Array, Blocks, Box, Index, Law, Prior
 from bimix_tracking.messages import said

@@ -20,7 +20,7 @@ from bimix_tracking import Costs, Mixture, Observations, analyze, bootstrap, fit
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.errors import RecommendationError
 from bimix_tracking.fitting.engine.grid import volume_codes
-from bimix_tracking.fitting.law_fit import SAME_VOLUME
+from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.recommendation.savings import Worth, worth
 from bimix_tracking.report import content, html, markdown

@@ -14,7 +14,7 @@ from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.recommendation.constraints import constrain
 from bimix_tracking.recommendation.objective import WeightedLoss
 from bimix_tracking.recommendation.optimum import Problem
-from bimix_tracking.recommendation.sqp import minimize_on_simplex
+from bimix_tracking.recommendation.solvers.sqp import minimize_on_simplex
 
 Array = npt.NDArray[np.float64]
 TOKENS, SCALE, FLOOR = 1e8, 1e7, 0.02

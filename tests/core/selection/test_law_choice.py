@@ -15,7 +15,7 @@ from bimix_tracking import LawFit, Observations, fit_law, quantities
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import fit_ensemble
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out
-from bimix_tracking.fitting.law_fit import level_at
+from bimix_tracking.fitting.levels import level_at
 from bimix_tracking.fitting.warmup import find_warmup
 from bimix_tracking.fitting.weighing import stack_weights
 from bimix_tracking.laws.registry import BUILT_IN, law

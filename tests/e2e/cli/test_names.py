@@ -16,7 +16,7 @@ from tests.warm import program
 def test_a_wrong_name_is_found_before_the_runs_are_read(tmp_path: Path, place: str) -> None:
     uri = place.format(folder=tmp_path)
     train(uri)
-    assert {state.domains for state in open_source(uri).states()} == {("code", "web")}
+    assert {state.names for state in open_source(uri).states()} == {("code", "web")}
 
     command = [program("bimix"), "analyze", uri, "--tokens", "1B", "--bound", "wbe=20%"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

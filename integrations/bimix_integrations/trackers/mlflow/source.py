@@ -283,16 +283,15 @@ def _state(run: Run, broken: RunRecord | None) -> RunState:
     ended = None if run.info.end_time is None else run.info.end_time / 1000
     status: Literal["running", "finished", "failed"] = _STATUS.get(run.info.status, "running")
     trouble = None if broken is None else "; ".join(broken.exclusions).removeprefix(_UNREADABLE)
-    return RunState(*_named(run), run.data.tags.get(f"{PREFIX}sweep"), status, ended, trouble, _domains(run))
+    return RunState(*_named(run), run.data.tags.get(f"{PREFIX}sweep"), status, ended, trouble, _names(run))
 
 
-def _domains(run: Run) -> tuple[str, ...]:
-    """Return a run's domains where its tags have them; some are in its artifact alone."""
+def _names(run: Run) -> tuple[str, ...]:
+    """Return a run's domains and targets where its tags have them; some are in its artifact alone."""
     try:
-        found = fields_of(run.data.tags).get("domains")
+        return RunManifest.from_dict(fields_of(run.data.tags)).names
     except _BROKEN:
         return ()
-    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _ends(points: Sequence[Point], latest: float | None) -> bool:

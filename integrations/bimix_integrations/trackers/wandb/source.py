@@ -139,8 +139,8 @@ class WandbSource:
             sweep = (None if manifest is None else manifest.sweep) or run.sweep_name
             state = _state(run)
             ended = None if state == "running" else _seconds(run)
-            domains = () if manifest is None else manifest.domains
-            return RunState(*_named(run), None if sweep is None else str(sweep), state, ended, domains=domains)
+            names = () if manifest is None else manifest.names
+            return RunState(*_named(run), None if sweep is None else str(sweep), state, ended, names=names)
         except Exception as error:  # noqa: BLE001  # one broken run is one run
             return RunState(*_named(run), None, "failed", trouble=why(error))
 

@@ -131,7 +131,7 @@ class WandbOfflineSource:
             return RunState(run_id, name, None, "failed", ended, trouble=why(error))
         if manifest is None:
             return RunState(run_id, name, None, _status(run), ended)
-        return RunState(run_id, name, manifest.sweep, _status(run), ended, domains=manifest.domains)
+        return RunState(run_id, name, manifest.sweep, _status(run), ended, names=manifest.names)
 
     def _paths(self) -> tuple[list[Path], list[RunFile]]:
         """Return the files, and the folders that may not be looked into."""
