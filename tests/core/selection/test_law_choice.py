@@ -416,6 +416,16 @@ def test_an_ensemble_is_extrapolated_with_the_weights_it_has(chosen: Selection) 
     assert found.until == pytest.approx(TOKENS[-2])
 
 
+def test_a_target_measured_at_the_end_is_no_part_of_the_extrapolation(chosen: Selection) -> None:
+    obs, fit = additive_sweep(14, noise=0.003), chosen.fits["ensemble"]
+    counted = (obs.losses["domain"] != "code") | (obs.losses["tokens"] == TOKENS[-1])
+
+    found = extrapolate(Observations(obs.mixtures, obs.losses[counted].reset_index(drop=True)), fit=fit)
+
+    every = extrapolate(obs, fit=fit).error
+    assert found.error == pytest.approx({target: every[target] for target in ("web", "math")}, rel=1e-4)
+
+
 def test_what_cannot_be_extrapolated_is_said(sweep: MakeSweep) -> None:
     with pytest.raises(ObservationsError, match=r"1 token counts up to 0.6 of the largest; at least 3 are needed"):
         extrapolate(sweep(LAWS, tokens=(1e6, 4e6)))
