@@ -182,8 +182,8 @@ def test_no_law_at_all_is_an_error_that_says_why() -> None:
 def test_targets_outside_are_for_the_laws_that_can_have_them() -> None:
     found = select_law(additive_sweep(8, targets=("exam", "quiz", "test")))
 
-    assert set(found.fits) >= {"additive", "exponential"}
-    assert {"bimix", "transfer"} <= set(found.excluded)
+    assert set(found.fits) >= {"transfer", "additive", "exponential"}
+    assert "bimix" in found.excluded
     assert set(found.fit.targets) == {"exam", "quiz", "test"}
 
 
