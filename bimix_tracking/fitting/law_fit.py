@@ -54,6 +54,7 @@ class LawFit:
         held_out: How far fits without its mixture are off each run's last losses; None where nothing was held out.
         described: What targets are; a loss where not named.
         links: How their values became working losses; none where all are losses in nats per token.
+        unfit: Target that isn't fit to decide between mixtures → why: by default it doesn't count.
     """
 
     law: str
@@ -73,6 +74,7 @@ class LawFit:
     held_out: HeldOutErrors | None = None
     described: Mapping[str, Target] = field(default_factory=dict)
     links: Mapping[str, Link] = field(default_factory=dict)
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def link(self, target: str) -> Link:
         """Return how a target's values became working losses: the identity of a loss."""
@@ -256,6 +258,7 @@ class LawFit:
             "held_out": None if self.held_out is None else self.held_out.to_dict(),
             "described": [target.to_dict() for target in self.described.values()],
             "links": {target: link.to_dict() for target, link in self.links.items()},
+            "unfit": {target: str(why) for target, why in self.unfit.items()},
         }
 
     @classmethod
@@ -272,6 +275,7 @@ class LawFit:
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
             described={one["name"]: Target.from_dict(one) for one in content.get("described", [])},
             links={target: Link.from_dict(one) for target, one in content.get("links", {}).items()},
+            unfit=dict(content.get("unfit", {})),
             held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )
