@@ -9,7 +9,6 @@ from bimix_tracking.analysis.pipeline import analyze
 from bimix_tracking.analysis.question import check_options
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.data.metric_names import slug
-from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.pooling import grouped
 from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import BimixError
@@ -52,7 +51,7 @@ def analyze_groups(
     results: dict[str, Analysis | BimixError] = {}
     for group, records in grouped(opened.records(progress), by).items():
         try:
-            obs = Observations.from_records(records, source=opened.uri, shares=wanted_of(opened).shares)
+            obs = wanted_of(opened).pooled(records, opened.uri)
             folder = None if out is None else Path(out) / slug(group)
             results[group] = analyze(
                 obs, tokens, out=folder, write_back=opened if write_back else False, progress=progress, **options

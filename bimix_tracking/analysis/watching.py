@@ -219,12 +219,11 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
     """
     from bimix_tracking.analysis.pipeline import analyze  # noqa: PLC0415  # SciPy isn't for those who only wait
     from bimix_tracking.analysis.question import Question, check_options  # noqa: PLC0415  # likewise
-    from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # likewise
 
     check_options(options)
 
     def analyse(records: Sequence[RunRecord]) -> str:
-        obs = Observations.from_records(records, source=source.uri, shares=wanted_of(source).shares)
+        obs = wanted_of(source).pooled(records, source.uri)
         key = Question(tokens=tokens, **options).key(obs)
         if source.find_analysis(key) is not None:
             return f"already analysed (key {key})"

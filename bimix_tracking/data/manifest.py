@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bimix_tracking.data.metric_names import STEP
-from bimix_tracking.data.targets import Target
+from bimix_tracking.data.targets import Target, united
 from bimix_tracking.errors import BimixError, MixtureError, RecorderError, did_you_mean, listed, shown
 from bimix_tracking.mixture import Mixture, check_domains
 
@@ -108,7 +108,7 @@ class RunManifest:
         the same script, and what this schedule has become by `set_mixture` stays.
 
         Raises:
-            RecorderError: Other domains, or another tokenizer: that is no continuation.
+            RecorderError: Other domains, another tokenizer, or a target of another kind: that is no continuation.
 
         >>> before = RunManifest(("a", "b"), Mixture({"a": 1, "b": 0}))
         >>> before.continued(RunManifest(("a", "b"), Mixture({"a": 0, "b": 1})), 10).schedule
@@ -119,9 +119,17 @@ class RunManifest:
         if None not in (self.tokenizer, other.tokenizer) and self.tokenizer != other.tokenizer:
             raise RecorderError(other_tokenizer(self.tokenizer, other.tokenizer))
         mixture, schedule = self._mixtures_from(other, step)
+        before, now = ({target.name: target for target in one.targets} for one in (self, other))
+        for name in before.keys() & now.keys():
+            if before[name].kind is not now[name].kind:
+                raise RecorderError(
+                    f"the checkpoint's target {name!r} is of kind {before[name].kind}, this run's of kind "
+                    f"{now[name].kind}: their values can't form one curve. Give it another name"
+                )
         known = {name: getattr(self, name) for name in ("eval_set", "tokenizer", "model_size")}
         kept = {name: value for name, value in known.items() if value is not None}
-        return replace(other, mixture=mixture, schedule=schedule, **kept)
+        targets = tuple(united(before, now).values())
+        return replace(other, mixture=mixture, schedule=schedule, targets=targets, **kept)
 
     def _mixtures_from(self, other: RunManifest, step: int) -> tuple[Mixture | None, tuple[tuple[int, Mixture], ...]]:
         if other.mixture is None or (other.mixture == self.mixture and not other.schedule):

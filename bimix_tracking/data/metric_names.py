@@ -196,6 +196,24 @@ def is_evaluation(metric: str) -> bool:
     return found is not None and found.evaluation and not found.training
 
 
+def is_value(metric: str) -> bool:
+    """Return whether a metric is what laws are fitted to: a domain's evaluation loss, or another target's value.
+
+    >>> is_value("bimix_eval_loss/web"), is_value("bimix_target/mmlu"), is_value("bimix_eval_tokens/web")
+    (True, True, False)
+    """
+    return metric.partition("/")[0] in (EVAL_LOSS, TARGET)
+
+
+def is_of_target(metric: str) -> bool:
+    """Return whether a metric is of a target that is no domain's loss.
+
+    >>> is_of_target("bimix_questions/mmlu"), is_of_target("bimix_eval_loss/web")
+    (True, False)
+    """
+    return metric.partition("/")[0] in (TARGET, QUESTIONS)
+
+
 def belongs_to_evaluation(metric: str) -> bool:
     """Return whether a metric belongs to an evaluation, whatever else it belongs to.
 

@@ -92,7 +92,7 @@ def pool(
         if record.manifest.mixture is None:
             notes.append(Note(said("excluded"), said("the run has no mixture in its manifest"), 1, run=label))
         elif not of_run:
-            notes.append(Note(said("excluded"), said("the run has no evaluation of any domain"), 1, run=label))
+            notes.append(Note(said("excluded"), said("the run has no evaluation"), 1, run=label))
         else:
             notes += [Note(said("kept"), reason, count, run=label) for reason, count in record.notes.items()]
             used[label] = record

@@ -103,8 +103,8 @@ class _Kind(Generic[T]):
 
 
 def kind_and_tokens(row: Mapping[str, float]) -> tuple[Hashable, float]:
-    """Return which losses a row has, none if it has no evaluation, and its tokens."""
-    kind = tuple(name for name in row if name.startswith(f"{metric_names.EVAL_LOSS}/"))
+    """Return which losses and targets a row has, none if it has no evaluation, and its tokens."""
+    kind = tuple(filter(metric_names.is_value, row))
     return kind, row.get(metric_names.TOKENS, math.nan)
 
 

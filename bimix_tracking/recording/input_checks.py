@@ -9,7 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.errors import RecorderError, shown
+from bimix_tracking.mixture import Mixture
 from bimix_tracking.recording.sums import DomainSums, check_ids, check_total
+
+Numbers = Mapping[str, Any]
+"""Name → number, of Python, NumPy or torch."""
 
 
 def number(name: str, value: Any) -> float:
@@ -46,6 +50,15 @@ def step_number(value: Any) -> int:
     if not (given >= 0 and given.is_integer()):
         raise RecorderError(f"'step' must be a whole number of optimizer steps from 0 on, got {shown(value)}")
     return int(given)
+
+
+def mixture_of(given: Mapping[str, float]) -> Mixture:
+    """Return proportions as a mixture.
+
+    Raises:
+        MixtureError: They are none.
+    """
+    return given if isinstance(given, Mixture) else Mixture(given)
 
 
 def metrics(more: Mapping[str, Any] | None, taken: Mapping[str, float]) -> dict[str, float]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy.typing as npt
 
 from bimix_tracking.data.manifest import SCHEMA, RunManifest, other_tokenizer
+from bimix_tracking.data.targets import Targets, targets_of
 from bimix_tracking.errors import RecorderError
-from bimix_tracking.mixture import Mixture
 from bimix_tracking.recording.delivery import Delivery
-from bimix_tracking.recording.input_checks import metrics, step_number, sums_of
-from bimix_tracking.recording.rows import evaluation_of
+from bimix_tracking.recording.input_checks import Numbers, metrics, mixture_of, step_number, sums_of
+from bimix_tracking.recording.rows import evaluation_of, target_values
 from bimix_tracking.recording.sums import DomainSums
 from bimix_tracking.recording.training import Training
 from bimix_tracking.tracking.ports import Tracker, another
@@ -41,6 +41,7 @@ class DomainLossRecorder:
         tracker: Where rows go; without one they are only returned.
         schedule: Changes of the mixture in mid-run, {step: mixture}: in force after that many steps. Also see
             `set_mixture`.
+        targets: What `record_targets` will give beside the domains' losses: `Target`s, or a targets file.
         manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `model_size`, `batch_tokens`.
 
     Raises:
@@ -60,11 +61,12 @@ class DomainLossRecorder:
         tracker: Tracker | None = None,
         *,
         schedule: Mapping[int, Mapping[str, float]] | None = None,
+        targets: Targets | None = None,
         **manifest: Any,
     ) -> None:
-        changes = tuple((step, _mixture(changed)) for step, changed in sorted((schedule or {}).items()))
-        nominal = None if mixture is None else _mixture(mixture)
-        self._given = RunManifest(domains=tuple(domains), mixture=nominal, schedule=changes, **manifest)
+        manifest["schedule"] = tuple((step, mixture_of(one)) for step, one in sorted((schedule or {}).items()))
+        manifest["mixture"] = None if mixture is None else mixture_of(mixture)
+        self._given = RunManifest(tuple(domains), targets=tuple(targets_of(targets).values()), **manifest)
         self._delivery = Delivery(tracker)
         self._trainings = 1
         self._run_name: str | None = None
@@ -128,8 +130,7 @@ class DomainLossRecorder:
             self.fail()
             self._trainings += 1
             if self.tracker is not None:
-                if self._run_name is None:
-                    self._run_name = getattr(self.tracker, "run_name", None)
+                self._run_name = self._run_name or getattr(self.tracker, "run_name", None)
                 fresh = another(self.tracker)
                 fresh.run_name = None if self._run_name is None else f"{self._run_name}-{self._trainings}"
                 self._delivery = Delivery(fresh)
@@ -155,7 +156,7 @@ class DomainLossRecorder:
         Raises:
             MixtureError: A mixture over other domains, or a step before an earlier change.
         """
-        change = (step_number(step), _mixture(mixture))
+        change = (step_number(step), mixture_of(mixture))
         self.manifest = dataclasses.replace(self.manifest, schedule=(*self.manifest.schedule, change))
         self.start()
 
@@ -215,13 +216,11 @@ class DomainLossRecorder:
         """
         training = self._training
         step = training.next_step(step)
-        self._warn_of_nonfinite(training.window, step)
+        self._warn(training.nonfinite(training.window, step))
         nominal = self.manifest.nominal(training.step, step)
         row = training.train_row(step, nominal)
         row |= metrics(more, row)
-        drift = training.end_window(step, nominal)
-        if drift:
-            self._warn_once("drift", f"at step {step}, {drift}")
+        self._warn(training.end_window(step, nominal))
         self._open = True
         self._delivery.add(row, step, self.manifest)
         return row
@@ -242,23 +241,30 @@ class DomainLossRecorder:
         judged = training.evaluations.judged(trained=bool(training.tokens.any()))
         if judged is None:
             return {}
-        held_out = training.evaluations.held_out
-        if judged.replaced:
-            training.curves.clear()
-            self._warn_once("baseline", "the evaluation before training used another set: the curve begins after it")
         if judged.anew and self._given.eval_set is None:
-            self.manifest = dataclasses.replace(self.manifest, eval_set=held_out.fingerprint)
+            self.manifest = dataclasses.replace(self.manifest, eval_set=training.evaluations.held_out.fingerprint)
             self.start()  # the manifest has grown
-        if judged.other:
-            self._warn_once("other set", f"the evaluation at step {step} {held_out.mismatch(judged.other)}")
-        self._warn_of_nonfinite(judged.sums, step)
-        row = training.eval_row(step, judged.sums, len(judged.other))
-        news, with_loss = training.news(step, row)
-        if with_loss or (judged.other and self._open):  # an ended run isn't opened again to say what it hasn't got
-            training.keep(step, row)
-            self._open = True
-            self._delivery.add(news, step, self.manifest)
-        return row
+        self._warn(training.weighed(step, judged))
+        return self._evaluated(step, training.eval_row(step, judged.sums, len(judged.other)))
+
+    def record_targets(
+        self, step: int, values: Numbers, *, tokens: float | None = None, questions: Numbers | None = None
+    ) -> dict[str, float]:
+        """Emit values of targets as a row, before or after the losses of the same step; of two values, the first.
+
+        Args:
+            step: Optimizer steps of the weights that were evaluated.
+            values: Target → value, in its unit. NaN and other names than the `targets` are excluded, with a warning.
+            tokens: Training tokens seen until then; without it, those counted here.
+            questions: Accuracy → how many questions it is the mean of, where its target doesn't say.
+
+        Raises:
+            RecorderError: A step, value or count that is none, or an earlier step whose tokens aren't known.
+        """
+        measured, topics = target_values(self.manifest.targets, values, questions)
+        self._warn(topics.items())
+        step = step_number(step)
+        return self._evaluated(step, self._training.target_row(step, measured, tokens))
 
     def finish(self, step: int | None = None) -> None:
         """Emit what is left, write `bimix/curves.json`, and end the run at the tracker.
@@ -270,9 +276,7 @@ class DomainLossRecorder:
             self.log_eval(step)
             if self._training.window:
                 self.log_train(step)
-        drift = self._training.drift.warning(self.domains, ended=True)
-        if drift:
-            self._warn_once("drift at the end", f"at the end of training, {drift}")
+        self._warn(self._training.drifted_at_the_end())
         self._delivery.finish(self.manifest, self.curves())
         self._open = False
 
@@ -311,11 +315,8 @@ class DomainLossRecorder:
         self._begin()
         self.manifest = continued
         if (continued.mixture, continued.schedule) != (before.mixture, before.schedule):
-            self._warn_once(
-                "mixture",
-                f"the checkpoint of step {step} has another mixture than this run. That counts as a change of the "
-                "mixture from this step: only evaluations before it are fitted",
-            )
+            said = f"the checkpoint of step {step} has another mixture than this run. That counts as a change of the "
+            self._warn([("mixture", said + "mixture from this step: only evaluations before it are fitted")])
         warned, self._training = self._training.warned, Training.from_lists(self.domains, state)
         self._training.warned |= warned
         self._later = self._delivery.load_state_dict(state["delivery"])
@@ -329,21 +330,20 @@ class DomainLossRecorder:
             step: The step that training goes on from.
         """
         later, self._later = self._later, []
-        row = evaluation_of(later, step)
-        if row and not self.evaluated and step not in self._training.curves:
-            self._training.keep(step, row)
+        has_losses = self.evaluated or self._training.has_losses(step)
+        self._evaluated(step, evaluation_of(later, step, only_targets=has_losses))
+
+    def _evaluated(self, step: int, row: dict[str, float]) -> dict[str, float]:
+        """Send what is new of an evaluation's row, which is returned."""
+        news = self._training.news(step, row, opened=self._open)
+        if news:
             self._open = True
-            self._delivery.add(row, step, self.manifest)
+            self._delivery.add(news, step, self.manifest)
+        return row
 
-    def _warn_of_nonfinite(self, sums: DomainSums, step: int) -> None:
-        for topic, said in self._training.nonfinite(sums, step):
-            self._warn_once(topic, said)
-
-    def _warn_once(self, topic: str, message: str) -> None:
-        if topic not in self._training.warned:
-            self._training.warned.add(topic)
-            warnings.warn(message, stacklevel=4)
-
-
-def _mixture(mixture: Mapping[str, float]) -> Mixture:
-    return mixture if isinstance(mixture, Mixture) else Mixture(mixture)
+    def _warn(self, topics: Iterable[tuple[str, str]]) -> None:
+        """Warn of each topic once."""
+        for topic, message in topics:
+            if topic not in self._training.warned:
+                self._training.warned.add(topic)
+                warnings.warn(message, stacklevel=4)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 from bimix_tracking.data import metric_names
+from bimix_tracking.data.targets import Kind, Target
+from bimix_tracking.errors import RecorderError, did_you_mean, shown
+from bimix_tracking.recording.input_checks import number
 from bimix_tracking.recording.sums import DomainSums
 
 
@@ -45,6 +49,58 @@ def evaluated(slugs: Sequence[str], sums: DomainSums) -> dict[str, float]:
     return row
 
 
+def target_values(
+    targets: Sequence[Target], values: Mapping[str, Any], questions: Mapping[str, Any] | None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the metrics of targets' values, and warnings by topic: what no target is, or no number, is excluded.
+
+    Args:
+        targets: Those of the run.
+        values: Target → value, in its own unit.
+        questions: Accuracy → how many questions it is the mean of, where the target doesn't say.
+
+    Raises:
+        RecorderError: A value or a number of questions is no number at all.
+
+    >>> target_values([Target("mmlu", "accuracy")], {"mmlu": 0.31, "mlu": 0.3}, {"mmlu": 14042})[0]
+    {'bimix_target/mmlu': 0.31, 'bimix_questions/mmlu': 14042.0}
+    """
+    known = {target.name: target for target in targets}
+    row: dict[str, float] = {}
+    warnings: dict[str, str] = {}
+    for name, given in values.items():
+        target = known.get(name)
+        if target is None:
+            remedy = did_you_mean(str(name), list(known)) if known else "this run has none"
+            warnings[f"no target {name}"] = (
+                f"{shown(name)} is no target of this run, so its values are excluded; {remedy}. Declare it: "
+                f"targets=[Target({str(name)!r}, kind=…)]"
+            )
+            continue
+        value, short = number(name, given), metric_names.slug(name)
+        if not math.isfinite(value):
+            row[f"{metric_names.NONFINITE}/{short}"] = 1.0
+            warnings[f"nonfinite {short}"] = (
+                f"a value of target {name!r} was NaN or infinite; such are excluded and counted in "
+                f"{metric_names.NONFINITE}/{short}"
+            )
+            continue
+        row[f"{metric_names.TARGET}/{short}"] = value
+        if target.kind is not Kind.ACCURACY:
+            continue
+        if not 0 <= value <= 1:
+            warnings[f"accuracy {short}"] = (
+                f"target {name!r} is an accuracy, but has the value {value:.4g}: laws need 0 to 1. Is it in per cent?"
+            )
+        asked = target.questions if questions is None else questions.get(name, target.questions)
+        if asked is not None:
+            count = number(f"questions of {name}", asked)
+            if not (count >= 1 and count.is_integer()):
+                raise RecorderError(f"the questions of target {name!r} must be a whole number from 1 on, got {asked!r}")
+            row[f"{metric_names.QUESTIONS}/{short}"] = count
+    return row, warnings
+
+
 def shares(slugs: Sequence[str], tokens: npt.NDArray[Any]) -> dict[str, float]:
     """Return each domain's part of all tokens, shape (domains,); nothing where there are none."""
     total = float(tokens.sum())
@@ -53,9 +109,18 @@ def shares(slugs: Sequence[str], tokens: npt.NDArray[Any]) -> dict[str, float]:
     }
 
 
-def evaluation_of(rows: Iterable[Mapping[str, float]], step: int) -> dict[str, float]:
-    """Return the evaluation among some rows that is of a step; nothing where none has a loss."""
+def evaluation_of(rows: Iterable[Mapping[str, float]], step: int, *, only_targets: bool = False) -> dict[str, float]:
+    """Return the evaluation among some rows that is of a step; nothing where none has a loss or a target's value.
+
+    Args:
+        rows: In the order in which they were made.
+        step: Optimizer steps.
+        only_targets: Whether losses are left out.
+    """
     row: dict[str, float] = {}
     for found in (found for found in rows if found[metric_names.STEP] == step and metric_names.has_evaluation(found)):
         row |= {name: value for name, value in found.items() if metric_names.belongs_to_evaluation(name)}
-    return row if any(name.startswith(f"{metric_names.EVAL_LOSS}/") for name in row) else {}
+    if only_targets:
+        axes = (metric_names.STEP, metric_names.TOKENS)
+        row = {name: value for name, value in row.items() if name in axes or metric_names.is_of_target(name)}
+    return row if any(map(metric_names.is_value, row)) else {}

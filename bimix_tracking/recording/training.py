@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 from bimix_tracking.data import metric_names
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.recording.drift import Drift
-from bimix_tracking.recording.evaluation_set import Evaluations
-from bimix_tracking.recording.input_checks import step_number
+from bimix_tracking.recording.evaluation_set import Evaluations, Judged
+from bimix_tracking.recording.input_checks import number, step_number
 from bimix_tracking.recording.rows import evaluated, losses, shares
 from bimix_tracking.recording.sums import DomainSums, check_total
 
@@ -106,7 +107,7 @@ class Training:
             row |= {f"{metric_names.NOMINAL}/{short}": share for short, share in zip(self.slugs, nominal, strict=True)}
         return row
 
-    def end_window(self, step: int, nominal: Sequence[float] | None) -> str | None:
+    def end_window(self, step: int, nominal: Sequence[float] | None) -> Iterator[tuple[str, str]]:
         """Begin the next window; return a warning of drift, if there is any."""
         drift = None
         if nominal is not None:
@@ -114,23 +115,63 @@ class Training:
             self.drift.add(trained, np.array(nominal), steps=step - self.step)
             drift = None if "drift" in self.warned else self.drift.warning(self.domains)
         self.window, self.step = DomainSums.zeros(len(self.domains)), step
-        return drift
+        return iter([] if drift is None else [("drift", f"at step {step}, {drift}")])
+
+    def drifted_at_the_end(self) -> Iterator[tuple[str, str]]:
+        """Yield a warning of drift over all of training, if there is any."""
+        drift = self.drift.warning(self.domains, ended=True)
+        if drift:
+            yield "drift at the end", f"at the end of training, {drift}"
 
     def eval_row(self, step: int, sums: DomainSums, other: int) -> dict[str, float]:
         """Return the row of an evaluation's sums; `other` domains of it were evaluated on other tokens."""
         row = self._row(step, metric_names.EVAL_LOSS, sums) | evaluated(self.slugs, sums)
         return row | {metric_names.OTHER_SET: float(other)} if other else row
 
-    def news(self, step: int, row: Mapping[str, float]) -> tuple[dict[str, float], bool]:
-        """Return what of an evaluation's row its step hasn't got yet, and whether a loss is among that."""
-        known = {name for name in self.curves.get(step, {}) if name not in _AXES}
-        new = {name: value for name, value in row.items() if name not in known}
-        return new, any(name.startswith(f"{metric_names.EVAL_LOSS}/") for name in new)
+    def target_row(self, step: int, values: Mapping[str, float], tokens: Any) -> dict[str, float]:
+        """Return the row of targets' values at a step; `tokens` were seen until then, None: as counted here.
 
-    def keep(self, step: int, row: Mapping[str, float]) -> None:
-        """Put an evaluation into the curves, with what the proportions really were; what is there already counts."""
+        Raises:
+            RecorderError: No number of tokens, or none where the step is before the last training row.
+        """
+        known = self.curves.get(step, {}).get(metric_names.TOKENS)
+        if known is None and tokens is None and step < self.step:
+            raise RecorderError(
+                f"targets of step {step} come after step {self.step}: how many tokens the model had seen is not kept. "
+                "Say it: record_targets(…, tokens=…)"
+            )
+        seen = known if known is not None else self.tokens.sum() if tokens is None else number("tokens", tokens)
+        if not 0 <= seen < math.inf:
+            raise RecorderError(f"'tokens' must be a number from 0 on, got {tokens!r}")
+        return {metric_names.STEP: float(step), metric_names.TOKENS: float(seen), **values}
+
+    def weighed(self, step: int, judged: Judged) -> Iterator[tuple[str, str]]:
+        """Take a baseline on another set out of the curves, and yield what is to be said of an evaluation, by topic."""
+        if judged.replaced:
+            self.curves = {step: row for step, row in self.curves.items() if row[metric_names.TOKENS] > 0}
+            yield "baseline", "the evaluation before training used another set: the curve begins after it"
+        if judged.other:
+            yield "other set", f"the evaluation at step {step} {self.evaluations.held_out.mismatch(judged.other)}"
+        yield from self.nonfinite(judged.sums, step)
+
+    def has_losses(self, step: int) -> bool:
+        """Return whether the curves have losses of domains at a step."""
+        return any(name.startswith(f"{metric_names.EVAL_LOSS}/") for name in self.curves.get(step, ()))
+
+    def news(self, step: int, row: Mapping[str, float], *, opened: bool) -> dict[str, float]:
+        """Put an evaluation into the curves, and return what its step hasn't got yet; nothing where that is nothing.
+
+        Args:
+            step: Optimizer steps.
+            row: The evaluation's; what the curves have at this step already counts.
+            opened: Whether its run is open: an ended one isn't opened again to say what it hasn't got.
+        """
         known = {name: value for name, value in self.curves.get(step, {}).items() if name not in _AXES}
+        new = {name: value for name, value in row.items() if name not in known}
+        if not (any(map(metric_names.is_value, new)) or (opened and new.keys() - {*_AXES[:2]})):
+            return {}
         self.curves[step] = {**row, **self.shares(), **known}
+        return new
 
     def to_lists(self) -> dict[str, Any]:
         """Return all of it as JSON types."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import chi2
@@ -58,12 +58,18 @@ class NoiseFloor:
 
 
 def noise_floor(obs: Observations) -> NoiseFloor | None:
-    """Return the noise floor, from runs of one mixture at the same tokens; None where none is repeated.
+    """Return the noise floor of losses, from runs of one mixture at the same tokens; None where none is repeated.
 
     Args:
-        obs: The sweep.
+        obs: The sweep; accuracies and scores have an error in their own units, and none of theirs is in it.
     """
     run, target = obs.codes
+    of_losses = np.array([obs.link(name).identity for name in obs.targets], bool)
+    if not of_losses[target].all():
+        if not of_losses[target].any():
+            return None
+        losses = obs.losses[of_losses[target]].reset_index(drop=True)
+        return noise_floor(replace(obs, losses=losses))
     mixture = mixture_codes(obs.mixtures.to_numpy(float))
     tokens = np.unique(obs.losses["tokens"].to_numpy(float), return_inverse=True)[1].reshape(-1)
     log_loss = np.log(obs.losses["loss"].to_numpy(float))

@@ -53,7 +53,7 @@ class JsonlSource:
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Pool the training runs, by name."""
-        return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
+        return self.wanted.pooled(self.records(progress), self.uri)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read the training runs by name; those that aren't finished are excluded, unless asked for.
@@ -175,7 +175,7 @@ class CsvSource:
         """Read the table."""
         if not self.path.is_file():
             raise SourceError(f"{self.uri}: there is no file {self.path}")
-        return Observations.from_csv(self.path)
+        return Observations.from_csv(self.path, targets=self.wanted.targets)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Refuse: a table has losses, but no runs and no manifests."""

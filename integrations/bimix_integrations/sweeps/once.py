@@ -6,7 +6,7 @@ import inspect
 import warnings
 from typing import Any, Literal
 
-from bimix_tracking import Analysis, Observations, analyze, open_source
+from bimix_tracking import Analysis, analyze, open_source
 from bimix_tracking.credentials import without_credentials
 from bimix_tracking.errors import BimixError
 from bimix_tracking.tracking.ports import wanted_of
@@ -72,5 +72,5 @@ class Once:
         if self.sweep is None:
             return analyze(opened, self.tokens, write_back=into, **self.options)
         records = [record for record in opened.records() if record.manifest.sweep == self.sweep]
-        obs = Observations.from_records(records, source=opened.uri, shares=wanted_of(opened).shares)
+        obs = wanted_of(opened).pooled(records, opened.uri)
         return analyze(obs, self.tokens, write_back=into, **self.options)

@@ -105,6 +105,12 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
         """Emit an evaluation outside of training."""
         self.eval_after_all(state, logger)
 
+    def record_targets(
+        self, step: int, values: Mapping[str, Any] | None, *, tokens: float | None = None, questions: Any = None
+    ) -> None:
+        """Emit values of targets, while training or after it; see `DomainLossRecorder.record_targets`. Collective."""
+        self._session.record_targets(step, values, tokens=tokens, questions=questions)
+
     def fit_end(self, state: Any, logger: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""
         self._session.finish(_step(state))

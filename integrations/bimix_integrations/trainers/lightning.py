@@ -35,7 +35,8 @@ class DomainLossCallback(Callback):
     """Log token-weighted training and validation losses, tokens and realised shares by domain.
 
     Training rows come every `Trainer(log_every_n_steps=…)` optimizer steps, one row after each validation, with the
-    domains of all its data loaders in it. A checkpoint holds what a resumed run needs. Arguments: see `Session`.
+    domains of all its data loaders in it. A checkpoint holds what a resumed run needs. Arguments: see `Session`. With
+    `targets_from_metrics={"val_mmlu": "mmlu"}`, metrics that the module logs in validation are values of targets.
     """
 
     def __init__(
@@ -43,9 +44,12 @@ class DomainLossCallback(Callback):
         domains: Sequence[str] | None = None,
         mixture: Mapping[str, float] | None = None,
         tracker: str | Tracker | None = "mlflow:",
+        *,
+        targets_from_metrics: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         self._session = Session(domains, mixture, tracker, **options)
+        self._targets = self._session.checked(targets_from_metrics)
         self.recorder = self._session.recorder
         self._logged = self._first = self._rows = 0
         self._loaded: dict[str, Any] | None = None
@@ -110,8 +114,15 @@ class DomainLossCallback(Callback):
                 "from the curve"
             )
         else:
+            self._session.record_metrics(trainer.global_step, trainer.callback_metrics, self._targets)
             self._session.evaluated()
             self._session.log_evaluation(trainer.global_step)
+
+    def record_targets(
+        self, step: int, values: Mapping[str, Any] | None, *, tokens: float | None = None, questions: Any = None
+    ) -> None:
+        """Emit values of targets, while training or after it; see `DomainLossRecorder.record_targets`. Collective."""
+        self._session.record_targets(step, values, tokens=tokens, questions=questions)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Emit what is left, write the curves and end the run if it is ours."""

@@ -19,7 +19,8 @@ from bimix_integrations.trainers.environment import from_environment
 from bimix_integrations.trainers.forward import IDS, ForwardWatch, passes_of
 from bimix_integrations.trainers.leaving import when_left
 from bimix_integrations.trainers.torch import DomainLossMeter
-from bimix_tracking.errors import RecorderError
+from bimix_tracking.data.targets import Targets
+from bimix_tracking.errors import RecorderError, did_you_mean
 from bimix_tracking.recording.recorder import DomainLossRecorder
 from bimix_tracking.tracking.ports import Tracker, open_tracker
 
@@ -56,6 +57,7 @@ class Session:
         group: The data-parallel processes; all, unless given. See `DomainLossMeter`.
         token_bytes: Bytes of each token of the vocabulary: gives bits per byte.
         entropy_every: Sample every so many batches for the tokens' entropies; 0 samples none.
+        targets: What `record_targets` will give beside the domains' losses: `Target`s, or a targets file.
         manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `model_size`, `batch_tokens`.
     """
 
@@ -70,6 +72,7 @@ class Session:
         group: distributed.ProcessGroup | None = None,
         token_bytes: Sequence[int] | None = None,
         entropy_every: int = 0,
+        targets: Targets | None = None,
         **manifest: Any,
     ) -> None:
         if domains is None:
@@ -79,7 +82,7 @@ class Session:
         opened = open_tracker(tracker) if isinstance(tracker, str) else tracker
         if opened is not None and run_name is not None:
             opened.run_name = run_name
-        self.recorder = DomainLossRecorder(domains, mixture, opened, schedule=schedule, **manifest)
+        self.recorder = DomainLossRecorder(domains, mixture, opened, schedule=schedule, targets=targets, **manifest)
         self.meter = DomainLossMeter(self.recorder, group=group, token_bytes=token_bytes, entropy_every=entropy_every)
         self.watch = ForwardWatch()
         self._name = getattr(opened, "run_name", None)
@@ -263,6 +266,37 @@ class Session:
         if not row:
             warnings.warn(f"the evaluation at step {step} had no domain ids. {FIXES}", stacklevel=3)
         return True
+
+    def record_targets(
+        self, step: int, values: Mapping[str, Any] | None, *, tokens: float | None = None, questions: Any = None
+    ) -> None:
+        """Emit values of targets, while training or after it; see `DomainLossRecorder.record_targets`. Collective.
+
+        Process 0's values count; lm-evaluation-harness gives None to the others.
+        """
+        if self._training or self._finished:
+            with self.recorder if self._finished else nullcontext():  # as above
+                self.meter.record_targets(step, values, tokens=tokens, questions=questions)
+        elif values:
+            self._warn_once("targets are recorded from the beginning of training on: these values are excluded")
+
+    def record_metrics(self, step: int, metrics: Mapping[str, Any], targets: Mapping[str, str]) -> None:
+        """Emit those of a trainer's metrics that are values of targets: metric → target. Collective."""
+        found = {target: metrics[name] for name, target in targets.items() if name in metrics}
+        if found and self._begun:
+            self.record_targets(step, found)
+
+    def checked(self, targets: Mapping[str, str] | None) -> dict[str, str]:
+        """Return metric → target as it was given.
+
+        Raises:
+            RecorderError: A target that this run hasn't got.
+        """
+        known = [target.name for target in self.recorder.manifest.targets]
+        unknown = next((name for name in (targets or {}).values() if name not in known), None)
+        if unknown is not None:
+            raise RecorderError(f"`targets_from_metrics` has no target {unknown!r}: {did_you_mean(unknown, known)}")
+        return dict(targets or {})
 
     def finish(self, step: int) -> None:
         """Emit what is left, write the curves and end the run if it is ours. Collective."""

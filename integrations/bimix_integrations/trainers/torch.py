@@ -290,6 +290,11 @@ class DomainLossMeter:
         self.flush(step)
         return self.recorder.log_eval(step)
 
+    def record_targets(self, step: int, values: Mapping[str, Any] | None, **options: Any) -> dict[str, float]:
+        """Emit values of targets as a row; see `DomainLossRecorder.record_targets`. Collective; process 0's count."""
+        self.flush(step)
+        return self.recorder.record_targets(step, values or {}, **options)
+
     def finish(self, step: int) -> None:
         """Emit what no row holds yet, write the curves and end the run. Collective.
 

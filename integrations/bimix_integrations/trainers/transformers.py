@@ -34,7 +34,8 @@ class DomainLossCallback(transformers.TrainerCallback):
     """Log token-weighted training and evaluation losses, tokens and realised shares by domain; arguments: `Session`.
 
     Training rows come at the trainer's logging steps; after an evaluation, of one set or a dict of sets, comes one row
-    with every domain. A checkpoint holds what a resumed run needs.
+    with every domain. A checkpoint holds what a resumed run needs. With
+    `targets_from_metrics={"eval_mmlu_accuracy": "mmlu"}`, evaluation metrics of the trainer are values of targets.
     """
 
     def __init__(
@@ -42,9 +43,12 @@ class DomainLossCallback(transformers.TrainerCallback):
         domains: Sequence[str] | None = None,
         mixture: Mapping[str, float] | None = None,
         tracker: str | Tracker | None = "mlflow:",
+        *,
+        targets_from_metrics: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         self._session = Session(domains, mixture, tracker, **options)
+        self._targets = self._session.checked(targets_from_metrics)
         self.recorder = self._session.recorder
         self._training, self._saved = False, -1
 
@@ -94,6 +98,8 @@ class DomainLossCallback(transformers.TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Note that an evaluation set is done; outside training, emit at once. What is of no curve is dropped."""
         name = _set_of(metrics or {})
+        if self._training or not _loaded_another(args, state):
+            self._session.record_metrics(state.global_step, metrics or {}, self._targets)
         if not name.startswith("eval"):
             self._session.drop_evaluation(f"{name!r} is not an evaluation of the held-out set: excluded from the curve")
             return
@@ -116,6 +122,12 @@ class DomainLossCallback(transformers.TrainerCallback):
             written = Path(args.output_dir, f"checkpoint-{state.global_step}", "trainer_state.json")
             if args.should_save and written.exists():
                 state.save_to_json(str(written))
+
+    def record_targets(
+        self, step: int, values: Mapping[str, Any] | None, *, tokens: float | None = None, questions: Any = None
+    ) -> None:
+        """Emit values of targets, while training or after it; see `DomainLossRecorder.record_targets`. Collective."""
+        self._session.record_targets(step, values, tokens=tokens, questions=questions)
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         """Forget what a prediction added: it is not an evaluation, and must not get into the next one."""

@@ -296,7 +296,7 @@ def test_a_run_without_evaluation_is_left_out_and_named(uri: str) -> None:
 
     obs = Observations.from_source(uri)
 
-    assert [str(note) for note in obs.notes] == ["excluded: the run has no evaluation of any domain (run 'blind'; 1×)"]
+    assert [str(note) for note in obs.notes] == ["excluded: the run has no evaluation (run 'blind'; 1×)"]
 
 
 def test_deleted_runs_are_never_read(uri: str) -> None:

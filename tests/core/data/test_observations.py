@@ -331,7 +331,7 @@ def test_runs_without_mixture_or_evaluation_are_set_aside() -> None:
     assert obs.runs == ("x",)
     assert [str(note) for note in obs.notes] == [
         "excluded: the run has no mixture in its manifest (run 'bare'; 1×)",
-        "excluded: the run has no evaluation of any domain (run 'blind'; 1×)",
+        "excluded: the run has no evaluation (run 'blind'; 1×)",
     ]
-    with pytest.raises(ObservationsError, match=r"none of the 1 runs of test can be used.*no evaluation of any domain"):
+    with pytest.raises(ObservationsError, match=r"none of the 1 runs of test can be used.*the run has no evaluation"):
         Observations.from_records([blind], source="test")

@@ -59,7 +59,7 @@ class MlflowSource:
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Pool the runs that are wanted."""
-        return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
+        return self.wanted.pooled(self.records(progress), self.uri)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read every finished run of role `train`, and those of other tools whose names for losses are known."""

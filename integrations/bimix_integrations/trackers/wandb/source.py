@@ -62,7 +62,7 @@ class WandbSource:
 
     def observations(self, progress: Progress | None = None) -> Observations:
         """Pool the training runs."""
-        return Observations.from_records(self.records(progress), source=self.uri, shares=self.wanted.shares)
+        return self.wanted.pooled(self.records(progress), self.uri)
 
     def records(self, progress: Progress | None = None) -> list[RunRecord]:
         """Read the training runs, in the order in which they began; those not finished are excluded, unless wanted."""
