@@ -313,10 +313,13 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
         if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
             errors = ", ".join(f"{100 * fit.targets[target].error:.2f}" for target in alike[:5])
             stopped = said("{remedy}. Fit error: {errors} %", remedy=outcome.remedy, errors=errors)
-            named = {"domains": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
-            found.append(
-                said("domains {domains}: {remedy}", **named)
-                if len(alike) > 1
-                else said("domain {domains}: {remedy}", **named)
-            )
+            found.append(_said_of(fit, alike, stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy))
     return found
+
+
+def _said_of(fit: LawFit, targets: list[str], remedy: str) -> str:
+    """Return a remedy with what it is for: domains, or targets where one of them is no domain."""
+    named, several = {"named": few(targets), "remedy": remedy}, len(targets) > 1
+    if set(targets) <= set(fit.domains):
+        return said("domains {named}: {remedy}", **named) if several else said("domain {named}: {remedy}", **named)
+    return said("targets {named}: {remedy}", **named) if several else said("target {named}: {remedy}", **named)
