@@ -25,6 +25,8 @@ from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
 
 Array = npt.NDArray[np.float64]
+SAME_SHARE = 1e-6
+"""A domain whose proportions differ by no more has the same one in all runs: what another does is not identifiable."""
 _HELD = 2_000_000
 """Numbers of an array held at once (16 MB)."""
 
@@ -212,7 +214,14 @@ class LawFit:
         return FitOptions(self.huber_delta, self.zero_share, self.warmup)
 
     def own(self, target: str) -> int:
-        """Return the target's place among the domains; −1 where it is none of them."""
+        """Return the target's place among the domains; −1 where it is none of them, or its proportion never varied.
+
+        Then a law that sees all proportions has no scale for an own one, and takes the target for one outside. A law
+        that needs an own proportion knows its effect as little, and its outcome says so.
+        """
+        low, high = self.shares.get(target, (0.0, 1.0))
+        if high - low <= SAME_SHARE and (self.members or not self._law.traits.needs_own):
+            return -1
         return self._places.get(target, -1)
 
     @cached_property
