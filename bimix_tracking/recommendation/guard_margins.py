@@ -30,6 +30,7 @@ _GROWTH, _STAYS, _GAINED = 2.0, 1.02, 0.02
 """How much farther than where guards hold is tried, until when, and for which part of what a margin costs."""
 _STRETCH = (0.8, 1.3)
 _STEP, _LEAST = 1e-6, 1e-24
+_ONE = np.zeros(1, np.intp)
 
 
 def least(problem: Problem, reference: Array) -> tuple[GuardedMinimum, tuple[int, int]]:
@@ -135,7 +136,7 @@ def with_margin(
     reference: Array,
     plain: GuardedMinimum,
     probability: float,
-) -> tuple[Problem, GuardedMinimum, tuple[int, int]]:
+) -> tuple[Problem, GuardedMinimum]:
     """Return the optimum with margins at which all guards hold with a probability, as near to it as was found.
 
     First within the largest distance from the reference at which they hold without a margin. Then, from there, with
@@ -158,11 +159,11 @@ def with_margin(
         )
         radius = min(growth * distance(at, reference, change), farthest)
         tried = replace(problem, limits=replace(problem.limits, each=each), near=Near(reference, radius, change))
-        found, searches = least(tried, reference)
+        found = tried.within(_ONE, start=reference)
         reached = chances.together(found.shares[0]) if found.feasible[0] else 0.0
         if reached >= probability and found.value[0] < best[1].value[0]:
             gained = best[1].value[0] - found.value[0]
-            best = tried, found, searches
+            best = tried, found
             if gained < _GAINED * (best[1].value[0] - plain.value[0]):
                 break
             continue
@@ -180,7 +181,7 @@ def _nearer(
     reference: Array,
     plain: GuardedMinimum,
     probability: float,
-) -> tuple[Problem, GuardedMinimum, tuple[int, int]]:
+) -> tuple[Problem, GuardedMinimum]:
     """Return the optimum within the largest distance from the reference at which the guards hold."""
     change = "tv" if problem.near is None else problem.near.change
     low, high = 0.0, distance(plain.shares[0], reference, change)
@@ -189,11 +190,11 @@ def _nearer(
     for _ in range(_NARROWINGS):
         radius = (low + high) / 2
         tried = replace(problem, near=Near(reference, radius, change))
-        found, searches = least(tried, reference)
+        found = tried.within(_ONE, start=reference)
         reached = chances.together(found.shares[0]) if found.feasible[0] else 0.0
         most = max(most, reached)
         if reached >= probability:
-            best, low = (tried, found, searches), radius
+            best, low = (tried, found), radius
         else:
             high = radius
     if best is None:

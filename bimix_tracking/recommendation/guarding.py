@@ -82,7 +82,7 @@ def guarded(
     chances = Chances(plain, guards, reference, replicates) if replicates is not None and guards else None
     if chances is None or probability is None or chances.together(found.shares[0]) >= probability:
         return _result(plain, guards, reference, found, agree, chances, found)
-    careful, safe, agree = with_margin(plain, chances, reference, found, probability)
+    careful, safe = with_margin(plain, chances, reference, found, probability)
     return _result(careful, guards, reference, safe, agree, chances, found)
 
 

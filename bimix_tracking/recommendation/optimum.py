@@ -217,7 +217,7 @@ class Problem:
         model = self._model(
             versions, largest, theta=theta, divergence=divergence, cautious=cautious, aim=aim, ceiling=ceiling
         )
-        return minimize_within(model, region, starts, np.arange(count))
+        return minimize_within(model, region, starts, np.arange(count), rough=aim is not None)
 
     def _largest(
         self, versions: Index, theta: Mapping[str, Array] | None = None, cautious: Array | None = None

@@ -277,10 +277,7 @@ def binding_at(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return what holds a domain at a limit that was set, with its shadow price, and what at the edge of the tried.
 
-    Args:
-        problem: What was minimised.
-        shares: Its optimum, shape (domains,).
-        found: The same with the shadow prices of guards, where there are some.
+    Arguments are those of `Problem.multipliers`, beside the problem.
     """
     box = problem.box
     binding, edges = {}, {}

@@ -157,8 +157,8 @@ def probability(count: int) -> None:
         "| refused |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    for law, fitted in (("transfer", "transfer"), ("crossed", "transfer"), ("crossed", "auto")):
-        for runs in (12, 24):
+    for runs in (24, 12):
+        for law, fitted in (("transfer", "transfer"), ("crossed", "auto"), ("crossed", "transfer")):
             rows, refused = [], 0
             for seed in range(count):
                 row = held(law, fitted, runs, seed)

@@ -26,6 +26,7 @@ _SNAP = 1e-9
 _BROKEN, _REPAIRS = 1e-11, 3
 _TOGETHER = 1e-9
 _ALONE = 1e-13
+_ROUGH = 1e5
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class GuardedMinimum(SimplexMinimum):
         return np.asarray(self.excess <= MET)
 
 
-def minimize_within(model: Model, region: Region, starts: Sequence[Array], which: Index) -> GuardedMinimum:
+def minimize_within(
+    model: Model, region: Region, starts: Sequence[Array], which: Index, *, rough: bool = False
+) -> GuardedMinimum:
     """Minimise a batch of functions within guards.
 
     Args:
@@ -58,6 +61,7 @@ def minimize_within(model: Model, region: Region, starts: Sequence[Array], which
         starts: Mixtures to start from, each of shape (problems, domains): the first with some room is taken, or else
             the one with the most.
         which: Which of the model's problems these are, shape (problems,).
+        rough: Six digits will do.
     """
     region, nearest, too_far = _reachable(region, starts[-1])
     start, room = _start(model, region, nearest, starts, which)
@@ -72,10 +76,10 @@ def minimize_within(model: Model, region: Region, starts: Sequence[Array], which
     strictly = np.flatnonzero(excess < -MET)
     inside = found.shares.copy()
     spare = model(inside, which).room.min(-1, initial=np.inf)
-    _minimise(model, region, inside, which, strictly, found)
+    _minimise(model, region, inside, which, strictly, found, _ROUGH if rough else 1.0)
     shares = _tidy(found.shares, region)
     at = model(shares, which)
-    for _ in range(_REPAIRS):
+    for _ in range(0 if rough else _REPAIRS):
         short = np.maximum(-at.room.min(-1, initial=0.0), 0.0)
         broken = strictly[(short[strictly] > _BROKEN) & (spare[strictly] > 2 * short[strictly])]
         if not len(broken):
@@ -92,11 +96,13 @@ def minimize_within(model: Model, region: Region, starts: Sequence[Array], which
     return GuardedMinimum(shares, at.value, residual, found.multipliers, found.ball, excess)
 
 
-def _minimise(model: Model, region: Region, inside: Array, which: Index, rows: Index, found: Interior) -> None:
+def _minimise(
+    model: Model, region: Region, inside: Array, which: Index, rows: Index, found: Interior, rough: float = 1.0
+) -> None:
     """Search for the optima of some problems from strictly inside, and write them down."""
     if not len(rows):
         return
-    part = search(model, region.of(rows), inside[rows], which[rows])
+    part = search(model, region.of(rows), inside[rows], which[rows], rough=rough)
     found.shares[rows], found.multipliers[rows] = part.shares, part.multipliers
     found.ball[rows], found.common[rows] = part.ball, part.common
 

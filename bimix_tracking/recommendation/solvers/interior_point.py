@@ -17,9 +17,11 @@ import numpy.typing as npt
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.recommendation.solvers.measuring import Measured, Model, Region, only, together
 
-_STEPS, _HALVINGS = 150, 40
+_STEPS, _HALVINGS = 150, 30
 _ARRIVED, _STILL = 1e-14, 1e-11
 """Complementarity and slope of the Lagrangian at the end, of functions whose slope is about 1 at the start."""
+_ALMOST, _STALLS = 1e5, 12
+"""A search within so many times of that ends when so many steps in a row brought it no nearer."""
 _KEPT = 0.005
 """At least this part of the distance to a bound is kept in a step."""
 _FIRST = 0.1
@@ -49,7 +51,14 @@ class Interior:
 
 
 def search(
-    model: Model, region: Region, start: Array, which: Index, *, relaxed: bool = False, enough: float = np.inf
+    model: Model,
+    region: Region,
+    start: Array,
+    which: Index,
+    *,
+    relaxed: bool = False,
+    enough: float = np.inf,
+    rough: float = 1.0,
 ) -> Interior:
     """Search from strictly inside.
 
@@ -60,10 +69,11 @@ def search(
         which: Which of the model's problems these are, shape (n,).
         relaxed: Minimise the excess t of room_k ≥ −t instead of f.
         enough: Then a search ends where t is below −`enough`.
+        rough: A search ends so many times short of where it otherwise would.
     """
     state = _State(model, region, start, which, relaxed)
     for _ in range(_STEPS):
-        state.drop(enough)
+        state.drop(enough, rough)
         if not len(state.active):
             break
         state.step()
@@ -103,7 +113,7 @@ class _State:
         self.z = np.where(self.live, _FIRST / domains / self.c, 0.0)
         self.common = np.zeros(count)
         self.stuck, self.length = np.zeros(count, bool), np.ones(count)
-        self.residual = np.full(count, np.inf)
+        self.residual, self.nearest, self.stalls = np.full(count, np.inf), np.full(count, np.inf), np.zeros(count, int)
         self.found = Interior(
             start.copy(), np.zeros((count, guards)), np.zeros(count), np.zeros(count), np.full(count, -np.inf)
         )
@@ -275,10 +285,13 @@ class _State:
         objective = x @ self.cost + (0.0 if self.relaxed else self.scale[rows] * at.value)
         return np.asarray(objective - target * np.where(self.live[rows], np.log(c), 0.0).sum(-1))
 
-    def drop(self, enough: float) -> None:
+    def drop(self, enough: float, rough: float) -> None:
         """Keep what has arrived, and go on with the others."""
         gap = np.where(self.live, self.z * self.c, 0.0).max(-1)
-        done = self.stuck | ((gap <= 4 * _ARRIVED) & (self.residual <= _STILL))
+        away = np.maximum(gap / (4 * _ARRIVED), self.residual / _STILL)
+        self.stalls = np.where(away < 0.9 * self.nearest, 0, self.stalls + 1)
+        self.nearest = np.minimum(self.nearest, away)
+        done = self.stuck | (away <= rough) | ((self.stalls >= _STALLS) & (away <= _ALMOST))
         if self.relaxed:
             done |= self.x[:, -1] < -enough
         if not done.any():
@@ -299,6 +312,8 @@ class _State:
             "stuck",
             "length",
             "residual",
+            "nearest",
+            "stalls",
             "on",
             "free",
             "live",
