@@ -40,6 +40,8 @@ from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source, wanted_of
 from bimix_tracking.tracking.write_back import analysis_name, leave
 
+_GUARDED = 1e-9
+
 
 def analyze(
     source: str | RunSource | Observations,
@@ -142,8 +144,10 @@ def analyze(
     obs, opened = _read(source, wanted, question, progress)
     counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
-    guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
-    selection, validation, fit = _fitted(obs, law, counted, progress)
+    guards, _ = guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
+    # What is guarded must be predicted: next to no weight, but some, when a law is chosen.
+    judged = counted | {guard.target: counted[guard.target] or _GUARDED for guard in guards}
+    selection, validation, fit = _fitted(obs, law, judged, progress)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
     findings = _checked(obs, fit, selection, validation, question, progress)
