@@ -15,7 +15,7 @@ from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.volume import LOG_BETA
-from bimix_tracking.recommendation.objective import WeightedLoss
+from bimix_tracking.recommendation.solvers.objective import WeightedLoss
 from bimix_tracking.recommendation.uncertainty import Uncertainty
 
 FARTHEST = 4.0

@@ -61,6 +61,8 @@ def near_optimal(
     count = len(problem.fit.domains)
     if tolerance is None or not np.isfinite(tolerance) or count > _MOST_DOMAINS:
         return None
+    if problem.guarded:
+        return NearOptimal(float(tolerance), _extent_within(problem, shares, tolerance))
     places = np.tile(np.arange(count), 2)
     best = float(problem.held_at(places[:1], shares[:1], shares[None]).value[0])
     lower, upper = problem.box.lower, problem.box.upper
@@ -102,6 +104,22 @@ def near_optimal(
         going = going[~arrived & (np.abs(outside - inside)[going] > _WIDTH)]
     extent = pd.DataFrame({"low": inside[:count], "high": inside[count:]}, index=list(problem.fit.domains))
     return NearOptimal(float(tolerance), extent)
+
+
+def _extent_within(problem: Problem, shares: Array, tolerance: float) -> pd.DataFrame:
+    """Return the extents within guards: the smallest and the largest of each proportion, with F as one more limit."""
+    count = len(shares)
+    one = np.zeros(1, np.intp)
+    best = float(problem.within(one, start=shares).value[0])
+    aim = np.concatenate([np.eye(count), -np.eye(count)])
+    ceiling = best + max(tolerance, _LEAST * abs(best))
+    found = problem.within(np.zeros(2 * count, np.intp), start=shares, aim=aim, ceiling=ceiling)
+    ends = np.where(found.feasible[:, None], found.shares, shares)
+    own = np.arange(count)
+    return pd.DataFrame(
+        {"low": np.minimum(ends[own, own], shares), "high": np.maximum(ends[count + own, own], shares)},
+        index=list(problem.fit.domains),
+    )
 
 
 def _root(value: Array, best: float, tolerance: float) -> Array:

@@ -26,11 +26,11 @@ from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import Constraints
-from bimix_tracking.recommendation.objective import WeightedLoss
 from bimix_tracking.recommendation.solvers.filling import filled
 from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum, minimize_within, nearest_in
 from bimix_tracking.recommendation.solvers.limits import GuardedLoss, Limits
 from bimix_tracking.recommendation.solvers.measuring import Region
+from bimix_tracking.recommendation.solvers.objective import WeightedLoss
 from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum, kkt, minimize_on_simplex
 
 _LOG_FLOOR = 1e-12
@@ -140,18 +140,24 @@ class Problem:
             *(np.concatenate([getattr(part, name) for part in found]) for name in ("shares", "value", "kkt_residual"))
         )
 
-    def multipliers(self, shares: Array, prices: Array | None = None) -> Array:
+    def multipliers(self, shares: Array, found: SimplexMinimum | None = None) -> Array:
         """Return the shadow price of each bound: nats gained by a unit more of the proportion; 0 off the bounds.
 
         Args:
             shares: The optimum, shape (domains,).
-            prices: `GuardedMinimum.multipliers` there, shape (guards,): bounds are dearer or cheaper beside guards.
+            found: The same, with the shadow prices of guards and of the largest change: beside them a proportion is
+                worth more or less.
         """
-        gradient = self.loss()(shares[None], np.zeros(1, np.intp))[1][0]
-        if prices is not None and len(prices):
-            zero = np.zeros(1, np.intp)
-            at = self._model(zero)(shares[None], zero)
-            gradient = gradient + prices @ at.slopes[0]
+        one = np.zeros(1, np.intp)
+        gradient = self.loss()(shares[None], one)[1][0]
+        if isinstance(found, GuardedMinimum):
+            divergence = None
+            if self.near is not None and self.near.change == "kl":
+                divergence = (self.near.shares, np.array([max(self.near.radius, _STILL)]))
+            at = self._model(one, divergence=divergence)(shares[None], one)
+            gradient = gradient + found.multipliers[0] @ at.slopes[0]
+            if self.near is not None:
+                gradient = gradient + found.ball[0] * (shares > self.near.shares + AT_BOUND)
         if self.prior is not None and self.strength > 0:
             prior = self.prior.array(self.fit.domains)
             ratio = np.maximum(shares, _LOG_FLOOR) / np.where(prior > 0, prior, 1.0)

@@ -20,7 +20,10 @@ from bimix_tracking.display.texts import listing
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import nats
 from bimix_tracking.recommendation.constraints import Constraints
+from bimix_tracking.recommendation.guards import GuardResult
 from bimix_tracking.recommendation.near_optimal import NearOptimal
+from bimix_tracking.recommendation.optimum import Change
+from bimix_tracking.recommendation.smallest_change import SmallestChange
 from bimix_tracking.recommendation.uncertainty import Uncertainty, between, ends, finite
 
 
@@ -55,6 +58,12 @@ class Recommendation(Shown):
         near_optimal: The near-optimal range of each proportion; None without replicates or a tolerance.
         described: What targets are; a loss where not named.
         links: Of targets that are no losses.
+        guards: What each guard allowed, and what it cost.
+        guards_together: The probability that all guards hold; None without replicates.
+        guard_probability: That they were asked to hold with.
+        max_change: How far from the reference the mixture may be; None: as far as it likes.
+        change: How that is measured: `tv`, total variation, or `kl`, nats of divergence.
+        path: How much of the gain each step away from the reference gets; None where no reference was given.
     """
 
     mixture: Mixture
@@ -81,6 +90,12 @@ class Recommendation(Shown):
     near_optimal: NearOptimal | None = None
     described: Mapping[str, Target] = field(default_factory=dict)
     links: Mapping[str, Link] = field(default_factory=dict)
+    guards: tuple[GuardResult, ...] = ()
+    guards_together: float | None = None
+    guard_probability: float | None = None
+    max_change: float | None = None
+    change: Change = "tv"
+    path: SmallestChange | None = None
 
     @property
     def unit(self) -> str:
@@ -164,6 +179,12 @@ class Recommendation(Shown):
             "by_law": {law: dict(mixture) for law, mixture in self.by_law.items()},
             "prior": None if self.prior is None else dict(self.prior),
             "prior_strength": self.prior_strength,
+            "guards": [guard.to_dict() for guard in self.guards],
+            "guards_together": self.guards_together,
+            "guard_probability": self.guard_probability,
+            "max_change": self.max_change,
+            "change": self.change,
+            "path": None if self.path is None else self.path.to_dict(),
             "uncertainty": None if sure is None else sure.to_dict(),
             "near_optimal": None if near is None else {"tolerance": near.tolerance, "extent": ends(near.extent)},
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,9 +22,13 @@ from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constraints, constrain, proportional_reference
+from bimix_tracking.recommendation.guarding import guarded, guards_of, largest_change
+from bimix_tracking.recommendation.guards import Guard
 from bimix_tracking.recommendation.near_optimal import near_optimal
-from bimix_tracking.recommendation.optimum import Problem
+from bimix_tracking.recommendation.optimum import Change, Problem
 from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.smallest_change import smallest_change
+from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum
 from bimix_tracking.recommendation.uncertainty import uncertainty
 from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, outside_volume, within
 
@@ -42,6 +47,11 @@ def recommend(
     replicates: Replicates | None = None,
     tolerance: float | None = None,
     beyond_tried: bool = False,
+    guardrails: Sequence[str | Guard] = (),
+    guard_probability: float | None = None,
+    max_change: float | None = None,
+    change: Change = "tv",
+    unfit: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Recommendation:
     """Return the mixture with the least weighted sum of predicted losses at a data volume, with its uncertainty.
@@ -61,6 +71,14 @@ def recommend(
         tolerance: How much more weighted loss, nats, a mixture may have and still count as near-optimal; by default
             the residual standard deviation of a run.
         beyond_tried: Also search outside the proportions tried, where no run has checked the law.
+        guardrails: How much worse than on the reference targets may get: `"code<=+0.5%"`, `"mmlu>=-0.5pp"`,
+            `"all<=+1%"`, or `Guard`s.
+        guard_probability: All guards hold together in so large a part of the replicates, with the law's form error:
+            between 0 and 1; None: as predicted.
+        max_change: How far from the reference the mixture may be.
+        change: How that is measured: `tv`, total variation ½ Σ |r − reference|, the part of the tokens that are
+            others; or `kl`, Σ r log(r / reference), nats.
+        unfit: Targets that can't decide, with what each needs: a guard on one is refused, unless it has a weight.
         progress: Called as (what, done, total).
 
     Raises:
@@ -88,6 +106,7 @@ def recommend(
         raise RecommendationError(
             "linearised replicates have no optimum of their own: use those of bootstrap(obs, fit)"
         )
+    given = reference
     box, reference = allowed(
         fit.domains,
         tokens,
@@ -101,7 +120,10 @@ def recommend(
     asked = checked_weights(weights, fit.targets, fit.domains, fit.described, fit.links, law=fit.law)
     own, doubts = counted(fit, asked)
     weight = objective_weights(own, fit.links)
-    volume = fit.volume_for(tokens, weight)
+    near = largest_change(reference.array(fit.domains), max_change, change)
+    guards, left_out = guards_of(fit, guardrails, unfit, weights)
+    doubts += left_out
+    volume = fit.volume_for(tokens, weight | {guard.target: 1.0 for guard in guards})
     of_volume = outside_volume(fit, volume)
     if volume != tokens:
         of_volume.append(
@@ -114,8 +136,9 @@ def recommend(
         )
     holds = holds_of(fit, asked, reference)
     problem = within(fit, volume, weight, box, holds, doubts, beyond_tried=beyond_tried)
-    problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength)
-    found, agree = problem.minimum([reference.array(fit.domains)])
+    problem = Problem(fit, volume, problem.weights, problem.box, prior, prior_strength, near=near)
+    held = guarded(problem, guards, reference, replicates=replicates, probability=guard_probability)
+    problem, found, agree = held.problem, held.found, held.agree
     if agree[0] < agree[1]:
         doubts.append(
             said(
@@ -135,7 +158,8 @@ def recommend(
     )
     # Losses without a weight may be unknown, and 0 · NaN is NaN.
     used = {d: w for d, w in weight.items() if w > 0}
-    binding, edges = binding_at(problem, shares)
+    binding, edges = binding_at(problem, shares, found)
+    sure = None if replicates is None else uncertainty(problem, replicates, mixture, reference, progress=progress)
     return Recommendation(
         mixture=mixture,
         tokens=float(tokens),
@@ -164,10 +188,16 @@ def recommend(
         by_law=_by_law(problem),
         prior=prior,
         prior_strength=prior_strength,
-        uncertainty=None
-        if replicates is None
-        else uncertainty(problem, replicates, mixture, reference, progress=progress),
+        uncertainty=sure,
         near_optimal=near_optimal(problem, shares, replicates, tolerance, progress=progress),
+        guards=held.results,
+        guards_together=held.together,
+        guard_probability=guard_probability,
+        max_change=max_change,
+        change=change,
+        path=None
+        if given is None and near is None
+        else smallest_change(problem, reference, replicates, change=change, sure=sure),
     )
 
 
@@ -216,8 +246,12 @@ def _by_law(problem: Problem) -> dict[str, Mixture]:
         weight = {t: w for t, w in problem.weights.items() if t in member.targets and member.targets[t].outcome.usable}
         if sum(weight.values()) < sum(problem.weights.values()):
             continue
-        alone = Problem(member, problem.tokens, weight, problem.box, problem.prior, problem.strength)
-        found[name] = _mixture(member, alone.minimum([])[0].shares[0])
+        if problem.limits and not {one.target for one in problem.limits.each} <= set(member.targets):
+            continue
+        alone = replace(problem, fit=member, weights=weight)
+        best = alone.minimum([])[0]
+        if not isinstance(best, GuardedMinimum) or best.feasible[0]:
+            found[name] = _mixture(member, best.shares[0])
     return found
 
 

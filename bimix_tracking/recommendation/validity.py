@@ -19,6 +19,7 @@ from bimix_tracking.messages import few, joined, said
 from bimix_tracking.mixture import SUM_TOLERANCE, Mixture
 from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
+from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum
 from bimix_tracking.selection.diagnostics import outside_tried, outside_volumes
 from bimix_tracking.selection.eligibility import unfit
 
@@ -245,12 +246,20 @@ def _has_a_mixture(box: Constraints) -> bool:
     return bool(box.lower.sum() <= 1 + SUM_TOLERANCE and box.upper.sum() >= 1 - SUM_TOLERANCE)
 
 
-def binding_at(problem: Problem, shares: Array) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what holds a domain at a limit that was set, with its shadow price, and what at the edge of the tried."""
+def binding_at(
+    problem: Problem, shares: Array, found: SimplexMinimum | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what holds a domain at a limit that was set, with its shadow price, and what at the edge of the tried.
+
+    Args:
+        problem: What was minimised.
+        shares: Its optimum, shape (domains,).
+        found: The same with the shadow prices of guards, where there are some.
+    """
     box = problem.box
     binding, edges = {}, {}
     for domain, share, low, high, marginal in zip(
-        box.domains, shares, box.lower, box.upper, 0.01 * problem.multipliers(shares), strict=True
+        box.domains, shares, box.lower, box.upper, 0.01 * problem.multipliers(shares, found), strict=True
     ):
         more = said("0.01 more would gain {gain:.2g}", gain=abs(marginal))
         if not marginal > 0:

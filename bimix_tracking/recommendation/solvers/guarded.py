@@ -69,17 +69,18 @@ def minimize_within(model: Model, region: Region, starts: Sequence[Array], which
         found.multipliers[outside] = first.multipliers
     strictly = np.flatnonzero(excess < -MET)
     inside = found.shares.copy()
+    spare = model(inside, which).room.min(-1, initial=np.inf)
     _minimise(model, region, inside, which, strictly, found)
     shares = _tidy(found.shares, region)
     at = model(shares, which)
     for _ in range(_REPAIRS):
-        short = np.maximum(-at.room[strictly].min(-1, initial=0.0), 0.0)
-        broken = strictly[short > _BROKEN]
+        short = np.maximum(-at.room.min(-1, initial=0.0), 0.0)
+        broken = strictly[(short[strictly] > _BROKEN) & (spare[strictly] > 2 * short[strictly])]
         if not len(broken):
             break
         # What was moved to a bound, or to where a law has another slope, is made up for.
         tighter = _Tighter(model, np.zeros(count))
-        tighter.by[broken] = 2 * short[short > _BROKEN]
+        tighter.by[broken] = 2 * short[broken]
         _minimise(tighter, region, inside, which, broken, found)
         shares[broken] = _tidy(found.shares, region)[broken]
         at = model(shares, which)

@@ -95,7 +95,7 @@ class _State:
             parts.append(np.maximum(1.1 * short, short + 1e-3)[:, None])
         self.x = np.concatenate(parts, -1)
         steep = np.where(self.free, np.abs(self.at.gradient), 0.0).max(-1)
-        self.scale = np.ones(count) if relaxed else 1 / np.maximum(steep, 1e-300)
+        self.scale = np.where((steep > 0) & (not relaxed), 1 / np.where(steep > 0, steep, 1.0), 1.0)
         self.cost = np.zeros(self.x.shape[1])
         self.cost[-1] = float(relaxed)
         self.c = self._rooms(self.x, self.at, np.arange(count))

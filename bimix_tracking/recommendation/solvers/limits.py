@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
-from bimix_tracking.recommendation.objective import WeightedLoss
 from bimix_tracking.recommendation.solvers.measuring import Measured
+from bimix_tracking.recommendation.solvers.objective import WeightedLoss
 
 _LOG_FLOOR = 1e-10
 

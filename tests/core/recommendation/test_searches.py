@@ -12,8 +12,8 @@ from bimix_tracking import LawFit, Mixture, recommend
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.recommendation.constraints import constrain
-from bimix_tracking.recommendation.objective import WeightedLoss
 from bimix_tracking.recommendation.optimum import Problem
+from bimix_tracking.recommendation.solvers.objective import WeightedLoss
 from bimix_tracking.recommendation.solvers.sqp import minimize_on_simplex
 
 Array = npt.NDArray[np.float64]
