@@ -51,6 +51,10 @@ class _Writer:
             self._heading("## ", said("Mixture")),
             self._mixtures(page),
             self._text(joined([page.gain, page.free, page.noise])),
+            self._gains(page),
+            self._guards(page),
+            self._titled("### ", said("Smallest change"), page.path),
+            self._titled("### ", said("Trade-off between groups"), page.trade),
             self._pairs("### ", said("How certain it is"), page.certainty),
             self._pairs("### ", said("Savings at equal loss"), page.saved),
             self._bullets("### ", said("Constraints"), page.constraints),
@@ -108,13 +112,7 @@ class _Writer:
 
     def _mixtures(self, page: content.Page) -> str:
         head = [said("domain"), said("recommended"), said("interval"), said("near-optimal range"), said("reference")]
-        head += [
-            said("range tried"),
-            said("predicted loss"),
-            said("90 % interval"),
-            said("on the reference"),
-            said("change"),
-        ]
+        head.append(said("range tried"))
         rows = [
             [
                 s.domain,
@@ -123,21 +121,41 @@ class _Writer:
                 s.extent,
                 s.reference,
                 said("{tried} (recommended is outside)", tried=s.tried) if s.outside else s.tried,
-                s.predicted,
-                s.predicted_interval,
-                s.on_reference,
-                s.change,
             ]
             for s in page.shares
         ]
-        ours, theirs, change = page.total
-        total = [said("weighted sum") if page.weighted else said("sum"), *[""] * 5, ours, "", theirs, change]
+        return self._table(head, rows)
+
+    def _titled(self, mark: str, heading: str, text: str) -> str:
+        return f"{self._heading(mark, heading)}\n\n{self._text(text)}" if text else ""
+
+    def _gains(self, page: content.Page) -> str:
+        head = [said("target"), said("reference"), said("recommended"), said("change"), said("90 % interval")]
+        rows = [[one.target, one.reference, one.recommended, one.change, one.interval] for one in page.gains]
+        total = page.total
+        rows.append([total.name, total.reference, total.recommended, total.change, total.interval])
         if page.weighted:
             head.insert(1, said("weight"))
-            for row, share in zip(rows, page.shares, strict=True):
-                row.insert(1, share.weight)
-            total.insert(1, "")
-        return self._table(head, [*rows, total])
+            for row, weight in zip(rows, [*(one.weight for one in page.gains), ""], strict=True):
+                row.insert(1, weight)
+        if page.grouped:
+            head.insert(1, said("group"))
+            for row, group in zip(rows, [*(one.group for one in page.gains), ""], strict=True):
+                row.insert(1, group)
+        if any(one.row.note for one in page.gains):
+            head.append(said("note"))
+            for row, note in zip(rows, [*(one.row.note for one in page.gains), ""], strict=True):
+                row.append(note)
+        return self._heading("## ", said("Gains and losses")) + "\n\n" + self._table(head, rows)
+
+    def _guards(self, page: content.Page) -> str:
+        if not page.guards:
+            return ""
+        head = [said("guard"), said("reference"), said("limit"), said("predicted"), said("probability that it holds")]
+        head += [said("costs in the objective"), said("state")]
+        rows = [(g.guard, g.reference, g.limit, g.predicted, g.probability, g.cost, g.state) for g in page.guards]
+        title = self._heading("### ", said("Guards"))
+        return "\n\n".join([title, self._table(head, rows), self._text(page.guarded)])
 
     def _by_law(self, page: content.Page) -> str:
         if not page.by_law:

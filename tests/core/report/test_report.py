@@ -27,7 +27,8 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import digits, nats
 from bimix_tracking.quantities import tokens as show_tokens
 from bimix_tracking.recommendation.costs import Costs
-from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, run_noise, svg
+from bimix_tracking.display import svg
+from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, run_noise
 from bimix_tracking.report.language import Language
 
 HOSTILE = ("<script>alert(1)</script>", "a|b", "ä", "n" * 200)
