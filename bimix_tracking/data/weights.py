@@ -114,7 +114,8 @@ def checked_weights(
     if unknown and law:
         raise RecommendationError(
             f"weight of target {shown(unknown[0])}: the law {law} doesn't predict it; "
-            f"{did_you_mean(unknown[0], targets)}. A target outside the mixtures needs the law additive or exponential"
+            f"{did_you_mean(unknown[0], targets)}. A target outside the mixtures needs "
+            "transfer, additive or exponential"
         )
     if unknown:
         raise RecommendationError(

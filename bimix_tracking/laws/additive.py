@@ -5,8 +5,8 @@
 It sees all proportions, is finite at r = 0 as long as one domain has a share, and needs no own share, so targets
 outside the mixture can be fitted. With 0 < γ_j ≤ 1 the sum is concave and L convex in r.
 
-C_j = C (1[j = i] + t_j) with t_j ≥ 0 shrunk to 0 (to 1 for a target outside), and the log γ_j to one another:
-θ = (log E, log β, log b, log C, t_1 … t_k, log γ_1 … log γ_k).
+C_j = C (1[j = i] + t_j) with t_j ≥ 0.01 shrunk to 0 (for a target outside t_j ≥ 0.1, shrunk to 1), and the log γ_j to
+one another: θ = (log E, log β, log b, log C, t_1 … t_k, log γ_1 … log γ_k).
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _GAMMA, _GAMMA_SPREAD = 0.7, 0.3
 _SPREAD = 0.3
 _OUTSIDE_SPREAD = 1.0
 _OWN_GAMMA_SPREAD = 0.5
+_LEAST, _OUTSIDE_LEAST = 0.01, 0.1
+"""Smallest transfers. From few mixtures a fit likes to say that a domain teaches nothing at all, and then gives a
+mixture of that domain alone a loss of thousands of nats."""
 _NONE = -700.0
 _FLOOR = 1e-6
 """Of the own share, so that the sum is never 0: the law is finite there, but not without any share at all."""
@@ -158,17 +161,18 @@ class Additive:
         return np.stack(thetas, axis=1)
 
     def box(self, own: Index, x: Inputs, log_loss: Array, weight: Array) -> Box:
-        """Return a wide box; γ ≤ 1 keeps the law convex, t ≥ 0 keeps it defined.
+        """Return a wide box; γ ≤ 1 keeps the law convex, t > 0 keeps it finite where there is nothing else.
 
         Held: no fall with s; no mixture's term, unless other values are known.
         """
         low, high = loss_range(log_loss, weight)
         domains = x.shares.shape[-1]
         others = 1 - one_hot(own, domains)
+        least = np.where(own < 0, _OUTSIDE_LEAST, _LEAST)[:, None]
         fixed_low = [low - _BELOW, np.full_like(low, LOG_BETA[0]), low - _BELOW, -high - 20]
         fixed_high = [high + _ABOVE, np.full_like(low, LOG_BETA[1]), high + _ABOVE, -low + 20]
         return Box(
-            np.concatenate([np.stack(fixed_low, -1), 0 * others, np.full_like(others, -4.0)], -1),
+            np.concatenate([np.stack(fixed_low, -1), least * others, np.full_like(others, -4.0)], -1),
             np.concatenate([np.stack(fixed_high, -1), 50 * others, 0 * others], -1),
             np.r_[0.0, math.log(0.5), _NONE, -_NONE, np.zeros(domains), np.full(domains, math.log(_GAMMA))],
         )
@@ -212,8 +216,10 @@ class Additive:
     def internal(self, parameters: Mapping[str, float], scale: float, own: int, domains: Sequence[str]) -> Array:
         """Return θ of what `report` returned."""
         c = np.array([parameters[f"C[{d}]"] for d in domains])
-        # For a target outside, C is what draws the t_j nearest to 1: where the prior has it.
+        # For a target outside, C is what draws the t_j nearest to 1, where the prior has it; all above their bound.
         unit = c[own] if own >= 0 else (c**2).sum() / c.sum()
+        if own < 0 < c.min():
+            unit = min(unit, c.min() / _OUTSIDE_LEAST)
         beta, b = parameters["beta"], parameters["B"]
         fixed = [
             math.log(parameters["E"]),

@@ -212,7 +212,10 @@ class Law(Protocol):
         """Return what θ is shrunk to."""
 
     def identifiable(self, shares: int, mixtures: int, volumes: int, domains: int) -> npt.NDArray[np.bool_]:
-        """Return which θ are identifiable from so many distinct own shares, mixtures and volumes."""
+        """Return which θ are identifiable from so many distinct own shares, mixtures and volumes.
+
+        Of a target outside, which has no own share, as many shares as mixtures are said.
+        """
 
     def report(self, theta: Array, scale: float, own: int, domains: Sequence[str]) -> dict[str, float]:
         """Return the parameters in the units of s, from θ and s₀."""

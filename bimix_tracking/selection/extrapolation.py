@@ -129,5 +129,11 @@ def _fitted(obs: Observations, law: str, fit: LawFit | None) -> LawFit:
         return fit_with(obs, law, USUAL) if fit is None else fit_single(obs, fit.law, fit.options)
     used = {name for fitted in fit.targets.values() for name, weight in fitted.parameters.items() if weight > 0}
     members = {name: fit_single(obs, name, one.options) for name, one in fit.members.items() if name in used}
+    # A target that was measured only at the end has no losses here.
+    targets = {
+        target: fitted
+        for target, fitted in fit.targets.items()
+        if all(target in members[name].targets for name, weight in fitted.parameters.items() if weight > 0)
+    }
     # A level is of the checkpoints fitted: beyond them only its fading is left.
-    return replace(fit, members=members, levels={})
+    return replace(fit, members=members, levels={}, targets=targets)

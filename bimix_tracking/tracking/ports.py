@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bimix_tracking.data.manifest import RunManifest, RunRecord
 from bimix_tracking.data.run_curve import Shares
-from bimix_tracking.data.targets import Targets
+from bimix_tracking.data.targets import Targets, targets_of, united
 from bimix_tracking.errors import SourceError
 from bimix_tracking.mixture import Advice, Mixture
 from bimix_tracking.plugins import opened
@@ -55,7 +55,7 @@ class Wanted:
         foreign: How to read runs that were logged without this package.
         shares: Which proportions a run's losses are put down to: what its sampler was asked for (`nominal`), or what
             its tokens were (`realised`).
-        targets: What targets are, see `targets_of`: where the runs don't say it, or say it otherwise.
+        targets: What targets are, where the runs don't say it, or say it otherwise: a targets file, or `Target`s.
     """
 
     filter: str | None = None
@@ -68,6 +68,9 @@ class Wanted:
         """Refuse other words: a misspelt one would quietly mean the default."""
         if self.shares not in SHARES:
             raise SourceError(f"shares must be one of {', '.join(SHARES)}, got {self.shares!r}")
+        if self.targets is not None and self.foreign is not None:  # what is described is read
+            known = united(self.foreign.targets, targets_of(self.targets))
+            object.__setattr__(self, "foreign", replace(self.foreign, targets=known))
 
     def pooled(self, records: Sequence[RunRecord], source: str) -> Observations:
         """Return the runs that a source has read as observations; see `Observations.from_records`.

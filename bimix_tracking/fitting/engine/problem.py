@@ -229,7 +229,8 @@ class FitProblem:
             measured = grid.weight[i] > 0
             runs = measured.any(1)
             present = counted & runs
-            of_shares = near_codes(grid.shares[:, own]) if own >= 0 else np.zeros(len(grid.shares), np.intp)
+            # A target outside has no own share; an effective one is as often different as the mixtures are.
+            of_shares = near_codes(grid.shares[:, own]) if own >= 0 else mixture
             found[:, i, 0] = _distinct(present, of_shares)
             # Most targets are measured at the same cells.
             same = alike.setdefault(measured.tobytes(), i)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bimix_tracking.data.histories import number
-from bimix_tracking.errors import MixtureError, SourceError, did_you_mean, listed, shown
+from bimix_tracking.data.targets import Target, targets_of
+from bimix_tracking.errors import MixtureError, ObservationsError, SourceError, did_you_mean, listed, shown
 from bimix_tracking.files.csv_table import read_table
 from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text, written
 from bimix_tracking.mixture import Mixture, check_domains
 
 _LARGEST_PARAM = 2**16
-_RUN, _MIXTURES = "run", "mixtures"
+_RUN, _MIXTURES, _TARGETS, _METRIC = "run", "mixtures", "targets", "metric"
 
 
 def read_fields(path: Path) -> dict[str, Any]:
@@ -35,13 +36,15 @@ def read_fields(path: Path) -> dict[str, Any]:
         document = load_yaml(text)
     except ValueError as error:
         raise SourceError(f"it is not YAML or JSON: {error}") from error
-    known = [_MIXTURES, *_READERS]
+    known = [_MIXTURES, _TARGETS, *_READERS]
     if not isinstance(document, Entries):
         raise SourceError(f"it must be a mapping with {', '.join(known)}, got {shown(document)}")
     fields: dict[str, object] = {}
     for name in document:
         if name == _MIXTURES:
             fields[name] = _mixtures(document, path.parent)
+        elif name == _TARGETS:
+            fields[name], fields["target_metrics"] = _targets(document, path.parent)
         elif name in _READERS:
             fields[name] = _READERS[name](document, name)
         else:
@@ -174,6 +177,23 @@ def _mixtures(document: Entries, folder: Path) -> dict[str, Mixture]:
         else:
             mixtures[run] = _mixture(where, entry.numbers())
     return mixtures
+
+
+def _targets(document: Entries, folder: Path) -> tuple[dict[str, Target], dict[str, str]]:
+    """Return targets as a targets file has them, or that file's, and metric → target where an entry names a metric."""
+    try:
+        if isinstance(document[_TARGETS], str):
+            return targets_of(folder / document[_TARGETS]), {}
+        content = _mapping(document, _TARGETS)
+        entries = {name: dict(one) if isinstance(one, Mapping) else one for name, one in content.items()}
+        metrics: dict[str, str] = {}
+        for name, one in entries.items():
+            if isinstance(one, dict) and _METRIC in one:
+                metrics[_text(content[name], _METRIC, f"{_TARGETS}: {name}")] = name
+                del one[_METRIC]
+        return targets_of(entries), metrics
+    except ObservationsError as error:
+        raise SourceError(f"entry {_TARGETS!r}: {error}") from error
 
 
 def _mixture_from(document: Entries, name: str) -> dict[str, str] | str:

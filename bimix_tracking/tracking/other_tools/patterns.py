@@ -177,7 +177,7 @@ def _one(found: Mapping[Tool, Mapping[str, str]]) -> tuple[Tool, Mapping[str, st
 
 def _whole(tool: Tool, domains: Mapping[str, str], names: Sequence[str]) -> Recognised:
     """Return what a tool logged, without what only looks like a loss of a domain."""
-    taken = {name: domain for name, domain in domains.items() if _is_name(domain)}
+    taken = {name: domain for name, domain in domains.items() if is_name(domain)}
     if tool.companion is not None:
         there = set(names)
         with_one = {name: domain for name, domain in taken.items() if tool.companion.format(domain) in there}
@@ -193,7 +193,8 @@ def _whole(tool: Tool, domains: Mapping[str, str], names: Sequence[str]) -> Reco
     return Recognised(tool.name, tool.flaw, taken, [name for name in domains if name not in taken])
 
 
-def _is_name(domain: str) -> bool:
+def is_name(domain: str) -> bool:
+    """Return whether a text can be the name of a domain or a target."""
     try:
         check_domains([domain])
     except MixtureError:

@@ -11,7 +11,8 @@ from pathlib import Path
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.histories import Point, number, rows_of
 from bimix_tracking.data.manifest import RunManifest, RunRecord
-from bimix_tracking.errors import BimixError, MixtureError, SourceError, listed, shown
+from bimix_tracking.data.targets import Target
+from bimix_tracking.errors import BimixError, MixtureError, SourceError, did_you_mean, listed, shown
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.tracking.other_tools.mixtures_file import logged_mixture, read_fields
 from bimix_tracking.tracking.other_tools.patterns import (
@@ -24,6 +25,7 @@ from bimix_tracking.tracking.other_tools.patterns import (
     Tool,
     recognise,
 )
+from bimix_tracking.tracking.other_tools.tasks import Facts, Tasks, tasks_of
 from bimix_tracking.tracking.other_tools.volume import (
     EARLIER,
     AsOf,
@@ -57,6 +59,9 @@ class ForeignRuns:
             for all runs, or run's id or name → its own. One volume is that of a run's last losses.
         tokens_per_step: Tokens of an optimizer step, of runs whose volume `tokens` doesn't say.
         token_weighted: Whether the losses are means over tokens; None goes by the tool.
+        targets: What targets are: those of benchmark tasks are recognised (see `tasks`), and described here where that
+            isn't enough. One that is no main metric of its task is read if it is named here.
+        target_metrics: A metric that no tool spells so → the target that it is a value of.
 
     Raises:
         SourceError: The pattern is none, or `tokens` or `tokens_per_step` is not above 0.
@@ -76,6 +81,8 @@ class ForeignRuns:
     tokens: str | float | Mapping[str, float] | None = None
     tokens_per_step: float | None = None
     token_weighted: bool | None = None
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    target_metrics: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._own()
@@ -109,11 +116,14 @@ class ForeignRuns:
             SourceError: Two tools' patterns match, or two metrics are the loss of one domain.
         """
         names = list(metrics)
-        recognised = recognise(names, self._own())
-        if recognised is None or not recognised.domains:
+        recognised, tasks = recognise(names, self._own()), self._tasks(names).needed()
+        losses = {} if recognised is None else recognised.domains
+        if recognised is None or not losses:
+            recognised = Recognised("", None, {})
+        if not losses and not tasks:
             return []
-        others = {*STEP_METRICS, *self._token_metrics()}
-        return [name for name in names if name in recognised.domains or name in recognised.others or name in others]
+        others = {*STEP_METRICS, *self._token_metrics(), *recognised.others, *tasks}
+        return [name for name in names if name in losses or name in others]
 
     def with_summary(
         self, history: Mapping[str, Sequence[Point]], summary: Mapping[str, object]
@@ -130,8 +140,10 @@ class ForeignRuns:
         >>> runs.with_summary({}, {"eval/code/loss": 2.5, "throughput/total_tokens": 1e9, "lr": 0.1})[0]
         {'eval/code/loss': [(0.0, 0.0, 2.5)], 'throughput/total_tokens': [(0.0, 0.0, 1000000000.0)]}
         """
-        recognised = recognise([*history, *(name for name in summary if name not in history)], self._own())
-        losses = {} if recognised is None else recognised.domains
+        names = [*history, *(name for name in summary if name not in history)]
+        recognised = recognise(names, self._own())
+        losses = {} if recognised is None else {**recognised.domains}
+        losses |= dict.fromkeys(self._tasks(names).metrics, "")
         wanted = set(losses) if any(name in history for name in losses) else set(self.wanted([*history, *summary]))
         found = {n: number(summary[n]) for n in summary if n in wanted and not history.get(n)}
         found = {name: value for name, value in found.items() if not math.isnan(value)}
@@ -141,7 +153,12 @@ class ForeignRuns:
         return {**history, **{name: [(place, time, value)] for name, value in found.items()}}, {SUMMARISED: 1}
 
     def record(
-        self, run_id: str, name: str, history: Mapping[str, Sequence[Point]], logged: Mapping[str, object]
+        self,
+        run_id: str,
+        name: str,
+        history: Mapping[str, Sequence[Point]],
+        logged: Mapping[str, object],
+        facts: Facts | None = None,
     ) -> RunRecord:
         """Return a run as a record whose metrics have our names; where that cannot be, it says why in `exclusions`.
 
@@ -150,17 +167,19 @@ class ForeignRuns:
             name: What people call the run.
             history: The points (step, time, value) of the metrics that were wanted.
             logged: The run's params or config, flat with dotted names or nested.
+            facts: What is known of its tasks beside their names.
 
         Raises:
             SourceError: As `wanted`; the text names the run.
         """
+        tasks = self._tasks(history, facts)
         try:
-            recognised = recognise(history, self._own())
-            metrics = {} if recognised is None else self._renamed(recognised.domains)
+            recognised = recognise(history, self._own()) or Recognised(tasks.tool, None, {})
+            metrics = self._renamed(recognised.domains)
         except SourceError as error:
             raise SourceError(f"run {name!r} ({run_id}): {error}") from error
-        if recognised is None or not metrics:
-            return RunRecord.excluded(run_id, name, "none of its metrics is the loss of a domain")
+        if not metrics and not tasks.metrics:
+            return RunRecord.excluded(run_id, name, "none of its metrics is the loss of a domain or a task's value")
         losses = tuple(metrics.values())
         try:
             mixture = self.mixtures.get(run_id) or self.mixtures.get(name) or self._logged(logged)
@@ -174,19 +193,16 @@ class ForeignRuns:
                 f"logged without this package ({recognised.tool}), and no mixture is known for it: name it in "
                 "--mixtures FILE",
             )
-        if not set(mixture) & set(losses):
-            return _excluded(
-                run_id,
-                name,
-                losses,
-                f"no domain of its mixture ({listed(mixture)}) has a loss; the losses are of {listed(losses)}: say "
-                "which is which by `domains` in --mixtures FILE",
-            )
         try:
             volume = volume_of((run_id, name), self.tokens, self.tokens_per_step, history, logged)
         except MixtureError as error:
             return _excluded(run_id, name, losses, str(error))
-        series, excluded, late = _series(metrics, history, volume)
+        targets = [one.target for one in tasks.metrics.values()]
+        doubled = [target.name for target in targets if target.name in {*mixture, *losses}]
+        if doubled:
+            return _excluded(run_id, name, losses, f"{shown(doubled[0])} is a domain and a target: rename one")
+        keys = {metric: metric_names.key(metric_names.EVAL_LOSS, domain) for metric, domain in metrics.items()}
+        series, excluded, late = _series(*_with_tasks(keys, history, tasks), volume)
         if (
             volume.per_step is not None
             and series[metric_names.TOKENS]
@@ -201,15 +217,26 @@ class ForeignRuns:
             domains=(*mixture, *(domain for domain in losses if domain not in mixture)),
             mixture=mixture,
             batch_tokens=int(batch) if batch is not None and batch == int(batch) else None,
+            targets=tuple(targets),
         )
         notes = {f"logged by {recognised.tool}: {flaw}": 1 for flaw in self._flaws(recognised)}
-        notes |= {
-            f"the mixture's domain {d!r} has no loss (of {listed(losses)})": 1 for d in mixture if d not in losses
-        }
+        notes |= {**tasks.notes, **_without_loss(mixture, losses), **self._missing(targets)}
         if late:
             notes[_LATE_TOKENS] = late
         no_loss = {f"metric {metric!r} looks like the loss of a domain, but is not": 1 for metric in recognised.others}
         return RunRecord(run_id, name, manifest, rows, exclusions={**mended, **excluded, **no_loss}, notes=notes)
+
+    def _tasks(self, names: Iterable[str], facts: Facts | None = None) -> Tasks:
+        return tasks_of(names, self.targets, self.target_metrics, facts)
+
+    def _missing(self, found: Sequence[Target]) -> dict[str, int]:
+        """Return a note for each target that is described and has no value."""
+        names = [target.name for target in found]
+        return {
+            f"target {shown(name)} has no value; {did_you_mean(name, names)}": 1
+            for name in self.targets
+            if name not in names
+        }
 
     def _own(self) -> Tool | None:
         if self.pattern is None:
@@ -254,28 +281,56 @@ class ForeignRuns:
         return None if self.mixture_from is None else logged_mixture(self.mixture_from, self.domains, logged)
 
 
+def _with_tasks(
+    keys: Mapping[str, str], history: Mapping[str, Sequence[Point]], tasks: Tasks
+) -> tuple[dict[str, str], dict[str, Sequence[Point]]]:
+    """Return metric → our name, of losses and of tasks, and the history with the tasks' values and questions in it."""
+    ours, points = dict(keys), dict(history)
+    for metric, one in tasks.metrics.items():
+        ours[metric] = metric_names.key(metric_names.TARGET, one.target.name)
+        points[metric] = [(place, time, one.value(value)) for place, time, value in history[metric]]
+        counts = one.counts(history, metric)
+        if counts:
+            ours[f"{metric} questions"] = metric_names.key(metric_names.QUESTIONS, one.target.name)
+            points[f"{metric} questions"] = counts
+    return ours, points
+
+
+def _without_loss(mixture: Mapping[str, float], losses: Sequence[str]) -> dict[str, int]:
+    """Return a note for each domain of a mixture without a loss, or one where none has any."""
+    if not losses:
+        return {}
+    if not set(mixture) & set(losses):
+        return {
+            f"no domain of its mixture ({listed(mixture)}) has a loss; the losses are of {listed(losses)}. If some are "
+            "the same, say which is which by `domains` in --mixtures FILE": 1
+        }
+    return {f"the mixture's domain {d!r} has no loss (of {listed(losses)})": 1 for d in mixture if d not in losses}
+
+
 def _series(
-    metrics: Mapping[str, str], history: Mapping[str, Sequence[Point]], volume: Volume
+    keys: Mapping[str, str], history: Mapping[str, Sequence[Point]], volume: Volume
 ) -> tuple[dict[str, list[Point]], dict[str, int], int]:
     """Return points by our names, what is excluded, and how many token counts are older than their evaluation."""
     step_metric = next((metric for metric in STEP_METRICS if metric in history), None)
     steps = None if step_metric is None else AsOf(history[step_metric])
     whole, tokens = volume.whole, None if volume.metric is None else AsOf(history[volume.metric])
-    last = {} if whole is None else last_points(history, metrics)
+    last = {} if whole is None else last_points(history, keys)
     series: dict[str, list[Point]] = {metric_names.TOKENS: []}
     stepless = late = earlier = 0
-    for metric, domain in metrics.items():
-        of_domain = series.setdefault(metric_names.key(metric_names.EVAL_LOSS, domain), [])
-        for place, time, loss in history[metric]:
+    for metric, key in keys.items():
+        of_key = series.setdefault(key, [])
+        counts = metric_names.is_value(key)
+        for place, time, value in history[metric]:
             at = (place, place) if steps is None else steps.at(place)
-            if whole is not None and (place, time, loss) != last.get(metric):
-                earlier += 1
+            if whole is not None and (place, time, value) != last.get(metric):
+                earlier += counts
                 continue
             if at is None and whole is None:
-                stepless += 1
+                stepless += counts
                 continue
             step = place if at is None else at[1]
-            of_domain.append((step, time, loss))
+            of_key.append((step, time, value))
             if whole is not None:
                 series[metric_names.TOKENS].append((step, time, whole))
             elif volume.per_step is not None:
@@ -283,10 +338,10 @@ def _series(
             elif tokens is not None and (seen := tokens.at(place)) is not None:
                 series[metric_names.TOKENS].append((step, time, seen[1]))
                 counted_at = (seen[0], seen[0]) if steps is None else steps.at(seen[0])
-                late += counted_at is None or counted_at[1] < step
+                late += counts and (counted_at is None or counted_at[1] < step)
     excluded = {f"a loss before the first {step_metric!r}, at an unknown step": stepless} if stepless else {}
     return series, excluded | ({EARLIER: earlier} if earlier else {}), late
 
 
 def _excluded(run_id: str, name: str, domains: tuple[str, ...], reason: str) -> RunRecord:
-    return RunRecord.excluded(run_id, name, reason, RunManifest(domains=domains))
+    return RunRecord.excluded(run_id, name, reason, RunManifest(domains=domains) if domains else None)

@@ -144,18 +144,19 @@ def by_clarabel(
         if domain in box:
             conditions += [shares[i] >= box[domain][0], shares[i] <= box[domain][1]]
     total: Any = 0
-    for i, domain in enumerate(fit.domains):
-        p = fit.targets[domain].parameters
+    for name, fitted in fit.targets.items():
+        p = fitted.parameters
         if fit.law == "exponential":
             slopes = np.array([p[f"t[{d}]"] for d in fit.domains])
             level = p["B"] / TOKENS ** p["beta"] + 1 - p["B"] / SCALE ** p["beta"]
             total += level * (p["c"] + cp.exp(slopes @ shares))
             continue
-        own = np.arange(len(fit.domains)) == i
+        own = np.array([d == name for d in fit.domains], float)
         help_ = np.array([p.get(f"t[{d}]", 0.0) for d in fit.domains]) + own
+        effective = help_ @ shares + (0.0 if own.any() else fit.floor)
         # above ≥ effective^−α, as the power cone above^(1 / (1 + α)) effective^(α / (1 + α)) ≥ 1.
         above: Any = cp.Variable()
-        conditions.append(cp.PowCone3D(above, help_ @ shares, cp.Constant(1.0), 1 / (1 + p["alpha"])))
+        conditions.append(cp.PowCone3D(above, effective, cp.Constant(1.0), 1 / (1 + p["alpha"])))
         total += (p["B"] / TOKENS ** p["beta"] + p["C"]) * above
     if prior is not None:
         total += strength * cp.sum(cp.rel_entr(shares, np.array([prior[d] for d in fit.domains])))
@@ -184,6 +185,24 @@ def test_an_interior_point_solver_finds_the_same_least_loss(
     divergence = float((r * np.log(np.maximum(r, 1e-300) / list(PRIOR.values()))).sum())
     ours = value(fit, found) + strength * divergence
     assert ours == pytest.approx(by_clarabel(fit, bounds, PRIOR if strength else None, strength), rel=1e-8)
+
+
+@pytest.mark.parametrize("bounds", [{}, CAPS], ids=["free", "bounded"])
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_outside_the_mixtures_have_the_optimum_of_the_interior_point_solver(
+    bounds: dict[str, tuple[float, float]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    targets = {}
+    for name in ("exam", "quiz", "a"):  # one of them is a domain
+        drawn = parameters("transfer", FOUR, 0 if name == "a" else -1, rng)
+        stretched = {n: 8 * v if n.startswith("t[") and name != "a" else v for n, v in drawn.items()}
+        targets[name] = target(stretched)
+    fit = fit_of("transfer", targets, FOUR)
+
+    found = recommend(fit, TOKENS, bounds=bounds, weights=dict.fromkeys(targets, 1.0))
+
+    assert value(fit, found) == pytest.approx(by_clarabel(fit, bounds), rel=1e-8)
 
 
 def test_caps_of_twenty_domains_are_those_of_the_interior_point_solver() -> None:

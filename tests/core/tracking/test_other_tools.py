@@ -122,6 +122,7 @@ def test_real_names_of_the_tools(tool: str) -> None:
         "total_tokens",
     }
     expected = {*found.domains, *found.others, *(counted & set(listed)), *({"trainer/global_step"} & set(listed))}
+    expected |= {metric for metric in listed if metric.startswith("eval/downstream/")}  # tasks: see test_tasks.py
     assert set(ForeignRuns().wanted(listed)) == expected
 
 
@@ -420,6 +421,16 @@ def test_names_are_mapped_and_may_not_meet() -> None:
         _record(history, domains={"github": "books"})
 
 
+def test_losses_outside_the_mixture_are_targets_all_the_same_and_that_is_said() -> None:
+    record = _record(LEVANTER, mixtures={"id": Mixture({"x": 1.0})})
+
+    assert record.manifest.domains == ("x", "code", "web")
+    assert [row["bimix_eval_loss/web"] for row in record.rows] == [4.0, 3.5]
+    (note,) = record.notes
+    assert "no domain of its mixture ('x') has a loss; the losses are of 'code', 'web'." in note
+    assert "`domains` in --mixtures FILE" in note
+
+
 def test_the_id_counts_more_than_the_name() -> None:
     mixtures = {"name": Mixture({"code": 1.0}), "id": HALVES}
 
@@ -431,11 +442,6 @@ def test_the_id_counts_more_than_the_name() -> None:
     ("fields", "told", "reason"),
     [
         ({"mixtures": {}}, {}, r"logged without this package \(Levanter\), and no mixture is known for it: name it in"),
-        (
-            {"mixtures": {"id": Mixture({"x": 1.0})}},
-            {},
-            r"no domain of its mixture \('x'\) has a loss; the losses are of 'code', 'web'.*`domains`",
-        ),
         ({"tokens": "my/tokens"}, {}, "none of its metrics counts tokens"),
         (
             {"mixtures": {}, "mixture_from": {"code": "a", "web": "b"}},
@@ -579,7 +585,7 @@ def test_tables_of_mixtures(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("mixture: {a: 1}", "no entry 'mixture'; did you mean 'mixtures'"),
-        ("- 1", r"must be a mapping with mixtures, mixture_from, domains"),
+        ("- 1", r"must be a mapping with mixtures, targets, mixture_from, domains"),
         ("a: [", "is not YAML or JSON: .* in line"),
         ("mixtures: {a: {x: 1}, a: {x: 1}}", "'a' appears twice"),
         ("mixtures: {a: {x: 0.5}}", r"entry 'mixtures', run 'a': proportions sum to 0.5, not 1"),
