@@ -25,6 +25,7 @@ from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.progress import Progress, reported
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto
 from bimix_tracking.recommendation.uncertainty import finite
 from bimix_tracking.recommendation.verdict import Verdict, judge
 from bimix_tracking.report import content, html, markdown
@@ -117,12 +118,14 @@ class Analysis(Shown, Findings):
     Args:
         recommendation: The optimum at the target volume.
         worth: What the recommendation saves at equal loss.
+        pareto: The optima between two groups of targets; None where there are no groups.
         replicates: Of a run-level bootstrap; None where there are too few runs, or none were asked for.
         location: Where the tracker shows it, if it was written back.
     """
 
     recommendation: Recommendation
     worth: Worth | None = None
+    pareto: Pareto | None = None
     replicates: Replicates | None = None
     location: str | None = None
 
@@ -205,6 +208,7 @@ class Analysis(Shown, Findings):
         """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""
         worth = None if self.worth is None else self.worth.to_dict()
         found = {"verdict": self.verdict.to_dict(), "worth": worth, "created": self.created}
+        found |= {} if self.pareto is None else {"pareto": self.pareto.to_dict()}
         return self.recommendation.to_dict() | found
 
     def mixture_yaml(self) -> str:

@@ -213,8 +213,8 @@ def _row(row: GainRow, span: tuple[float, float], say: Callable[[str], str]) -> 
         cls = "bx-at" + (" good" if row.at > 0 else "") + ("" if row.clear else " open")
         marks.append(f'<i class="{cls}" style="left:{_at(row.at, span)}"></i>')
     note = f"<small>{escape(say(printable(row.note)))}</small>" if row.note else ""
-    told = joined([part for part in (row.guard, row.state.words) if part], ": ")
-    guard = f"<small>{escape(say(printable(told)))}</small>" if told else ""
+    limit = f'<span class="bx-wide">{escape(printable(row.guard))}</span> ' if row.guard else ""
+    guard = f"<small>{limit}{escape(say(row.state.words))}</small>" if row.state else ""
     interval = f' <span class="bx-wide">{escape(say(row.interval))}</span>' if row.interval else ""
     return (
         f'<div class="bx-row" role="listitem"><span class="bx-name" title="{name}"><bdi>{name}</bdi>{note}</span>'

@@ -105,18 +105,12 @@ class Recommendation(Shown):
         return unit_of(Kind(self.target(name).kind) for name in counted)
 
     def number(self, value: float) -> str:
-        """Return the number of a gain, or of another difference of the objective: with its unit where that is points."""
-        if str(self.unit) in ("nats per token", "bits per byte"):
-            return nats(value)
-        return points(value).removeprefix("+") if str(self.unit) == "accuracy" else quantities.digits(value)
+        """Return the number of a gain, or of another difference of the objective; of points with their unit."""
+        return number(self.unit, value)
 
     def amount(self, value: float) -> str:
         """Return a gain, or another difference of the objective, in its unit."""
-        if str(self.unit) == "nats per token":
-            return said("{value} nats", value=nats(value))
-        if str(self.unit) == "bits per byte":
-            return said("{value} bits per byte", value=nats(value))
-        return self.number(value)
+        return amount(self.unit, value)
 
     def target(self, name: str) -> Target:
         """Return what a target is."""
@@ -252,3 +246,26 @@ class Recommendation(Shown):
             )
             for name, share in self.mixture.items()
         ]
+
+
+def number(unit: str, value: float) -> str:
+    """Return the number of a difference of weighted sums; of points with their unit.
+
+    Args:
+        unit: Of `unit_of`.
+        value: The difference.
+    """
+    if str(unit) in ("nats per token", "bits per byte"):
+        return nats(value)
+    return points(value).removeprefix("+") if str(unit) == "accuracy" else quantities.digits(value)
+
+
+def amount(unit: str, value: float) -> str:
+    """Return a difference of weighted sums in its unit, as `number`.
+
+    >>> amount("nats per token", 0.5), amount("accuracy", 0.012), amount("weighted units", 1.5)
+    ('0.5000 nats', '1.2 pp', '1.5')
+    """
+    if str(unit) == "nats per token":
+        return said("{value} nats", value=nats(value))
+    return said("{value} bits per byte", value=nats(value)) if str(unit) == "bits per byte" else number(unit, value)

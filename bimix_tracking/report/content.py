@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from bimix_tracking.display.texts import listing, printable
+from bimix_tracking.display.texts import isolated, listing, printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import MISSING, nats, percent, tokens
-from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.recommendation.recommendation import Recommendation, amount
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.smallest_change import SmallestChange
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto
 from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report import decision, key_figures, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
@@ -47,6 +48,10 @@ class Result(Findings, Protocol):
     @property
     def worth(self) -> Worth | None:
         """What it saves."""
+
+    @property
+    def pareto(self) -> Pareto | None:
+        """The optima between two groups of targets."""
 
     @property
     def replicates(self) -> Replicates | None:
@@ -107,6 +112,7 @@ class Page(Evidence):
     guarded: str
     total: Total
     path: str
+    trade: str
 
 
 def page(result: Result) -> Page:
@@ -143,7 +149,7 @@ def page(result: Result) -> Page:
         saved=() if worth is None else tuple(key_figures.rows(worth)),
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
-        noise=run_noise.measure(obs, counted).sentences(rec.gain, lambda off: rec.amount(off)),
+        noise=run_noise.measure(obs, counted).sentences(rec.gain, rec.amount),
         warnings=warnings,
         weighted=weighted,
         reference=_reference(rec),
@@ -154,7 +160,8 @@ def page(result: Result) -> Page:
         guards=guard_lines(rec, changed),
         guarded=guard_sentence(rec, changed),
         total=_total(rec, counted, weighted=weighted),
-        path="" if rec.path is None else joined([said("{sentence}.", sentence=s) for s in _path(rec.path) if s]),
+        path="" if rec.path is None else _path(rec.path),
+        trade="" if result.pareto is None else _trade(result.pareto),
     )
 
 
@@ -217,5 +224,20 @@ def unfit(result: Result) -> Mapping[str, str]:
     return {} if found is None else dict(found.unfit)
 
 
-def _path(path: SmallestChange) -> tuple[str, str]:
-    return path.sentence, path.start
+def _path(path: SmallestChange) -> str:
+    start = [said("But {sentence}.", sentence=path.start)] if path.start else []
+    return joined([said("Smallest change: {sentence}.", sentence=path.sentence), *start])
+
+
+def _trade(found: Pareto) -> str:
+    one, other = (isolated(printable(name)) for name in found.names)
+    first, last = found.points[0], found.points[-1]
+    return said(
+        "From all weight on {one} to all on {other}: {one} gains {best} down to {least}, {other} {low} up to {high}.",
+        one=one,
+        other=other,
+        best=amount(found.units[0], first.first),
+        least=amount(found.units[0], last.first),
+        low=amount(found.units[1], first.second),
+        high=amount(found.units[1], last.second),
+    )

@@ -101,13 +101,18 @@ def gains(rec: Recommendation, obs: Observations, unfit: Mapping[str, str]) -> t
                     group=target.group or "",
                     note=note,
                     limit=limit,
-                    guard="" if guard is None else guard.guard,
+                    guard="" if guard is None else _short(guard.guard, str(name)),
                     state=state,
                     counts=counts,
                 ),
             )
         )
     return tuple(sorted(found, key=lambda one: -one.row.at if math.isfinite(one.row.at) else math.inf))
+
+
+def _short(guard: str, target: str) -> str:
+    """Return a guard without the target's name, which stands beside it, and without the group that it is for."""
+    return guard.removeprefix(target).partition(" (of ")[0].replace("<=", "≤ ").replace(">=", "≥ ").replace("-", "−")
 
 
 def _ends(low: str, high: str) -> str:

@@ -46,12 +46,15 @@ def render(result: content.Result) -> str:
         gains=Verbatim(changes.chart(rec, page.gains, say)),
         several=len({rec.target(name).kind for name in rec.predicted}) > 1,
         path=Verbatim("" if rec.path is None else mixture_figures.path(rec, rec.path, say)),
+        trade=Verbatim("" if result.pareto is None else mixture_figures.trade(result.pareto, say)),
         moved=[Verbatim(panel) for panel in mixture_figures.moved(fit, rec, say)],
         response=[
             Verbatim(figures.response(obs, fit, rec, target, domain, say))
             for target, domain in figures.movers(fit, rec).items()
         ],
         explorer=values,
+        explorer_outside=explorer.outside_rows(fit, rec),
+        measured=any(target in fit.domains for target in fit.targets),
         unscripted=printable(", ".join(unscripted)),
         explorer_data=Verbatim("" if values is None else explorer.as_script(values)),
         script=Verbatim(script),
@@ -88,7 +91,7 @@ def _shown(found: Findings, say: Language, rec: Recommendation | None = None) ->
         if fit.only_volume(target) is None
     ]
     return {
-        "fit_note": laws.FIT_NOTE,
+        "fit_note": laws.fit_note(fit),
         "chart_style": Verbatim(STYLE + gains_picture.STYLE),
         "shades": figures.SHADES,
         "most_curves": figures.MOST_CURVES,

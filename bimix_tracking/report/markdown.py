@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bimix_tracking.display.texts import printable
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import joined, said
 from bimix_tracking.report import content, laws
 from bimix_tracking.report.language import Language
@@ -33,7 +34,7 @@ def render(result: content.Result) -> str:
     Args:
         result: An `Analysis`.
     """
-    return _Writer(Language(result.lang)).page(content.page(result), result.fit.formula)
+    return _Writer(Language(result.lang)).page(content.page(result), result.fit)
 
 
 class _Writer:
@@ -42,7 +43,7 @@ class _Writer:
     def __init__(self, say: Language) -> None:
         self._say = say
 
-    def page(self, page: content.Page, formula: str) -> str:
+    def page(self, page: content.Page, fit: LawFit) -> str:
         parts = [
             f"# {self._text(page.title)}",
             f"**{self._text(page.answer)}**",
@@ -53,7 +54,7 @@ class _Writer:
             self._text(joined([page.gain, page.free, page.noise])),
             self._gains(page),
             self._guards(page),
-            self._titled("### ", said("Smallest change"), page.path),
+            self._titled("### ", said("How far to move"), page.path),
             self._titled("### ", said("Trade-off between groups"), page.trade),
             self._pairs("### ", said("How certain it is"), page.certainty),
             self._pairs("### ", said("Savings at equal loss"), page.saved),
@@ -64,24 +65,14 @@ class _Writer:
             self._text(joined([page.choice, page.checks])),
             self._heading("## ", said("Fit")),
             self._fits(page),
-            self._text(joined([page.weights, laws.FIT_NOTE])),
+            self._text(joined([page.weights, laws.fit_note(fit)])),
             self._bullets("", "", page.remedies),
             self._bimix(page),
-            self._heading("## ", said("Losses at the last checkpoint of each run")),
-            self._table(
-                [
-                    said("domain"),
-                    said("lowest loss"),
-                    said("at proportion"),
-                    said("highest loss"),
-                    said("at proportion"),
-                ],
-                [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
-            ),
+            self._spreads(page),
             self._measured(page),
             self._bullets("## ", said("Excluded or adjusted"), page.notes or [said("nothing")]),
             self._heading("## ", said("Provenance")),
-            f"`{formula}`",
+            f"`{fit.formula}`",
             self._table([said("fact"), said("value")], page.facts, numbers=False),
             self._heading("### ", said("Runs and their mixtures, %")),
             self._table(
@@ -168,7 +159,7 @@ class _Writer:
         errors = [said("fit error, %"), said("held-out error, %"), said("no law, %")]
         rest = ["R²", said("starts agreeing"), said("points / runs"), said("outcome")]
         return self._table(
-            [said("domain"), *page.parameters, *errors, *rest],
+            [said("target"), *page.parameters, *errors, *rest],
             [
                 (f.domain, *f.parameters, f.error, f.held_out, f.baseline, f.r2, f.starts, f.points, f.outcome)
                 for f in page.fitted
@@ -180,6 +171,15 @@ class _Writer:
             return ""
         head = [said("law"), said("held-out error, %"), said("above the best, %"), said("rank correlation")]
         return self._table([*head, said("note")], [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
+
+    def _spreads(self, page: content.Page) -> str:
+        if not page.spreads:
+            return ""
+        head = [said("domain"), said("lowest loss"), said("at proportion")]
+        head += [said("highest loss"), said("at proportion")]
+        rows = [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads]
+        title = self._heading("## ", said("Losses at the last checkpoint of each run"))
+        return title + "\n\n" + self._table(head, rows)
 
     def _measured(self, page: content.Page) -> str:
         if not page.measured:

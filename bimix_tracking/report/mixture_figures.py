@@ -10,12 +10,13 @@ import pandas as pd
 from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.display import svg
 from bimix_tracking.display.proportions import ProportionRow
-from bimix_tracking.display.texts import printable
+from bimix_tracking.display.texts import listing, printable, shorten, width
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import said
 from bimix_tracking.quantities import about, count
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.smallest_change import MOST_OF_IT, SmallestChange
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report.figures import along, heads
 from bimix_tracking.report.language import Language
@@ -24,6 +25,8 @@ MOST_MOVED = 24
 """Panels of what moving a proportion costs: of more domains the ones with the largest recommended proportions."""
 
 _WIDE, _HIGH, _LEFT, _RIGHT, _TOP, _BOTTOM = 320.0, 214.0, 52.0, 308.0, 30.0, 172.0
+_ACROSS = 560.0
+"""Width of a picture that stands alone."""
 _STEPS = 49
 
 
@@ -71,7 +74,7 @@ def moved(fit: LawFit, rec: Recommendation, say: Language) -> list[str]:
     weights = np.array([working[target] for target in fit.targets])
     chosen = sorted(fit.domains, key=lambda domain: -rec.mixture[domain])[:MOST_MOVED]
     best = _sum(fit.losses(rec.mixture, rec.volume), weights)[0]
-    scale = axis_scale(rec)
+    scale = _scale(rec.unit)
     panels = []
     for domain in chosen:
         low, high = fit.tried(domain)
@@ -92,7 +95,7 @@ def _moved(
     extent: tuple[float, float] | None,
     say: Language,
 ) -> str:
-    tolerance = None if rec.near_optimal is None else axis_scale(rec) * rec.near_optimal.tolerance
+    tolerance = None if rec.near_optimal is None else _scale(rec.unit) * rec.near_optimal.tolerance
     most = float(np.nanmax(above, initial=0.0))
     # A curve that leaves the panel says as much as one that ends in it, and the band stays visible.
     top = most if tolerance is None else min(most, 6 * tolerance) if most > tolerance else 1.2 * tolerance
@@ -102,7 +105,7 @@ def _moved(
     if tolerance is not None:
         band = min(tolerance, y.high)
         parts.append(svg.rectangle(x.start, y.at(band), x.end, y.at(max(0.0, y.low)), "band"))
-    titles = say(said("proportion")), axis_title(rec, say)
+    titles = say(said("proportion")), say(_unit(rec.unit))
     parts += svg.frame(x, y, *titles)
     if extent is not None:
         parts.append(
@@ -126,16 +129,16 @@ def _sum(predicted: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
     return total
 
 
-def axis_scale(rec: Recommendation) -> float:
+def _scale(unit: str) -> float:
     """Return what differences of the objective are multiplied by on an axis: an accuracy is in points."""
-    return 100.0 if str(rec.unit) == "accuracy" else 1.0
+    return 100.0 if str(unit) == "accuracy" else 1.0
 
 
-def axis_title(rec: Recommendation, say: Language) -> str:
+def _unit(unit: str) -> str:
     """Return the unit of such an axis."""
-    if str(rec.unit) == "accuracy":
-        return say(said("percentage points"))
-    return say(said("nats")) if str(rec.unit) == "nats per token" else say(rec.unit)
+    if str(unit) == "accuracy":
+        return said("percentage points")
+    return said("nats") if str(unit) == "nats per token" else unit
 
 
 def path(rec: Recommendation, found: SmallestChange, say: Language) -> str:
@@ -146,7 +149,7 @@ def path(rec: Recommendation, found: SmallestChange, say: Language) -> str:
         found: Its path.
         say: The page's language.
     """
-    scale, wide, right = axis_scale(rec), 560.0, 548.0
+    scale, right = _scale(rec.unit), _ACROSS - 12
     moved = [100 * step.moved for step in found.steps]
     gain = [scale * step.gain for step in found.steps]
     spans = [(math.nan, math.nan) if step.interval is None else step.interval for step in found.steps]
@@ -155,7 +158,7 @@ def path(rec: Recommendation, found: SmallestChange, say: Language) -> str:
     y = svg.linear([0.0, *gain, *low, *high], _BOTTOM, _TOP, most=4)
     band = [(x.at(m), y.at(v)) for m, v in zip(moved, low, strict=True)]
     band += [(x.at(m), y.at(v)) for m, v in zip(reversed(moved), reversed(high), strict=True)]
-    parts = [svg.polygon(band, "band"), *svg.frame(x, y, say(said("points of share moved")), axis_title(rec, say))]
+    parts = [svg.polygon(band, "band"), *svg.frame(x, y, say(said("points of share moved")), say(_unit(rec.unit)))]
     if y.low < 0:
         parts.append(svg.line(x.start, y.at(0.0), x.end, y.at(0.0), "axis"))
     parts.append(svg.polyline([(x.at(m), y.at(v)) for m, v in zip(moved, gain, strict=True)], "curve fit"))
@@ -176,4 +179,45 @@ def path(rec: Recommendation, found: SmallestChange, say: Language) -> str:
         at = min(max(mark, _LEFT + half), right - half)
         parts.append(svg.label(at, _TOP - 9, words, cls="chosen-text", anchor="middle"))
     title = said("Gain against points of share moved: {sentence}", sentence=found.sentence)
-    return svg.picture(wide, _HIGH, say(title), parts)
+    return svg.picture(_ACROSS, _HIGH, say(title), parts)
+
+
+def trade(found: Pareto, say: Language) -> str:
+    """Return the picture of the optima between two groups of targets: one's gain against the other's.
+
+    Args:
+        found: The optima.
+        say: The page's language.
+    """
+    scales = [_scale(unit) for unit in found.units]
+    line = [(scales[0] * one.first, scales[1] * one.second) for one in found.points]
+    ours = (scales[0] * found.recommended[0], scales[1] * found.recommended[1])
+    marks = [*line, ours, (0.0, 0.0)]
+    x = svg.linear([at for at, _ in marks], _LEFT, _ACROSS - 12)
+    y = svg.linear([at for _, at in marks], _BOTTOM, _TOP, most=4)
+    names = [
+        said("{group}, {unit}", group=shorten(printable(name), 14), unit="pp" if _scale(unit) > 1 else _unit(unit))
+        for name, unit in zip(found.names, found.units, strict=True)
+    ]
+    parts = svg.frame(x, y, *map(say, names))
+    parts.append(svg.polyline([(x.at(one), y.at(other)) for one, other in line], "curve fit"))
+    for point, (one, other) in zip(found.points, line, strict=True):
+        tip = said(
+            "weight {weight} on {group}: {mixture}",
+            weight=about(point.weight),
+            group=printable(found.names[1]),
+            mixture=listing(point.mixture),
+        )
+        parts.append(svg.circle(x.at(one), y.at(other), 3, "dot own", say(tip)))
+    for (one, other), cls, text in (((0.0, 0.0), "hollow", said("reference")), (ours, "chosen", said("recommended"))):
+        words = say(text)
+        right = x.at(one) + 9 + svg.DIGIT * width(words) > x.end
+        parts.append(svg.circle(x.at(one), y.at(other), 5.5, cls, words))
+        at = x.at(one) + (-9 if right else 9)
+        parts.append(svg.label(at, y.at(other) + 16, words, cls="value", anchor="end" if right else "start"))
+    title = said(
+        "Optima between {one} and {other}, with the recommended mixture and the reference",
+        one=printable(found.names[0]),
+        other=printable(found.names[1]),
+    )
+    return svg.picture(_ACROSS, _HIGH, say(title), parts)
