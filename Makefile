@@ -36,7 +36,8 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy bimix_tracking integrations/bimix_integrations tests docs/_hooks docs/make_sweep.py docs/pictures/make.py
-	MYPYPATH=examples:examples/pilot $(BIN)/mypy examples
+	MYPYPATH=examples:examples/pilot $(BIN)/mypy examples --exclude examples/benchmarks/
+	MYPYPATH=examples/benchmarks:examples/pilot $(BIN)/mypy examples/benchmarks
 
 # The site, into ./site; `$(BIN)/mkdocs serve` shows it while you write.
 docs: .venv/installed-dev

@@ -29,6 +29,7 @@ SLOW = (
     "adapters/trainers/test_transformers.py",
     "adapters/test_sweeps.py",
     "e2e/test_faults.py",
+    "e2e/docs/test_benchmarks_example.py",
     "e2e/docs/test_pilot.py",
     "adapters/mlflow/test_source.py",
     "adapters/mlflow/test_broken_runs.py",

@@ -24,6 +24,7 @@ SOURCES = (
     "wandb-offline:DIR",
     "jsonl:DIR",
     "csv:FILE",
+    "lm-eval:DIR",
 )
 _SCHEME = "abcdefghijklmnopqrstuvwxyz-+:/"
 _EXAMPLES = "\b\nExamples:\n"

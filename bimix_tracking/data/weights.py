@@ -34,7 +34,7 @@ def target_weights(
         domains: Of the mixtures.
         described: What targets are.
         links: Of targets that are no losses.
-        unfit: Targets whose ranks can't be told: they count 0 unless a weight is given.
+        unfit: Targets whose ranks can't be told: they count 0 unless a weight is given, or nothing else would count.
 
     >>> target_weights(None, ["code", "hellaswag"], ["code", "web"]), target_weights(None, ["hellaswag"], ["code"])
     ({'code': 1.0, 'hellaswag': 0.0}, {'hellaswag': 1.0})
@@ -56,6 +56,8 @@ def target_weights(
                 weight /= max(len([t for t in same if t not in unfit]), 1)
                 weight /= (links.get(name, IDENTITY).spread or 1.0) if mixed else 1.0
         result[name] = float(weight)
+    if unfit and not any(result.values()):
+        return target_weights(given, targets, domains, described, links)
     return result
 
 

@@ -25,6 +25,8 @@ from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
 
 Array = npt.NDArray[np.float64]
+SAME_SHARE = 1e-6
+"""A domain whose proportions differ by no more has the same one in all runs: what another does is not identifiable."""
 _HELD = 2_000_000
 """Numbers of an array held at once (16 MB)."""
 
@@ -52,6 +54,7 @@ class LawFit:
         held_out: How far fits without its mixture are off each run's last losses; None where nothing was held out.
         described: What targets are; a loss where not named.
         links: How their values became working losses; none where all are losses in nats per token.
+        unfit: Target that isn't fit to decide between mixtures → why: by default it doesn't count.
     """
 
     law: str
@@ -71,6 +74,7 @@ class LawFit:
     held_out: HeldOutErrors | None = None
     described: Mapping[str, Target] = field(default_factory=dict)
     links: Mapping[str, Link] = field(default_factory=dict)
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def link(self, target: str) -> Link:
         """Return how a target's values became working losses: the identity of a loss."""
@@ -210,7 +214,14 @@ class LawFit:
         return FitOptions(self.huber_delta, self.zero_share, self.warmup)
 
     def own(self, target: str) -> int:
-        """Return the target's place among the domains; −1 where it is none of them."""
+        """Return the target's place among the domains; −1 where it is none of them, or its proportion never varied.
+
+        Then a law that sees all proportions has no scale for an own one, and takes the target for one outside. A law
+        that needs an own proportion knows its effect as little, and its outcome says so.
+        """
+        low, high = self.shares.get(target, (0.0, 1.0))
+        if high - low <= SAME_SHARE and (self.members or not self._law.traits.needs_own):
+            return -1
         return self._places.get(target, -1)
 
     @cached_property
@@ -247,6 +258,7 @@ class LawFit:
             "held_out": None if self.held_out is None else self.held_out.to_dict(),
             "described": [target.to_dict() for target in self.described.values()],
             "links": {target: link.to_dict() for target, link in self.links.items()},
+            "unfit": {target: str(why) for target, why in self.unfit.items()},
         }
 
     @classmethod
@@ -263,6 +275,7 @@ class LawFit:
             members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
             described={one["name"]: Target.from_dict(one) for one in content.get("described", [])},
             links={target: Link.from_dict(one) for target, one in content.get("links", {}).items()},
+            unfit=dict(content.get("unfit", {})),
             held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
             **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
         )

@@ -138,7 +138,8 @@ def _fit_targets(problem: FitProblem, domains: tuple[str, ...]) -> dict[str, Dom
         # use within the observed volumes. A held α is no value: it would promise that the mixture doesn't matter.
         unknown = set() if identifiable[i, law.traits.effect] or "alpha" not in law.traits.watched else {"alpha"}
         measured = counts.any(1)
-        own = grid.shares[measured, grid.own[i]]
+        place = domains.index(target) if target in domains else -1
+        own = grid.shares[measured, place]
         error, r2 = goodness(grid.log_loss[i][counts], residual)
         errors = {} if nothing else _standard_errors(problem, i, best[i], identifiable[i] & inside[i], domains)
         fits[target] = DomainFit(
@@ -149,7 +150,7 @@ def _fit_targets(problem: FitProblem, domains: tuple[str, ...]) -> dict[str, Dom
             error=error,
             r2=r2,
             starts=(int(found.agreeing[i]), found.searches),
-            shares=(float(own.min()), float(own.max())) if grid.own[i] >= 0 and counts.any() else (0.0, 0.0),
+            shares=(float(own.min()), float(own.max())) if place >= 0 and counts.any() else (0.0, 0.0),
             standard_errors={n: v for n, v in errors.items() if n not in unknown},
             tokens=_observed(problem, i),
         )

@@ -25,7 +25,7 @@ from bimix_tracking.quantities import percent, signed
 from bimix_tracking.selection.baseline import mean_of_others
 
 _MIN_RANKED = 4
-_LAST = 0.95
+LAST = 0.95
 """Runs are ranked against each other if their last checkpoint is at no less than this of the longest run's tokens."""
 
 
@@ -170,7 +170,7 @@ class Validation:
         # A run without one of the domains has a smaller sum for that alone.
         whole = seen[:, each, last].all(0) & present.any(1)
         tokens = self.tokens[each, last]
-        whole &= tokens >= _LAST * tokens[present.any(1)].max(initial=0.0)
+        whole &= tokens >= LAST * tokens[present.any(1)].max(initial=0.0)
         sums = {
             name: (weight @ values[counted][:, each, last])[whole]
             for name, values in (("observed", self.observed), ("predicted", self.predicted))

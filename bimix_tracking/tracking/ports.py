@@ -9,6 +9,7 @@
     wandb-offline:DIR                     its offline files (read)
     jsonl:DIR                             plain files, no service (read and write)
     csv:FILE                              a table, as `bimix pull` writes it (read)
+    lm-eval:DIR                           results of lm-evaluation-harness, with a mixtures file (read)
 
 A package adds a scheme by an entry point of the group `bimix_tracking.trackers` or `bimix_tracking.sources`
 that names a callable taking the URI.

@@ -17,6 +17,7 @@ from bimix_tracking.data.pooling import Note
 from bimix_tracking.fitting.engine.grid import Grid, grid_of, mixture_codes, near_codes, volume_codes
 from bimix_tracking.fitting.engine.least_squares import ARRIVED, Minimum, huber_weight, minimize, normal
 from bimix_tracking.fitting.engine.threads import in_threads
+from bimix_tracking.fitting.law_fit import SAME_SHARE
 from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.laws.protocol import Array, Blocks, Box, Index, Law, Prior
@@ -56,7 +57,10 @@ class FitProblem:
             if i not in kept.tolist()
         ]
         self.law, self.options = law, options
-        self.grid = _counted(grid.only(kept), law, options, runs, notes)
+        grid = grid.only(kept)
+        if not law.traits.needs_own:
+            grid = _never_varied(grid, notes)
+        self.grid = _counted(grid, law, options, runs, notes)
         # A law that isn't made of blocks sees each point as a mixture of its own.
         self._solved = self.grid if law.traits.separable else self.grid.points()
         self._row_of = np.repeat(np.arange(len(grid.shares)), len(self._solved.shares) // max(len(grid.shares), 1))
@@ -254,6 +258,14 @@ def _distinct(present: npt.NDArray[np.bool_], codes: Index) -> Index:
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) > 0])
     return np.asarray(np.logical_or.reduceat(present[:, order], starts, axis=1).sum(1), np.intp)
+
+
+def _never_varied(grid: Grid, notes: list[Note]) -> Grid:
+    """Return the grid with −1 for the own domain of a target whose proportion never varied, as `LawFit.own` has it."""
+    alike = (np.ptp(grid.shares, axis=0)[grid.own] <= SAME_SHARE) & (grid.own >= 0)
+    reason = said("its proportion is the same in all runs: its effect is taken to be that of an average domain")
+    notes += [Note(said("adjusted"), reason, len(grid.shares), domain=grid.targets[i]) for i in np.flatnonzero(alike)]
+    return replace(grid, own=np.where(alike, -1, grid.own))
 
 
 def _counted(grid: Grid, law: Law, options: FitOptions, runs: Sequence[str], notes: list[Note]) -> Grid:

@@ -293,6 +293,25 @@ def test_a_domain_alone_has_a_loss_that_a_model_can_have(targets: Sequence[str])
     assert fit.predict(np.eye(3), 2e7).to_numpy(float).max() < 60
 
 
+@pytest.mark.parametrize("name", FREE)
+@pytest.mark.parametrize("fixed", [0.0, 0.2])
+def test_a_proportion_that_never_varied_has_the_effect_of_an_average_domain(name: str, fixed: float) -> None:
+    others = np.random.default_rng(8).dirichlet((2, 2), 12) * (1 - fixed)
+    tried = np.column_stack([np.full(12, fixed), others])
+    elsewhere = np.array([(0.05, 0.5, 0.45), (0.5, 0.25, 0.25), (0.9, 0.05, 0.05)])
+
+    fit = fit_law(measured(lambda r, s: transfer(np.maximum(r, 1e-3), s), tried, noise=0.002), name)
+
+    found = fit.predict(elsewhere, 2e7)["code"].to_numpy(float)
+    usual = fit.predict(tried, 2e7)["code"].to_numpy(float)
+    assert usual == pytest.approx(transfer(np.maximum(tried, 1e-3), 2e7)[:, 0], rel=0.01)
+    assert found == pytest.approx(np.full(3, usual.mean()), rel=0.05)
+    assert fit.tried("code") == pytest.approx((fixed, fixed))
+    assert [note.domain for note in fit.notes if "the same in all runs" in note.reason] == ["code"]
+    again = type(fit).from_dict(fit.to_dict())
+    assert again.predict(elsewhere, 2e7)["code"].to_numpy(float) == pytest.approx(found)
+
+
 def test_a_law_of_the_own_share_has_no_target_outside() -> None:
     with pytest.raises(ObservationsError, match=r"no loss is of a domain of the mixtures"):
         fit_law(measured(bimix, dirichlet(6, 1), targets=("exam", "quiz", "test")), "bimix")

@@ -35,6 +35,7 @@ _UNTRAINED = {"csv_sweep.py": ("--replicates", "4"), "entropy_only.py": ()}
 _WRITES_BACK = ("hf_trainer_mlflow.py", "ray_tune_sweep.py")
 _SAME_AS_PLAIN = ("lightning_wandb_offline.py", "torchtitan_style.py", "ray_tune_sweep.py")
 _TESTED_IN = {
+    "benchmarks": "test_benchmarks_example.py",
     "notebook": "test_notebook.py",
     "pilot": "test_pilot.py",
     "recipes": "test_recipes.py",
