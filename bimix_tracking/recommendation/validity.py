@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,25 +47,27 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     if not any(kept.values()):
         raise RecommendationError(undecided(bad))
     doubts = [
-        said(
-            "target {target!r} is excluded from the objective, for its loss is not predicted: {why}", target=t, why=why
-        )
+        said("target {target!r} is excluded from the objective, for it is not predicted: {why}", target=t, why=why)
         for t, why in bad.items()
     ]
     silent = [d for d in fit.domains if d not in fit.targets]
     if silent:
-        doubts.append(
-            said(
-                "domains without losses have weight 0 and count only by their effect on other losses: {domains}",
-                domains=few(silent),
-            )
-        )
+        doubts.append(_silent(silent, len(fit.domains)))
     return kept, doubts
+
+
+def _silent(domains: Sequence[str], of: int) -> str:
+    """Return in a line how domains count that were not evaluated."""
+    if len(domains) == of:
+        return said("no domain is a target: each counts by its effect on the targets")
+    if len(domains) == 1:
+        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=domains[0])
+    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(domains))
 
 
 def undecided(remedies: Mapping[str, str]) -> str:
     """Return that nothing can be recommended, and what to do about each domain."""
-    each = (said("domain {name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
+    each = (said("{name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
     return said("no mixture can be recommended. {remedies}", remedies=joined(each, "; "))
 
 
@@ -313,10 +315,13 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
         if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
             errors = ", ".join(f"{100 * fit.targets[target].error:.2f}" for target in alike[:5])
             stopped = said("{remedy}. Fit error: {errors} %", remedy=outcome.remedy, errors=errors)
-            named = {"domains": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
-            found.append(
-                said("domains {domains}: {remedy}", **named)
-                if len(alike) > 1
-                else said("domain {domains}: {remedy}", **named)
-            )
+            named = {"targets": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
+            if len(alike) == len(fit.targets) > 1:
+                found.append(said("all targets: {remedy}", **named))
+            else:
+                found.append(
+                    said("targets {targets}: {remedy}", **named)
+                    if len(alike) > 1
+                    else said("target {targets}: {remedy}", **named)
+                )
     return found

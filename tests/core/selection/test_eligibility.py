@@ -64,7 +64,7 @@ def test_bimix_by_name_says_what_it_lacks_and_what_serves() -> None:
         match=r"bimix cannot recommend a mixture: it sees only a domain's own proportion.*'books'.*Use a law",
     ):
         analyze(taught(OWN), 8e9, law="bimix")
-    with pytest.raises(RecommendationError, match=r"domains \['books'\] have a weight but no losses"):
+    with pytest.raises(RecommendationError, match=r"domains \['books'\] have a weight but were not evaluated"):
         analyze(taught(OWN), 8e9, weights={"books": 1.0})
 
 
