@@ -230,12 +230,12 @@ def test_sliders_by_keyboard_and_mouse(browser: Any, found: Analysis, tmp_path: 
 def test_the_explorer_says_what_a_mixture_is_worth(browser: Any, found: Analysis, tmp_path: Path) -> None:
     opened = Opened(browser, written(found, tmp_path))
     answer, doubts = opened.page.locator("#explorer-answer"), opened.page.locator("#explorer-doubts")
-    assert "below the reference (90 % interval" in answer.inner_text()
+    assert "better than the reference (90 % interval" in answer.inner_text()
     assert "3× the tokens observed: extrapolated" in doubts.inner_text()
 
     opened.page.select_option("#preset", label="reference")
     opened.settle()
-    assert "nats above the recommended mixture" in answer.inner_text()
+    assert "worse than the recommended mixture" in answer.inner_text()
     opened.slide(0, 0.97)
     assert "Outside the range tried: code" in doubts.inner_text()
 
