@@ -220,8 +220,7 @@ def _total(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool)
 
 def unfit(result: Result) -> Mapping[str, str]:
     """Return the targets that can't decide between mixtures, with why; none where that wasn't judged."""
-    found = getattr(result, "fitness", None)
-    return {} if found is None else dict(found.unfit)
+    return result.fit.unfit
 
 
 def _path(path: SmallestChange) -> str:
