@@ -21,7 +21,8 @@ from bimix_tracking.recommendation.optimum import Change, Near, Problem
 from bimix_tracking.recommendation.uncertainty import LEVEL, Uncertainty
 
 STEPS = 12
-_MOST_OF_IT = 0.8
+MOST_OF_IT = 0.8
+"""The part of the gain that a sentence names a distance for."""
 _NOWHERE = 1e-6
 _ROUNDS, _TRIED_AT_ONCE = 4, 12
 
@@ -93,8 +94,8 @@ class SmallestChange:
             return said("no step away from the reference gains anything")
         return said(
             "moving {points} points of share gets {part} of the gain; all of it takes {all}",
-            points=count(100 * self.moved_for(_MOST_OF_IT)),
-            part=about(_MOST_OF_IT),
+            points=count(100 * self.moved_for(MOST_OF_IT)),
+            part=about(MOST_OF_IT),
             all=count(100 * self.steps[-1].moved),
         )
 
@@ -135,12 +136,22 @@ def least_change(problem: Problem, reference: Array, farthest: float, change: Ch
     for _ in range(_ROUNDS):
         radii = np.linspace(low, high, _TRIED_AT_ONCE)[:-1]
         tried = replace(problem, near=Near(reference, high, change))
-        met = tried.within(np.zeros(len(radii), np.intp), radius=radii).feasible
+        cautious = _cautious(radii, farthest)
+        met = tried.within(np.zeros(len(radii), np.intp), radius=radii, cautious=cautious).feasible
         first = int(np.argmax(met)) if met.any() else len(radii)
         if first == 0:
             return float(radii[0])
         low, high = float(radii[first - 1]), float(radii[first]) if first < len(radii) else high
     return high
+
+
+def _cautious(radii: Array, full: float) -> Array:
+    """Return which part of the guards' margins counts at each distance, of those at the optimum's.
+
+    What a law's form gets wrong of a difference grows as the root of the distance (`FormError.between`), what the
+    estimate does as the distance: the root is the larger of the two.
+    """
+    return np.sqrt(np.clip(radii / max(full, 1e-300), 0.0, 1.0))
 
 
 def smallest_change(
@@ -176,7 +187,8 @@ def smallest_change(
     least = least_change(free, at, full, change)
     radii = np.linspace(least, full, steps + 1)
     near = replace(free, near=Near(at, full, change))
-    shares = near.within(np.zeros(len(radii), np.intp), start=target, radius=radii).shares.copy()
+    cautious = _cautious(radii, full)
+    shares = near.within(np.zeros(len(radii), np.intp), start=target, radius=radii, cautious=cautious).shares.copy()
     shares[-1] = target
     if least == 0.0:
         shares[0] = at
