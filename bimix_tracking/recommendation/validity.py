@@ -81,15 +81,6 @@ def undecided_by(weights: Mapping[str, float], unfit: Mapping[str, str]) -> list
     return found
 
 
-def _silent(domains: Sequence[str], of: int) -> str:
-    """Return in a line how domains count that were not evaluated."""
-    if len(domains) == of:
-        return said("no domain is a target: each counts by its effect on the targets")
-    if len(domains) == 1:
-        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=domains[0])
-    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(domains))
-
-
 def undecided(remedies: Mapping[str, str]) -> str:
     """Return that nothing can be recommended, and what to do about each domain."""
     each = (said("{name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
