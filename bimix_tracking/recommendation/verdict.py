@@ -46,7 +46,8 @@ class Caveat:
     """Something that decides whether to act.
 
     Args:
-        kind: `no_skill`, `rank`, `unranked`, `few_mixtures`, `no_signal`, `guards`, `one_volume`, `later` or `extrapolation`.
+        kind: `no_skill`, `rank`, `unranked`, `few_mixtures`, `no_signal`, `guards`, `one_volume`, `later` or
+            `extrapolation`.
         short: In a few words, as the verdict has it.
         text: One sentence, with its numbers.
     """
