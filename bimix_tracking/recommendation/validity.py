@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,19 +49,12 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     if not any(kept.values()):
         raise RecommendationError(undecided(bad))
     doubts = [
-        said(
-            "target {target!r} is excluded from the objective, for its loss is not predicted: {why}", target=t, why=why
-        )
+        said("target {target!r} is excluded from the objective, for it is not predicted: {why}", target=t, why=why)
         for t, why in bad.items()
     ]
     silent = [d for d in fit.domains if d not in fit.targets]
     if silent:
-        doubts.append(
-            said(
-                "domains without losses have weight 0 and count only by their effect on other losses: {domains}",
-                domains=few(silent),
-            )
-        )
+        doubts.append(_silent(silent, len(fit.domains)))
     return kept, doubts
 
 
@@ -88,9 +81,18 @@ def undecided_by(weights: Mapping[str, float], unfit: Mapping[str, str]) -> list
     return found
 
 
+def _silent(domains: Sequence[str], of: int) -> str:
+    """Return in a line how domains count that were not evaluated."""
+    if len(domains) == of:
+        return said("no domain is a target: each counts by its effect on the targets")
+    if len(domains) == 1:
+        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=domains[0])
+    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(domains))
+
+
 def undecided(remedies: Mapping[str, str]) -> str:
     """Return that nothing can be recommended, and what to do about each domain."""
-    each = (said("domain {name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
+    each = (said("{name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
     return said("no mixture can be recommended. {remedies}", remedies=joined(each, "; "))
 
 
@@ -339,10 +341,15 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
         if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
             errors = ", ".join(f"{100 * fit.targets[target].error:.2f}" for target in alike[:5])
             stopped = said("{remedy}. Fit error: {errors} %", remedy=outcome.remedy, errors=errors)
-            named = {"domains": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
-            found.append(
-                said("domains {domains}: {remedy}", **named)
-                if len(alike) > 1
-                else said("domain {domains}: {remedy}", **named)
-            )
+            found.append(_said_of(fit, alike, stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy))
     return found
+
+
+def _said_of(fit: LawFit, targets: list[str], remedy: str) -> str:
+    """Return a remedy with what it is for: domains, or targets where one of them is no domain."""
+    named, several = {"named": few(targets), "remedy": remedy}, len(targets) > 1
+    if len(targets) == len(fit.targets) > 1 and not set(targets) <= set(fit.domains):
+        return said("all targets: {remedy}", remedy=remedy)
+    if set(targets) <= set(fit.domains):
+        return said("domains {named}: {remedy}", **named) if several else said("domain {named}: {remedy}", **named)
+    return said("targets {named}: {remedy}", **named) if several else said("target {named}: {remedy}", **named)

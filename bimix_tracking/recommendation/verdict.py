@@ -204,8 +204,8 @@ def _volume(rec: Recommendation, fit: LawFit, extrapolation: Extrapolation | Non
         at = {"volume": tokens(rec.volume), "target": tokens(rec.tokens)}
         yield Caveat(
             "one_volume",
-            said("losses known at {volume} tokens only", **at),
-            said("Losses were observed at {volume} tokens only; at {target} they are unknown.", **at),
+            said("targets known at {volume} tokens only", **at),
+            said("Targets were measured at {volume} tokens only; at {target} they are unknown.", **at),
         )
         return
     largest = fit.tokens[1]

@@ -168,7 +168,7 @@ def _outcomes(fit: LawFit) -> Iterator[Diagnostic]:
         if fitted.outcome is not Outcome.CONVERGED:
             yield Diagnostic(
                 "outcome",
-                f"domain {domain!r}: {fitted.outcome.name.lower().replace('_', ' ')}",
+                f"target {domain!r}: {fitted.outcome.name.lower().replace('_', ' ')}",
                 fitted.outcome.remedy[0].upper() + fitted.outcome.remedy[1:],
                 domain=domain,
             )
@@ -182,14 +182,13 @@ def _bad_fits(fit: LawFit, validation: Validation | None) -> Iterator[Diagnostic
     usual = float(np.median(list(errors.values()))) if errors else 0.0
     for domain, error in errors.items():
         if error > max(_BAD_ERROR, _BAD_FACTOR * usual):
+            figures = {"error": percent(error), "what": what, "usual": percent(usual)}
             yield Diagnostic(
                 "bad fit",
-                said(
-                    "domain {domain!r} has a {what} of {error}, against a median of {usual}",
-                    domain=domain,
-                    error=percent(error),
-                    what=what,
-                    usual=percent(usual),
+                said("domain {named!r} has a {what} of {error}, against a median of {usual}", named=domain, **figures)
+                if domain in fit.domains
+                else said(
+                    "target {named!r} has a {what} of {error}, against a median of {usual}", named=domain, **figures
                 ),
                 said("Check its curve and the size of its evaluation set, and give it a smaller weight"),
                 domain=domain,
@@ -214,7 +213,7 @@ def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
             yield Diagnostic(
                 "outlier run",
                 said(
-                    "run {run!r} is {distance} {side} the law over all its domains; the usual spread of runs is "
+                    "run {run!r} is {distance} {side} the law over all its targets; the usual spread of runs is "
                     "{spread}",
                     run=str(run),
                     distance=percent(abs(mean - middle)),
@@ -282,7 +281,7 @@ def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: fl
         yield Diagnostic(
             "outside",
             said(
-                "the target has {tokens} tokens; {volume} is the only volume observed, so no loss is predicted there",
+                "the target has {tokens} tokens; {volume} is the only volume observed, so nothing is predicted there",
                 tokens=quantities.tokens(tokens),
                 volume=quantities.tokens(high),
             ),

@@ -87,7 +87,7 @@ def test_a_law_that_tells_no_mixture_from_another_is_not_to_be_used() -> None:
 @pytest.mark.parametrize(
     ("obs", "tokens", "kind", "text"),
     [
-        (sweep(volumes=(8e6,)), 1e9, "one_volume", "Losses were observed at 8M tokens only; at 1B they are unknown."),
+        (sweep(volumes=(8e6,)), 1e9, "one_volume", "Targets were measured at 8M tokens only; at 1B they are unknown."),
         (sweep(), 1e9, "extrapolation", "1B tokens are 125× the largest volume observed (8M); checks on later"),
         (sweep(shares=SHARES[:3]), 8e6, "few_mixtures", "Few mixtures: 3 for 2 domains."),
         (
