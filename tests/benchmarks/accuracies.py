@@ -85,7 +85,9 @@ def called(sweeps: int, *, held_out: bool) -> None:
     print(f"Called noise, of {sweeps} sweeps a row; – where nothing is judged.\n")
     print(f"| runs | domains | {' | '.join(kinds)} |\n|---|---|{'---|' * len(kinds)}", flush=True)
     for runs, domains in ((12, 3), (12, 7), (24, 7), (12, 17), (24, 17), (48, 17), (64, 7)):
-        unfit, judged, total = defaultdict(int), defaultdict(int), defaultdict(int)
+        unfit: dict[str, int] = defaultdict(int)
+        judged: dict[str, int] = defaultdict(int)
+        total: dict[str, int] = defaultdict(int)
         for seed in range(sweeps):
             obs, of = mixed_sweep(np.random.default_rng([seed, runs, domains]), runs, domains)
             found = fitness(obs, select_law(obs).validation if held_out else None)
