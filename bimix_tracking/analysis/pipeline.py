@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,9 @@ def analyze(
     obs, opened = _read(source, wanted, question, progress)
     checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
-    guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
-    selection, validation, fit, judged = _fitted(obs, law, weights, progress)
+    guards, _ = guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
+    guarded = [guard.target for guard in guards]
+    selection, validation, fit, judged = _fitted(obs, law, weights, guarded, progress)
     counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
@@ -205,14 +206,18 @@ def _names(source: RunSource) -> list[str]:
 
 
 def _fitted(
-    obs: Observations, law: str, weights: Mapping[str, float] | None, progress: Progress | None
+    obs: Observations,
+    law: str,
+    weights: Mapping[str, float] | None,
+    guarded: Collection[str],
+    progress: Progress | None,
 ) -> tuple[Selection | None, Validation | None, LawFit, FitnessTable]:
     """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does.
 
     And which targets are fit to decide.
     """
     if law == AUTO:
-        selection = select_law(obs, weights=weights, progress=progress)
+        selection = select_law(obs, weights=weights, guarded=guarded, progress=progress)
         judged = selection.fitness or fitness(obs)
         return selection, selection.validation, selection.fit, judged
     (fit,) = (fit_law(obs, name) for name in reported(progress, "fitting", [law]))

@@ -217,11 +217,13 @@ class Analysis(Shown, Findings):
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
         rec = self.recommendation
-        document = {
+        guards = {"guards": [guard.noted() for guard in rec.guards]} if rec.guards else {}
+        document: dict[str, Any] = {
             "mixture": {domain: float(share) for domain, share in rec.mixture.items()},
             "verdict": str(self.verdict.decision),
             "why": str(self.verdict.sentence),
             "warnings": [str(text) for text in self.warnings],
+            **guards,
             "provenance": {
                 "law": self.fit.law,
                 "target_tokens": rec.tokens,

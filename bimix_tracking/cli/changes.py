@@ -106,8 +106,11 @@ def _guards(rec: Recommendation) -> str:
     ]
     if len(binding) > _GUARDS:
         named.append(said("{count} more bind", count=len(binding) - _GUARDS))
-    if kept := len(rec.guards) - len(binding):
-        named.append(said("{count} hold", count=kept) if binding else said("all {count} hold", count=kept))
+    kept = [one for one in rec.guards if not one.binding]
+    if len(kept) == 1:
+        named.append(said("{guard} holds", guard=isolated(printable(kept[0].guard))))
+    elif kept:
+        named.append(said("{count} hold", count=len(kept)) if binding else said("all {count} hold", count=len(kept)))
     return joined(named, ", ")
 
 

@@ -218,8 +218,9 @@ def without_other_units(
     worst = too_large.groupby(level="run", sort=False).idxmax()
     if 2 * len(worst) >= len(mixtures):
         for run, domain in worst[:1]:
+            what = "domain" if domain in mixtures.columns else "target"
             raise ObservationsError(
-                f"the mean loss of {str(domain)!r} is {too_large[run, domain]:.4g} in run {str(run)!r}, and "
+                f"the mean loss of {what} {str(domain)!r} is {too_large[run, domain]:.4g} in run {str(run)!r}, and "
                 f"above {LARGEST_MEAN:g} nats per token in {len(worst)} of {len(mixtures)} runs. A guess among 50,000 "
                 "tokens costs only 11. Is it a sum over tokens, or a perplexity? Divide by the tokens, or take the "
                 "logarithm"

@@ -339,6 +339,8 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
 def _said_of(fit: LawFit, targets: list[str], remedy: str) -> str:
     """Return a remedy with what it is for: domains, or targets where one of them is no domain."""
     named, several = {"named": few(targets), "remedy": remedy}, len(targets) > 1
+    if len(targets) == len(fit.targets) > 1 and not set(targets) <= set(fit.domains):
+        return said("all targets: {remedy}", remedy=remedy)
     if set(targets) <= set(fit.domains):
         return said("domains {named}: {remedy}", **named) if several else said("domain {named}: {remedy}", **named)
     return said("targets {named}: {remedy}", **named) if several else said("target {named}: {remedy}", **named)

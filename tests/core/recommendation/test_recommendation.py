@@ -226,7 +226,7 @@ def test_what_lies_outside_the_observed_is_said() -> None:
 def test_a_doubtful_fit_is_said() -> None:
     fit = fit_of({"a": domain(0.1, 1.0, outcome=Outcome.AT_BOUND), "b": domain(0.1, 1.0, outcome=Outcome.AT_BOUND)})
 
-    assert recommend(fit, TOKENS).warnings == (f"domains 'a', 'b': {Outcome.AT_BOUND.remedy}",)
+    assert recommend(fit, TOKENS).warnings == (f"all targets: {Outcome.AT_BOUND.remedy}",)
 
 
 @pytest.mark.parametrize("outcome", [o for o in Outcome if not o.usable])
@@ -235,7 +235,7 @@ def test_an_effect_that_is_unknown_is_no_basis(outcome: Outcome) -> None:
 
     with pytest.raises(RecommendationError) as told:
         recommend(fit, TOKENS)
-    assert f"domain 'a': {outcome.remedy}" in str(told.value)
+    assert f"'a': {outcome.remedy}" in str(told.value)
 
 
 @pytest.mark.parametrize("outcome", [o for o in Outcome if not o.usable])
@@ -344,5 +344,5 @@ def test_only_the_ratio_of_weights_matters(unit: float, falls: list[float]) -> N
 def test_a_sweep_of_one_mixture_is_no_basis(sweep: Callable[..., Observations]) -> None:
     obs = sweep({"a": (0.1, 0.5, 900.0, 2.7), "b": (0.2, 0.4, 200.0, 1.5)}, mixtures=[(0.3, 0.7)])
 
-    with pytest.raises(RecommendationError, match=r"domain 'a': .*Add at least one run with another proportion.*'b'"):
+    with pytest.raises(RecommendationError, match=r"'a': .*Add at least one run with another proportion.*'b'"):
         recommend(fit_law(obs), TOKENS)
