@@ -12,7 +12,7 @@ from bimix_tracking.analysis.question import AUTO, Question
 from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.targets import Targets, targets_of
-from bimix_tracking.data.weights import checked_weights
+from bimix_tracking.data.weights import checked_weights, objective_weights
 from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError, SourceError
 from bimix_tracking.fitting.fit import fit_law
@@ -36,11 +36,10 @@ from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
+from bimix_tracking.selection.fitness import FitnessTable, fitness
 from bimix_tracking.selection.law_choice import Selection, select_law
 from bimix_tracking.tracking.ports import RunSource, Wanted, open_source, wanted_of
 from bimix_tracking.tracking.write_back import analysis_name, leave
-
-_GUARDED = 1e-9
 
 
 def analyze(
@@ -142,15 +141,14 @@ def analyze(
         lang=lang,
     )
     obs, opened = _read(source, wanted, question, progress)
-    counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
+    checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     guards, _ = guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
-    # What is guarded must be predicted: next to no weight, but some, when a law is chosen.
-    judged = counted | {guard.target: counted[guard.target] or _GUARDED for guard in guards}
-    selection, validation, fit = _fitted(obs, law, judged, progress)
+    selection, validation, fit, judged = _fitted(obs, law, weights, [guard.target for guard in guards], progress)
+    counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
-    findings = _checked(obs, fit, selection, validation, question, progress)
+    findings = replace(_checked(obs, fit, selection, validation, question, progress), fitness=judged)
     try:
         recommendation = _recommended(fit, counted, drawn, question, progress)
     except ConstraintError:
@@ -201,21 +199,33 @@ def _names(source: RunSource) -> list[str]:
 
 
 def _fitted(
-    obs: Observations, law: str, weights: Mapping[str, float], progress: Progress | None
-) -> tuple[Selection | None, Validation | None, LawFit]:
-    """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does."""
+    obs: Observations,
+    law: str,
+    weights: Mapping[str, float] | None,
+    guarded: Sequence[str],
+    progress: Progress | None,
+) -> tuple[Selection | None, Validation | None, LawFit, FitnessTable]:
+    """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does.
+
+    And which targets are fit to decide.
+    """
     if law == AUTO:
-        selection = select_law(obs, weights=weights, progress=progress)
-        return selection, selection.validation, selection.fit
+        selection = select_law(obs, weights=weights, also=guarded, progress=progress)
+        judged = selection.fitness or fitness(obs)
+        return selection, selection.validation, selection.fit, judged
     (fit,) = (fit_law(obs, name) for name in reported(progress, "fitting", [law]))
     validation: Validation | None
     (validation,) = (
-        _or_none(cross_validate, obs, weights=weights, fit=fit)
-        for _ in reported(progress, "predicting held-out mixtures", [law])
+        _or_none(cross_validate, obs, fit=fit) for _ in reported(progress, "predicting held-out mixtures", [law])
     )
+    judged = fitness(obs, validation)
+    fit = replace(fit, unfit=judged.unfit)
     if validation is not None:
+        counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
+        working = objective_weights(counted, obs.links)
+        validation = replace(validation, weights={target: working[target] for target in validation.domains})
         fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures))
-    return None, validation, fit
+    return None, validation, fit, judged
 
 
 def _checked(

@@ -35,20 +35,13 @@ from bimix_tracking.report.mixture_figures import rows
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.extrapolation import Extrapolation
+from bimix_tracking.selection.fitness import FitnessTable
 from bimix_tracking.selection.law_choice import Selection
 from bimix_tracking.tracking.write_back import versions
 
 _FILES = (
-    "mixture.yaml",
-    "fit.json",
-    "recommendation.json",
-    "lineage.json",
-    "validation.json",
-    "observations.csv",
-    "report.md",
-    "report.html",
-    "verification.json",
-    "verification.md",
+    *("mixture.yaml", "fit.json", "recommendation.json", "lineage.json", "validation.json", "observations.csv"),
+    *("report.md", "report.html", "verification.json", "verification.md"),
 )
 
 
@@ -69,7 +62,8 @@ class Findings:
         selection: How the law was chosen; None where the caller named it.
         extrapolation: How well the law predicts the last losses from the first; None where that can't be asked.
         diagnostics: What to know before acting on it.
-        lang: The language of the reports: `en`, `ja` or one that a package adds.
+        lang: Of the reports: `en`, `ja` or one that a package adds.
+        fitness: Which targets are fit to decide; None: nobody asked.
     """
 
     observations: Observations
@@ -80,6 +74,7 @@ class Findings:
     extrapolation: Extrapolation | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
     lang: str = "en"
+    fitness: FitnessTable | None = None
 
     def save_undecided(self, directory: str | Path, why: str) -> Path:
         """Write fit, observations and a page that says why nothing is recommended; return the page.
@@ -135,19 +130,19 @@ class Analysis(Shown, Findings):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to know before acting: the verdict's caveats, then the recommendation's warnings."""
-        caveats, rec = self.verdict.caveats, self.recommendation
-        twice = rec.of_volume if {caveat.kind for caveat in caveats} & {"one_volume", "later", "extrapolation"} else ()
-        return (*(caveat.text for caveat in caveats), *(text for text in rec.warnings if text not in twice))
+        """What to know before acting: the verdict's caveats, the recommendation's, surrogates that disagree."""
+        caveats, apart = self.verdict.caveats, [] if self.fitness is None else self.fitness.disagreements()
+        volume = {caveat.kind for caveat in caveats} & {"one_volume", "later", "extrapolation"}
+        others = [t for t in self.recommendation.warnings if not volume or t not in self.recommendation.of_volume]
+        return (*(caveat.text for caveat in caveats), *others, *apart)
 
     def save(self, directory: str | Path, *, progress: Progress | None = None) -> list[Path]:
         """Write mixture, fit, validation, observations, lineage and report; return the files.
 
         `mixture.yaml`, `recommendation.json`, `fit.json`, `validation.json` (if there is one), `observations.csv`,
-        `lineage.json`, the folder `exports` with the mixture in trainers' formats, `report.md` and `report.html`.
-
-        They take the place of all files of an earlier analysis or verification as a whole, whenever the process dies
-        (see `bimix_tracking.files.atomic_folder`); other files in the folder stay.
+        `lineage.json`, the folder `exports` with the mixture in trainers' formats, `report.md` and `report.html`. They
+        take the place of all files of an earlier analysis or verification as a whole, whenever the process dies (see
+        `bimix_tracking.files.atomic_folder`); other files in the folder stay.
 
         Args:
             directory: Made where it isn't there.
@@ -177,8 +172,7 @@ class Analysis(Shown, Findings):
             "lineage.json": lambda: dump_json(self.lineage()),
             "validation.json": lambda: dump_json(self._checks()),
             "report.md": lambda: markdown.render(self),
-            # Last, for it is the one part with a dependency of its own: what can be written is written.
-            "report.html": lambda: html.render(self),
+            "report.html": lambda: html.render(self),  # last, for it alone has a dependency of its own
         }
         if self.validation is None:
             del texts["validation.json"]
@@ -204,9 +198,10 @@ class Analysis(Shown, Findings):
         return [*texts, "observations.csv", "exports", "report.md", "report.html"]
 
     def decision(self) -> dict[str, Any]:
-        """Return the recommendation with everything known of how sure, how free and how useful it is, as JSON types."""
+        """Return the recommendation with all that is known of how sure, free and useful it is, as JSON types."""
         worth = None if self.worth is None else self.worth.to_dict()
-        found = {"verdict": self.verdict.to_dict(), "worth": worth, "created": self.created}
+        judged = [] if self.fitness is None else self.fitness.to_dict()
+        found = {"verdict": self.verdict.to_dict(), "worth": worth, "fitness": judged, "created": self.created}
         return self.recommendation.to_dict() | found
 
     def mixture_yaml(self) -> str:
@@ -224,6 +219,7 @@ class Analysis(Shown, Findings):
                 "target_tokens": rec.tokens,
                 "objective": "the least weighted sum of predicted losses, nats per token",
                 "weights": dict(rec.weights),
+                "not_counted": {t: str(why) for t, why in self.fit.unfit.items() if not rec.weights.get(t)},
                 "predicted_at_tokens": rec.volume,
                 "predicted_loss": finite(rec.predicted),
                 "predicted_gain_over_reference": rec.gain,

@@ -90,8 +90,8 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what isn't the default, as JSON types."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: str(v) if name == "kind" else v for name, v in found.items() if v not in (None, 0.0, Kind.LOSS)}
+        found = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        return {name: str(value) if name == "kind" else value for name, value in found.items()}
 
     @classmethod
     def from_dict(cls, content: object, name: str | None = None) -> Target:

@@ -231,8 +231,11 @@ def _impossible(problem: Problem, guards: Sequence[TargetGuard], reference: Arra
         first = float(guard.link.value(on_reference[list(problem.fit.targets).index(guard.target)]))
         needed = guard.amount_for(float(guard.link.value(reached[i])), first)
         amount = str(needed).removeprefix(f"{needed.target}{needed.sign}")
-        needs.append(f"{guard.text} needs {amount}")
+        needs.append(f"{guard.guard} needs {amount}")
     more = f" and {len(needs) - _MOST_NAMED} more" if len(needs) > _MOST_NAMED else ""
+    broken = problem.box.broken_by(Mixture.normalized(dict(zip(problem.fit.domains, reference.tolist(), strict=True))))
+    outside = f". The reference itself may not be used: {broken[0]}" if broken else ""
     return (
-        f"no mixture meets all guards: {', '.join(needs[:_MOST_NAMED])}{more}. Relax these together, or leave some out"
+        f"no mixture meets all guards: {', '.join(needs[:_MOST_NAMED])}{more}. Relax these together, or leave some "
+        f"out{outside}"
     )

@@ -154,7 +154,7 @@ class Problem:
             divergence = None
             if self.near is not None and self.near.change == "kl":
                 divergence = (self.near.shares, np.array([max(self.near.radius, _STILL)]))
-            at = self._model(one, divergence=divergence)(shares[None], one)
+            at = self._model(one, self._largest(one), divergence=divergence)(shares[None], one)
             gradient = gradient + found.multipliers[0] @ at.slopes[0]
             if self.near is not None:
                 gradient = gradient + found.ball[0] * (shares > self.near.shares + AT_BOUND)
@@ -195,6 +195,7 @@ class Problem:
         start: Array | None = None,
         radius: Array | None = None,
         without: Index | None = None,
+        cautious: Array | None = None,
         aim: Array | None = None,
         ceiling: float = np.inf,
     ) -> GuardedMinimum:
@@ -206,6 +207,7 @@ class Problem:
             start: Shape (domains,) or (problems, domains).
             radius: The largest change of each problem, shape (problems,); None: `near`'s.
             without: Which guard is left out of each problem, shape (problems,); −1: none.
+            cautious: Which part of the guards' margins counts in each problem, shape (problems,); None: all of it.
             aim: Shape (problems, domains): minimise Σ aim · r instead, with the objective at most `ceiling`.
             ceiling: Of the objective.
         """
@@ -226,28 +228,37 @@ class Problem:
                 region = Region(*(np.where(still[:, None], here, side) for side in box))
                 divergence = (self.near.shares, np.maximum(far, _STILL))
         if start is not None:
-            anchors.append(start)
+            anchors.insert(0, start)
         shape = box[0].shape
         starts = [np.broadcast_to(one, shape) for one in (*anchors, np.full(shape[1], 1 / shape[1]))]
-        model = self._model(versions, theta=theta, divergence=divergence, without=without, aim=aim, ceiling=ceiling)
+        largest = self._largest(versions, theta, cautious)
+        if without is not None:
+            largest = np.where(without[:, None] == np.arange(largest.shape[1]), np.inf, largest)
+        model = self._model(versions, largest, theta=theta, divergence=divergence, aim=aim, ceiling=ceiling)
         return minimize_within(model, region, starts, np.arange(count))
+
+    def _largest(
+        self, versions: Index, theta: Mapping[str, Array] | None = None, cautious: Array | None = None
+    ) -> Array:
+        """Return what is allowed of each guard's loss in each problem, shape (problems, guards)."""
+        if self.limits is None or not self.limits.each:
+            return np.empty((len(versions), 0))
+        largest = self.limits.largest(self.fit, self.tokens, theta)[versions]
+        if cautious is None:
+            return largest
+        margins = np.array([limit.margin for limit in self.limits.each])
+        return np.asarray(largest + (1 - cautious[:, None]) * margins)
 
     def _model(
         self,
         versions: Index,
+        largest: Array,
         *,
         theta: Mapping[str, Array] | None = None,
         divergence: tuple[Array, Array] | None = None,
-        without: Index | None = None,
         aim: Array | None = None,
         ceiling: float = np.inf,
     ) -> GuardedLoss:
-        limits = self.limits or Limits((), np.empty(0))
-        largest = np.empty((len(versions), 0))
-        if limits.each:
-            largest = limits.largest(self.fit, self.tokens, theta)[versions]
-        if without is not None:
-            largest = np.where(without[:, None] == np.arange(largest.shape[1]), np.inf, largest)
         prior = None
         if self.prior is not None and self.strength > 0:
             prior = (self.prior.array(self.fit.domains), self.strength)
@@ -255,7 +266,7 @@ class Problem:
             self.fit,
             self.tokens,
             self.weights,
-            tuple(limit.target for limit in limits.each),
+            tuple(limit.target for limit in self.limits.each) if self.limits else (),
             largest,
             versions,
             theta=theta,

@@ -116,7 +116,8 @@ class Recommendation(Shown):
         """Gains and losses, one row a predicted target, the largest improvement in standard deviations first.
 
         Columns `reference` and `recommended` (values), `change`, its interval `low` and `high` (NaN without
-        replicates), all in the target's own unit; `better`: whether the change is an improvement; `weight`; `group`.
+        replicates), all in the target's own unit; `better`: whether the change is an improvement; `weight`; `group`;
+        `guard`: the tightest one on the target, "" without one.
         """
         frame = pd.DataFrame({"reference": dict(self.reference_predicted), "recommended": dict(self.predicted)})
         frame["change"] = frame["recommended"] - frame["reference"]
@@ -127,6 +128,9 @@ class Recommendation(Shown):
         frame["better"] = improved > 0
         frame["weight"] = [self.weights.get(name, 0.0) for name in frame.index]
         frame["group"] = [self.target(name).group for name in frame.index]
+        # Of two guards on a target the tighter one is nearer to the reference.
+        far = sorted(self.guards, key=lambda one: -abs(one.limit - one.reference))
+        frame["guard"] = pd.Series({one.target: one.guard for one in far}, dtype=object).reindex(frame.index).fillna("")
         scale = [self.link(name).spread or abs(frame.loc[name, "reference"]) or 1.0 for name in frame.index]
         return frame.iloc[np.argsort(-improved / np.array(scale), kind="stable")]
 

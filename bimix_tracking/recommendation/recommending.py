@@ -30,7 +30,15 @@ from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.smallest_change import smallest_change
 from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum
 from bimix_tracking.recommendation.uncertainty import uncertainty
-from bimix_tracking.recommendation.validity import binding_at, counted, holds_of, outside, outside_volume, within
+from bimix_tracking.recommendation.validity import (
+    binding_at,
+    counted,
+    holds_of,
+    outside,
+    outside_volume,
+    undecided_by,
+    within,
+)
 
 
 def recommend(
@@ -78,7 +86,8 @@ def recommend(
         max_change: How far from the reference the mixture may be.
         change: How that is measured: `tv`, total variation ½ Σ |r − reference|, the part of the tokens that are
             others; or `kl`, Σ r log(r / reference), nats.
-        unfit: Targets that can't decide, with what each needs: a guard on one is refused, unless it has a weight.
+        unfit: Targets that can't decide, with what each needs: without a given weight one doesn't count, and a guard
+            on it is refused. None: those of the fit.
         progress: Called as (what, done, total).
 
     Raises:
@@ -117,12 +126,13 @@ def recommend(
         prior_strength=prior_strength,
         reference=reference,
     )
-    asked = checked_weights(weights, fit.targets, fit.domains, fit.described, fit.links, law=fit.law)
+    unfit = fit.unfit if unfit is None else unfit
+    asked = checked_weights(weights, fit.targets, fit.domains, fit.described, fit.links, unfit=unfit, law=fit.law)
     own, doubts = counted(fit, asked)
     weight = objective_weights(own, fit.links)
     near = largest_change(reference.array(fit.domains), max_change, change)
-    guards, left_out = guards_of(fit, guardrails, unfit, weights)
-    doubts += left_out
+    guards, left_out = guards_of(fit, guardrails, unfit, own)
+    doubts += [*left_out, *undecided_by(own, unfit)]
     volume = fit.volume_for(tokens, weight | {guard.target: 1.0 for guard in guards})
     of_volume = outside_volume(fit, volume)
     if volume != tokens:

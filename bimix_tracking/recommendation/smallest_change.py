@@ -135,12 +135,22 @@ def least_change(problem: Problem, reference: Array, farthest: float, change: Ch
     for _ in range(_ROUNDS):
         radii = np.linspace(low, high, _TRIED_AT_ONCE)[:-1]
         tried = replace(problem, near=Near(reference, high, change))
-        met = tried.within(np.zeros(len(radii), np.intp), radius=radii).feasible
+        cautious = _cautious(radii, farthest)
+        met = tried.within(np.zeros(len(radii), np.intp), radius=radii, cautious=cautious).feasible
         first = int(np.argmax(met)) if met.any() else len(radii)
         if first == 0:
             return float(radii[0])
         low, high = float(radii[first - 1]), float(radii[first]) if first < len(radii) else high
     return high
+
+
+def _cautious(radii: Array, full: float) -> Array:
+    """Return which part of the guards' margins counts at each distance, of those at the optimum's.
+
+    What a law's form gets wrong of a difference grows as the root of the distance (`FormError.between`), what the
+    estimate does as the distance: the root is the larger of the two.
+    """
+    return np.sqrt(np.clip(radii / max(full, 1e-300), 0.0, 1.0))
 
 
 def smallest_change(
@@ -176,7 +186,8 @@ def smallest_change(
     least = least_change(free, at, full, change)
     radii = np.linspace(least, full, steps + 1)
     near = replace(free, near=Near(at, full, change))
-    shares = near.within(np.zeros(len(radii), np.intp), start=target, radius=radii).shares.copy()
+    cautious = _cautious(radii, full)
+    shares = near.within(np.zeros(len(radii), np.intp), start=target, radius=radii, cautious=cautious).shares.copy()
     shares[-1] = target
     if least == 0.0:
         shares[0] = at

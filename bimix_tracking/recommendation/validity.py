@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,10 @@ from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
 from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum
 from bimix_tracking.selection.diagnostics import outside_tried, outside_volumes
-from bimix_tracking.selection.eligibility import unfit
+from bimix_tracking.selection.eligibility import not_evaluated, unfit
 
+_EACH = 3
+"""So many targets have a sentence of their own."""
 _TRIED, _HELD = said("the proportions tried"), "held"
 
 
@@ -52,17 +54,31 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     ]
     silent = [d for d in fit.domains if d not in fit.targets]
     if silent:
-        doubts.append(_silent(silent, len(fit.domains)))
+        doubts.append(not_evaluated(silent, fit.domains))
     return kept, doubts
 
 
-def _silent(domains: Sequence[str], of: int) -> str:
-    """Return in a line how domains count that were not evaluated."""
-    if len(domains) == of:
-        return said("no domain is a target: each counts by its effect on the targets")
-    if len(domains) == 1:
-        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=domains[0])
-    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(domains))
+def undecided_by(weights: Mapping[str, float], unfit: Mapping[str, str]) -> list[str]:
+    """Return which targets don't count, and which do although they can't decide: a sentence each, or one for many."""
+    found = []
+    named = [t for t in unfit if t in weights]
+    for alike, counts in (([t for t in named if weights[t] > 0], True), ([t for t in named if not weights[t]], False)):
+        if len(alike) > _EACH:
+            many = {"count": len(alike), "targets": few(alike)}
+            found.append(
+                said("{count} targets count, though they can't decide: {targets}", **many)
+                if counts
+                else said("{count} targets have weight 0, for they can't decide: {targets}", **many)
+            )
+            continue
+        for target in alike:
+            why = {"target": target, "why": unfit[target]}
+            found.append(
+                said("target {target!r} counts, though it can't decide: {why}", **why)
+                if counts
+                else said("target {target!r} has weight 0, for it can't decide: {why}", **why)
+            )
+    return found
 
 
 def undecided(remedies: Mapping[str, str]) -> str:
@@ -105,14 +121,15 @@ def holds_of(fit: LawFit, weight: Mapping[str, float], reference: Mixture) -> di
         smallest, largest = fitted.shares
         value = fitted.parameters[effect]
         nearest = min(max(reference[domain], smallest), largest)
-        if weight[domain] == 0:
+        if weight[domain] == 0 and domain not in fit.unfit:
             found[domain] = Hold(0.0, 1.0, said("has weight 0, so the objective gives it the least it may have"))
-        elif not fitted.outcome.usable:
+        elif not fitted.outcome.usable or weight[domain] == 0:
             why = said(
                 "has an unknown effect: held at {share:.4g}, the proportion tried nearest to the reference",
                 share=nearest,
             )
-            found[domain] = Hold(nearest, nearest, why, fitted.outcome.remedy)
+            remedy = fit.unfit[domain] if fitted.outcome.usable else fitted.outcome.remedy
+            found[domain] = Hold(nearest, nearest, why, remedy)
         elif _holds_zero(value, half := _half_width(fitted, effect)):
             interval = {"name": effect, "value": value, "low": value - half, "high": value + half}
             why = said(
@@ -315,13 +332,15 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
         if alike and outcome not in (Outcome.CONVERGED, Outcome.ALPHA_NOT_POSITIVE):
             errors = ", ".join(f"{100 * fit.targets[target].error:.2f}" for target in alike[:5])
             stopped = said("{remedy}. Fit error: {errors} %", remedy=outcome.remedy, errors=errors)
-            named = {"targets": few(alike), "remedy": stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy}
-            if len(alike) == len(fit.targets) > 1:
-                found.append(said("all targets: {remedy}", **named))
-            else:
-                found.append(
-                    said("targets {targets}: {remedy}", **named)
-                    if len(alike) > 1
-                    else said("target {targets}: {remedy}", **named)
-                )
+            found.append(_said_of(fit, alike, stopped if outcome is Outcome.NOT_CONVERGED else outcome.remedy))
     return found
+
+
+def _said_of(fit: LawFit, targets: list[str], remedy: str) -> str:
+    """Return a remedy with what it is for: domains, or targets where one of them is no domain."""
+    named, several = {"named": few(targets), "remedy": remedy}, len(targets) > 1
+    if len(targets) == len(fit.targets) > _EACH:
+        return said("all targets: {remedy}", **named)
+    if set(targets) <= set(fit.domains):
+        return said("domains {named}: {remedy}", **named) if several else said("domain {named}: {remedy}", **named)
+    return said("targets {named}: {remedy}", **named) if several else said("target {named}: {remedy}", **named)

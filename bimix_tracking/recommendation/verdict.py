@@ -12,10 +12,11 @@ import numpy as np
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import SAME_VOLUME
-from bimix_tracking.messages import joined, said
+from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import count, percent, signed, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.selection.cross_validation import Validation
+from bimix_tracking.selection.dependence import rank_interval
 from bimix_tracking.selection.extrapolation import Extrapolation
 
 LEAST_RANK = 0.5
@@ -43,7 +44,7 @@ class Caveat:
     """Something that decides whether to act.
 
     Args:
-        kind: `no_skill`, `rank`, `unranked`, `few_mixtures`, `one_volume`, `later` or `extrapolation`.
+        kind: `no_skill`, `rank`, `unranked`, `few_mixtures`, `no_signal`, `one_volume`, `later` or `extrapolation`.
         short: In a few words, as the verdict has it.
         text: One sentence, with its numbers.
     """
@@ -106,15 +107,19 @@ def judge(
         extrapolation: How well it predicts more tokens; None where that couldn't be checked.
     """
     caveats = tuple(_caveats(rec, obs, fit, validation, extrapolation))
-    bad = next((caveat for caveat in caveats if caveat.kind == "no_skill" or _refuses(caveat, validation)), None)
+    bad = next((caveat for caveat in caveats if _refuses(caveat, validation)), None)
     if bad is not None:
         return Verdict(Decision.UNUSABLE, said("Don't use this mixture: {why}.", why=bad.short), caveats)
     return Verdict(*_by_gain(rec, obs, caveats), caveats)
 
 
 def _refuses(caveat: Caveat, validation: Validation | None) -> bool:
+    if caveat.kind == "no_signal":
+        # One target at a time can't be told from noise; of all together the ranks may still be told.
+        runs = 0 if validation is None else len(validation.last_sums())
+        return validation is None or not rank_interval(validation.rank_correlation, runs)[0] > 0
     if caveat.kind != "rank" or validation is None:
-        return False
+        return caveat.kind == "no_skill"
     return validation.rank_correlation <= 0 or len(validation.last_sums()) >= _FEW_RANKED
 
 
@@ -155,6 +160,16 @@ def _caveats(
 ) -> Iterator[Caveat]:
     if validation is not None:
         yield from _held_out(validation)
+    counted = [target for target, weight in rec.weights.items() if weight > 0]
+    if fit is not None and set(counted) <= set(fit.unfit):
+        yield Caveat(
+            "no_signal",
+            said("no target that counts can be distinguished from noise"),
+            said(
+                "No target that counts can be distinguished from noise: {targets}. All keep their weights.",
+                targets=few(counted),
+            ),
+        )
     if fit is not None:
         yield from _volume(rec, fit, extrapolation)
     if obs is not None:

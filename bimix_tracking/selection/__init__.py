@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bimix_tracking.selection.diagnostics import diagnose as diagnose
     from bimix_tracking.selection.extrapolation import Extrapolation as Extrapolation
     from bimix_tracking.selection.extrapolation import extrapolate as extrapolate
+    from bimix_tracking.selection.fitness import Fitness as Fitness
+    from bimix_tracking.selection.fitness import FitnessTable as FitnessTable
     from bimix_tracking.selection.law_choice import Selection as Selection
     from bimix_tracking.selection.law_choice import select_law as select_law
 
@@ -22,6 +24,7 @@ __getattr__, __dir__, __all__ = attach(
         "cross_validation": ["Validation", "cross_validate"],
         "diagnostics": ["Diagnostic", "diagnose"],
         "extrapolation": ["Extrapolation", "extrapolate"],
+        "fitness": ["Fitness", "FitnessTable"],
         "law_choice": ["Selection", "select_law"],
     },
 )

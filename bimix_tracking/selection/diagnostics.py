@@ -182,14 +182,13 @@ def _bad_fits(fit: LawFit, validation: Validation | None) -> Iterator[Diagnostic
     usual = float(np.median(list(errors.values()))) if errors else 0.0
     for domain, error in errors.items():
         if error > max(_BAD_ERROR, _BAD_FACTOR * usual):
+            figures = {"error": percent(error), "what": what, "usual": percent(usual)}
             yield Diagnostic(
                 "bad fit",
-                said(
-                    "target {domain!r} has a {what} of {error}, against a median of {usual}",
-                    domain=domain,
-                    error=percent(error),
-                    what=what,
-                    usual=percent(usual),
+                said("domain {named!r} has a {what} of {error}, against a median of {usual}", named=domain, **figures)
+                if domain in fit.domains
+                else said(
+                    "target {named!r} has a {what} of {error}, against a median of {usual}", named=domain, **figures
                 ),
                 said("Check its curve and the size of its evaluation set, and give it a smaller weight"),
                 domain=domain,

@@ -31,10 +31,9 @@ from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.dependence import LEVEL, depends, rank_interval, rank_of
 from bimix_tracking.selection.last_values import LastValues, held_out_last, last_values
 
-_FEWEST = 8
-"""With fewer mixtures a spread of twice the noise is missed in more than every tenth sweep: nothing is judged."""
 _LEFT = 8
-"""Without a known noise so many more mixtures than domains are needed, for the same reason."""
+"""So many more mixtures than domains show in nine of ten sweeps that a target depends on them: with fewer, and no noise
+known well enough, nothing is judged."""
 _RANKED = 4
 _ENOUGH = 2.0
 """A target's spread should be so many times its noise."""
@@ -89,13 +88,8 @@ class Fitness:
         return self.fit and not self.why
 
     def sentence(self) -> str:
-        """Return that it doesn't count by default, why, and what it would need; empty where it is fit."""
-        if self.fit:
-            return ""
-        told = {"target": self.target, "why": self.why, "needs": self.needs}
-        if not self.needs:
-            return said("target {target!r} isn't fit to decide: {why}", **told)
-        return said("target {target!r} isn't fit to decide: {why}. It would need {needs}", **told)
+        """Return why it can't decide, and what it would need; empty where it can."""
+        return "" if self.fit else said("{why}. It would need {needs}", why=self.why, needs=self.needs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
@@ -222,13 +216,17 @@ def _judged(obs: Observations, target: str, last: LastValues, validation: Valida
     many, free = len(last.often), max(len(last.often) - 1, 1)
     # Questions say by how much chance alone would differ, unless repeats show that runs differ by more.
     chance = last.sampling > 0 and (not last.repeats or chi2.sf(last.within / last.sampling, last.repeats) > LEVEL)
+    chances: Any = None
     if last.within > 0 and not chance:
-        noise, known = last.within / last.repeats, "repeats"
-        moved = [float(f.sf(last.between / free / noise, free, last.repeats))]
+        noise, known, chances = last.within / last.repeats, "repeats", f(free, last.repeats)
+        moved = [float(chances.sf(last.between / free / noise))]
     elif chance:
-        noise, known, moved = last.sampling, "questions", [float(chi2.sf(last.between / last.sampling, free))]
+        noise, known, chances = last.sampling, "questions", chi2(free, scale=1 / free)
+        moved = [float(chances.sf(last.between / free / noise))]
     else:
         noise, known, moved = residual**2, "held-out" if residual > 0 else "", []
+    # Whether a spread of twice the noise is found in nine of ten sweeps: of few mixtures or repeats it isn't.
+    sharp = bool(moved) and chances.isf(LEVEL / 2) <= (1 + _ENOUGH**2) * chances.ppf(0.1)
     seen = Fitness(
         target=target,
         signal=math.sqrt(max(last.between / free - np.nan_to_num(noise), 0.0) * many / len(last.value)),
@@ -240,12 +238,13 @@ def _judged(obs: Observations, target: str, last: LastValues, validation: Valida
         p_value=math.nan,
     )
     if np.ptp(last.value) == 0 and many >= _RANKED:
-        why, needs = said("it has the same value in every run"), said("an evaluation that tells runs apart")
-        return replace(seen, fit=False, why=why, needs=needs)
+        why, needs = said("it has the same value in every run"), said("an evaluation that distinguishes runs")
+        # Of a loss the law's outcome says more: a stale value, excluded.
+        return replace(seen, fit=obs.link(target).identity, why=why, needs=needs)
     domains = len(obs.domains)
-    if many < _FEWEST or (not moved and many < domains + _LEFT):
-        told = {"mixtures": many, "domains": domains}
-        return replace(seen, why=said("too few mixtures to tell: {mixtures} for {domains} domains", **told))
+    if not sharp and many < domains + _LEFT:
+        seldom = {"mixtures": many, "domains": domains}
+        return replace(seen, why=said("too few mixtures to judge: {mixtures} for {domains} domains", **seldom))
     of_mixture = depends(
         last.means.to_numpy(float), last.mixtures, obs.domains.index(target) if target in obs.domains else -1
     )
@@ -279,7 +278,7 @@ def _judged(obs: Observations, target: str, last: LastValues, validation: Valida
 def _of_noise(obs: Observations, seen: Fitness, most: float, questions: float) -> tuple[str, str]:
     """Return why a target can't be told from noise, and what it would need: `most` is what its signal² may be."""
     noise = obs.link(seen.target).shown_change(seen.noise).removeprefix("+")
-    times = _ENOUGH**2 * seen.noise**2 / most if most > 0 else math.inf
+    times = max(_ENOUGH**2 * seen.noise**2 / most, 2.0) if most > 0 else math.inf
     if seen.noise_from == "questions":
         needs = said("other questions: these don't move with the mixture")
         if times < _MOST:
@@ -293,7 +292,7 @@ def _of_noise(obs: Observations, seen: Fitness, most: float, questions: float) -
     if seen.noise_from == "repeats":
         needs = said("another evaluation: this one doesn't move with the mixture")
         if times < _MOST:
-            needs = said("at least about {repeats} repeats of each mixture", repeats=max(math.ceil(times), 2))
+            needs = said("at least about {repeats} repeats of each mixture", repeats=math.ceil(times))
         return said("mixtures differ by no more than repeats of one, {noise}", noise=noise), needs
     why = said("it shows no dependence on the mixture over {mixtures} mixtures", mixtures=seen.mixtures)
     if obs.target(seen.target).kind is Kind.ACCURACY:

@@ -27,6 +27,7 @@ from bimix_tracking.progress import Progress, Tally
 from bimix_tracking.quantities import percent, signed
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
 from bimix_tracking.selection.eligibility import unfit
+from bimix_tracking.selection.fitness import FitnessTable, fitness
 from bimix_tracking.selection.repeats import NoiseFloor, noise_floor
 
 _PLAUSIBLE = 2.0
@@ -44,6 +45,7 @@ class Selection(Shown):
         excluded: Law → why it wasn't fitted.
         noise: The noise floor, from repeated mixtures; None without repeats.
         ineligible: Law that was fitted → why it can't answer the question, and so couldn't be chosen.
+        fitness: Which targets are fit to decide; None where nothing could be held out.
     """
 
     fit: LawFit
@@ -53,6 +55,7 @@ class Selection(Shown):
     excluded: Mapping[str, str]
     noise: NoiseFloor | None
     ineligible: Mapping[str, str] = field(default_factory=dict)
+    fitness: FitnessTable | None = None
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -186,6 +189,7 @@ def select_law(
     folds: int = FOLDS,
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
+    also: Collection[str] = (),
     huber_delta: float = HUBER_DELTA,
     zero_share: ZeroShare = "chosen",
     warmup: float | None = None,
@@ -206,7 +210,9 @@ def select_law(
             ensemble: those of other packages compete.
         folds: Into how many parts the mixtures are divided, at most one a mixture.
         seed: Of the division.
-        weights: Weight of each target, as in `recommend`: the laws are compared on targets that count.
+        weights: Weight of each target, as in `recommend`: the laws are compared on targets that count. By default one
+            that isn't fit to decide (`fitness`) doesn't.
+        also: Targets that must be predicted though they don't count, such as guarded ones.
         huber_delta: As in `fit_law`.
         zero_share: As in `fit_law`.
         warmup: As in `fit_law`.
@@ -224,8 +230,7 @@ def select_law(
     >>> best.fit.law, best.excluded["additive"]
     ('bimix', 'it needs 5 mixtures; holding a fold out leaves 3')
     """
-    own = target_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
-    weights = objective_weights(own, obs.links)
+    given, weights = weights, _working(obs, weights)
     options = settled(obs, FitOptions(huber_delta, zero_share, warmup, folds, seed))
     laws = (*names(), ENSEMBLE) if laws is None else laws
     singles = [name for name in laws if name != ENSEMBLE]
@@ -264,12 +269,23 @@ def select_law(
         return Selection((able or list(unjudged.values()))[0], None, unjudged, {}, excluded, noise)
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
+    # Whose held-out ranks are asked is chosen before any target is left out, so that none is chosen by its own.
+    judged = fitness(obs, validations[ENSEMBLE if ENSEMBLE in validations else _best(validations)])
+    weights = _working(obs, given, judged.unfit)
     for name, found in validations.items():  # after the stack, so that its members don't carry theirs along
-        fits[name] = replace(fits[name], held_out=HeldOutErrors.of(found.predictions, obs.mixtures))
-    ineligible = _ineligible(obs, fits, weights)
+        held_out = HeldOutErrors.of(found.predictions, obs.mixtures)
+        fits[name] = replace(fits[name], held_out=held_out, unfit=judged.unfit)
+        validations[name] = replace(found, weights={target: weights[target] for target in found.domains})
+    ineligible = _ineligible(obs, fits, weights | {target: weights[target] or 1.0 for target in also})
     eligible = {name: found for name, found in validations.items() if name not in ineligible} or validations
     chosen = _chosen(eligible, weights)
-    return Selection(fits[chosen], validations[chosen], fits, validations, excluded, noise, ineligible)
+    return Selection(fits[chosen], validations[chosen], fits, validations, excluded, noise, ineligible, judged)
+
+
+def _working(obs: Observations, weights: Mapping[str, float] | None, unfit: Collection[str] = ()) -> dict[str, float]:
+    """Return what a unit of each working loss counts."""
+    own = target_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=unfit)
+    return objective_weights(own, obs.links)
 
 
 def _ineligible(obs: Observations, fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, str]:

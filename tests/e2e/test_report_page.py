@@ -166,6 +166,20 @@ def test_the_explorer_predicts_what_the_fit_predicts(browser: Any, tmp_path: Pat
     assert opened.complaints == []
 
 
+def test_the_explorer_predicts_targets_that_are_no_domains(browser: Any, tmp_path: Path) -> None:
+    obs = sweep(("code", "web", "math", "books"), 14)
+    losses = obs.losses.assign(domain=obs.losses["domain"].astype(str) + " exam")
+    result = analyze(Observations(obs.mixtures, losses), tokens=3e10, law="transfer", replicates=0)
+    opened = Opened(browser, written(result, tmp_path))
+
+    for moment in range(opened.page.locator("#preset option").count() - 1):
+        opened.page.select_option("#preset", str(moment))
+        opened.settle()
+        expected = result.fit.predict(opened.mixture(), opened.values("#volume-text")[0]).iloc[0]
+        assert opened.values("#sum")[0] == pytest.approx(float(expected.sum()), rel=1e-9)
+    assert opened.complaints == []
+
+
 def test_the_explorers_intervals_are_those_of_the_analysis(browser: Any, found: Analysis, tmp_path: Path) -> None:
     opened = Opened(browser, written(found, tmp_path))
     rec, replicates = found.recommendation, found.replicates

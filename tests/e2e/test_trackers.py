@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from bimix_tracking import (
     recommended_mixture,
 )
 from bimix_tracking.data.metric_names import slug
+from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import SourceError
 from tests.adapters.services import MlflowServer
 from tests.adapters.trainers.toys import callback, run_trainer
@@ -102,6 +105,69 @@ def test_the_way_of_a_sweep_through_a_tracker_and_back(places: tuple[str, str], 
     analyze(back, 1e6, replicates=0, write_back=True)  # what was there is the newest again
     assert recommended_mixture(back) == found.recommendation.mixture
     assert set(Observations.from_source(back).runs) == {"one", "two", "three"}
+
+
+TARGETS = (
+    Target("mmlu", "accuracy", questions=14042, chance=0.25, group="knowledge"),
+    Target("gsm8k/bpb", "bpb", task="gsm8k"),
+    Target("judge's mark", "score", higher_is_better=True),
+    Target("ppl", "score", higher_is_better=False),
+)
+
+
+def benchmarked(uri: str, name: str, first: float) -> None:
+    """Train with losses, and with targets: `two` lacks a task; `three` fails at step 4, and goes on from step 2."""
+    mixture = {"code": first, "web": 1 - first}
+    state: dict[str, object] = {}
+    for steps in (range(1, 5), range(3, 7)) if name == "three" else (range(1, 7),):
+        recorder = DomainLossRecorder(["code", "web"], mixture, open_tracker(uri, run_name=name), targets=TARGETS)
+        if state:
+            recorder.load_state_dict(state)
+        recorder.start()
+        for step in steps:
+            recorder.add([0, 1], [3.0, 3.0], [1, 1])
+            recorder.log_train(step)
+            again = 0.001 if state else 0.0  # what a resumed run evaluates again is another number
+            values = {"mmlu": 0.25 + 0.02 * step * first + again, "gsm8k/bpb": 1.0 / step + again, "ppl": 9.0 - step}
+            if name != "two":
+                values["judge's mark"] = 10 * first - step
+            if step == 3:
+                values["ppl"] = math.nan
+            recorder.record_targets(step, values, questions={"mmlu": 500} if step == 6 else None)
+            recorder.add([0, 1], 64 * np.array([2.0 + first, 3.0]), 64, split="eval")
+            recorder.log_eval(step)
+            if step == 2:
+                state = json.loads(json.dumps(recorder.state_dict()))
+        if steps[-1] == 6:
+            recorder.finish()
+        else:
+            recorder.fail()
+
+
+@pytest.mark.filterwarnings("ignore:a value of target 'ppl' was NaN")
+def test_targets_come_back_as_they_were_recorded(places: tuple[str, str], tmp_path: Path) -> None:
+    to, back = places
+    for place in (to, f"jsonl:{tmp_path}/reference"):
+        for name, first in (("one", 0.2), ("two", 0.4), ("three", 0.7)):
+            benchmarked(place, name, first)
+
+    obs, expected = (Observations.from_source(place) for place in (back, f"jsonl:{tmp_path}/reference"))
+
+    order = ["run", "domain", "step"]
+    pd.testing.assert_frame_equal(
+        obs.losses.sort_values(order, ignore_index=True), expected.losses.sort_values(order, ignore_index=True)
+    )
+    assert obs.described == expected.described == {target.name: target for target in TARGETS}
+    assert obs.links == expected.links
+    of_run = {run: set(table["domain"]) for run, table in obs.losses.groupby("run")}
+    everything = {"code", "web", *(target.name for target in TARGETS)}
+    assert of_run == {"one": everything, "two": everything - {"judge's mark"}, "three": everything}
+    three = dict(list(obs.losses[obs.losses["run"] == "three"].groupby("domain")))
+    again = [0, 0, 0.001, 0.001, 0.001, 0.001]
+    values = [0.25 + 0.014 * step + more for step, more in enumerate(again, 1)]
+    assert three["mmlu"].sort_values("step")["value"].tolist() == pytest.approx(values, abs=1e-12)
+    assert three["mmlu"].sort_values("step")["questions"].tolist() == [14042.0] * 5 + [500.0]
+    assert sorted(three["ppl"]["step"]) == [1, 2, 4, 5, 6]
 
 
 def told_params(to: str, back: str, folder: Path) -> list[dict[str, float]]:

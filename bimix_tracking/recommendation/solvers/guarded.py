@@ -19,7 +19,8 @@ from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum, onto_simpl
 
 MET = 1e-9
 """Guards and distances are met to so much: of a limit, and of a proportion."""
-_INSIDE = 1e-6
+_INSIDE, _ROOMY = 1e-6, 1e-4
+"""A start with less room than the first is sought first; one with more than the second is as good as any."""
 _ENOUGH = 1e-3
 _SNAP = 1e-9
 _BROKEN, _REPAIRS = 1e-11, 3
@@ -54,10 +55,11 @@ def minimize_within(model: Model, region: Region, starts: Sequence[Array], which
     Args:
         model: f and the guards.
         region: Box and distance of each problem.
-        starts: Mixtures to start from, each of shape (problems, domains): the one with the most room is taken.
+        starts: Mixtures to start from, each of shape (problems, domains): the first with some room is taken, or else
+            the one with the most.
         which: Which of the model's problems these are, shape (problems,).
     """
-    region, nearest, too_far = _reachable(region, starts[0])
+    region, nearest, too_far = _reachable(region, starts[-1])
     start, room = _start(model, region, nearest, starts, which)
     count, guards = len(start), model(start, which).room.shape[1]
     excess = np.where(too_far, np.inf, -room)
@@ -140,7 +142,7 @@ def _reachable(region: Region, start: Array) -> tuple[Region, Array, npt.NDArray
 
 
 def _start(model: Model, region: Region, nearest: Array, starts: Sequence[Array], which: Index) -> tuple[Array, Array]:
-    """Return mixtures strictly inside box and distance, with the most room of those tried, and that room."""
+    """Return mixtures strictly inside box and distance, and the room they have."""
     lower, upper = region.lower, region.upper
     width = (upper - lower).sum(-1, keepdims=True)
     middle = lower + (upper - lower) * (1 - lower.sum(-1, keepdims=True)) / np.where(width > 0, width, 1.0)
@@ -155,7 +157,7 @@ def _start(model: Model, region: Region, nearest: Array, starts: Sequence[Array]
             part = np.minimum((region.radius - far) / 2 / np.maximum(away, 1e-300), 1.0)[:, None]
             candidate = nearest + np.maximum(part, 0.0) * (candidate - nearest)  # noqa: PLW2901
         room = model(candidate, which).room.min(-1, initial=np.inf)
-        better = room > most
+        better = (room > most) & (most < _ROOMY)
         best, most = np.where(better[:, None], candidate, best), np.where(better, room, most)
     return best, most
 

@@ -2,8 +2,8 @@
 
     minimise f(r)  subject to  Σ r = 1,  lower ≤ r ≤ upper,  room_k(r) ≥ 0,  ½ Σ |r − near| ≤ radius
 
-A primal–dual interior-point method: all iterates are strictly inside, so what it returns breaks no guard. The guards
-are condensed into the Newton system, H + Jᵀ (z / c) J; the distance takes u ≥ 0, u ≥ r − near, Σ u ≤ radius beside r.
+A primal–dual interior-point method: all iterates are strictly inside, so what it returns breaks no guard. The bounds
+are condensed into the Newton system, H + diag(z / c); the distance takes u ≥ 0, u ≥ r − near, Σ u ≤ radius beside r.
 Steps are Mehrotra's, shortened until the barrier function falls (Nocedal and Wright, 2006, ch. 14 and 19).
 """
 
@@ -154,50 +154,59 @@ class _State:
             result[:, : self.domains] += self.scale[:, None] * self.at.gradient
         return result
 
-    def _system(self) -> Array:
+    def _system(self) -> tuple[Array, Array]:
+        """Return the Newton system, in x and the multipliers of guards, distance and Σ r, with two right sides.
+
+        The second one is what a unit of μ adds. Bounds are condensed into the diagonal. Guards are not: their slopes
+        times z / c would bury directions in which nothing else bends.
+        """
         d, guards, size = self.domains, self.on.shape[1], self.x.shape[1]
+        rows = guards + self.ball
         ratio = np.where(self.live, self.z / self.c, 0.0)
-        row = ratio[:, 2 * d : 2 * d + guards]
-        system = np.zeros((len(self.x), size + 1, size + 1))
+        inverse = np.where(self.live, 1 / self.c, 0.0)
         z = self.z[:, 2 * d : 2 * d + guards]
+        # z is of the scaled f.
+        unit = self.scale[:, None]
+        bend = self.at.bend(z, 0.0) if self.relaxed else unit[..., None] * self.at.bend(z / unit, 1.0)
+        system = np.zeros((len(self.x), size + rows + 1, size + rows + 1))
+        right = np.zeros((len(self.x), size + rows + 1, 2))
+        own, each = np.arange(d), size + np.arange(guards)
+        free = self.free
+        system[:, :d, :d] = bend * (free[:, :, None] & free[:, None, :])
+        system[:, own, own] += ratio[:, :d] + ratio[:, d : 2 * d] + ~free
+        right[:, :size, 0] = -self._gradient()
+        right[:, :d, 1] = inverse[:, :d] - inverse[:, d : 2 * d]
+        slopes = self.at.slopes * (free[:, None, :] & self.on[..., None])
+        system[:, size : size + guards, :d] = -slopes
+        system[:, :d, size : size + guards] = np.swapaxes(slopes, 1, 2)
+        system[:, each, each] = np.where(self.on, self.c[:, 2 * d : 2 * d + guards] / np.where(self.on, z, 1.0), 1.0)
+        right[:, size : size + guards, 1] = np.where(self.on, 1 / np.where(self.on, z, 1.0), 0.0)
         if self.relaxed:
-            bend = self.at.bend(z, 0.0)
-        else:
-            # z is of the scaled f.
-            bend = self.scale[:, None, None] * self.at.bend(z / self.scale[:, None], 1.0)
-        weighted = self.at.slopes * row[..., None]
-        system[:, :d, :d] = bend + np.swapaxes(weighted, 1, 2) @ self.at.slopes
-        own = np.arange(d)
-        system[:, own, own] += ratio[:, :d] + ratio[:, d : 2 * d]
+            system[:, each, size - 1] = self.on
+            system[:, size - 1, each] = -1.0 * self.on
         if self.ball:
-            a, b, all_ = ratio[:, 2 * d + guards : -1 - d], ratio[:, -1 - d : -1], ratio[:, -1]
-            system[:, own, own] += b
-            system[:, own, own + d] = system[:, own + d, own] = -b
-            system[:, d : 2 * d, d : 2 * d] = all_[:, None, None]
-            system[:, own + d, own + d] += a + b
-        if self.relaxed:
-            system[:, :d, size - 1] = system[:, size - 1, :d] = -weighted.sum(1)
-            system[:, size - 1, size - 1] = row.sum(-1)
-        pinned = ~self.free
-        if pinned.any():
-            held = np.zeros((len(self.x), size), bool)
-            held[:, :d] = pinned
-            system[:, :size, :size] *= ~(held[:, :, None] | held[:, None, :])
-            system[:, own, own] += pinned
-        system[:, :d, size] = system[:, size, :d] = self.free
-        system[:, size, size] = -_CORNER * (self.free.sum(-1) == 0)
-        return system
+            a, b = slice(2 * d + guards, 3 * d + guards), slice(3 * d + guards, 4 * d + guards)
+            last = size + guards
+            system[:, own, own] += ratio[:, b] * free
+            system[:, own, own + d] = system[:, own + d, own] = -ratio[:, b] * free
+            system[:, own + d, own + d] += ratio[:, a] + ratio[:, b]
+            right[:, :d, 1] -= inverse[:, b]
+            right[:, d : 2 * d, 1] = inverse[:, a] + inverse[:, b]
+            system[:, last, d : 2 * d], system[:, d : 2 * d, last] = -1.0, 1.0
+            system[:, last, last] = self.c[:, -1] / self.z[:, -1]
+            right[:, last, 1] = 1 / self.z[:, -1]
+        right[:, :d] *= free[..., None]
+        system[:, :d, -1] = system[:, -1, :d] = free
+        system[:, -1, -1] = -_CORNER * (free.sum(-1) == 0)
+        return system, right
 
     def step(self) -> None:
         """Take one step in every problem."""
-        size, count = self.x.shape[1], np.maximum(self.live.sum(-1), 1)
+        d, size, count = self.domains, self.x.shape[1], np.maximum(self.live.sum(-1), 1)
+        guards = self.on.shape[1]
         gradient = self._gradient()
-        right = np.zeros((len(self.x), size + 1, 2))
-        right[:, :size, 0] = -gradient
-        right[:, :size, 1] = self._up(1 / self.c)
-        right[:, : self.domains] *= self.free[..., None]
-        solved = _solved(self._system(), right)
-        affine, centring = solved[:, :size, 0], solved[:, :size, 1]
+        solved = _solved(*self._system())
+        affine = solved[:, :size, 0]
         mean = (self.z * self.c).sum(-1) / count
         change = self._down(affine)
         dual = np.where(self.live, -self.z - self.z * change / self.c, 0.0)
@@ -207,10 +216,16 @@ class _State:
         # A step that a guard's bend cut short has run ahead of the others: it goes back to the middle first.
         part = np.maximum(part, 1 - self.length)
         target = np.maximum(part * mean, _ARRIVED / 10)
-        dx = affine + target[:, None] * centring
-        self.common = solved[:, size, 0] + target * solved[:, size, 1]
+        whole = solved[..., 0] + target[:, None] * solved[..., 1]
+        dx = whole[:, :size]
+        self.common = whole[:, -1]
         change = self._down(dx)
         dual = np.where(self.live, (target[:, None] - self.z * change) / self.c - self.z, 0.0)
+        dual[:, 2 * d : 2 * d + guards] = np.where(
+            self.on, whole[:, size : size + guards] - self.z[:, 2 * d : 2 * d + guards], 0.0
+        )
+        if self.ball:
+            dual[:, -1] = whole[:, size + guards] - self.z[:, -1]
         self._shorten(dx, change, target, gradient)
         far = np.minimum((1 - _KEPT) * _most(self.z, dual), 1.0)
         far = np.where(self.length < _SHORT, np.minimum(self.length, far), far)
@@ -314,7 +329,4 @@ def _solved(system: Array, right: Array) -> Array:
     try:
         return np.asarray(np.linalg.solve(system, right), np.float64)
     except np.linalg.LinAlgError:
-        size = system.shape[-1]
-        ridge = 1e-12 * np.abs(np.einsum("nkk->nk", system)).max(-1)[:, None, None] * np.eye(size)
-        ridge[:, -1, -1] *= -1
-        return np.asarray(np.linalg.solve(system + ridge, right), np.float64)
+        return np.stack([np.linalg.lstsq(one, two, rcond=None)[0] for one, two in zip(system, right, strict=True)])

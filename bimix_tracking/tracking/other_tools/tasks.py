@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from bimix_tracking.data.histories import Point
 from bimix_tracking.data.targets import Kind, Target, united
+from bimix_tracking.errors import listed
 from bimix_tracking.tracking.other_tools.chance_levels import chance_of
 from bimix_tracking.tracking.other_tools.patterns import is_name
 
@@ -198,7 +199,7 @@ def tasks_of(
     parents = _parents(by_task, facts.groups)
     chosen = {metric: TaskMetric(described.get(target) or Target(target)) for metric, target in named.items()}
     chosen = {metric: one for metric, one in chosen.items() if metric in there}
-    tool, notes, left = "", dict[str, int](), 0
+    tool, notes, beside = "", dict[str, int](), set[str]()
     taken = {one.target.name for one in chosen.values()}
     for task, of_task in by_task.items():
         above = _above(task, parents)
@@ -206,7 +207,8 @@ def tasks_of(
         main = _main(of_task)
         for one in of_task:
             if one.target in taken or not ((one in main and not inside) or one.target in described):
-                left += inside and one in main
+                if inside and one in main:
+                    beside.add(task)
                 continue
             taken.add(one.target)
             tool = tool or one.tool
@@ -216,8 +218,9 @@ def tasks_of(
                     f"the chance level of target {one.target!r} isn't known and taken as 0: say its `chance` in a "
                     "targets file"
                 ] = 1
-    if left:
-        notes[f"subtasks are not counted beside their group ({left} values): name those that should in `targets`"] = 1
+    if beside:
+        inner = listed(sorted(beside), 3)
+        notes[f"subtasks are not counted beside their group: {inner}. Name those that should in `targets`"] = 1
     return Tasks(tool or ("names of its own" if chosen else ""), chosen, notes)
 
 

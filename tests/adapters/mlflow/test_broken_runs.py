@@ -83,6 +83,8 @@ BAD_TAGS: dict[str, dict[str, str | None]] = {
     "model size": {"bimix.model_size": "big"},
     "schedule": {"bimix.schedule": "[[1, 2, 3]]"},
     "schedule of numbers": {"bimix.schedule": "7"},
+    "targets of numbers": {"bimix.targets": "[7]"},
+    "targets cut off": {"bimix.targets": '[{"name": "mmlu"'},
     "unknown domain": {"bimix.mixture": '{"a": 0.25, "c": 0.75}'},
     "no domains": {"bimix.domains": None, "bimix.mixture": None},
 }

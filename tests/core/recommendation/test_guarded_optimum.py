@@ -49,18 +49,20 @@ def parameters(law: str, domains: Sequence[str], own: int, rng: np.random.Genera
     return {"c": floor, **slopes, "beta": beta, "B": 0.3 * SCALE**beta}
 
 
-def made(law: str, seed: int, domains: tuple[str, ...]) -> LawFit:
-    """Return a fit with a random law a domain; an ensemble of all the laws."""
+def made(law: str, seed: int, domains: tuple[str, ...], outside: tuple[str, ...] = ()) -> LawFit:
+    """Return a fit with a random law a domain, and a target that is none; an ensemble of all the laws."""
     rng = np.random.default_rng(seed)
     members: dict[str, LawFit] = {}
+    names = (*domains, *outside)
     if law == "ensemble":
         members = {name: made(name, seed, domains) for name in BUILT_IN}
-        values = [dict(zip(BUILT_IN, rng.dirichlet(np.ones(4)).tolist(), strict=True)) for _ in domains]
+        values = [dict(zip(BUILT_IN, rng.dirichlet(np.ones(4)).tolist(), strict=True)) for _ in names]
     else:
-        values = [parameters(law, domains, i, rng) for i in range(len(domains))]
+        places = [*range(len(domains)), *(-1 for _ in outside)]
+        values = [parameters(law, domains, place, rng) for place in places]
     targets = {
         d: DomainFit(v, Outcome.CONVERGED, 90, 12, 0.01, 0.9, (9, 9), (0.0, 1.0))
-        for d, v in zip(domains, values, strict=True)
+        for d, v in zip(names, values, strict=True)
     }
     return LawFit(law, domains, targets, (1e6, TOKENS), SCALE, 0.01, 1e-9, "hash", "test", members=members)
 
@@ -75,11 +77,12 @@ def drawn(law: str, seed: int) -> Problem:
     rng = np.random.default_rng([seed, 1])
     count = int(rng.integers(3, 9))
     names = tuple(f"d{i}" for i in range(count))
-    fit = made(law, seed, names)
+    outside = ("exam", "quiz") if seed % 2 and law not in {"bimix", "ensemble"} else ()
+    fit = made(law, seed, names, outside)
     reference = rng.dirichlet(np.full(count, 3.0))
-    guarded = [name for name in names if rng.random() < 0.7] or [names[0]]
+    guarded = [name for name in fit.targets if rng.random() < 0.7] or [names[0]]
     limits = Limits(tuple(Limit(name, allowed(float(rng.uniform(0.001, 0.03)))) for name in guarded), reference)
-    weights = {name: float(w) for name, w in zip(names, rng.uniform(0, 2, count), strict=True)}
+    weights = {name: float(rng.uniform(0, 2)) for name in fit.targets}
     changes: tuple[Change | None, ...] = (None, "tv", "kl")
     change = changes[seed % 3]
     radius = float(rng.uniform(0.02, 0.3)) * (1.0 if change == "tv" else 0.3)
@@ -112,9 +115,9 @@ def limits_of(problem: Problem) -> dict[str, float]:
     return found
 
 
-def loss_in_cvxpy(fit: LawFit, place: int, shares: Any, conditions: list[Any]) -> Any:
+def loss_in_cvxpy(fit: LawFit, target: str, shares: Any, conditions: list[Any]) -> Any:
     """Return a target's loss, from the laws' formulas written out again."""
-    p: Mapping[str, float] = fit.targets[fit.domains[place]].parameters
+    p: Mapping[str, float] = fit.targets[target].parameters
     if fit.law == "exponential":
         slopes = np.array([p[f"t[{d}]"] for d in fit.domains])
         level = p["B"] / TOKENS ** p["beta"] + 1 - p["B"] / SCALE ** p["beta"]
@@ -126,9 +129,11 @@ def loss_in_cvxpy(fit: LawFit, place: int, shares: Any, conditions: list[Any]) -
             conditions.append(cp.PowCone3D(shares[other], cp.Constant(1.0), below, p[f"gamma[{domain}]"]))
             total += p[f"C[{domain}]"] * below
         return p["E"] + cp.inv_pos(total) + p["B"] / TOKENS ** p["beta"]
-    help_ = np.array([p.get(f"t[{d}]", 0.0) for d in fit.domains]) + (np.arange(len(fit.domains)) == place)
+    own = np.array([domain == target for domain in fit.domains], float)
+    help_ = np.array([p.get(f"t[{d}]", 0.0) for d in fit.domains]) + own
+    effective = help_ @ shares + (0.0 if own.any() else fit.floor)
     above: Any = cp.Variable()
-    conditions.append(cp.PowCone3D(above, help_ @ shares, cp.Constant(1.0), 1 / (1 + p["alpha"])))
+    conditions.append(cp.PowCone3D(above, effective, cp.Constant(1.0), 1 / (1 + p["alpha"])))
     return (p["B"] / TOKENS ** p["beta"] + p["C"]) * above
 
 
@@ -139,11 +144,11 @@ def by_clarabel(problem: Problem) -> float | None:
     conditions: list[Any] = [cp.sum(shares) == 1, shares >= box.lower, shares <= box.upper]
     total: Any = 0
     most = limits_of(problem)
-    for place, domain in enumerate(fit.domains):
-        loss = loss_in_cvxpy(fit, place, shares, conditions)
-        total += problem.weights[domain] * loss
-        if domain in most:
-            conditions.append(loss <= most[domain])
+    for target in fit.targets:
+        loss = loss_in_cvxpy(fit, target, shares, conditions)
+        total += problem.weights[target] * loss
+        if target in most:
+            conditions.append(loss <= most[target])
     if problem.near is not None and problem.near.change == "tv":
         conditions.append(cp.norm1(shares - problem.near.shares) <= 2 * problem.near.radius)
     elif problem.near is not None:

@@ -170,6 +170,7 @@ def test_a_guard_that_binds_is_met_exactly_and_its_cost_is_what_dropping_it_wins
     by = 1e-5 * found.reference_predicted["web"]
     assert more.gain - found.gain == pytest.approx(results["web"].price * by, rel=1e-2)
     assert found.to_dict()["guards"][0]["guard"] == "web<=+0.5%"
+    assert found.changes["guard"].to_dict() == {"web": "web<=+0.5%", "code": "code<=+10%", "math": ""}
 
 
 def test_without_guards_nothing_changes() -> None:
@@ -201,9 +202,7 @@ def test_guards_that_nothing_meets_are_told_by_how_much_and_that_is_enough() -> 
         recommend(fit, TOKENS, reference=EVEN, guardrails=guards)
 
     relaxed = dict(guard.split("<=") for guard in guards)
-    needs = str(refused.value).partition(": ")[2].partition(". ")
     text = str(refused.value).partition(": ")[2].rpartition(". Relax")[0]
-    assert needs
     for need in text.split(", "):
         guard, _, amount = need.partition(" needs ")
         relaxed[guard.partition("<=")[0]] = amount
@@ -213,7 +212,7 @@ def test_guards_that_nothing_meets_are_told_by_how_much_and_that_is_enough() -> 
 
 
 def test_bimix_cannot_improve_everything() -> None:
-    with pytest.raises(ConstraintError, match=r"all<=-1%\) needs \+0%|no mixture meets all guards"):
+    with pytest.raises(ConstraintError, match=r"no mixture meets all guards: code<=-1% needs .*math<=-1% needs"):
         recommend(fit_of("bimix"), TOKENS, reference=EVEN, guardrails=["all<=-1%"])
 
 
@@ -248,6 +247,69 @@ def test_mistakes_are_named(more: dict[str, object], message: str) -> None:
         recommend(fit_of(), TOKENS, reference=EVEN, **more)  # type: ignore[arg-type]  # mistakes
 
 
+def test_the_near_optimal_range_keeps_the_guards() -> None:
+    fit, weights = fit_of(), {"code": 4.0, "math": 1.0, "web": 1.0}
+    found = recommend(fit, TOKENS, weights=weights, reference=EVEN, guardrails=["web<=+0.5%"], tolerance=0.02)
+    whole = np.array([(i, j, 400 - i - j) for i in range(1, 400) for j in range(1, 400 - i)]) / 400
+    losses = fit.losses(whole, TOKENS).to_numpy(float)
+    best = float(fit.losses(found.mixture, TOKENS).to_numpy(float)[0] @ [4.0, 1.0, 1.0])
+    limit = found.guards[0].limit
+
+    near = whole[(losses @ [4.0, 1.0, 1.0] <= best + 0.02) & (losses[:, 2] <= limit)]
+
+    assert found.near_optimal is not None
+    extent = found.near_optimal.extent.to_numpy(float)
+    assert len(near) > 50
+    assert extent[:, 0] == pytest.approx(near.min(0), abs=3 / 400)
+    assert extent[:, 1] == pytest.approx(near.max(0), abs=3 / 400)
+    assert (extent[:, 0] <= near.min(0) + 1e-9).all()
+    assert (extent[:, 1] >= near.max(0) - 1e-9).all()
+
+
+def test_a_law_with_two_optima_keeps_its_guards() -> None:
+    def both(better: float) -> DomainFit:
+        values = {"E": 2.0, "beta": 0.5, "B": 1.0, "C[a]": 1.0, "C[b]": better, "gamma[a]": 3.0, "gamma[b]": 3.0}
+        return DomainFit(values, Outcome.CONVERGED, 90, 12, 0.01, 0.9, (9, 9), (0.02, 0.98))
+
+    fit = LawFit("additive", ("a", "b"), {"a": both(1.1), "b": both(1.3)}, (1e6, TOKENS), SCALE, 0.01, 1e-9, "h", "t")
+    reference = Mixture({"a": 0.9, "b": 0.1})
+
+    found = recommend(fit, TOKENS, reference=reference, guardrails=["a<=+5%", "b<=+5%"])
+
+    for result in found.guards:
+        assert result.predicted <= result.limit * (1 + 1e-9)
+    assert found.gain > 0.1
+    assert found.kkt_residual <= 1e-8
+
+
+@pytest.mark.parametrize("law", ["ensemble", "transfer"])
+def test_intervals_and_what_each_law_says_keep_the_guards_too(sweep: MakeSweep, law: str) -> None:
+    obs = sweep(TRUE, noise=0.01, runs=12)
+    fit = fit_law(obs, law)
+    drawn = bootstrap(obs, fit, replicates=40, method="few-steps")
+    reference = Mixture.uniform(fit.domains)
+
+    found = recommend(
+        fit, AT, weights={"a": 3.0}, reference=reference, replicates=drawn, guardrails=["all<=+1%"], max_change=0.2
+    )
+
+    assert found.uncertainty is not None
+    assert found.near_optimal is not None
+    at = found.mixture.array(fit.domains)
+    assert np.abs(at - reference.array(fit.domains)).sum() / 2 <= 0.2 + 1e-9
+    shares = found.uncertainty.shares.to_numpy(float)
+    assert (shares[:, 0] <= at + 1e-9).all()
+    assert (at - 1e-9 <= shares[:, 1]).all()
+    most = 1.01 * fit.losses(reference, AT).to_numpy(float)[0]
+    for name, mixture in found.by_law.items():
+        member = fit.members[name]
+        own = 1.01 * member.losses(reference, AT).to_numpy(float)[0]
+        assert (member.losses(mixture, AT).to_numpy(float)[0] <= own * (1 + 1e-9)).all()
+    assert (fit.losses(found.mixture, AT).to_numpy(float)[0] <= most * (1 + 1e-9)).all()
+    assert all(result.probability is not None for result in found.guards)
+    assert 0 < (found.guards_together or 0) <= 1
+
+
 # --- with a probability -------------------------------------------------------------------------------------------
 
 
@@ -275,6 +337,11 @@ def test_a_probability_makes_a_margin_and_costs_gain(sweep: MakeSweep, law: str)
     assert safe.guards[0].margin > 0
     assert safe.guards[0].predicted == pytest.approx(safe.guards[0].limit - safe.guards[0].margin, rel=1e-6)
     assert safe.gain < plain.gain
+    # Margins grow with the distance: the reference itself keeps what is relative to it.
+    assert safe.path is not None
+    assert safe.path.start == ""
+    assert dict(safe.path.steps[0].mixture) == pytest.approx(dict(reference))
+    assert dict(safe.path.steps[-1].mixture) == pytest.approx(dict(safe.mixture), abs=1e-7)
 
 
 # --- the smallest change ------------------------------------------------------------------------------------------

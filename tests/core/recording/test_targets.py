@@ -207,3 +207,15 @@ def test_a_muted_process_records_nothing_anywhere_else() -> None:
         assert recorder.record_targets(1, {"mmlu": 0.3}, tokens=5)["bimix_target/mmlu"] == 0.3
 
     assert (tracker.rows, tracker.manifests) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("ppl", "score", higher_is_better=False),
+        Target("mmlu", "accuracy", weight=0.0, questions=1, chance=0.25),
+        Target("x", group="g", task="t"),
+    ],
+)
+def test_what_a_target_says_is_all_in_its_manifest(target: Target) -> None:
+    assert Target.from_dict(json.loads(json.dumps(target.to_dict()))) == target

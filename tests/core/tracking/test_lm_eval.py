@@ -103,7 +103,7 @@ def test_a_run_s_results_are_targets_with_questions_chance_levels_and_groups(tmp
         key(TARGET, "wikitext/bits_per_byte"): 0.977, key(TARGET, "mytask/acc"): 0.4,
     }  # fmt: skip
     (note,) = record.notes
-    assert "subtasks are not counted beside their group (3 values)" in note
+    assert "not counted beside their group: 'mmlu_anatomy', 'mmlu_stem', 'mmlu_virology'. Name" in note
     assert record.exclusions == {}
 
 

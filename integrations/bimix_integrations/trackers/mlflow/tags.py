@@ -28,7 +28,7 @@ _A_REQUEST = 50
 """Tags of one request: MLflow takes 100, and a megabyte, which 100 long ones might exceed."""
 _PARTS = f"{PREFIX}manifest"
 _LONGEST = 4000
-_JSON = ("schema", "domains", "mixture", "schedule")
+_JSON = ("schema", "domains", "mixture", "schedule", "targets")
 
 
 def of_manifest(manifest: RunManifest) -> dict[str, str]:
