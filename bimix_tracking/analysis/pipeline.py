@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from bimix_tracking.recommendation.optimum import Change
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.recommending import allowed, recommend
 from bimix_tracking.recommendation.savings import worth
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto, two_groups
+from bimix_tracking.recommendation.trade_offs.pareto import pareto as trade_off
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
@@ -60,6 +62,7 @@ def analyze(
     guard_probability: float | None = None,
     max_change: float | None = None,
     change: Change = "tv",
+    pareto: tuple[str, str] | None = None,
     costs: Costs | None = None,
     replicates: int = REPLICATES,
     out: str | Path | None = None,
@@ -91,6 +94,8 @@ def analyze(
         guard_probability: How surely all of them hold together.
         max_change: How far from the reference the mixture may be.
         change: How that is measured: `tv` or `kl`.
+        pareto: Two groups of targets, of which the report shows what one gains where the other loses; one may be
+            `rest`. By default the first group and the rest, where there are groups.
         costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
         replicates: How many refits tell how sure the recommendation is; 0: none.
         out: A folder for the artifacts (see `Analysis.save`), or for a page that says why nothing can be recommended.
@@ -136,6 +141,7 @@ def analyze(
         guard_probability=guard_probability,
         max_change=max_change,
         change=change,
+        pareto=pareto,
         costs=costs,
         replicates=replicates,
         lang=lang,
@@ -144,7 +150,8 @@ def analyze(
     checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     guards, _ = guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
-    selection, validation, fit, judged = _fitted(obs, law, weights, [guard.target for guard in guards], progress)
+    guarded = [guard.target for guard in guards]
+    selection, validation, fit, judged = _fitted(obs, law, weights, guarded, progress)
     counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
@@ -202,7 +209,7 @@ def _fitted(
     obs: Observations,
     law: str,
     weights: Mapping[str, float] | None,
-    guarded: Sequence[str],
+    guarded: Collection[str],
     progress: Progress | None,
 ) -> tuple[Selection | None, Validation | None, LawFit, FitnessTable]:
     """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does.
@@ -210,7 +217,7 @@ def _fitted(
     And which targets are fit to decide.
     """
     if law == AUTO:
-        selection = select_law(obs, weights=weights, also=guarded, progress=progress)
+        selection = select_law(obs, weights=weights, guarded=guarded, progress=progress)
         judged = selection.fitness or fitness(obs)
         return selection, selection.validation, selection.fit, judged
     (fit,) = (fit_law(obs, name) for name in reported(progress, "fitting", [law]))
@@ -294,8 +301,17 @@ def _answered(
             costs=question.costs,
             progress=progress,
         ),
+        pareto=_traded(fit, recommendation, question),
         replicates=replicates,
     )
+
+
+def _traded(fit: LawFit, rec: Recommendation, question: Question) -> Pareto | None:
+    """Return the optima between two groups of targets, where there are two."""
+    groups = two_groups(rec, question.pareto)
+    if groups is None:
+        return None
+    return trade_off(fit, rec, groups, guardrails=question.guardrails, beyond_tried=question.beyond_tried)
 
 
 def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, progress: Progress | None) -> str:

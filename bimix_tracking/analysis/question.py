@@ -43,6 +43,7 @@ class Question:
     guard_probability: float | None = None
     max_change: float | None = None
     change: Change = "tv"
+    pareto: tuple[str, str] | None = None
     costs: Costs | None = None
     replicates: int = REPLICATES
     lang: str = "en"

@@ -54,7 +54,7 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     ]
     silent = [d for d in fit.domains if d not in fit.targets]
     if silent:
-        doubts.append(not_evaluated(silent, fit.domains))
+        doubts.append(not_evaluated(silent, len(fit.domains)))
     return kept, doubts
 
 
@@ -339,8 +339,8 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
 def _said_of(fit: LawFit, targets: list[str], remedy: str) -> str:
     """Return a remedy with what it is for: domains, or targets where one of them is no domain."""
     named, several = {"named": few(targets), "remedy": remedy}, len(targets) > 1
-    if len(targets) == len(fit.targets) > _EACH:
-        return said("all targets: {remedy}", **named)
+    if len(targets) == len(fit.targets) > 1 and not set(targets) <= set(fit.domains):
+        return said("all targets: {remedy}", remedy=remedy)
     if set(targets) <= set(fit.domains):
         return said("domains {named}: {remedy}", **named) if several else said("domain {named}: {remedy}", **named)
     return said("targets {named}: {remedy}", **named) if several else said("target {named}: {remedy}", **named)

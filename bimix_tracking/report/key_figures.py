@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import about, count, nats, percent, signed, tokens
+from bimix_tracking.quantities import about, count, percent, signed, tokens
 from bimix_tracking.recommendation.equal_loss import FARTHEST
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.verdict import Verdict
-from bimix_tracking.report.decision import probability
+from bimix_tracking.report.decision import probability, span_in_unit
 from bimix_tracking.selection.cross_validation import Validation
 
 Span = tuple[float, float]
@@ -50,18 +50,18 @@ def _gain(rec: Recommendation) -> KeyFigure:
     if sure is None:
         more = said("no interval: no replicates")
     else:
-        low, high = (nats(end) for end in sure.gain)
-        more = said("{level:.0f} % interval {low} to {high}", level=100 * sure.level, low=low, high=high)
+        more = said("{level:.0f} % interval {low} to {high}", level=100 * sure.level, **span_in_unit(rec, sure.gain))
     if rec.volume != rec.tokens:
         more = joined([more, said("at {tokens} tokens", tokens=tokens(rec.volume))], ", ")
-    return KeyFigure(said("predicted gain"), said("{gain} nats", gain=nats(rec.gain)), more)
+    return KeyFigure(said("predicted gain"), rec.amount(rec.gain), more)
 
 
 def _probability(rec: Recommendation) -> KeyFigure:
     sure, name = rec.uncertainty, said("probability of a gain")
     if sure is None:
         return KeyFigure(name, said("unknown"), said("no replicates"))
-    included = said("expected loss below the reference's")
+    losses = str(rec.unit) == "nats per token"
+    included = said("expected loss below the reference's") if losses else said("better than the reference")
     excluded = said("excludes model misspecification")
     return KeyFigure(name, probability(sure.probability), included if sure.form_error is not None else excluded)
 

@@ -31,10 +31,10 @@ def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weig
     return ""
 
 
-def not_evaluated(silent: Sequence[str], domains: Collection[str]) -> str:
-    """Return in a line how domains count that were not evaluated, of all domains."""
-    if len(silent) == len(domains):
+def not_evaluated(domains: Sequence[str], of: int) -> str:
+    """Return in a line how domains count that were not evaluated, of so many."""
+    if len(domains) == of:
         return said("no domain is a target: each counts by its effect on the targets")
-    if len(silent) == 1:
-        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=silent[0])
-    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(silent))
+    if len(domains) == 1:
+        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=domains[0])
+    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(domains))
