@@ -28,10 +28,12 @@ from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.guards import Guard, guards_on
-from bimix_tracking.recommendation.optimum import Change
+from bimix_tracking.recommendation.solvers.limits import Change
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.recommending import allowed, recommend
 from bimix_tracking.recommendation.savings import worth
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto, two_groups
+from bimix_tracking.recommendation.trade_offs.pareto import pareto as trade_off
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
@@ -60,6 +62,7 @@ def analyze(
     guard_probability: float | None = None,
     max_change: float | None = None,
     change: Change = "tv",
+    pareto: tuple[str, str] | None = None,
     costs: Costs | None = None,
     replicates: int = REPLICATES,
     out: str | Path | None = None,
@@ -91,6 +94,8 @@ def analyze(
         guard_probability: How surely all of them hold together.
         max_change: How far from the reference the mixture may be.
         change: How that is measured: `tv` or `kl`.
+        pareto: Two groups of targets, of which the report shows what one gains where the other loses; one may be
+            `rest`. By default the first group and the rest, where there are groups.
         costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
         replicates: How many refits tell how sure the recommendation is; 0: none.
         out: A folder for the artifacts (see `Analysis.save`), or for a page that says why nothing can be recommended.
@@ -136,6 +141,7 @@ def analyze(
         guard_probability=guard_probability,
         max_change=max_change,
         change=change,
+        pareto=pareto,
         costs=costs,
         replicates=replicates,
         lang=lang,
@@ -295,8 +301,17 @@ def _answered(
             costs=question.costs,
             progress=progress,
         ),
+        pareto=_traded(fit, recommendation, question),
         replicates=replicates,
     )
+
+
+def _traded(fit: LawFit, rec: Recommendation, question: Question) -> Pareto | None:
+    """Return the optima between two groups of targets, where there are two."""
+    groups = two_groups(rec, question.pareto)
+    if groups is None:
+        return None
+    return trade_off(fit, rec, groups, guardrails=question.guardrails, beyond_tried=question.beyond_tried)
 
 
 def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, progress: Progress | None) -> str:

@@ -14,7 +14,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.guards import ALL, Guard, parse_guard
-from bimix_tracking.recommendation.optimum import Change
+from bimix_tracking.recommendation.solvers.limits import Change
 from bimix_tracking.tracking.write_back import key_of
 
 AUTO = "auto"
@@ -43,6 +43,7 @@ class Question:
     guard_probability: float | None = None
     max_change: float | None = None
     change: Change = "tv"
+    pareto: tuple[str, str] | None = None
     costs: Costs | None = None
     replicates: int = REPLICATES
     lang: str = "en"

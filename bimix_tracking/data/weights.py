@@ -73,6 +73,8 @@ def _by_target(
     for group, weight in given.items():
         if group in groups and group not in targets:
             twice = [name for name in groups[group] if name in given]
+            if weight == 0 and len(twice) == len(groups[group]):
+                continue  # weights of all targets and domains: it is the domain of that name, which wasn't evaluated
             if twice:
                 raise RecommendationError(
                     f"group {shown(group)} has a weight, and so have its members {listed(twice)}: give one or the other"

@@ -17,11 +17,13 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import about, count
-from bimix_tracking.recommendation.optimum import Change, Near, Problem
+from bimix_tracking.recommendation.optimum import Problem
+from bimix_tracking.recommendation.solvers.limits import Change, Near
 from bimix_tracking.recommendation.uncertainty import LEVEL, Uncertainty
 
 STEPS = 12
-_MOST_OF_IT = 0.8
+MOST_OF_IT = 0.8
+"""The part of the gain that a sentence names a distance for."""
 _NOWHERE = 1e-6
 _ROUNDS, _TRIED_AT_ONCE = 4, 12
 
@@ -93,8 +95,8 @@ class SmallestChange:
             return said("no step away from the reference gains anything")
         return said(
             "moving {points} points of share gets {part} of the gain; all of it takes {all}",
-            points=count(100 * self.moved_for(_MOST_OF_IT)),
-            part=about(_MOST_OF_IT),
+            points=count(100 * self.moved_for(MOST_OF_IT)),
+            part=about(MOST_OF_IT),
             all=count(100 * self.steps[-1].moved),
         )
 
@@ -160,24 +162,26 @@ def smallest_change(
     *,
     change: Change = "tv",
     sure: Uncertainty | None = None,
+    beyond: bool = False,
     steps: int = STEPS,
     level: float = LEVEL,
 ) -> SmallestChange | None:
     """Return the optima within growing distances of the reference; None where the optimum is the reference.
 
     Args:
-        problem: What was minimised; its largest change is left out.
+        problem: What was minimised.
         reference: Where to start from.
         replicates: Give the intervals, of the gain of each mixture as it stands.
         change: How a distance is limited; total variation where the optimum has what the reference has nothing of.
         sure: Of the optimum: each step has its part of the selection bias, by the distance, for the farther a mixture
             may be from the reference the more there is to choose from.
+        beyond: Whether to go on beyond the problem's own largest change.
         steps: How many beside the first.
         level: Of the intervals.
     """
     fit, at = problem.fit, reference.array(problem.fit.domains)
     free = replace(problem, near=None)
-    target = free.minimum([at])[0].shares[0]
+    target = (free if beyond else problem).minimum([at])[0].shares[0]
     full = distance(target, at, change)
     if change == "kl" and not np.isfinite(full):
         change, full = "tv", distance(target, at, "tv")

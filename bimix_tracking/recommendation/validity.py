@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
 from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum
 from bimix_tracking.selection.diagnostics import outside_tried, outside_volumes
-from bimix_tracking.selection.eligibility import unfit
+from bimix_tracking.selection.eligibility import not_evaluated, unfit
 
 _EACH = 3
 """So many targets have a sentence of their own."""
@@ -54,7 +54,7 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     ]
     silent = [d for d in fit.domains if d not in fit.targets]
     if silent:
-        doubts.append(_silent(silent, len(fit.domains)))
+        doubts.append(not_evaluated(silent, len(fit.domains)))
     return kept, doubts
 
 
@@ -79,15 +79,6 @@ def undecided_by(weights: Mapping[str, float], unfit: Mapping[str, str]) -> list
                 else said("target {target!r} has weight 0, for it can't decide: {why}", **why)
             )
     return found
-
-
-def _silent(domains: Sequence[str], of: int) -> str:
-    """Return in a line how domains count that were not evaluated."""
-    if len(domains) == of:
-        return said("no domain is a target: each counts by its effect on the targets")
-    if len(domains) == 1:
-        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=domains[0])
-    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(domains))
 
 
 def undecided(remedies: Mapping[str, str]) -> str:
