@@ -39,16 +39,8 @@ from bimix_tracking.selection.law_choice import Selection
 from bimix_tracking.tracking.write_back import versions
 
 _FILES = (
-    "mixture.yaml",
-    "fit.json",
-    "recommendation.json",
-    "lineage.json",
-    "validation.json",
-    "observations.csv",
-    "report.md",
-    "report.html",
-    "verification.json",
-    "verification.md",
+    *("mixture.yaml", "fit.json", "recommendation.json", "lineage.json", "validation.json", "observations.csv"),
+    *("report.md", "report.html", "verification.json", "verification.md"),
 )
 
 

@@ -198,9 +198,9 @@ def _caveats(
 
 
 def _held_out(validation: Validation) -> Iterator[Caveat]:
-    error, without, rank = validation.mean_error, validation.mean_baseline_error, validation.rank_correlation
-    if error >= without:
-        numbers = {"error": percent(error), "without": percent(without)}
+    counted, rank = validation.counted, validation.rank_correlation
+    if counted.mean_error >= counted.mean_baseline_error:
+        numbers = {"error": counted.shown_mean_error(), "without": counted.shown_mean_error(baseline=True)}
         yield Caveat(
             "no_skill",
             said(
