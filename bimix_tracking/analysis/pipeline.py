@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,20 @@ from bimix_tracking.progress import Progress, reported
 from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
+from bimix_tracking.recommendation.guards import Guard, guards_on
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.recommending import allowed, recommend
 from bimix_tracking.recommendation.savings import worth
+from bimix_tracking.recommendation.solvers.limits import Change
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto, two_groups
+from bimix_tracking.recommendation.trade_offs.pareto import pareto as trade_off
 from bimix_tracking.report.language import Language
 from bimix_tracking.selection.cross_validation import Validation, cross_validate
 from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.fitness import FitnessTable, fitness
 from bimix_tracking.selection.law_choice import Selection, select_law
-from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
+from bimix_tracking.tracking.ports import RunSource, Wanted, open_source, wanted_of
 from bimix_tracking.tracking.write_back import analysis_name, leave
 
 
@@ -54,6 +58,11 @@ def analyze(
     prior_strength: float = 0.0,
     reference: Mixture | None = None,
     beyond_tried: bool = False,
+    guardrails: Sequence[str | Guard] = (),
+    guard_probability: float | None = None,
+    max_change: float | None = None,
+    change: Change = "tv",
+    pareto: tuple[str, str] | None = None,
     costs: Costs | None = None,
     replicates: int = REPLICATES,
     out: str | Path | None = None,
@@ -80,6 +89,13 @@ def analyze(
         prior_strength: How strongly.
         reference: The mixture to compare with.
         beyond_tried: Seek the mixture outside the proportions tried too.
+        guardrails: How much worse than on the reference targets may get, such as `"code<=+0.5%"`; like the three that
+            follow, as in `recommend`.
+        guard_probability: How surely all of them hold together.
+        max_change: How far from the reference the mixture may be.
+        change: How that is measured: `tv` or `kl`.
+        pareto: Two groups of targets, of which the report shows what one gains where the other loses; one may be
+            `rest`. By default the first group and the rest, where there are groups.
         costs: What training costs, as far as known: what is saved is then also in GPU-hours and money.
         replicates: How many refits tell how sure the recommendation is; 0: none.
         out: A folder for the artifacts (see `Analysis.save`), or for a page that says why nothing can be recommended.
@@ -121,6 +137,11 @@ def analyze(
         prior_strength=prior_strength,
         reference=reference,
         beyond_tried=beyond_tried,
+        guardrails=tuple([guardrails] if isinstance(guardrails, str | Guard) else guardrails),
+        guard_probability=guard_probability,
+        max_change=max_change,
+        change=change,
+        pareto=pareto,
         costs=costs,
         replicates=replicates,
         lang=lang,
@@ -128,7 +149,9 @@ def analyze(
     obs, opened = _read(source, wanted, question, progress)
     checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
-    selection, validation, fit, judged = _fitted(obs, law, weights, progress)
+    guards, _ = guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
+    guarded = [guard.target for guard in guards]
+    selection, validation, fit, judged = _fitted(obs, law, weights, guarded, progress)
     counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
     drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
@@ -166,8 +189,9 @@ def _read(
     options = {} if wanted is None else {"wanted": wanted}
     opened = open_source(source, **options) if isinstance(source, str) else source
     if question.named and (names := _names(opened)):
-        groups = [target.group for target in (question.targets or {}).values() if target.group]
-        question.check_names([*names, *(question.targets or ()), *groups])
+        described = targets_of(wanted_of(opened).targets)
+        groups = [target.group for target in described.values() if target.group]
+        question.check_names([*names, *described, *groups])
     return opened.observations(progress), opened
 
 
@@ -182,14 +206,18 @@ def _names(source: RunSource) -> list[str]:
 
 
 def _fitted(
-    obs: Observations, law: str, weights: Mapping[str, float] | None, progress: Progress | None
+    obs: Observations,
+    law: str,
+    weights: Mapping[str, float] | None,
+    guarded: Collection[str],
+    progress: Progress | None,
 ) -> tuple[Selection | None, Validation | None, LawFit, FitnessTable]:
     """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does.
 
     And which targets are fit to decide.
     """
     if law == AUTO:
-        selection = select_law(obs, weights=weights, progress=progress)
+        selection = select_law(obs, weights=weights, guarded=guarded, progress=progress)
         judged = selection.fitness or fitness(obs)
         return selection, selection.validation, selection.fit, judged
     (fit,) = (fit_law(obs, name) for name in reported(progress, "fitting", [law]))
@@ -243,6 +271,7 @@ def _recommended(
         weights={t: w for t, w in weights.items() if w > 0 or t in fit.targets or t in fit.domains},
         **question.limits,
         beyond_tried=question.beyond_tried,
+        **question.guarding,
         replicates=replicates,
         progress=progress,
     )
@@ -272,8 +301,17 @@ def _answered(
             costs=question.costs,
             progress=progress,
         ),
+        pareto=_traded(fit, recommendation, question),
         replicates=replicates,
     )
+
+
+def _traded(fit: LawFit, rec: Recommendation, question: Question) -> Pareto | None:
+    """Return the optima between two groups of targets, where there are two."""
+    groups = two_groups(rec, question.pareto)
+    if groups is None:
+        return None
+    return trade_off(fit, rec, groups, guardrails=question.guardrails, beyond_tried=question.beyond_tried)
 
 
 def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, progress: Progress | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,11 +13,15 @@ from bimix_tracking.fitting.replicates import REPLICATES
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
+from bimix_tracking.recommendation.guards import ALL, Guard, parse_guard
+from bimix_tracking.recommendation.solvers.limits import Change
 from bimix_tracking.tracking.write_back import key_of
 
 AUTO = "auto"
 """The law that predicts held-out mixtures best."""
 _LIMITS = ("bounds", "available_tokens", "max_epochs", "prior", "prior_strength", "reference")
+_GUARDS = ("guardrails", "guard_probability", "max_change", "change")
+_OF_TARGETS = ("weight", "guard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,11 @@ class Question:
     prior_strength: float = 0.0
     reference: Mixture | None = None
     beyond_tried: bool = False
+    guardrails: Sequence[str | Guard] = ()
+    guard_probability: float | None = None
+    max_change: float | None = None
+    change: Change = "tv"
+    pareto: tuple[str, str] | None = None
     costs: Costs | None = None
     replicates: int = REPLICATES
     lang: str = "en"
@@ -43,6 +52,11 @@ class Question:
     def limits(self) -> dict[str, Any]:
         """What the mixture has to keep to, as `recommend` and `allowed` take it."""
         return {name: getattr(self, name) for name in _LIMITS}
+
+    @property
+    def guarding(self) -> dict[str, Any]:
+        """How far targets and mixture may be from the reference, as `recommend` takes it."""
+        return {name: getattr(self, name) for name in _GUARDS}
 
     def check_names(self, domains: Collection[str]) -> None:
         """Refuse names that no run has.
@@ -56,13 +70,16 @@ class Question:
         for what, given in self.named.items():
             unknown = next((name for name in given if name not in domains), None)
             if unknown is not None:
-                raise ConstraintError(f"{what} of unknown domain {shown(unknown)}; {did_you_mean(unknown, domains)}")
+                kind = "target" if what in _OF_TARGETS else "domain"
+                on = "on" if what == "guard" else "of"
+                raise ConstraintError(f"{what} {on} unknown {kind} {shown(unknown)}; {did_you_mean(unknown, domains)}")
 
     @property
     def named(self) -> dict[str, Collection[str]]:
-        """The names that the question has for domains, by what for; none where it names none."""
+        """The names that the question has for domains and targets, by what for; none where it names none."""
         asked = {
             "weight": self.weights,
+            "guard": [name for name in map(_guarded, self.guardrails) if name != ALL] or None,
             "bounds": self.bounds,
             "available tokens": self.available_tokens,
             "epochs": self.max_epochs if isinstance(self.max_epochs, Mapping) else None,
@@ -75,6 +92,10 @@ class Question:
         """Return what names the analysis of these observations: the same question to the same data has one key."""
         asked = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
         return key_of("analysis", obs.data_hash, asked)
+
+
+def _guarded(guard: str | Guard) -> str:
+    return (guard if isinstance(guard, Guard) else parse_guard(guard)).target
 
 
 def check_options(given: Iterable[str], also: Iterable[str] = ()) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from bimix_tracking.analysis.showing import card
+from bimix_tracking.analysis.showing import card, note
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.display.card import Card, Shown
@@ -22,15 +22,14 @@ from bimix_tracking.files.atomic_folder import staged
 from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
-from bimix_tracking.messages import joined, said
 from bimix_tracking.progress import Progress, reported
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto
 from bimix_tracking.recommendation.uncertainty import finite
 from bimix_tracking.recommendation.verdict import Verdict, judge
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.markdown import escape
 from bimix_tracking.report.mixture_figures import rows
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.diagnostics import Diagnostic
@@ -122,12 +121,14 @@ class Analysis(Shown, Findings):
     Args:
         recommendation: The optimum at the target volume.
         worth: What the recommendation saves at equal loss.
+        pareto: The optima between two groups of targets; None where there are no groups.
         replicates: Of a run-level bootstrap; None where there are too few runs, or none were asked for.
         location: Where the tracker shows it, if it was written back.
     """
 
     recommendation: Recommendation
     worth: Worth | None = None
+    pareto: Pareto | None = None
     replicates: Replicates | None = None
     location: str | None = None
 
@@ -210,25 +211,32 @@ class Analysis(Shown, Findings):
         worth = None if self.worth is None else self.worth.to_dict()
         judged = [] if self.fitness is None else self.fitness.to_dict()
         found = {"verdict": self.verdict.to_dict(), "worth": worth, "fitness": judged, "created": self.created}
+        found |= {} if self.pareto is None else {"pareto": self.pareto.to_dict()}
         return self.recommendation.to_dict() | found
 
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
         rec = self.recommendation
-        document = {
+        guards = {"guards": [guard.noted() for guard in rec.guards]} if rec.guards else {}
+        document: dict[str, Any] = {
             "mixture": {domain: float(share) for domain, share in rec.mixture.items()},
             "verdict": str(self.verdict.decision),
             "why": str(self.verdict.sentence),
             "warnings": [str(text) for text in self.warnings],
+            **guards,
             "provenance": {
                 "law": self.fit.law,
                 "target_tokens": rec.tokens,
-                "objective": "the least weighted sum of predicted losses, nats per token",
+                "objective": f"the least weighted sum of predicted values, {rec.unit}",
                 "weights": dict(rec.weights),
                 "not_counted": {t: str(why) for t, why in self.fit.unfit.items() if not rec.weights.get(t)},
                 "predicted_at_tokens": rec.volume,
                 "predicted_loss": finite(rec.predicted),
                 "predicted_gain_over_reference": rec.gain,
+                "unit": str(rec.unit),
+                "changes": self._changes(),
+                **({"guards": [guard.to_dict() for guard in rec.guards]} if rec.guards else {}),
+                **({} if rec.path is None else {"smallest_change": str(rec.path.sentence)}),
                 **self._sureness(),
                 "reference": {domain: float(share) for domain, share in rec.reference.items()},
                 "kkt_residual": rec.kkt_residual,
@@ -240,6 +248,16 @@ class Analysis(Shown, Findings):
             },
         }
         return dump_yaml(document)
+
+    def _changes(self) -> dict[str, Any]:
+        """Return what the mixture does to each target, in its own unit, the largest improvement first."""
+        rows = self.recommendation.changes.astype(object).to_dict("index")
+        values = ("reference", "recommended", "change", "low", "high")
+        return {
+            str(name): finite({key: float(row[key]) for key in values})
+            | {"better": bool(row["better"]), "kind": str(self.recommendation.target(str(name)).kind)}
+            for name, row in rows.items()
+        }
 
     def _sureness(self) -> dict[str, Any]:
         sure = self.recommendation.uncertainty
@@ -276,36 +294,7 @@ class Analysis(Shown, Findings):
 
     def note(self) -> str:
         """Return the run description, Markdown: the answer first, then what to doubt."""
-        page, say = content.page(self), Language(self.lang)
-
-        def shown(text: str) -> str:
-            return escape(say(text))
-
-        head = [said("domain"), said("recommended"), said("reference")]
-        head += [said("predicted loss"), said("on the reference")]
-        lines = [
-            f"**{shown(page.answer)}**",
-            "\n".join(f"- {shown(text)}" for text in page.warnings),
-            markdown.table(
-                [say(name) for name in head],
-                [
-                    [row.domain, *map(say, (row.recommended, row.reference, row.predicted, row.on_reference))]
-                    for row in page.shares
-                ],
-            ),
-            shown(joined([page.gain, page.sure])),
-            shown(page.worth),
-            shown(page.choice),
-            shown(page.held_out),
-            shown(
-                said(
-                    "The report is the artifact {report}; a trainer reads {mixture}.",
-                    report="bimix/report.html",
-                    mixture="bimix/mixture.yaml",
-                )
-            ),
-        ]
-        return "\n\n".join(line for line in lines if line)
+        return note(content.page(self), Language(self.lang))
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth a column in the tracker's table of runs."""

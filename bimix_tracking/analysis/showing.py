@@ -1,4 +1,4 @@
-"""An analysis in a notebook: the report's first screen as a card."""
+"""An analysis in a notebook, as a card, and in a tracker, as a note: the report's first screen."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from bimix_tracking.display.card import Card
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
 from bimix_tracking.display.texts import listing
-from bimix_tracking.messages import said
+from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report.content import Page
 from bimix_tracking.report.language import Language
+from bimix_tracking.report.markdown import escape, table
 
 
 def card(page: Page, rec: Recommendation, rows: Sequence[ProportionRow], say: Language) -> Card:
@@ -23,7 +24,7 @@ def card(page: Page, rec: Recommendation, rows: Sequence[ProportionRow], say: La
         rows: Of the picture.
         say: The report's language.
     """
-    head = [said("domain"), said("recommended"), said("reference"), said("predicted loss"), said("on the reference")]
+    head = [said("target"), said("reference"), said("recommended"), said("change"), said("90 % interval")]
     return Card(
         page.title,
         page.verdict,
@@ -31,7 +32,42 @@ def card(page: Page, rec: Recommendation, rows: Sequence[ProportionRow], say: La
         figures=[(figure.name, figure.value) for figure in page.key_figures],
         picture=f"<style>{STYLE}</style>{mixture_chart(rows, say)}",
         head=head,
-        rows=[[row.domain, row.recommended, row.reference, row.predicted, row.on_reference] for row in page.shares],
-        notes=page.warnings,
+        rows=[[one.target, one.reference, one.recommended, one.change, one.interval] for one in page.gains],
+        notes=[*([page.guarded] if page.guarded else []), *page.warnings],
         say=say,
     )
+
+
+def note(page: Page, say: Language) -> str:
+    """Return the run description, Markdown: the answer first, then what to doubt, the largest gains and losses, guards.
+
+    Args:
+        page: What the report says.
+        say: The report's language.
+    """
+
+    def shown(text: str) -> str:
+        return escape(say(text))
+
+    head = [said("domain"), said("recommended"), said("reference")]
+    lines = [
+        f"**{shown(page.answer)}**",
+        "\n".join(f"- {shown(text)}" for text in page.warnings),
+        table(
+            [say(name) for name in head],
+            [[row.domain, *map(say, (row.recommended, row.reference))] for row in page.shares],
+        ),
+        shown(joined([text for text in (*page.ends, page.guarded, page.path) if text])),
+        shown(joined([page.gain, page.sure])),
+        shown(page.worth),
+        shown(page.choice),
+        shown(page.held_out),
+        shown(
+            said(
+                "The report is the artifact {report}; a trainer reads {mixture}.",
+                report="bimix/report.html",
+                mixture="bimix/mixture.yaml",
+            )
+        ),
+    ]
+    return "\n\n".join(line for line in lines if line)

@@ -58,11 +58,11 @@ class Verification(Shown):
         return tuple(self.table["run"].unique())
 
     def sentences(self) -> list[str]:
-        """Return the verdict in words, a line each: the sums first, then the domains, then what changes."""
+        """Return the verdict in words, a line each: the sums first, then the targets, then what changes."""
         single = self.table[self.table["target"] != SUM]
         outside = single[single["verdict"] != "inside"]
-        by_domain = said(
-            "{inside} of {all} losses by domain are inside their {level:.0f} % intervals.",
+        by_target = said(
+            "{inside} of {all} values are inside their {level:.0f} % intervals.",
             inside=len(single) - len(outside),
             all=len(single),
             level=100 * self.level,
@@ -73,13 +73,17 @@ class Verification(Shown):
                 target=row["target"],
                 run=row["run"],
                 side=_SIDES[row["verdict"]],
-                observed=nats(row["observed"]),
-                predicted=nats(row["predicted"]),
+                observed=self.shown(row["target"], row["observed"]),
+                predicted=self.shown(row["target"], row["predicted"]),
             )
             for row in outside.to_dict("records")
         ]
         sums = [self._of_run(row) for row in self.table[self.table["target"] == SUM].to_dict("records")]
-        return [printable(text) for text in (*sums, joined([by_domain, *each]), self._renewed())]
+        return [printable(text) for text in (*sums, joined([by_target, *each]), self._renewed())]
+
+    def shown(self, target: str, value: float) -> str:
+        """Return a number of the table as it is printed, in its target's own unit."""
+        return nats(value) if target == SUM else self.before.fit.link(target).shown(value)
 
     def _of_run(self, row: Mapping[Any, Any]) -> str:
         return said(
@@ -183,12 +187,12 @@ class Verification(Shown):
             [
                 r["run"],
                 say(said("weighted sum")) if r["target"] == SUM else r["target"],
-                *(nats(r[c]) for c in ("predicted", "low", "high", "observed")),
+                *(self.shown(r["target"], r[c]) for c in ("predicted", "low", "high", "observed")),
                 say(_SIDES[r["verdict"]]),
             ]
             for r in self.table.to_dict("records")
         ]
-        head = [said("run"), said("domain"), said("predicted"), said("low"), said("high"), said("observed")]
+        head = [said("run"), said("target"), said("predicted"), said("low"), said("high"), said("observed")]
         return [say(text) for text in (*head, said("verdict"))], rows
 
     def metrics(self) -> dict[str, float]:

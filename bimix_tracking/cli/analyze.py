@@ -10,7 +10,7 @@ import typer
 from bimix_tracking.cli.console import answer, print_notes, progress_shown, say, speak
 from bimix_tracking.cli.entries import one_of, tokens_of
 from bimix_tracking.cli.question import asks, question
-from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, Unfinished, opened
+from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, TargetsFile, Unfinished, opened
 from bimix_tracking.cli.teaching import OUTPUT, READING, among
 from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.messages import said
@@ -46,6 +46,7 @@ def analyze(
     filter_: Filter = None,
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
+    targets: TargetsFile = None,
     shares: RunShares = "nominal",
     group_by: Annotated[
         str | None,
@@ -72,6 +73,10 @@ def analyze(
       # with finite data, and against the mixture in use
       bimix analyze csv:sweep.csv --tokens 100B --reference current.yaml \
         --available code=5B --available web=200B --max-epochs 2
+      # judged by benchmarks, none of which may get worse than that; guards in quotes
+      bimix analyze csv:sweep.csv --tokens 100B --targets targets.yaml \
+        --reference current.yaml --guard 'code<=+0.5%' --guard 'mmlu>=-0.5pp' \
+        --guard-probability 0.9 --max-change 10%
       # when the sweep is done
       bimix analyze mlflow:my-sweep --tokens 100B --wait 12 --timeout 86400
     """
@@ -90,7 +95,7 @@ def analyze(
     options = question(**asked)
     speak(options["lang"])
     with progress_shown() as progress:
-        reading = opened(source, filter_, unfinished, mixtures, shares)
+        reading = opened(source, filter_, unfinished, mixtures, shares, targets)
         if wait is not None:
             from bimix_tracking.tracking.waiting import wait_for  # noqa: PLC0415  # only then
 
@@ -127,6 +132,7 @@ def pull(
     filter_: Filter = None,
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
+    targets: TargetsFile = None,
     shares: RunShares = "nominal",
 ) -> None:
     r"""Pull every finished training run of a source into one table.
@@ -139,14 +145,18 @@ def pull(
     from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # --help must not wait for pandas
 
     with progress_shown() as progress:
-        obs = Observations.from_source(opened(source, filter_, unfinished, mixtures, shares), progress=progress)
+        obs = Observations.from_source(
+            opened(source, filter_, unfinished, mixtures, shares, targets), progress=progress
+        )
     try:
         obs.to_csv(output)
     except OSError as error:
         raise SourceError(f"cannot write {output}: {error}") from error
     print_notes(obs.notes)
-    say(f"{output}: {len(obs.runs)} runs, {len(obs.targets)} domains, {len(obs.losses)} losses", whole=True)
-    counts = {"runs": len(obs.runs), "domains": list(obs.targets), "losses": len(obs.losses)}
+    sizes = f"{len(obs.runs)} runs, {len(obs.domains)} domains, {len(obs.targets)} targets, {len(obs.losses)} values"
+    say(f"{output}: {sizes}", whole=True)
+    counts = {"runs": len(obs.runs), "domains": list(obs.domains), "targets": list(obs.targets)}
+    counts["losses"] = len(obs.losses)  # as it has always been called
     answer({"file": output, **counts, "notes": [str(note) for note in obs.notes]})
 
 

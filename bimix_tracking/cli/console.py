@@ -223,7 +223,7 @@ def widths_of(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: in
     gaps = _GAP * (len(columns) - 1)
     if sum(whole) + gaps <= room:
         return whole
-    least = [max(most, *map(cell_len, heading.split())) for most, heading in zip(content, headings, strict=True)]
+    least = [max([most, *map(cell_len, heading.split())]) for most, heading in zip(content, headings, strict=True)]
     left = room - sum(least[1:]) - gaps
     if left < min(whole[0], _LEAST_NAME):
         return None

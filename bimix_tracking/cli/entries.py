@@ -1,4 +1,4 @@
-"""What is written on the command line: tokens, shares, `DOMAIN=NUMBER` entries, names of a known set.
+"""What is written on the command line: tokens, shares, `DOMAIN=NUMBER` entries, guards, names of a known set.
 
 All of it is refused before anything is read; the error names the option, the text and how it is written.
 """
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import typer
 
-from bimix_tracking.errors import did_you_mean, shown
+from bimix_tracking.errors import BimixError, did_you_mean, shown
 from bimix_tracking.quantities import parse_share, parse_tokens
 
 S = TypeVar("S", bound=str)
@@ -36,9 +36,9 @@ def tokens_by_domain(pairs: Sequence[str] | None, option: str = "--available") -
     return _by_domain(pairs, option, "DOMAIN=TOKENS, such as code=5B", parse_tokens)
 
 
-def weights_by_domain(pairs: Sequence[str] | None, option: str = "--weight") -> dict[str, float] | None:
-    """Return `DOMAIN=NUMBER` entries as a mapping; None where there is none."""
-    return _by_domain(pairs, option, "DOMAIN=NUMBER, such as code=2", _weight)
+def weights_by_target(pairs: Sequence[str] | None, option: str = "--weight") -> dict[str, float] | None:
+    """Return `TARGET=NUMBER` entries, of targets and groups of them, as a mapping; None where there is none."""
+    return _by_domain(pairs, option, "TARGET=NUMBER, such as code=2", _weight, "target")
 
 
 def bounds_by_domain(
@@ -77,6 +77,61 @@ def epochs_by_domain(
     return rest if by_domain is None else dict.fromkeys(available or (), rest) | by_domain
 
 
+def guards_of(texts: Sequence[str] | None, option: str = "--guard") -> tuple[str, ...]:
+    """Return guards as they were written, each of which is one.
+
+    >>> guards_of(["code<=+0.5%", "mmlu>=-0.5pp"])
+    ('code<=+0.5%', 'mmlu>=-0.5pp')
+    """
+    from bimix_tracking.recommendation.guards import parse_guard  # noqa: PLC0415  # --help must not wait for NumPy
+
+    found: dict[str, str] = {}
+    for text in texts or ():
+        if not any(sign in text for sign in "<>≤≥"):
+            # An unquoted `mmlu>=-0.5pp` is `mmlu`, and the answer is in a file `=-0.5pp`.
+            raise typer.BadParameter(
+                f"{text!r} has no <= or >=. Put a guard in quotes, {text + '<=+0.5%'!r}: without them, a shell takes < "
+                "and > for files",
+                param_hint=option,
+            )
+        try:
+            target = parse_guard(text).target
+        except BimixError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from error
+        if target in found:
+            raise typer.BadParameter(
+                f"target {target!r} has two guards, {found[target]!r} and {text!r}: keep one", param_hint=option
+            )
+        found[target] = text
+    return tuple(found.values())
+
+
+def probability_of(text: str, option: str = "--guard-probability") -> float:
+    """Return a probability between 0 and 1.
+
+    >>> probability_of("90%")
+    0.9
+    """
+    share = _parsed(parse_share, text, option)
+    if not 0 < share < 1:
+        raise typer.BadParameter(f"{text!r} is not between 0 and 1, such as 0.9", param_hint=option)
+    return share
+
+
+def change_of(text: str, measure: str, option: str = "--max-change") -> float:
+    """Return how far a mixture may be from the reference: a part of the tokens, or nats of divergence.
+
+    >>> change_of("10%", "tv"), change_of("1.5", "kl")
+    (0.1, 1.5)
+    """
+    if measure == "tv":
+        return _parsed(parse_share, text, option)
+    nats = _number(text)
+    if not (math.isfinite(nats) and nats >= 0):
+        raise typer.BadParameter(f"{text!r} is not a number of nats, 0 or more", param_hint=option)
+    return nats
+
+
 def one_of(value: str, known: Collection[S], option: str, what: str) -> S:
     """Return a value that must be one of a known set.
 
@@ -92,7 +147,9 @@ def one_of(value: str, known: Collection[S], option: str, what: str) -> S:
     raise typer.BadParameter(f"no {what} {shown(value)}; {did_you_mean(value, known)}", param_hint=option)
 
 
-def _by_domain(pairs: Sequence[str] | None, option: str, form: str, parse: Callable[[str], T]) -> dict[str, T] | None:
+def _by_domain(
+    pairs: Sequence[str] | None, option: str, form: str, parse: Callable[[str], T], what: str = "domain"
+) -> dict[str, T] | None:
     """Return the entries of a mapping; names may hold `=`."""
     found: dict[str, T] = {}
     for pair in pairs or ():
@@ -100,7 +157,7 @@ def _by_domain(pairs: Sequence[str] | None, option: str, form: str, parse: Calla
         if not (equals and domain.strip() and value.strip()):
             raise typer.BadParameter(f"{pair!r} is not {form}", param_hint=option)
         if domain in found:
-            raise typer.BadParameter(f"domain {domain!r} is given twice: keep one", param_hint=option)
+            raise typer.BadParameter(f"{what} {domain!r} is given twice: keep one", param_hint=option)
         try:
             found[domain] = parse(value)
         except ValueError as error:

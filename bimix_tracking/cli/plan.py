@@ -23,10 +23,10 @@ from bimix_tracking.cli.entries import (
     one_of,
     tokens_by_domain,
     tokens_of,
-    weights_by_domain,
+    weights_by_target,
 )
 from bimix_tracking.cli.question import MaxEpochs
-from bimix_tracking.cli.source import SOURCE_HELP, Filter, Mixtures, Unfinished, opened
+from bimix_tracking.cli.source import SOURCE_HELP, Filter, Mixtures, TargetsFile, Unfinished, opened
 from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, METHOD, OUTPUT, among, sources
 from bimix_tracking.errors import SourceError
 from bimix_tracking.quantities import MISSING, percent
@@ -117,7 +117,9 @@ def plan(
     weight: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DOMAIN=NUMBER", help="With --after: weight of a domain's loss. Repeatable.", rich_help_panel=AIM
+            metavar="TARGET=NUMBER",
+            help="With --after: weight of a target, or of a group. Repeatable.",
+            rich_help_panel=AIM,
         ),
     ] = None,
     seed: Annotated[
@@ -140,6 +142,7 @@ def plan(
     filter_: Filter = None,
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
+    targets: TargetsFile = None,
 ) -> None:
     r"""Propose the mixtures to run, and what can be learned from them.
 
@@ -161,7 +164,7 @@ def plan(
 
     volume = None if tokens is None else tokens_of(tokens, "--tokens")
     bounds, available_tokens = bounds_by_domain(bound), tokens_by_domain(available)
-    epochs, weights = epochs_by_domain(max_epochs, available_tokens, MAX_EPOCHS), weights_by_domain(weight)
+    epochs, weights = epochs_by_domain(max_epochs, available_tokens, MAX_EPOCHS), weights_by_target(weight)
     if available_tokens and volume is None:
         raise typer.BadParameter("needs --tokens, those of one run", param_hint="--available")
     if command is not None and out is None:
@@ -171,7 +174,7 @@ def plan(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--command") from error
     _consistent(domains or [], after, pool, bool(candidate or method or repeats is not None or noise is not None))
-    if after is None and (filter_ or unfinished or mixtures):
+    if after is None and (filter_ or unfinished or mixtures or targets):
         raise typer.BadParameter("needs --after: a pilot reads no runs", param_hint="--filter")
     if after is None and weights:
         raise typer.BadParameter("needs --after: a pilot weighs all domains alike", param_hint="--weight")
@@ -192,7 +195,7 @@ def plan(
         domains = domains or ([] if after else list(limits["pool"][0]))
     found: PlannedRuns
     if after is not None and volume is not None:
-        reading = opened(after, filter_, unfinished, mixtures)
+        reading = opened(after, filter_, unfinished, mixtures, targets=targets)
         found, sentences = _after(reading, runs, volume, weights=weights, **limits)
     else:
         limits |= {"method": method or _METHODS[0], "tokens": volume, "repeats": repeats}

@@ -11,14 +11,18 @@ import typer
 
 from bimix_tracking.cli.entries import (
     bounds_by_domain,
+    change_of,
     epochs_by_domain,
+    guards_of,
     one_of,
+    probability_of,
     tokens_by_domain,
     tokens_of,
-    weights_by_domain,
+    weights_by_target,
 )
-from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, languages, laws
+from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, among, languages, laws
 
+_CHANGES = ("tv", "kl")
 Lang = Annotated[
     str,
     typer.Option(
@@ -39,11 +43,44 @@ def question(
     weight: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DOMAIN=NUMBER",
-            help="Weight of a domain's loss; 1 where not given. Repeatable.",
+            metavar="TARGET=NUMBER",
+            help="Weight of a target in its own unit, or of a group of targets, which share it. Repeatable.",
             rich_help_panel=AIM,
         ),
     ] = None,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'TARGET<=CHANGE'",
+            help="How much worse than on the reference a target, a group or all may get: 'code<=+0.5%', "
+            "'mmlu>=-0.5pp', 'all<=+1%'. In quotes, for a shell takes < and > for files. Repeatable.",
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = None,
+    guard_probability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --guard: how surely all guards hold together, such as 0.9; else as predicted.",
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = None,
+    max_change: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="How far from the reference the mixture may be, such as 10%: the part of the tokens that are others.",
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = None,
+    change: Annotated[
+        str,
+        typer.Option(
+            help="How a change is measured: tv (total variation) or kl (nats of divergence).",
+            autocompletion=among(*_CHANGES),
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = "tv",
     law: Annotated[
         str,
         typer.Option(
@@ -146,15 +183,26 @@ def question(
         )
     if currency is not None and cost_per_gpu_hour is None:
         raise typer.BadParameter("needs --cost-per-gpu-hour", param_hint="--currency")
+    if guard_probability is not None and not guard:
+        raise typer.BadParameter("needs --guard", param_hint="--guard-probability")
+    if guard_probability is not None and replicates == 0:
+        raise typer.BadParameter("needs replicates: drop --replicates 0", param_hint="--guard-probability")
+    one_of(change, _CHANGES, "--change", "measure")
+    if change != _CHANGES[0] and max_change is None and reference is None:
+        raise typer.BadParameter("needs --max-change or --reference", param_hint="--change")
     available_tokens = tokens_by_domain(available)
     batch = None if batch_tokens is None else tokens_of(batch_tokens, "--batch-tokens")
     costs = (gpu_hours_per_run, target_gpu_hours, cost_per_gpu_hour, batch)
     return {
         "law": law,
-        "weights": weights_by_domain(weight),
+        "weights": weights_by_target(weight),
         "bounds": bounds_by_domain(bound),
         "available_tokens": available_tokens,
         "max_epochs": epochs_by_domain(max_epochs, available_tokens, MAX_EPOCHS),
+        "guardrails": guards_of(guard),
+        "guard_probability": None if guard_probability is None else probability_of(guard_probability),
+        "max_change": None if max_change is None else change_of(max_change, change),
+        "change": change,
         "prior": None if prior is None else Mixture.from_yaml(prior),
         "prior_strength": 0.0 if prior_strength is None else prior_strength,
         "beyond_tried": beyond_tried,

@@ -43,6 +43,15 @@ Mixtures = Annotated[
     ),
 ]
 
+TargetsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--targets",
+        metavar="FILE",
+        help="YAML with what targets are: kind (loss, bpb, accuracy, score), questions, chance, weight, group, task.",
+        rich_help_panel=READING,
+    ),
+]
 
 RunShares = Annotated[
     str,
@@ -56,12 +65,19 @@ RunShares = Annotated[
 
 
 def opened(
-    source: str, filter_: str | None, unfinished: bool, mixtures: Path | None, shares: str = "nominal"
+    source: str,
+    filter_: str | None,
+    unfinished: bool,
+    mixtures: Path | None,
+    shares: str = "nominal",
+    targets: Path | None = None,
 ) -> RunSource:
-    """Return the source, set to read those runs."""
+    """Return the source, set to read those runs; a targets file is read before it."""
+    from bimix_tracking.data.targets import targets_of  # noqa: PLC0415  # nor for PyYAML
     from bimix_tracking.tracking.other_tools.runs import ForeignRuns  # noqa: PLC0415  # --help must not wait for PyYAML
     from bimix_tracking.tracking.ports import SHARES, Wanted, open_source  # noqa: PLC0415  # nor for NumPy
 
     of_tokens = one_of(shares, SHARES, "--shares", "kind of shares")
     foreign = None if mixtures is None else ForeignRuns.from_file(mixtures)
-    return open_source(source, wanted=Wanted(filter_, unfinished, foreign, of_tokens))
+    described = targets_of(targets) or None
+    return open_source(source, wanted=Wanted(filter_, unfinished, foreign, of_tokens, described))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bimix_tracking.analysis.result import Analysis
+from bimix_tracking.cli.changes import change_lines, has_changes, in_unit, number_in_unit, print_changes
 from bimix_tracking.cli.console import Column, print_notes, print_table, say
 from bimix_tracking.display.texts import isolated, printable
 from bimix_tracking.messages import joined, said
@@ -41,7 +42,7 @@ _OPTIONAL = ("tried", "on the reference", "interval", "predicted loss", "held-ou
 
 
 def print_analysis(found: Analysis) -> None:
-    """Print the verdict and what decides, the table of domains, and at most ten lines."""
+    """Print the verdict and what decides, the mixture, the targets that are no domains, and at most ten lines."""
     print_notes(found.fit.notes)
     verdict = found.verdict
     careful = verdict.decision == "act" and verdict.caveats
@@ -61,6 +62,9 @@ def print_analysis(found: Analysis) -> None:
         if any(row[i] != MISSING for row in table) and (verdict.usable or heading not in _BY_THE_LAW)
     ]
     print_table([_COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in table], _OPTIONAL)
+    if verdict.usable and has_changes(rec):
+        say()
+        print_changes(rec)
     say()
     lines = [*((line, "") for line in _lines(found)), *((line, "yellow") for line in _warnings(found))]
     for line, style in lines if len(lines) <= _MOST else lines[: _MOST - 1]:
@@ -71,15 +75,14 @@ def print_analysis(found: Analysis) -> None:
 
 def _rows(found: Analysis) -> Iterator[tuple[str, ...]]:
     rec, fit, checks = found.recommendation, found.fit, found.validation
-    for name in dict.fromkeys([*fit.domains, *(t for t in fit.targets if rec.weights.get(t, 0.0) > 0)]):
-        inside = name in rec.mixture
-        known = inside and (name in fit.targets or name in fit.shares)
+    for name in fit.domains:
+        known = name in fit.targets or name in fit.shares
         yield (
             isolated(printable(name)),
-            percent(rec.mixture[name]) if inside else MISSING,
-            interval(rec, name) if inside else MISSING,
-            extent(rec, name) if inside else MISSING,
-            percent(rec.reference[name]) if inside else MISSING,
+            percent(rec.mixture[name]),
+            interval(rec, name),
+            extent(rec, name),
+            percent(rec.reference[name]),
             _span(*fit.tried(name)) if known else MISSING,
             nats(rec.predicted.get(name, math.nan)),
             nats(rec.reference_predicted.get(name, math.nan)),
@@ -94,12 +97,16 @@ def _lines(found: Analysis) -> Iterator[str]:
         yield from _law(found)
         return
     yield from _gain(rec)
+    yield from change_lines(rec)
     yield from _freedom(rec)
     yield from _saving(found.worth)
-    yield from _held_out(found.validation)
+    yield from _held_out(found.validation, rec)
     yield from _law(found)
     for domain, why in rec.binding.items():
-        yield said("Constraint: domain {domain} is {why} nats.", domain=repr(domain), why=why)
+        if str(rec.unit) == "nats per token":
+            yield said("Constraint: domain {domain} is {why} nats.", domain=repr(domain), why=why)
+        else:
+            yield said("Constraint: domain {domain} is {why}.", domain=repr(domain), why=why)
     for domain, why in rec.held.items():
         yield said("Held: domain {domain} {why}.", domain=repr(domain), why=why)
 
@@ -113,20 +120,25 @@ def _warnings(found: Analysis) -> Iterator[str]:
 def _gain(rec: Recommendation) -> Iterator[str]:
     sure = rec.uncertainty
     if sure is None:
-        yield said("Gain over the reference: {gain} nats, without an interval.", gain=nats(rec.gain))
+        yield said("Gain over the reference: {gain}, without an interval.", gain=in_unit(rec, rec.gain))
         return
     low, high = sure.gain
-    numbers = {"gain": nats(rec.gain), "level": 100 * sure.level, "low": nats(low), "high": nats(high)}
+    numbers = {
+        "gain": in_unit(rec, rec.gain),
+        "level": 100 * sure.level,
+        "low": number_in_unit(rec, low),
+        "high": number_in_unit(rec, high),
+    }
     if sure.form_error is None:
         yield said(
-            "Gain over the reference: {gain} nats ({level:.0f} % interval {low} to {high}); P(better) {probability}. "
+            "Gain over the reference: {gain} ({level:.0f} % interval {low} to {high}); P(better) {probability}. "
             "Excludes model misspecification.",
             **numbers,
             probability=probability(sure.probability),
         )
     else:
         yield said(
-            "Gain over the reference: {gain} nats ({level:.0f} % interval {low} to {high}); P(better) {probability}.",
+            "Gain over the reference: {gain} ({level:.0f} % interval {low} to {high}); P(better) {probability}.",
             **numbers,
             probability=probability(sure.probability),
         )
@@ -139,9 +151,9 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
     widest = max(ends, key=lambda domain: ends[domain][1] - ends[domain][0])
     low, high = ends[widest]
     yield said(
-        "Near-optimal range: within {tolerance} nats of the best, the residual standard deviation of a run; widest for "
+        "Near-optimal range: within {tolerance} of the best, the residual standard deviation of a run; widest for "
         "{domain}, {low} to {high}.",
-        tolerance=nats(rec.near_optimal.tolerance),
+        tolerance=in_unit(rec, rec.near_optimal.tolerance),
         domain=isolated(printable(widest)),
         low=about(low),
         high=about(high),
@@ -162,20 +174,25 @@ def _saving(worth: Worth | None) -> Iterator[str]:
         yield said("Return on investment: {value}; {more}.", value=value, more=more)
 
 
-def _held_out(checks: Validation | None) -> Iterator[str]:
+def _held_out(checks: Validation | None, rec: Recommendation | None = None) -> Iterator[str]:
     if checks is None:
         yield said("Held-out error: unknown, too few mixtures to hold one out.")
         return
     rank = checks.rank_correlation
-    numbers = {"error": percent(checks.mean_error), "without": percent(checks.mean_baseline_error)}
+    numbers: dict[str, object] = {"error": percent(checks.mean_error), "without": percent(checks.mean_baseline_error)}
     if math.isnan(rank):
         yield said("Held-out error: {error} (without a law {without}); rank correlation unknown.", **numbers)
         return
+    numbers |= {"rank": signed(rank), "runs": len(checks.last_sums())}
+    if rec is not None and not all(link.identity for link in rec.links.values()):
+        yield said(
+            "Held-out error: {error} of the working losses (without a law {without}); rank correlation {rank} over "
+            "{runs} runs.",
+            **numbers,
+        )
+        return
     yield said(
-        "Held-out error: {error} (without a law {without}); rank correlation {rank} over {runs} runs.",
-        rank=signed(rank),
-        runs=len(checks.last_sums()),
-        **numbers,
+        "Held-out error: {error} (without a law {without}); rank correlation {rank} over {runs} runs.", **numbers
     )
 
 

@@ -16,19 +16,18 @@ from bimix_tracking.cli.console import (
     say,
     speak,
 )
-from bimix_tracking.cli.entries import tokens_of, weights_by_domain
+from bimix_tracking.cli.entries import tokens_of, weights_by_target
 from bimix_tracking.cli.question import Lang, known_lang
-from bimix_tracking.cli.source import Filter, Mixtures, Source, Unfinished, opened
+from bimix_tracking.cli.source import Filter, Mixtures, Source, TargetsFile, Unfinished, opened
 from bimix_tracking.cli.teaching import OUTPUT
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import nats
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis.verification import Verification
 
 _COLUMNS: Sequence[Column] = (
     (said("run"), "left"),
-    (said("domain"), "left"),
+    (said("target"), "left"),
     (said("predicted"), "right"),
     (said("interval"), "right"),
     (said("observed"), "right"),
@@ -48,7 +47,7 @@ def verify(
     ] = None,
     weight: Annotated[
         list[str] | None,
-        typer.Option(metavar="DOMAIN=NUMBER", help="Weight of a domain's loss; 1 where not given. Repeatable."),
+        typer.Option(metavar="TARGET=NUMBER", help="Weight of a target, or of a group of targets. Repeatable."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the artifacts into this folder.", rich_help_panel=OUTPUT)
@@ -63,6 +62,7 @@ def verify(
     filter_: Filter = None,
     unfinished: Unfinished = False,
     mixtures: Mixtures = None,
+    targets: TargetsFile = None,
 ) -> None:
     r"""Compare runs that followed a recommendation with its prediction.
 
@@ -77,12 +77,12 @@ def verify(
     from bimix_tracking.analysis.verifying import verify as run  # noqa: PLC0415  # --help must not wait for SciPy
 
     target = None if tokens is None else tokens_of(tokens, "--tokens")
-    weights = weights_by_domain(weight)
+    weights = weights_by_target(weight)
     options: dict[str, Any] = {"lang": known_lang(lang)} | ({} if weights is None else {"weights": weights})
     speak(lang)
     with progress_shown() as progress:
         found = run(
-            opened(source, filter_, unfinished, mixtures),
+            opened(source, filter_, unfinished, mixtures, targets=targets),
             runs,
             tokens=target,
             analysis=analysis,
@@ -116,9 +116,11 @@ def _print(found: Verification) -> None:
     )
     rows = []
     for row in found.table.to_dict("records"):
-        numbers = nats(row["predicted"]), f"{nats(row['low'])}–{nats(row['high'])}", nats(row["observed"])
+        predicted, low, high, observed = (
+            found.shown(row["target"], row[column]) for column in ("predicted", "low", "high", "observed")
+        )
         target = said("weighted sum") if row["target"] == SUM else isolated(printable(row["target"]))
-        rows.append((printable(row["run"]), target, *numbers, _SIDES[row["verdict"]]))
+        rows.append((printable(row["run"]), target, predicted, f"{low}–{high}", observed, _SIDES[row["verdict"]]))
     print_table(_COLUMNS, rows, ("predicted",))
     say()
     for text in rest:

@@ -13,7 +13,7 @@ import typer
 from bimix_tracking.cli.console import answer, manner
 from bimix_tracking.cli.entries import tokens_of
 from bimix_tracking.cli.question import asks, question
-from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, opened
+from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, Source, TargetsFile, opened
 from bimix_tracking.errors import ObservationsError, SourceError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once and exit: for cron.")] = False,
     filter_: Filter = None,
     mixtures: Mixtures = None,
+    targets: TargetsFile = None,
     shares: RunShares = "nominal",
 ) -> None:
     r"""Analyse each sweep when it is complete, and write that back.
@@ -63,7 +64,7 @@ def watch(
     if runs is not None and settle is not None:
         raise typer.BadParameter("--runs says when a sweep is complete: give one of the two", param_hint="--settle")
     options = question(**asked)
-    reading = opened(source, filter_, unfinished=False, mixtures=mixtures, shares=shares)
+    reading = opened(source, filter_, unfinished=False, mixtures=mixtures, shares=shares, targets=targets)
     looking = Watch(
         reading, analysis_of(reading, target, **options), _tell, runs=runs, settle=SETTLE if settle is None else settle
     )

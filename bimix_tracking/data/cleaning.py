@@ -55,7 +55,7 @@ def usable(
             counts = table[bad].groupby(["run", "domain"], sort=False).size()
             for label, count in counts.items():
                 run, domain = cast("tuple[str, str]", label)
-                notes.append(Note(said("excluded"), reason, int(count), run=run, domain=domain))
+                notes.append(Note(said("excluded"), reason, int(count), run, domain, domain not in mixtures.columns))
             table = table[~bad]
 
     exclude(table["value"].isna() & table["of_loss"], said("loss is NaN"))
@@ -113,7 +113,7 @@ def _linked(
                 mean=accuracy(float(values.mean())),
                 chance=accuracy(target.chance),
             )
-            notes.append(Note(said("kept"), text, len(mine), domain=name))
+            notes.append(Note(said("kept"), text, len(mine), domain=name, target=True))
     return links
 
 

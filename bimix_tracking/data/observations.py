@@ -21,7 +21,7 @@ from bimix_tracking.data.pooling import Note, measured_columns, pool, summary, t
 from bimix_tracking.data.run_curve import Shares
 from bimix_tracking.data.targets import Kind, Target, Targets, targets_of, united
 from bimix_tracking.data.wide_table import read_wide, wide
-from bimix_tracking.errors import ObservationsError, listed
+from bimix_tracking.errors import ObservationsError, did_you_mean, listed, shown
 from bimix_tracking.files.spreadsheet import table_csv
 from bimix_tracking.mixture import Mixture, check_domains
 from bimix_tracking.plugins import opened
@@ -224,6 +224,7 @@ class Observations:
             )
             for target, column in loss_columns.items()
         ]
+        parts = [_measured(one) if name in described else one for name, one in zip(loss_columns, parts, strict=True)]
         return cls._validated(mixtures, pd.concat(parts), notes, source=source, described=described)
 
     @classmethod
@@ -320,6 +321,12 @@ class Observations:
             ObservationsError: No such file, or its columns are not of that form.
         """
         read = read_wide(Path(path))
+        described = targets_of(targets)
+        measured = list(read.values)
+        for name in described:
+            if name not in measured:
+                remedy = did_you_mean(name, measured)
+                raise ObservationsError(f"{path} has no values of the target {shown(name)} that is described; {remedy}")
         return cls.from_wide(
             read.table,
             proportions=read.proportions,
@@ -328,10 +335,15 @@ class Observations:
             run="run" if "run" in read.table.columns else None,
             step="step" if "step" in read.table.columns else None,
             eval_tokens=read.eval_tokens,
-            targets=united(read.targets, targets_of(targets)),
+            targets=united(read.targets, described),
             questions=read.questions,
             source=f"csv:{path}",
         )
+
+
+def _measured(part: pd.DataFrame) -> pd.DataFrame:
+    """Return a target without its empty cells: it is measured at some checkpoints; a run that has none is noted."""
+    return part[part["value"].notna() | part.groupby("run")["value"].transform("count").eq(0)]
 
 
 def _as_columns(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:

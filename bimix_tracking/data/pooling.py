@@ -35,13 +35,15 @@ def loss_columns() -> list[str]:
 
 @dataclass(frozen=True)
 class Note:
-    """One thing that cleaning did, for the report: what, how often, and for which run and domain."""
+    """One thing that cleaning did, for the report: what, how often, and for which run and domain or target."""
 
     action: str
     reason: str
     count: int
     run: str | None = None
     domain: str | None = None
+    target: bool = False
+    """Whether `domain` names a target that is no domain."""
 
     def __post_init__(self) -> None:
         """A reason may be what a tracker has said: it goes into reports, without credentials."""
@@ -50,6 +52,8 @@ class Note:
     def __str__(self) -> str:
         run = "" if self.run is None else said("run {name!r}", name=self.run)
         domain = "" if self.domain is None else said("domain {name!r}", name=self.domain)
+        if self.target:
+            domain = said("target {name!r}", name=self.domain)
         where = joined([joined([run, domain], ", "), said("{count}×", count=self.count)], "; ")
         return said("{action}: {reason} ({where})", action=self.action, reason=self.reason, where=where)
 
@@ -214,15 +218,16 @@ def without_other_units(
     worst = too_large.groupby(level="run", sort=False).idxmax()
     if 2 * len(worst) >= len(mixtures):
         for run, domain in worst[:1]:
+            what = "domain" if domain in mixtures.columns else "target"
             raise ObservationsError(
-                f"the mean loss of domain {str(domain)!r} is {too_large[run, domain]:.4g} in run {str(run)!r}, and "
+                f"the mean loss of {what} {str(domain)!r} is {too_large[run, domain]:.4g} in run {str(run)!r}, and "
                 f"above {LARGEST_MEAN:g} nats per token in {len(worst)} of {len(mixtures)} runs. A guess among 50,000 "
                 "tokens costs only 11. Is it a sum over tokens, or a perplexity? Divide by the tokens, or take the "
                 "logarithm"
             )
     for run, domain in worst:
         text = said(
-            "its mean loss of domain {domain!r} is {mean:.4g}, above any loss in nats per token ({most:g}): a sum over "
+            "its mean loss of {domain!r} is {mean:.4g}, above any loss in nats per token ({most:g}): a sum over "
             "tokens, or a perplexity?",
             domain=str(domain),
             mean=float(too_large[run, domain]),

@@ -73,6 +73,8 @@ def _by_target(
     for group, weight in given.items():
         if group in groups and group not in targets:
             twice = [name for name in groups[group] if name in given]
+            if weight == 0 and len(twice) == len(groups[group]):
+                continue  # weights of all targets and domains: it is the domain of that name, which wasn't evaluated
             if twice:
                 raise RecommendationError(
                     f"group {shown(group)} has a weight, and so have its members {listed(twice)}: give one or the other"
@@ -111,7 +113,7 @@ def checked_weights(
     names = list(dict.fromkeys([*domains, *targets]))
     for name, value in given.items():
         if not (math.isfinite(value) and value >= 0):
-            raise RecommendationError(f"the weight of domain {name!r} must be finite and not negative, got {value}")
+            raise RecommendationError(f"the weight of {name!r} must be finite and not negative, got {value}")
     unknown = [name for name in given if name not in names and name not in groups]
     if unknown and law:
         raise RecommendationError(
@@ -127,8 +129,8 @@ def checked_weights(
     silent = [name for name in domains if name not in targets and given.get(name, 0.0) > 0 and name not in groups]
     if silent:
         raise RecommendationError(
-            f"domains {silent} have a weight but no losses. Log an evaluation of them, or give them no weight: they "
-            "then count by their effect on other losses"
+            f"domains {silent} have a weight but were not evaluated. Evaluate them, or give them no weight: they then "
+            "count by their effect on targets"
         )
     result = dict.fromkeys(names, 0.0) | target_weights(given, targets, domains, described, links, unfit=unfit)
     if not any(result.values()):

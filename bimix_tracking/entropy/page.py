@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from bimix_tracking.display import svg
 from bimix_tracking.display.texts import listing, printable, shorten
 from bimix_tracking.entropy.checks import warnings_of
 from bimix_tracking.entropy.comparison import Comparison
@@ -14,7 +15,6 @@ from bimix_tracking.entropy.sample_error import Curve
 from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import MISSING, percent, tokens
-from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.templates import Verbatim, fill
 

@@ -29,6 +29,7 @@ ALL = "all"
 _WRITTEN = re.compile(r"(.*)(<=|>=|≤|≥)\s*([+\-−]?)\s*(\d+(?:\.\d*)?(?:e[+\-]?\d+)?|\.\d+)\s*(%|pp)?\s*", re.DOTALL)
 _FORMS = "'code<=+0.5%', 'mmlu>=-0.5pp', 'judge>=-0.01' or 'all<=+1%'"
 _MOST = 20
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,16 @@ class GuardResult:
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON types."""
         return dict(vars(self))
+
+    def noted(self) -> dict[str, Any]:
+        """Return what stands beside a mixture: the guard, whether it is kept as predicted, and how probably it holds.
+
+        >>> GuardResult("code<=+1%", "code", 2.0, 2.02, 2.01, False, 0.0, 0.0, 0.93).noted()
+        {'guard': 'code<=+1%', 'kept': True, 'probability': 0.93}
+        """
+        over = self.predicted - self.limit
+        worse = over if "<=" in self.guard.removeprefix(self.target)[:2] else -over
+        return {"guard": self.guard, "kept": worse <= _ROUNDING * abs(self.limit), "probability": self.probability}
 
 
 def guards_on(

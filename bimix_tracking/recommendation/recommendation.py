@@ -17,8 +17,9 @@ from bimix_tracking.data.targets import Kind, Target, unit_of
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
 from bimix_tracking.display.texts import listing
+from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
-from bimix_tracking.quantities import nats
+from bimix_tracking.quantities import nats, points
 from bimix_tracking.recommendation.constraints import Constraints
 from bimix_tracking.recommendation.guards import GuardResult
 from bimix_tracking.recommendation.near_optimal import NearOptimal
@@ -102,6 +103,14 @@ class Recommendation(Shown):
         """What the gain is in."""
         counted = [name for name, weight in self.weights.items() if weight > 0]
         return unit_of(Kind(self.target(name).kind) for name in counted)
+
+    def number(self, value: float) -> str:
+        """Return the number of a gain, or of another difference of the objective; of points with their unit."""
+        return number(self.unit, value)
+
+    def amount(self, value: float) -> str:
+        """Return a gain, or another difference of the objective, in its unit."""
+        return amount(self.unit, value)
 
     def target(self, name: str) -> Target:
         """Return what a target is."""
@@ -202,17 +211,25 @@ class Recommendation(Shown):
         return frame.join(losses)
 
     def _card(self) -> Card:
-        gain = f"Predicted gain over the reference: {nats(self.gain)} nats per token"
+        unit = "nats per token" if str(self.unit) == "nats per token" else ""
+        gain = f"Predicted gain over the reference: {self.number(self.gain)} {unit}".rstrip()
+        if not unit:
+            gain = f"Predicted gain over the reference: {self.amount(self.gain)}"
         if self.uncertainty is not None:
-            low, high = map(nats, self.uncertainty.gain)
+            low, high = map(self.number, self.uncertainty.gain)
             gain += f" ({100 * self.uncertainty.level:.0f} % interval {low} to {high})"
         if self.inside_noise:
             gain += ": inside the noise"
         elif self.below_run_noise:
             gain += ": less than a single pair of runs could show"
-        head = ["domain", "predicted loss", "on the reference"]
+        head = ["target", "on the reference", "recommended", "change"]
         rows = [
-            [name, *(nats(loss[name]) for loss in (self.predicted, self.reference_predicted))] for name in self.weights
+            [
+                str(name),
+                *(self.link(str(name)).shown(float(row[part])) for part in ("reference", "recommended")),
+                self.link(str(name)).shown_change(float(row["change"])),
+            ]
+            for name, row in self.changes.to_dict("index").items()
         ]
         return Card(
             f"Recommended mixture for {quantities.tokens(self.tokens)} tokens",
@@ -233,3 +250,26 @@ class Recommendation(Shown):
             )
             for name, share in self.mixture.items()
         ]
+
+
+def number(unit: str, value: float) -> str:
+    """Return the number of a difference of weighted sums; of points with their unit.
+
+    Args:
+        unit: Of `unit_of`.
+        value: The difference.
+    """
+    if str(unit) in ("nats per token", "bits per byte"):
+        return nats(value)
+    return points(value).removeprefix("+") if str(unit) == "accuracy" else quantities.digits(value)
+
+
+def amount(unit: str, value: float) -> str:
+    """Return a difference of weighted sums in its unit, as `number`.
+
+    >>> amount("nats per token", 0.5), amount("accuracy", 0.012), amount("weighted units", 1.5)
+    ('0.5000 nats', '1.2 pp', '1.5')
+    """
+    if str(unit) == "nats per token":
+        return said("{value} nats", value=nats(value))
+    return said("{value} bits per byte", value=nats(value)) if str(unit) == "bits per byte" else number(unit, value)

@@ -139,7 +139,7 @@ def recommend(
     if volume != tokens:
         of_volume.append(
             said(
-                "one token volume was observed: losses at {tokens} tokens are unknown, and all figures are those at "
+                "one token volume was observed: targets at {tokens} tokens are unknown, and all figures are those at "
                 "{volume}. Evaluate at several points of training",
                 volume=quantities.tokens(volume),
                 tokens=quantities.tokens(tokens),

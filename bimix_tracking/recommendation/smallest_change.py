@@ -22,7 +22,8 @@ from bimix_tracking.recommendation.solvers.limits import Change, Near
 from bimix_tracking.recommendation.uncertainty import LEVEL, Uncertainty
 
 STEPS = 12
-_MOST_OF_IT = 0.8
+MOST_OF_IT = 0.8
+"""The part of the gain that a sentence names a distance for."""
 _NOWHERE = 1e-6
 _ROUNDS, _TRIED_AT_ONCE = 4, 12
 
@@ -94,8 +95,8 @@ class SmallestChange:
             return said("no step away from the reference gains anything")
         return said(
             "moving {points} points of share gets {part} of the gain; all of it takes {all}",
-            points=count(100 * self.moved_for(_MOST_OF_IT)),
-            part=about(_MOST_OF_IT),
+            points=count(100 * self.moved_for(MOST_OF_IT)),
+            part=about(MOST_OF_IT),
             all=count(100 * self.steps[-1].moved),
         )
 

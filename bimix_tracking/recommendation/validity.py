@@ -21,7 +21,7 @@ from bimix_tracking.recommendation.constraints import PINNED, Constraints
 from bimix_tracking.recommendation.optimum import AT_BOUND, Problem
 from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum
 from bimix_tracking.selection.diagnostics import outside_tried, outside_volumes
-from bimix_tracking.selection.eligibility import unfit
+from bimix_tracking.selection.eligibility import not_evaluated, unfit
 
 _EACH = 3
 """So many targets have a sentence of their own."""
@@ -49,19 +49,12 @@ def counted(fit: LawFit, weight: Mapping[str, float]) -> tuple[dict[str, float],
     if not any(kept.values()):
         raise RecommendationError(undecided(bad))
     doubts = [
-        said(
-            "target {target!r} is excluded from the objective, for its loss is not predicted: {why}", target=t, why=why
-        )
+        said("target {target!r} is excluded from the objective, for it is not predicted: {why}", target=t, why=why)
         for t, why in bad.items()
     ]
     silent = [d for d in fit.domains if d not in fit.targets]
     if silent:
-        doubts.append(
-            said(
-                "domains without losses have weight 0 and count only by their effect on other losses: {domains}",
-                domains=few(silent),
-            )
-        )
+        doubts.append(not_evaluated(silent, len(fit.domains)))
     return kept, doubts
 
 
@@ -90,7 +83,7 @@ def undecided_by(weights: Mapping[str, float], unfit: Mapping[str, str]) -> list
 
 def undecided(remedies: Mapping[str, str]) -> str:
     """Return that nothing can be recommended, and what to do about each domain."""
-    each = (said("domain {name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
+    each = (said("{name!r}: {why}", name=domain, why=why) for domain, why in remedies.items())
     return said("no mixture can be recommended. {remedies}", remedies=joined(each, "; "))
 
 
@@ -343,6 +336,8 @@ def outside(fit: LawFit, mixture: Mixture, weight: Mapping[str, float]) -> list[
 def _said_of(fit: LawFit, targets: list[str], remedy: str) -> str:
     """Return a remedy with what it is for: domains, or targets where one of them is no domain."""
     named, several = {"named": few(targets), "remedy": remedy}, len(targets) > 1
+    if len(targets) == len(fit.targets) > 1 and not set(targets) <= set(fit.domains):
+        return said("all targets: {remedy}", remedy=remedy)
     if set(targets) <= set(fit.domains):
         return said("domains {named}: {remedy}", **named) if several else said("domain {named}: {remedy}", **named)
     return said("targets {named}: {remedy}", **named) if several else said("target {named}: {remedy}", **named)

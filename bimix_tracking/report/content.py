@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from bimix_tracking.display.texts import listing, printable
+from bimix_tracking.display.texts import isolated, listing, printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, joined, said
-from bimix_tracking.quantities import MISSING, digits, nats, percent, tokens
-from bimix_tracking.recommendation.recommendation import Recommendation
+from bimix_tracking.quantities import MISSING, nats, percent, tokens
+from bimix_tracking.recommendation.recommendation import Recommendation, amount
 from bimix_tracking.recommendation.savings import Worth
-from bimix_tracking.recommendation.uncertainty import between
+from bimix_tracking.recommendation.smallest_change import SmallestChange
+from bimix_tracking.recommendation.trade_offs.pareto import Pareto
 from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report import decision, key_figures, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
+from bimix_tracking.report.gains import Gain, GuardLine, ends, gains, guard_lines, guard_sentence
 
 GLOSSARY = {
     said("nats per token"): said("mean negative log-likelihood of the next token; lower is better"),
@@ -48,6 +50,10 @@ class Result(Findings, Protocol):
         """What it saves."""
 
     @property
+    def pareto(self) -> Pareto | None:
+        """The optima between two groups of targets."""
+
+    @property
     def replicates(self) -> Replicates | None:
         """The fit's replicates, of a run-level bootstrap."""
 
@@ -57,17 +63,23 @@ class Share:
     """One domain in the table of mixtures; `outside` where the recommended proportion was not tried."""
 
     domain: str
-    weight: str
     recommended: str
     reference: str
     tried: str
     outside: bool
-    predicted: str
-    predicted_interval: str
-    on_reference: str
-    change: str
     interval: str
     extent: str
+
+
+@dataclass(frozen=True)
+class Total:
+    """The last row of the table of gains and losses."""
+
+    name: str
+    reference: str
+    recommended: str
+    change: str
+    interval: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,14 @@ class Page(Evidence):
     weighted: bool
     reference: str
     shares: tuple[Share, ...]
-    total: tuple[str, str, str]
+    gains: tuple[Gain, ...]
+    ends: tuple[str, str]
+    grouped: bool
+    guards: tuple[GuardLine, ...]
+    guarded: str
+    total: Total
+    path: str
+    trade: str
 
 
 def page(result: Result) -> Page:
@@ -103,9 +122,9 @@ def page(result: Result) -> Page:
         result: An `Analysis`.
     """
     obs, fit, rec = result.observations, result.fit, result.recommendation
-    targets = [target for target in fit.targets if target in fit.domains or rec.weights[target] > 0]
-    counted = {target: rec.weights[target] for target in targets if rec.weights[target] > 0}
-    weighted = any(rec.weights[target] != 1 for target in targets)
+    counted = {target: rec.weights[target] for target in fit.targets if rec.weights[target] > 0}
+    weighted = any(rec.weights[target] != 1 for target in fit.targets if target in fit.domains or target in counted)
+    changed = gains(rec, obs, fit.unfit)
     warnings = tuple(map(printable, (*result.warnings, *held_lines(rec))))
     shown = evidence(result, warnings)
     worth = result.worth if result.verdict.usable else None  # nothing is saved by a law that fails its check
@@ -130,19 +149,19 @@ def page(result: Result) -> Page:
         saved=() if worth is None else tuple(key_figures.rows(worth)),
         constraints=tuple(decision.constrained(rec)),
         by_law=tuple(decision.law_choices(rec)),
-        noise=run_noise.measure(obs, counted).sentences(rec.gain),
+        noise=run_noise.measure(obs, counted).sentences(rec.gain, rec.amount),
         warnings=warnings,
         weighted=weighted,
         reference=_reference(rec),
-        shares=(
-            *(_share(fit, rec, domain) for domain in fit.domains),
-            *(_outside(rec, target) for target in targets if target not in fit.domains),
-        ),
-        total=(
-            nats(sum(weight * rec.predicted[target] for target, weight in counted.items())),
-            nats(sum(weight * rec.reference_predicted[target] for target, weight in counted.items())),
-            nats(-rec.gain),
-        ),
+        shares=tuple(_share(fit, rec, domain) for domain in fit.domains),
+        gains=changed,
+        ends=ends(changed),
+        grouped=any(one.group for one in changed),
+        guards=guard_lines(rec, changed),
+        guarded=guard_sentence(rec, changed),
+        total=_total(rec, counted, weighted=weighted),
+        path="" if rec.path is None else _path(rec.path),
+        trade="" if result.pareto is None else _trade(result.pareto),
     )
 
 
@@ -154,9 +173,9 @@ def held_lines(rec: Recommendation) -> Iterator[str]:
 
 def _gain(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool) -> str:
     return said(
-        "Predicted gain over the reference ({reference}) at {volume} tokens: {gain} nats, {weights} sum of {targets}.",
+        "Predicted gain over the reference ({reference}) at {volume} tokens: {gain}, {weights} sum of {targets}.",
         reference=_reference(rec),
-        gain=nats(rec.gain),
+        gain=rec.amount(rec.gain),
         volume=tokens(rec.volume),
         weights=said("weighted") if weighted else said("unweighted"),
         targets=few(map(printable, counted)),
@@ -171,44 +190,48 @@ def _reference(rec: Recommendation) -> str:
 def _share(fit: LawFit, rec: Recommendation, domain: str) -> Share:
     fitted = fit.targets.get(domain)
     low, high = fit.tried(domain)
-    ours, theirs = rec.predicted.get(domain, float("nan")), rec.reference_predicted.get(domain, float("nan"))
     return Share(
         domain=printable(domain),
-        weight=digits(rec.weights[domain]),
         recommended=percent(rec.mixture[domain]),
         reference=percent(rec.reference[domain]),
         tried=f"{100 * low:.1f}–{100 * high:.1f} %" if fitted or domain in fit.shares else MISSING,
         outside=not low * 0.999 <= rec.mixture[domain] <= high * 1.001,
-        predicted=nats(ours),
-        predicted_interval=_predicted(rec, domain),
-        on_reference=nats(theirs),
-        change=nats(ours - theirs),
         interval=decision.interval(rec, domain),
         extent=decision.extent(rec, domain),
     )
 
 
-def _outside(rec: Recommendation, target: str) -> Share:
-    """Return the row of a target that is no domain: it has losses, and no proportion."""
-    ours, theirs = rec.predicted[target], rec.reference_predicted[target]
-    return Share(
-        domain=printable(target),
-        weight=digits(rec.weights[target]),
-        recommended=MISSING,
-        reference=MISSING,
-        tried=MISSING,
-        outside=False,
-        predicted=nats(ours),
-        predicted_interval=_predicted(rec, target),
-        on_reference=nats(theirs),
-        change=nats(ours - theirs),
-        interval=MISSING,
-        extent=MISSING,
+def _total(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool) -> Total:
+    """Return the last row of the table of gains and losses.
+
+    Of accuracies, which count by their logit, and of several units there is no sum to show: only the gain.
+    """
+    ends = None if rec.uncertainty is None else rec.uncertainty.gain
+    if any(target in rec.links for target in counted):
+        interval = MISSING if ends is None else said("{low} to {high}", **decision.span_in_unit(rec, ends))
+        return Total(said("gain of the objective"), MISSING, MISSING, rec.amount(rec.gain), interval)
+    ours, theirs = (
+        nats(sum(weight * of[target] for target, weight in counted.items()))
+        for of in (rec.predicted, rec.reference_predicted)
     )
+    interval = MISSING if ends is None else said("{low} to {high}", low=nats(-ends[1]), high=nats(-ends[0]))
+    return Total(said("weighted sum") if weighted else said("sum"), theirs, ours, nats(-rec.gain), interval)
 
 
-def _predicted(rec: Recommendation, domain: str) -> str:
-    if rec.uncertainty is None or domain not in rec.uncertainty.predicted.index:
-        return MISSING
-    low, high = between(rec.uncertainty.predicted, domain)
-    return f"{nats(low)}–{nats(high)}"
+def _path(path: SmallestChange) -> str:
+    start = [said("But {sentence}.", sentence=path.start)] if path.start else []
+    return joined([said("Smallest change: {sentence}.", sentence=path.sentence), *start])
+
+
+def _trade(found: Pareto) -> str:
+    one, other = (isolated(printable(name)) for name in found.names)
+    first, last = found.points[0], found.points[-1]
+    return said(
+        "From all weight on {one} to all on {other}: {one} gains {best} down to {least}, {other} {low} up to {high}.",
+        one=one,
+        other=other,
+        best=amount(found.units[0], first.first),
+        least=amount(found.units[0], last.first),
+        low=amount(found.units[1], first.second),
+        high=amount(found.units[1], last.second),
+    )

@@ -9,7 +9,8 @@ import pandas as pd
 
 from bimix_tracking.display.texts import listing, printable
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import MISSING, digits, nats, percent
+from bimix_tracking.quantities import MISSING, digits, percent
+from bimix_tracking.recommendation.guards import GuardResult
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import between
 
@@ -25,17 +26,33 @@ class LawChoice:
     shares: tuple[str, ...]
 
 
+def span_in_unit(rec: Recommendation, ends: tuple[float, float]) -> dict[str, str]:
+    """Return the two ends of an interval of it as `low` and `high`, the unit of points once."""
+    low, high = (rec.number(end) for end in ends)
+    return {"low": low.removesuffix(" pp"), "high": high}
+
+
+def guards_by_target(rec: Recommendation) -> dict[str, GuardResult]:
+    """Return the guard of each target that has one; of several the one that leaves the least."""
+    found: dict[str, GuardResult] = {}
+    for one in rec.guards:
+        known = found.get(one.target)
+        rising = rec.target(one.target).rising
+        if known is None or (one.limit > known.limit) == rising:
+            found[one.target] = one
+    return found
+
+
 def sureness(rec: Recommendation) -> str:
     """Return the gain's interval and the probability, and what they rest on, in words."""
     sure = rec.uncertainty
     if sure is None:
         return said("No replicates, so no interval: that takes at least three runs.")
-    low, high = sure.gain
     found = said(
-        "{level:.0f} % interval of the gain {low} to {high} nats; probability of a gain {probability}",
+        "{level:.0f} % interval of the gain {low} to {high}; probability of a gain {probability}",
         level=100 * sure.level,
-        low=nats(low),
-        high=nats(high),
+        low=span_in_unit(rec, sure.gain)["low"],
+        high=rec.amount(sure.gain[1]),
         probability=probability(sure.probability),
     )
     rest = (said("{name} {value}", name=name, value=value) for name, value in certainty(rec))
@@ -47,14 +64,14 @@ def certainty(rec: Recommendation) -> Iterator[tuple[str, str]]:
     sure = rec.uncertainty
     if sure is None:
         return
-    yield said("expected regret"), said("{regret} nats", regret=nats(sure.regret))
+    yield said("expected regret"), rec.amount(sure.regret)
     yield said("run-level bootstrap"), said("{replicates} replicates", replicates=sure.replicates)
     if sure.form_error is None:
         yield said("model misspecification"), said("excluded")
     else:
-        yield said("model misspecification"), said("included, ±{form} nats", form=nats(sure.form_error))
-    if sure.optimism >= 5e-5:
-        yield said("optimism subtracted"), said("{optimism} nats", optimism=nats(sure.optimism))
+        yield said("model misspecification"), said("included, ±{form}", form=rec.amount(sure.form_error))
+    if sure.optimism >= (5e-4 if str(rec.unit) == "accuracy" else 5e-5):  # not 0 as it is printed
+        yield said("optimism subtracted"), rec.amount(sure.optimism)
 
 
 def freedom(rec: Recommendation) -> str:
@@ -64,31 +81,34 @@ def freedom(rec: Recommendation) -> str:
     extents = (between(rec.near_optimal.extent, domain) for domain in rec.mixture)
     if all(high - low < _FREE for low, high in extents):
         return said(
-            "No proportion can move by a percentage point within {tolerance} nats of the optimum, the residual "
+            "No proportion can move by a percentage point within {tolerance} of the optimum, the residual "
             "standard deviation of a run.",
-            tolerance=nats(rec.near_optimal.tolerance),
+            tolerance=rec.amount(rec.near_optimal.tolerance),
         )
     return said(
-        "Near-optimal: within {tolerance} nats of the optimum, the residual standard deviation of a run.",
-        tolerance=nats(rec.near_optimal.tolerance),
+        "Near-optimal: within {tolerance} of the optimum, the residual standard deviation of a run.",
+        tolerance=rec.amount(rec.near_optimal.tolerance),
     )
 
 
 def constrained(rec: Recommendation) -> Iterator[str]:
     """Return what the constraints are and what they cost, a line each; nothing where there are none."""
     for domain, why in rec.binding.items():
-        yield printable(said("domain {domain!r} is {why} nats", domain=domain, why=why))
+        if str(rec.unit) == "nats per token":
+            yield printable(said("domain {domain!r} is {why} nats", domain=domain, why=why))
+        else:
+            yield printable(said("domain {domain!r} is {why}", domain=domain, why=why))
     if rec.prior is not None:
         yield said(
-            "the mixture is kept near the prior ({prior}) at {strength} nats of loss per nat of divergence",
+            "the mixture is kept near the prior ({prior}) at {strength} of the objective per nat of divergence",
             prior=listing(rec.prior, most=3),
             strength=digits(rec.prior_strength),
         )
     if rec.binding or rec.prior is not None:
         yield said(
-            "without constraints: {mixture}, and {cost} nats more gain",
+            "without constraints: {mixture}, and {cost} more gain",
             mixture=listing(rec.unconstrained),
-            cost=nats(rec.constraint_cost),
+            cost=rec.amount(rec.constraint_cost),
         )
 
 

@@ -194,7 +194,7 @@ def _measured(obs: Observations, targets: Sequence[str]) -> Iterator[Measured]:
 
 
 def grouped(notes: Sequence[Note]) -> Iterator[str]:
-    """Return notes as lines; more than a few of one kind are one line that names some of their runs and domains."""
+    """Return notes as lines; more than a few of one kind are one line that names some of what they are of."""
     kinds: dict[tuple[str, str], list[Note]] = {}
     for note in notes:
         kinds.setdefault((note.action, note.reason), []).append(note)
@@ -209,11 +209,12 @@ def grouped(notes: Sequence[Note]) -> Iterator[str]:
                 what=what if len(names) > 1 else one,
                 names=some(list(names)),
             )
-            for attribute, one, what in (
-                ("run", said("run"), said("runs")),
-                ("domain", said("domain"), said("domains")),
+            for found, one, what in (
+                ([note.run for note in alike], said("run"), said("runs")),
+                ([note.domain for note in alike if not note.target], said("domain"), said("domains")),
+                ([note.domain for note in alike if note.target], said("target"), said("targets")),
             )
-            if (names := dict.fromkeys(name for note in alike if (name := getattr(note, attribute)) is not None))
+            if (names := dict.fromkeys(name for name in found if name is not None))
         ]
         times = f"{sum(note.count for note in alike)}×"
         yield printable(

@@ -53,6 +53,8 @@
 
   const predictOne = (place, shares, tokens) => {
     const own = data.targets[place];
+    const only = data.volumes[place];
+    if (only !== null && Math.max(tokens / only, only / tokens) > data.sameVolume) return NaN;
     let total = 0;
     for (const law of data.laws) {
       const part = law.targets[place];
@@ -101,6 +103,23 @@
     const one = data.sure.targets[place];
     return sides(off, one, ofLoss(one, state.tokens) / centre ** 2).map((side) => centre * Math.exp(side));
   };
+  // As Link.value: a working loss in the target's own unit. Laws, intervals and sums are of working losses.
+  const valueOf = (place, loss) => {
+    const link = data.links[place];
+    if (!link) return loss;
+    const scaled = link.centre - Math.log(loss) / link.rate;
+    if (link.kind === "accuracy") return link.chance + (1 - link.chance) / (1 + Math.exp(-scaled));
+    return link.rising ? scaled : -scaled;
+  };
+  const valuesOf = (place, ends) => {
+    const values = ends.map((end) => valueOf(place, end));
+    return data.links[place] && data.links[place].rising ? values.reverse() : values;
+  };
+  // As TargetGuard.limit; a hair beyond it is the rounding of an optimum that is at it.
+  const brokenBy = (guard, value, reference) => {
+    const limit = reference + guard.amount * (guard.relative ? Math.abs(reference) : 1);
+    return (guard.rising ? limit - value : value - limit) > 1e-6 * Math.max(Math.abs(limit), 1e-3);
+  };
   const sumOf = (losses) => losses.reduce((sum, loss, place) => sum + (data.weights[place] > 0 ? data.weights[place] * loss : 0), 0);
   const sumsDrawn = (byTarget) => {
     const sums = new Float64Array(data.replicates);
@@ -130,12 +149,44 @@
     interval: row.querySelector(".interval"),
     change: row.querySelector(".change"),
   }));
+  const outside = new Map([...root.querySelectorAll("tr[data-target]")].map((row) => [Number(row.dataset.target), {
+    loss: row.querySelector(".value"),
+    interval: row.querySelector(".ends"),
+    change: row.querySelector(".shift"),
+  }]));
   const preset = at("#preset");
   const volume = at("#volume");
   const yaml = at("#yaml");
 
   const minus = (text) => text.replace("-", "\u2212");
   const nats = (value) => (Number.isFinite(value) ? minus(value.toFixed(4).replace(/^-(0\.0+)$/, "$1")) : "\u2013");
+  const digits = (value) => (Number.isFinite(value) ? minus(String(Number(value.toPrecision(4)))) : "\u2013");
+  const points = (value) => filled(words.points, { points: minus(value.toFixed(1).replace(/^-(0\.0)$/, "$1")) });
+  // A difference of the objective in its unit, as Recommendation.number and amount.
+  const number = (value) => {
+    if (data.unit === "accuracy") return points(100 * value);
+    return data.unit === "weighted units" ? digits(value) : nats(value);
+  };
+  const amount = (value) => filled(words.amount, { value: number(value) });
+  // A value, or a difference of two, as Link.shown and shown_change.
+  const shown = (place, value) => {
+    const link = data.links[place];
+    if (!link || !Number.isFinite(value)) return nats(value);
+    return link.kind === "accuracy" ? filled(words.percent, { share: (100 * value).toFixed(1) }) : digits(value);
+  };
+  const rangeOf = (place, ends) => {
+    const link = data.links[place];
+    const percent = link && link.kind === "accuracy";
+    const [low, high] = ends.map((end) => (percent ? (100 * end).toFixed(1) : shown(place, end)));
+    const range = filled(words.range, { low, high });
+    return percent ? filled(words.percent, { share: range }) : range;
+  };
+  const shownChange = (place, value) => {
+    const link = data.links[place];
+    if (!Number.isFinite(value)) return "\u2013";
+    const text = !link ? nats(value) : link.kind === "accuracy" ? points(100 * value) : digits(value);
+    return value > 0 && (link || data.signed[place]) && /[1-9]/.test(text) ? `+${text}` : text;
+  };
   const three = (value) => (value < 1000 ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)).toLocaleString("en"));
   const tokensAsText = (value) => {
     for (const [size, unit] of data.units) {
@@ -144,7 +195,7 @@
     return three(value);
   };
   const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-  const spelled = (ends) => (ends ? filled(words.interval, { low: nats(ends[0]), high: nats(ends[1]) }) : "");
+  const spelled = (ends) => (ends ? filled(words.interval, { low: number(ends[0]), high: number(ends[1]) }) : "");
 
   const set = (cell, text, value) => {
     cell.textContent = text;
@@ -176,14 +227,24 @@
     }
     const said = [];
     const ends = gainInterval && (gain >= 0 ? gainInterval : gainInterval.map((end) => -end).reverse());
-    said.push(filled(gain >= 0 ? words.better : words.worse, { gain: nats(Math.abs(gain)), interval: spelled(ends) }));
+    said.push(filled(gain >= 0 ? words.better : words.worse, { gain: amount(Math.abs(gain)), interval: spelled(ends) }));
     const above = sum - sumOf(predict(data.presets[0].shares, state.tokens));
-    const tolerance = data.tolerance === null ? "" : nats(data.tolerance);
+    const tolerance = data.tolerance === null ? "" : amount(data.tolerance);
     if (Math.abs(above) < 5e-5) return said;
-    if (above < 0) said.push(filled(words.below, { above: nats(-above) }));
-    else if (data.tolerance === null) said.push(filled(words.above, { above: nats(above) }));
-    else said.push(filled(above <= data.tolerance ? words.near : words.far, { above: nats(above), tolerance }));
+    if (above < 0) said.push(filled(words.below, { above: amount(-above) }));
+    else if (data.tolerance === null) said.push(filled(words.above, { above: amount(above) }));
+    else said.push(filled(above <= data.tolerance ? words.near : words.far, { above: amount(above), tolerance }));
     return said;
+  };
+
+  const guards = (ours, theirs) => {
+    const line = at("#explorer-guards");
+    if (!line) return;
+    const broken = data.guards.filter((one) => brokenBy(one, valueOf(one.place, ours[one.place]), valueOf(one.place, theirs[one.place])));
+    line.dataset.broken = JSON.stringify(broken.map((one) => data.guards.indexOf(one)));
+    line.classList.toggle("alert", broken.length > 0);
+    const text = filled(words.guards, { kept: data.guards.length - broken.length, all: data.guards.length });
+    line.textContent = [text, ...(broken.length ? [filled(words.broken, { guards: broken.map((one) => one.text).join(", ") })] : [])].join(words.gap);
   };
 
   const show = () => {
@@ -201,12 +262,12 @@
     const oursDrawn = data.replicates ? data.targets.map((_, place) => predictDrawn(place, state.shares, state.tokens)) : null;
     const theirsDrawn = data.replicates ? data.targets.map((_, place) => predictDrawn(place, data.reference, state.tokens)) : null;
     data.targets.forEach((domain, place) => {
-      if (domain < 0) return; // outside the mixtures: it counts in the sum, and has no proportion to move
-      const row = rows[domain];
-      set(row.loss, nats(ours[place]), ours[place]);
-      set(row.change, nats(ours[place] - theirs[place]), ours[place] - theirs[place]);
-      const ends = oursDrawn && intervalOf(place, ours[place], oursDrawn[place]);
-      row.interval.textContent = ends && Number.isFinite(ends[0]) ? filled(words.range, { low: nats(ends[0]), high: nats(ends[1]) }) : "\u2013";
+      const row = domain < 0 ? outside.get(place) : rows[domain];
+      const [value, reference] = [valueOf(place, ours[place]), valueOf(place, theirs[place])];
+      set(row.loss, shown(place, value), value);
+      set(row.change, shownChange(place, value - reference), value - reference);
+      const ends = oursDrawn && valuesOf(place, intervalOf(place, ours[place], oursDrawn[place]));
+      row.interval.textContent = ends && Number.isFinite(ends[0]) ? rangeOf(place, ends) : "\u2013";
       row.interval.dataset.low = ends ? ends[0] : "";
       row.interval.dataset.high = ends ? ends[1] : "";
     });
@@ -220,8 +281,9 @@
       sumInterval = around(sum, mine, ofLoss(data.sure.sum, state.tokens));
       gainInterval = ofGain(gain, gains);
     }
-    set(at("#sum"), nats(sum), sum);
-    set(at("#gain"), nats(-gain), -gain);
+    set(at("#sum"), data.linked ? "" : nats(sum), sum);
+    set(at("#gain"), data.linked ? "" : nats(-gain), -gain);
+    guards(ours, theirs);
     at("#gain").dataset.low = gainInterval ? gainInterval[0] : "";
     at("#gain").dataset.high = gainInterval ? gainInterval[1] : "";
     at("#explorer-answer").textContent = sentences(sum, sumInterval, gain, gainInterval).join(words.gap);

@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.display.texts import printable, shorten
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.levels import faded
+from bimix_tracking.fitting.levels import SAME_VOLUME, faded
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.registry import BUILT_IN
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.recommendation.guards import GuardResult, parse_guard
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.report.language import Language
@@ -67,8 +69,11 @@ def content(
         replicates: Of the fit; None: there are no intervals.
         say: The page's language.
     """
-    targets = [target for target in fit.targets if target in fit.domains or rec.weights[target] > 0]
-    weights = {target: rec.weights[target] for target in targets}
+    targets = shown_targets(fit, rec)
+    weights = {
+        target: weight for target, weight in objective_weights(rec.weights, fit.links).items() if target in targets
+    }
+    weights = {target: weights[target] for target in targets}
     kept = _kept(fit, replicates, targets)
     counted = [target for target in targets if weights[target] > 0]
     return {
@@ -76,24 +81,30 @@ def content(
         "targets": [fit.own(target) for target in targets],
         "names": [printable(target) for target in targets],
         "weights": list(weights.values()),
+        "unit": str(rec.unit),
+        "linked": any(target in fit.links for target in counted),
+        "links": [None if fit.link(t).identity else fit.link(t).to_dict() for t in targets],
+        "signed": [t in fit.links or t not in fit.domains for t in targets],
+        "volumes": [fit.only_volume(target) for target in targets],
+        "sameVolume": SAME_VOLUME,
+        "guards": [_guard(one, rec, targets) for one in rec.guards],
         "tokens": rec.volume,
         "observed": list(fit.tokens),
         "tried": [fit.tried(domain) for domain in fit.domains],
         "reference": rec.reference.array(fit.domains).tolist(),
-        "best": sum(weights[target] * rec.predicted[target] for target in counted),
         "tolerance": None if rec.near_optimal is None else rec.near_optimal.tolerance,
         "levels": [list(map(list, zip(*faded(fit.levels.get(target, ())), strict=True))) for target in targets],
         "laws": [_law(one, name, fit, targets, replicates, kept) for name, one in _members(fit).items()],
         "replicates": kept,
-        "sure": None if replicates is None else _sure(replicates, rec, targets),
+        "sure": None if replicates is None else _sure(replicates, weights, rec),
         "presets": [{"name": name, "shares": shares} for name, shares in _presets(obs, fit, rec, say)],
         "source": f"{printable(obs.source)}, data {fit.data_hash}",
-        "words": _words(say),
+        "words": _words(say, rec),
         "units": say.units(),
     }
 
 
-def _sure(replicates: Replicates, rec: Recommendation, targets: list[str]) -> dict[str, Any]:
+def _sure(replicates: Replicates, working: Mapping[str, float], rec: Recommendation) -> dict[str, Any]:
     """Return what an interval has beside the replicates, of each target and of the weighted sum."""
 
     def of(weights: Mapping[str, float]) -> dict[str, float]:
@@ -108,9 +119,35 @@ def _sure(replicates: Replicates, rec: Recommendation, targets: list[str]) -> di
         }
 
     return {
-        "targets": [of({target: 1.0}) for target in targets],
-        "sum": of({target: rec.weights[target] for target in targets}),
+        "targets": [of({target: 1.0}) for target in working],
+        "sum": of(working),
         "optimism": 0.0 if rec.uncertainty is None else rec.uncertainty.optimism,
+    }
+
+
+def shown_targets(fit: LawFit, rec: Recommendation) -> list[str]:
+    """Return the targets of the explorer: all that are predicted, and every domain."""
+    return [t for t in fit.targets if t in fit.domains or math.isfinite(rec.predicted.get(t, math.nan))]
+
+
+def outside_rows(fit: LawFit, rec: Recommendation) -> list[tuple[str, list[tuple[int, str]]]]:
+    """Return the targets that are no domains by their group: their places in the explorer's data, and names."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for place, target in enumerate(shown_targets(fit, rec)):
+        if target not in fit.domains:
+            groups.setdefault(rec.target(target).group or "", []).append((place, printable(target)))
+    return [(printable(group), rows) for group, rows in sorted(groups.items(), key=lambda item: (not item[0], item[0]))]
+
+
+def _guard(one: GuardResult, rec: Recommendation, targets: list[str]) -> dict[str, Any]:
+    """Return a guard as the script keeps it: by its own rule, for its limit moves with the reference's value."""
+    rule = parse_guard("x" + one.guard.removeprefix(one.target).partition(" (of ")[0])
+    return {
+        "place": targets.index(one.target),
+        "text": printable(one.guard),
+        "amount": rule.amount,
+        "relative": rule.unit == "relative",
+        "rising": rec.target(one.target).rising,
     }
 
 
@@ -184,23 +221,33 @@ def _presets(obs: Observations, fit: LawFit, rec: Recommendation, say: Language)
         yield shorten(printable(run), 60), shares(obs.mixture(run))
 
 
-def _words(say: Language) -> dict[str, str]:
+def _amount(rec: Recommendation) -> str:
+    if str(rec.unit) == "nats per token":
+        return said("{{value}} nats")
+    return said("{{value}} bits per byte") if str(rec.unit) == "bits per byte" else "{value}"
+
+
+def _words(say: Language, rec: Recommendation) -> dict[str, str]:
     """Return the script's sentences; what stands in braces it fills in."""
     words = {
-        "better": said("{{gain}} nats below the reference{{interval}}."),
-        "worse": said("{{gain}} nats above the reference{{interval}}."),
-        "near": said("Near-optimal: within {{tolerance}} nats of the recommended mixture."),
-        "far": said("{{above}} nats above the recommended mixture, near-optimal being {{tolerance}}."),
-        "above": said("{{above}} nats above the recommended mixture."),
-        "below": said("{{above}} nats below the recommended mixture, outside the constraints."),
+        "better": said("{{gain}} better than the reference{{interval}}."),
+        "worse": said("{{gain}} worse than the reference{{interval}}."),
+        "near": said("Near-optimal: within {{tolerance}} of the recommended mixture."),
+        "far": said("{{above}} worse than the recommended mixture, near-optimal being {{tolerance}}."),
+        "above": said("{{above}} worse than the recommended mixture."),
+        "below": said("{{above}} better than the recommended mixture, outside the constraints."),
         "interval": said(" (90 % interval {{low}} to {{high}})"),
         "outside": said("Outside the range tried: {{domains}}."),
         "beyond": said("{{times}}× the tokens observed: extrapolated."),
         "before": said("Fewer tokens than observed."),
-        "unknown": said("The effect of the proportion is unknown for: {{domains}}."),
+        "unknown": said("Unknown here: {{domains}}."),
         "copied": said("Copied."),
         "selected": said("Selected: copy it with the keyboard."),
         "percent": said("{{share}} %"),
         "range": said("{{low}}–{{high}}"),
+        "points": said("{{points}} pp"),
+        "guards": said("Guards kept: {{kept}} of {{all}}."),
+        "broken": said("Broken: {{guards}}."),
+        "amount": _amount(rec),
     }
     return {name: say(text) for name, text in words.items()} | {"gap": say.gap}

@@ -11,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bimix_tracking.data.links import IDENTITY, Link
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.display import svg
 from bimix_tracking.display.texts import printable, shorten, width
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import said
-from bimix_tracking.quantities import about, nats, percent, tokens
+from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import about, percent, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
-from bimix_tracking.report import svg
 from bimix_tracking.report.language import Language
+from bimix_tracking.report.value_axes import BOTTOM, LEFT, RIGHT, TOP, measured, value_axis, value_ticks, value_title
 from bimix_tracking.selection.cross_validation import Validation
 
 Array = npt.NDArray[np.float64]
@@ -29,7 +32,7 @@ MOST_CURVES = 60
 """How many fitted curves a panel bears; of more mixtures so many are picked, evenly in the proportion."""
 
 _WIDE, _HIGH = 320.0, 236.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 308.0, 44.0, 194.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = LEFT, RIGHT, TOP, BOTTOM
 _GRID = 24
 _MOST_TIPS = 4000
 """A tooltip a point is most of the file; beyond this many points they are for a run, or left out."""
@@ -41,13 +44,13 @@ class Curves:
 
     Args:
         tokens: Shape (grid,).
-        losses: Target → shape (mixtures, grid).
-        shares: Target → its proportion in each of these mixtures.
+        losses: Target → its values, in its own unit, shape (mixtures, grid).
+        mixtures: One a row.
     """
 
     tokens: Array
     losses: Mapping[str, Array]
-    shares: Mapping[str, Array]
+    mixtures: pd.DataFrame
 
 
 def predict_curves(obs: Observations, fit: LawFit) -> Curves:
@@ -64,35 +67,59 @@ def predict_curves(obs: Observations, fit: LawFit) -> Curves:
     return Curves(
         tokens=grid,
         losses={
-            target: of_target for target, of_target in zip(fit.targets, predicted, strict=True) if target in fit.domains
+            target: fit.link(target).value(of_target) for target, of_target in zip(fit.targets, predicted, strict=True)
         },
-        shares={target: mixtures[target].to_numpy(float) for target in fit.targets if target in fit.domains},
+        mixtures=mixtures,
     )
 
 
-def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: Language) -> str:
-    """Return a panel of a domain: observed losses along training, the fitted curves of the mixtures over them.
+def movers(fit: LawFit, rec: Recommendation | None) -> dict[str, str]:
+    """Return by target the domain that its panels are by: its own, else the one whose proportion moves it most.
+
+    Args:
+        fit: The fit.
+        rec: The recommendation, about which proportions are moved; None: equal parts.
+    """
+    found = {target: target for target in fit.targets if target in fit.domains}
+    outside = [target for target in fit.targets if target not in found]
+    if outside:
+        middle = Mixture.uniform(fit.domains) if rec is None else rec.mixture
+        volume = fit.tokens[1] if rec is None else rec.volume
+        extent = {}
+        for domain in fit.domains:
+            low, high = fit.tried(domain)
+            grid = np.linspace(max(low, fit.floor), max(high, fit.floor), 5)
+            extent[domain] = np.log(along(fit, middle, grid, domain, volume)).std()
+        for target in outside:
+            found[target] = max(fit.domains, key=lambda domain: np.nan_to_num(extent[domain][target]))
+    return found
+
+
+def training(obs: Observations, fit: LawFit, curves: Curves, target: str, domain: str, say: Language) -> str:
+    """Return a panel of a target: its values along training, the fitted curves of the mixtures over them.
 
     Args:
         obs: The sweep.
         fit: Its fit.
         curves: Of `predict_curves`.
-        target: The domain.
+        target: The target.
+        domain: By whose proportion curves and dots are shaded.
         say: The page's language.
     """
-    table = obs.losses[obs.losses["domain"] == target]
+    table = measured(obs, target)
     observed = table["loss"].to_numpy(float)
-    shares, fitted = _one_a_share(curves.shares[target], curves.losses[target])
+    link = fit.link(target)
+    shares, fitted = _one_a_share(curves.mixtures[domain].to_numpy(float), curves.losses[target])
     fitted = sane(fitted, observed)
     x = svg.logarithmic([*table["tokens"], *fit.tokens], _LEFT, _RIGHT, lambda at: say(tokens(at)))
-    y = loss_axis([*observed, *fitted.ravel()])
-    own = obs.mixtures[target]
+    y = value_axis(link, [*observed, *fitted.ravel()])
+    own = obs.mixtures[domain]
     low, high = float(own.min()), float(own.max())
 
     def shade(share: float) -> str:
         return f"s{_shade(share, low, high, fit.floor)}"
 
-    titles = say(said("tokens")), say(said("loss"))
+    titles = say(said("tokens")), value_title(obs, target, say)
     parts = [*heads(target), *svg.frame(x, y, *titles)]
     for share, losses in zip(shares, fitted, strict=True):
         at = [(x.at(t), y.at(v)) for t, v in zip(curves.tokens, losses, strict=True)]
@@ -106,22 +133,22 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, say: L
         if single:
             points = zip(of_run.tokens, of_run.loss, strict=True)
             tips = [
-                say(said("{what}: {loss} at {tokens} tokens", what=tip, loss=nats(v), tokens=tokens(t)))
+                say(said("{what}: {loss} at {tokens} tokens", what=tip, loss=link.shown(v), tokens=tokens(t)))
                 for t, v in points
             ]
             parts += [svg.circle(*xy, 2.4, f"dot {shade(share)}", t) for xy, t in zip(at, tips, strict=True)]
         else:
             parts.append(dots(at, f"dots {shade(share)}", tip))
     title = said(
-        "Loss of {domain} against training tokens, {points} points, with the fitted curves",
+        "Values of {domain} against training tokens, {points} points, with the fitted curves",
         domain=target,
         points=len(table),
     )
     return svg.picture(_WIDE, _HIGH, say(title), parts)
 
 
-def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, say: Language) -> str:
-    """Return a panel of a domain: its loss at the last checkpoint of each run against its proportion there.
+def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, domain: str, say: Language) -> str:
+    """Return a panel of a target: its value at the last checkpoint of each run against a domain's proportion there.
 
     The curve is the fit at the last of these token counts; runs that ended earlier are hollow. Its other domains are
     in the ratios of the recommended mixture. On log axes a power law in the proportion is a straight line. A proportion
@@ -131,26 +158,28 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
         obs: The sweep.
         fit: Its fit.
         rec: The recommendation, whose proportion is marked.
-        target: The domain.
+        target: The target.
+        domain: Whose proportion.
         say: The page's language.
     """
-    table = obs.losses[obs.losses["domain"] == target].drop_duplicates("run", keep="last")  # in order of tokens
-    own = np.maximum(obs.mixtures[target].reindex(table["run"]).to_numpy(float), fit.floor)
+    table = measured(obs, target).drop_duplicates("run", keep="last")  # in order of tokens
+    link = fit.link(target)
+    own = np.maximum(obs.mixtures[domain].reindex(table["run"]).to_numpy(float), fit.floor)
     observed = table["loss"].to_numpy(float)
     last = float(table["tokens"].max())
     at_last = np.isclose(table["tokens"].to_numpy(float), last, rtol=1e-3)
-    chosen = max(rec.mixture[target], fit.floor)
+    chosen = max(rec.mixture[domain], fit.floor)
     grid = np.geomspace(min(own.min(), chosen), max(own.max(), chosen), 2 * _GRID).clip(max=1.0)
-    fitted = sane(along(fit, rec, grid, target, last)[target].to_numpy(float), observed)
+    fitted = sane(link.value(along(fit, rec.mixture, grid, domain, last)[target].to_numpy(float)), observed)
     x = svg.logarithmic([*own, chosen], _LEFT, _RIGHT, lambda share: say(about(share)))
-    y = loss_axis([*observed, *fitted])
+    y = value_axis(link, [*observed, *fitted])
     mark = x.at(chosen)
     # The mark's words stand above the frame, away from the points, and keep clear of both edges.
-    words = say(about(rec.mixture[target]))
+    words = say(about(rec.mixture[domain]))
     half = 0.55 * width(words) * svg.DIGIT  # half of it, and bold is wider
     parts = [
         *heads(target),
-        *svg.frame(x, y, say(said("proportion")), say(said("loss"))),
+        *svg.frame(x, y, say(_proportion_of(target, domain)), value_title(obs, target, say)),
         svg.line(mark, _TOP - 4, mark, _BOTTOM, "chosen-line"),
         svg.label(min(max(mark, half + 4), _WIDE - half - 4), _TOP - 9, words, cls="chosen-text", anchor="middle"),
         svg.polyline([(x.at(r), y.at(v)) for r, v in zip(grid, fitted, strict=True)], "curve fit"),
@@ -161,47 +190,56 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, s
         tip = said(
             "{run}: {loss} at proportion {share}, {tokens} tokens",
             run=shorten(printable(str(run)), 60),
-            loss=nats(loss),
+            loss=link.shown(loss),
             share=percent(share),
             tokens=tokens(seen),
         )
         dot = "dot own" if full else "dot hollow"
         parts.append(svg.circle(x.at(share), y.at(loss), 3, dot, say(tip) if room else ""))
     title = said(
-        "Loss of {domain} against its proportion at {tokens} tokens, {runs} runs; recommended {share}",
-        domain=target,
+        "{target} against the proportion of {domain} at {tokens} tokens, {runs} runs; recommended {share}",
+        target=target,
+        domain=domain,
         tokens=tokens(last),
         runs=len(table),
-        share=percent(rec.mixture[target]),
+        share=percent(rec.mixture[domain]),
     )
     return svg.picture(_WIDE, _HIGH, say(title), parts)
 
 
-def held_out(found: Validation, say: Language) -> list[str]:
+def held_out(found: Validation, obs: Observations, say: Language) -> list[str]:
     """Return a panel of the weighted sum that is minimised, then one a domain: a dot a run, at its last checkpoint.
 
     Args:
         found: The held-out predictions.
+        obs: The sweep, for the units of its targets.
         say: The page's language.
     """
     sums = found.last_sums()
     result = []
     if len(sums) > 1:
-        result.append(_held_out(say(said("Weighted sum")), sums, say, tips=True))
+        name = said("Objective, lower is better") if obs.links else said("Weighted sum")
+        result.append(_held_out(say(name), sums, IDENTITY, say, tips=True))
     last = found.predictions[
         found.predictions["tokens"] == found.predictions.groupby(["run", "domain"])["tokens"].transform("max")
     ]
     tips = len(last) <= _MOST_TIPS
     for domain, table in last.groupby("domain", sort=False):
-        result.append(_held_out(str(domain), table.set_index("run")[["observed", "predicted"]], say, tips=tips))
+        values = table.set_index("run")[["observed", "predicted"]]
+        link = obs.link(str(domain))
+        result.append(_held_out(str(domain), values.apply(link.value), link, say, tips=tips))
     return result
 
 
-def _held_out(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> str:
+def _held_out(name: str, table: pd.DataFrame, link: Link, say: Language, *, tips: bool) -> str:
     observed, predicted = (table[column].to_numpy(float) for column in ("observed", "predicted"))
     values = [*observed, *predicted]
-    x, y = svg.linear(values, _LEFT, _RIGHT), svg.linear(values, _BOTTOM, _TOP)
-    off = float((abs(predicted / observed - 1)).mean())
+    show = value_ticks(link)
+    x, y = svg.linear(values, _LEFT, _RIGHT, show=show), svg.linear(values, _BOTTOM, _TOP, show=show)
+    # Of an accuracy, or a score, which may be 0, only a difference says how far a prediction is off.
+    off = percent(float((abs(predicted / observed - 1)).mean()))
+    if not link.identity:
+        off = link.shown_change(float(abs(predicted - observed).mean())).removeprefix("+")
     parts = [
         svg.label(_LEFT, 15, name, cls="head", most=27),
         *svg.frame(x, y, say(said("observed")), say(said("predicted"))),
@@ -220,17 +258,17 @@ def _held_out(name: str, table: pd.DataFrame, say: Language, *, tips: bool) -> s
             tip = said(
                 "{run}: observed {observed}, predicted {predicted}",
                 run=shorten(printable(str(run)), 60),
-                observed=nats(o),
-                predicted=nats(p),
+                observed=link.shown(o),
+                predicted=link.shown(p),
             )
             parts.append(svg.circle(*place, 3, "dot own", say(tip)))
     else:
         parts.append(dots(at, "dots s3", ""))
     title = said(
-        "Held out: predicted against observed loss of {name}, {runs} runs, error {error}",
+        "Held out: predicted against observed {name}, {runs} runs, error {error}",
         name=name,
         runs=len(table),
-        error=percent(off),
+        error=off,
     )
     return svg.picture(_WIDE, _HIGH, say(title), parts)
 
@@ -240,17 +278,15 @@ def heads(target: str) -> list[str]:
     return [svg.label(_LEFT, 15, target, cls="head", most=27)]
 
 
-def loss_axis(losses: Sequence[float]) -> svg.Axis:
-    """Return a vertical logarithmic axis whose ticks have as many decimals as tell them apart."""
-    finite = [loss for loss in losses if math.isfinite(loss) and loss > 0] or [1.0]
-    span = max(finite) - min(finite)
-    decimals = min(max(0, 1 - math.floor(math.log10(span))), 3) if span > 1e-4 else 2
-    return svg.logarithmic(losses, _BOTTOM, _TOP, lambda value: f"{value:.{decimals}f}")
+def _proportion_of(target: str, domain: str) -> str:
+    if domain == target:
+        return said("proportion")
+    return said("proportion of {domain}", domain=shorten(printable(domain), 24))
 
 
 def room_for_tips(obs: Observations, fit: LawFit) -> bool:
     """Return whether each dot may have a tooltip."""
-    return len(obs.runs) * len(fit.domains) <= _MOST_TIPS
+    return len(obs.runs) * len(fit.targets) <= _MOST_TIPS
 
 
 def dots(points: Sequence[tuple[float, float]], cls: str, tip: str) -> str:
@@ -278,22 +314,24 @@ def _one_a_share(shares: Array, losses: Array) -> tuple[Array, Array]:
 
 def sane(predicted: Array, observed: Array) -> Array:
     """Return predictions without those far off the points: a failed fit must not squeeze what was observed."""
+    low, high = float(observed.min()), float(observed.max())
+    far = 0.5 * max(abs(low), abs(high))
     with np.errstate(invalid="ignore"):
-        inside = (predicted > observed.min() / 1.5) & (predicted < observed.max() * 1.5)
+        inside = (predicted > low - far) & (predicted < high + far)
     return np.where(inside, predicted, np.nan)
 
 
-def along(fit: LawFit, rec: Recommendation, grid: Array, domain: str, volume: float) -> pd.DataFrame:
-    """Return the predicted losses along a domain's proportion, the others in the recommended ratios.
+def along(fit: LawFit, mixture: Mixture, grid: Array, domain: str, volume: float) -> pd.DataFrame:
+    """Return the predicted losses along a domain's proportion, the others in the ratios of a mixture.
 
     Args:
         fit: The fit.
-        rec: The recommendation.
+        mixture: The mixture.
         grid: Proportions of the domain.
         domain: Which.
         volume: Data volume s.
     """
-    shares = np.tile(rec.mixture.array(fit.domains), (len(grid), 1))
+    shares = np.tile(mixture.array(fit.domains), (len(grid), 1))
     column = fit.domains.index(domain)
     rest = 1 - shares[:, column]
     shares *= np.where(rest > 0, (1 - grid) / np.where(rest > 0, rest, 1), 0)[:, None]

@@ -6,10 +6,13 @@ import base64
 import hashlib
 from typing import Any
 
+from bimix_tracking.display import gains as gains_picture
 from bimix_tracking.display.proportions import STYLE, mixture_chart
 from bimix_tracking.display.texts import printable
 from bimix_tracking.messages import Said
+from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report import content, explorer, figures, laws, mixture_figures
+from bimix_tracking.report import gains as changes
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.templates import Verbatim, fill
@@ -25,7 +28,7 @@ def render(result: content.Result) -> str:
         MissingDependencyError: Jinja2 isn't installed.
     """
     obs, fit, rec, say = result.observations, result.fit, result.recommendation, Language(result.lang)
-    targets = [target for target in fit.targets if target in fit.domains]
+    page = content.page(result)
     unscripted = explorer.unscripted(fit)
     script = explorer.script(fit)
     values: dict[str, Any] | None = None
@@ -34,16 +37,24 @@ def render(result: content.Result) -> str:
     return fill(
         "report.html.j2",
         say,
-        **_shown(result, say),
-        page=content.page(result),
+        **_shown(result, say, rec),
+        page=page,
         glossary=content.GLOSSARY,
         most_caveats=content.MOST_CAVEATS,
         most_moved=mixture_figures.MOST_MOVED,
         chart=Verbatim(mixture_chart(mixture_figures.rows(fit, rec), say)),
-        changes=Verbatim(mixture_figures.changes(fit, rec, result.replicates, say)),
+        gains=Verbatim(changes.chart(rec, page.gains, say)),
+        several=len({rec.target(name).kind for name in rec.predicted}) > 1,
+        path=Verbatim("" if rec.path is None else mixture_figures.path(rec, rec.path, say)),
+        trade=Verbatim("" if result.pareto is None else mixture_figures.trade(result.pareto, say)),
         moved=[Verbatim(panel) for panel in mixture_figures.moved(fit, rec, say)],
-        response=[Verbatim(figures.response(obs, fit, rec, target, say)) for target in targets],
+        response=[
+            Verbatim(figures.response(obs, fit, rec, target, domain, say))
+            for target, domain in figures.movers(fit, rec).items()
+        ],
         explorer=values,
+        explorer_outside=explorer.outside_rows(fit, rec),
+        measured=any(target in fit.domains for target in fit.targets),
         unscripted=printable(", ".join(unscripted)),
         explorer_data=Verbatim("" if values is None else explorer.as_script(values)),
         script=Verbatim(script),
@@ -69,15 +80,19 @@ def render_undecided(found: Findings, why: str) -> str:
     return fill("undecided.html.j2", say, **_shown(found, say), page=evidence(found, (why,)), why=told, response=[])
 
 
-def _shown(found: Findings, say: Language) -> dict[str, Any]:
+def _shown(found: Findings, say: Language, rec: Recommendation | None = None) -> dict[str, Any]:
     """Return what both pages show of the fit."""
     obs, fit = found.observations, found.fit
     curves = figures.predict_curves(obs, fit)
-    held = [] if found.validation is None else figures.held_out(found.validation, say)
-    training = [figures.training(obs, fit, curves, t, say) for t in fit.targets if t in fit.domains]
+    held = [] if found.validation is None else figures.held_out(found.validation, obs, say)
+    training = [
+        figures.training(obs, fit, curves, target, domain, say)
+        for target, domain in figures.movers(fit, rec).items()
+        if fit.only_volume(target) is None
+    ]
     return {
-        "fit_note": laws.FIT_NOTE,
-        "chart_style": Verbatim(STYLE),
+        "fit_note": laws.fit_note(fit),
+        "chart_style": Verbatim(STYLE + gains_picture.STYLE),
         "shades": figures.SHADES,
         "most_curves": figures.MOST_CURVES,
         "held_out": [Verbatim(one) for one in held],

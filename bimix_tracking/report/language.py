@@ -84,6 +84,7 @@ class Language:
 
 _JAPANESE = (
     (re.compile(r"(?<=\d)[ \u00a0]%"), "%"),
+    (re.compile(r"(?<=\d)[ \u00a0]pp\b"), "ポイント"),
     (re.compile(r"(?<=\d)(%?)\u2013(?=[\d\u2212][\d.]*\.\d|\d+%)"), "\\1\u301c"),
     (re.compile("(?:(?<=です)|(?<=ます)|(?<=せん)|(?<=ください)); "), "\u3002"),
     (re.compile(f"(?<=[%{WIDE}])[,;] "), "\u3001"),
@@ -108,7 +109,7 @@ def japanese(text: str) -> str:
 
 def _is_number(text: str) -> bool:
     """Say whether a text is a number or a range, such as cells hold, and no name."""
-    return re.fullmatch(r"[<±+−]?[\d.,]+(–[−\d.,]+)?( ± [\d.,]+)?([ \u00a0]%)?", text) is not None
+    return re.fullmatch(r"[<±+−]?[\d.,]+(–[−\d.,]+)?( ± [\d.,]+)?([ \u00a0](%|pp))?", text) is not None
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bimix_tracking.data.links import Link
 from bimix_tracking.display.texts import printable, shorten
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.outcome import Outcome
@@ -20,6 +21,7 @@ SOME_NOTES = 3
 """More notes of one kind become one line: every run of a large sweep may be evaluated before training."""
 
 FIT_NOTE = said("Errors: mean |predicted − observed| / observed.")
+FIT_NOTE_OWN = said("Errors: mean |predicted − observed|, relative for losses and bits per byte.")
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,28 @@ def held_out(validation: Validation | None) -> str:
     """Return in words how far the law can be trusted on held-out mixtures."""
     if validation is None:
         return said("Not checked on held-out mixtures: that takes at least three.")
-    return validation.sentences()
+    return validation.counted.sentences()
 
 
 def _percent_or_missing(error: float) -> str:
     return f"{100 * error:.2f}" if np.isfinite(error) else MISSING
 
 
+def _error(link: Link, error: float) -> str:
+    """Return a relative error in percent, bare; of an accuracy or a score, one in its own unit with that unit."""
+    if link.identity or not np.isfinite(error):
+        return _percent_or_missing(error)
+    return link.shown_change(error).removeprefix("+")
+
+
+def fit_note(fit: LawFit) -> str:
+    """Return what the errors in the table of fits are."""
+    return FIT_NOTE_OWN if any(not link.identity for link in fit.links.values()) else FIT_NOTE
+
+
 def fitted_row(fit: LawFit, validation: Validation | None, domain: str) -> Fitted:
     """Return a domain's row in the table of fits."""
-    found = fit.targets[domain]
+    found, link = fit.targets[domain], fit.link(domain)
     unseen, without = (
         (validation.error.get(domain, np.nan), validation.baseline_error.get(domain, np.nan))
         if validation is not None
@@ -72,9 +86,9 @@ def fitted_row(fit: LawFit, validation: Validation | None, domain: str) -> Fitte
     return Fitted(
         domain=printable(domain),
         parameters=tuple(digits(found.parameters.get(name, np.nan)) for name in shown(fit)),
-        error=_percent_or_missing(found.error),
-        held_out=_percent_or_missing(unseen),
-        baseline=_percent_or_missing(without),
+        error=_error(link, found.error if link.identity else found.error * link.unit),  # of L near 1, as L is
+        held_out=_error(link, unseen),
+        baseline=_error(link, without),
         r2=signed(found.r2, 4),
         starts=f"{found.starts[0]}/{found.starts[1]}",
         points=f"{found.points}/{found.runs}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bimix_tracking.display.texts import printable
+from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import joined, said
 from bimix_tracking.report import content, laws
 from bimix_tracking.report.language import Language
@@ -33,7 +34,7 @@ def render(result: content.Result) -> str:
     Args:
         result: An `Analysis`.
     """
-    return _Writer(Language(result.lang)).page(content.page(result), result.fit.formula)
+    return _Writer(Language(result.lang)).page(content.page(result), result.fit)
 
 
 class _Writer:
@@ -42,7 +43,7 @@ class _Writer:
     def __init__(self, say: Language) -> None:
         self._say = say
 
-    def page(self, page: content.Page, formula: str) -> str:
+    def page(self, page: content.Page, fit: LawFit) -> str:
         parts = [
             f"# {self._text(page.title)}",
             f"**{self._text(page.answer)}**",
@@ -51,6 +52,10 @@ class _Writer:
             self._heading("## ", said("Mixture")),
             self._mixtures(page),
             self._text(joined([page.gain, page.free, page.noise])),
+            self._gains(page),
+            self._guards(page),
+            self._titled("### ", said("How far to move"), page.path),
+            self._titled("### ", said("Trade-off between groups"), page.trade),
             self._pairs("### ", said("How certain it is"), page.certainty),
             self._pairs("### ", said("Savings at equal loss"), page.saved),
             self._bullets("### ", said("Constraints"), page.constraints),
@@ -60,24 +65,14 @@ class _Writer:
             self._text(joined([page.choice, page.checks])),
             self._heading("## ", said("Fit")),
             self._fits(page),
-            self._text(joined([page.weights, laws.FIT_NOTE])),
+            self._text(joined([page.weights, laws.fit_note(fit)])),
             self._bullets("", "", page.remedies),
             self._bimix(page),
-            self._heading("## ", said("Losses at the last checkpoint of each run")),
-            self._table(
-                [
-                    said("domain"),
-                    said("lowest loss"),
-                    said("at proportion"),
-                    said("highest loss"),
-                    said("at proportion"),
-                ],
-                [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads],
-            ),
+            self._spreads(page),
             self._measured(page),
             self._bullets("## ", said("Excluded or adjusted"), page.notes or [said("nothing")]),
             self._heading("## ", said("Provenance")),
-            f"`{formula}`",
+            f"`{fit.formula}`",
             self._table([said("fact"), said("value")], page.facts, numbers=False),
             self._heading("### ", said("Runs and their mixtures, %")),
             self._table(
@@ -108,13 +103,7 @@ class _Writer:
 
     def _mixtures(self, page: content.Page) -> str:
         head = [said("domain"), said("recommended"), said("interval"), said("near-optimal range"), said("reference")]
-        head += [
-            said("range tried"),
-            said("predicted loss"),
-            said("90 % interval"),
-            said("on the reference"),
-            said("change"),
-        ]
+        head.append(said("range tried"))
         rows = [
             [
                 s.domain,
@@ -123,21 +112,41 @@ class _Writer:
                 s.extent,
                 s.reference,
                 said("{tried} (recommended is outside)", tried=s.tried) if s.outside else s.tried,
-                s.predicted,
-                s.predicted_interval,
-                s.on_reference,
-                s.change,
             ]
             for s in page.shares
         ]
-        ours, theirs, change = page.total
-        total = [said("weighted sum") if page.weighted else said("sum"), *[""] * 5, ours, "", theirs, change]
+        return self._table(head, rows)
+
+    def _titled(self, mark: str, heading: str, text: str) -> str:
+        return f"{self._heading(mark, heading)}\n\n{self._text(text)}" if text else ""
+
+    def _gains(self, page: content.Page) -> str:
+        head = [said("target"), said("reference"), said("recommended"), said("change"), said("90 % interval")]
+        rows = [[one.target, one.reference, one.recommended, one.change, one.interval] for one in page.gains]
+        total = page.total
+        rows.append([total.name, total.reference, total.recommended, total.change, total.interval])
         if page.weighted:
             head.insert(1, said("weight"))
-            for row, share in zip(rows, page.shares, strict=True):
-                row.insert(1, share.weight)
-            total.insert(1, "")
-        return self._table(head, [*rows, total])
+            for row, weight in zip(rows, [*(one.weight for one in page.gains), ""], strict=True):
+                row.insert(1, weight)
+        if page.grouped:
+            head.insert(1, said("group"))
+            for row, group in zip(rows, [*(one.group for one in page.gains), ""], strict=True):
+                row.insert(1, group)
+        if any(one.row.note for one in page.gains):
+            head.append(said("note"))
+            for row, note in zip(rows, [*(one.row.note for one in page.gains), ""], strict=True):
+                row.append(note)
+        return self._heading("## ", said("Gains and losses")) + "\n\n" + self._table(head, rows)
+
+    def _guards(self, page: content.Page) -> str:
+        if not page.guards:
+            return ""
+        head = [said("guard"), said("reference"), said("limit"), said("predicted"), said("probability that it holds")]
+        head += [said("costs in the objective"), said("state")]
+        rows = [(g.guard, g.reference, g.limit, g.predicted, g.probability, g.cost, g.state) for g in page.guards]
+        title = self._heading("### ", said("Guards"))
+        return "\n\n".join([title, self._table(head, rows), self._text(page.guarded)])
 
     def _by_law(self, page: content.Page) -> str:
         if not page.by_law:
@@ -150,7 +159,7 @@ class _Writer:
         errors = [said("fit error, %"), said("held-out error, %"), said("no law, %")]
         rest = ["R²", said("starts agreeing"), said("points / runs"), said("outcome")]
         return self._table(
-            [said("domain"), *page.parameters, *errors, *rest],
+            [said("target"), *page.parameters, *errors, *rest],
             [
                 (f.domain, *f.parameters, f.error, f.held_out, f.baseline, f.r2, f.starts, f.points, f.outcome)
                 for f in page.fitted
@@ -162,6 +171,15 @@ class _Writer:
             return ""
         head = [said("law"), said("held-out error, %"), said("above the best, %"), said("rank correlation")]
         return self._table([*head, said("note")], [(s.law, s.error, s.above_best, s.rank, s.note) for s in page.scores])
+
+    def _spreads(self, page: content.Page) -> str:
+        if not page.spreads:
+            return ""
+        head = [said("domain"), said("lowest loss"), said("at proportion")]
+        head += [said("highest loss"), said("at proportion")]
+        rows = [(s.domain, s.lowest, s.lowest_at, s.highest, s.highest_at) for s in page.spreads]
+        title = self._heading("## ", said("Losses at the last checkpoint of each run"))
+        return title + "\n\n" + self._table(head, rows)
 
     def _measured(self, page: content.Page) -> str:
         if not page.measured:

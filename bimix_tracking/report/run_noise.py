@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.messages import joined, said
 from bimix_tracking.mixture import SUM_TOLERANCE
 from bimix_tracking.quantities import count, nats
 
 _SAME_TOKENS = 1e-3
 """Token counts this close, relatively, are the same count: the loss moves far less between them than by chance."""
+
+
+def _in_nats(difference: float) -> str:
+    return said("{value} nats", value=nats(difference))
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,20 @@ class Noise:
     tokens: float
     runs: tuple[str, str]
 
-    def sentences(self, gain: float) -> str:
+    def sentences(self, gain: float, shown: Callable[[float], str] = _in_nats) -> str:
         """Return what the repeats say about a predicted gain, in plain words.
 
         Args:
-            gain: The predicted gain in the same weighted sum, nats.
+            gain: The predicted gain in the same weighted sum.
+            shown: How a difference of that sum is printed; as nats, unless told.
         """
         if not self.repeated:
             return said("Seed noise is unknown: no mixture was run twice.")
         if not self.compared:
-            return said("Seed noise is unknown: repeated runs share no token count with all weighted domains.")
+            return said("Seed noise is unknown: repeated runs share no token count with all weighted targets.")
         difference = said(
-            "Repeated runs differ by up to {difference} nats (pairs: {pairs}).",
-            difference=nats(self.difference),
+            "Repeated runs differ by up to {difference} (pairs: {pairs}).",
+            difference=shown(self.difference),
             pairs=self.compared,
         )
         if self.difference == 0:
@@ -65,8 +71,9 @@ def measure(obs: Observations, weights: Mapping[str, float]) -> Noise:
 
     Args:
         obs: The sweep.
-        weights: Weight of each target domain in the sum, as in the recommendation.
+        weights: Weight of each target in the sum, as in the recommendation.
     """
+    weights = objective_weights(weights, obs.links)
     pairs = _repeats(obs)
     sums = _weighted_sums(obs, weights)
     found: list[tuple[float, float, tuple[str, str]]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import spearmanr
 
+from bimix_tracking.data.links import IDENTITY, Link
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.targets import Kind
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.engine.grid import Grid
 from bimix_tracking.fitting.ensemble import held_out_stack
@@ -21,7 +23,7 @@ from bimix_tracking.fitting.folds import HeldOut, divide, held_out, twins
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import percent, signed
+from bimix_tracking.quantities import digits, percent, points, signed
 from bimix_tracking.selection.baseline import mean_of_others
 
 _MIN_RANKED = 4
@@ -39,11 +41,13 @@ class Validation:
         domains: The targets that anything was predicted of.
         runs: Names of the runs.
         tokens: Data volumes, shape (runs, volumes).
-        observed: Losses in nats per token, shape (domains, runs, volumes); NaN where none is held against a prediction.
+        observed: Working losses (nats per token of a loss), shape (domains, runs, volumes); NaN where none is held
+            against a prediction.
         predicted: As the fit without the mixture has them, of that shape.
         baseline: The mean log loss of the other runs at that volume, as a loss: no law at all; of that shape.
         weights: Weight of each target domain in the sum that `rank_correlation` is about.
         mixtures: Number of each run's mixture: repeats and near-twins, which are held out together, have one number.
+        links: Of targets that are no losses.
     """
 
     law: str
@@ -56,6 +60,7 @@ class Validation:
     baseline: Array
     weights: Mapping[str, float]
     mixtures: Mapping[str, int]
+    links: Mapping[str, Link] = field(default_factory=dict)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -75,7 +80,7 @@ class Validation:
 
     @cached_property
     def error(self) -> dict[str, float]:
-        """Mean |predicted − observed| / observed by domain."""
+        """Mean |predicted − observed| / observed by target; of an accuracy or score mean |predicted − observed|."""
         return self._errors(self.predicted)
 
     @cached_property
@@ -83,15 +88,41 @@ class Validation:
         """The same of the baseline."""
         return self._errors(self.baseline)
 
-    @property
+    @cached_property
     def mean_error(self) -> float:
-        """Mean relative error over all domains."""
-        return float(np.mean(list(self.error.values())))
+        """Mean relative error of the working losses of all targets."""
+        return self._mean(self.predicted)
 
-    @property
+    @cached_property
     def mean_baseline_error(self) -> float:
         """The same of the baseline."""
-        return float(np.mean(list(self.baseline_error.values())))
+        return self._mean(self.baseline)
+
+    @property
+    def counted(self) -> Validation:
+        """The same of the targets that have a weight; of all where none has."""
+        return self.only([d for d in self.domains if self.weights.get(d, 0) > 0] or self.domains)
+
+    def shown_error(self, target: str, *, baseline: bool = False) -> str:
+        """Return a target's error as it is printed: of a loss in percent, of an accuracy in points.
+
+        Args:
+            target: One of `domains`; of another there is none.
+            baseline: That of the baseline instead.
+        """
+        error = (self.baseline_error if baseline else self.error).get(target, np.nan)
+        return _shown(error, self.links.get(target, IDENTITY).kind)
+
+    def shown_mean_error(self, *, baseline: bool = False) -> str:
+        """Return the mean error of all targets as it is printed: in points where all are accuracies, else in percent.
+
+        Args:
+            baseline: That of the baseline instead.
+        """
+        kinds = {self.links.get(target, IDENTITY).kind for target in self.domains}
+        if kinds == {Kind.ACCURACY}:
+            return _shown(float(np.mean(list((self.baseline_error if baseline else self.error).values()))), *kinds)
+        return percent(self.mean_baseline_error if baseline else self.mean_error)
 
     def only(self, domains: Collection[str]) -> Validation:
         """Return the same of some of the domains."""
@@ -131,8 +162,8 @@ class Validation:
         error = said(
             "Held-out error {error} over {folds} folds; {baseline} with no law.",
             folds=self.folds,
-            error=percent(self.mean_error),
-            baseline=percent(self.mean_baseline_error),
+            error=self.shown_mean_error(),
+            baseline=self.shown_mean_error(baseline=True),
         )
         if np.isnan(rank):
             return joined([error, said("Too few runs for a rank correlation ({runs}).", runs=ranked)])
@@ -144,7 +175,9 @@ class Validation:
         return {
             "law": self.law,
             "folds": self.folds,
-            "what": "each mixture predicted by a fit without it; error: mean |predicted/observed - 1|",
+            "what": "each mixture predicted by a fit without it; error: mean |predicted/observed - 1|, of targets that "
+            "are no losses mean |predicted - observed|",
+            "unit": {target: str(self.links[target].kind) for target in self.domains if target in self.links},
             "mean_error": self.mean_error,
             "mean_baseline_error": self.mean_baseline_error,
             "baseline": "mean log loss of the other runs at that token count",
@@ -156,8 +189,15 @@ class Validation:
         }
 
     def _errors(self, values: Array) -> dict[str, float]:
-        error = np.nanmean(np.abs(values / self.observed - 1), axis=(1, 2))
-        return dict(zip(self.domains, error.tolist(), strict=True))
+        found = {}
+        for target, ours, theirs in zip(self.domains, values, self.observed, strict=True):
+            link = self.links.get(target, IDENTITY)
+            off = ours / theirs - 1 if link.identity else link.value(ours) - link.value(theirs)
+            found[target] = float(np.nanmean(np.abs(off)))
+        return found
+
+    def _mean(self, values: Array) -> float:
+        return float(np.mean(np.nanmean(np.abs(values / self.observed - 1), axis=(1, 2))))
 
     def last_sums(self) -> pd.DataFrame:
         """Return each run's weighted sum at its last checkpoint, columns observed and predicted; only whole runs."""
@@ -266,4 +306,11 @@ def _validation(
         baseline=losses(baseline[place]),
         weights={domain: float((weights or {}).get(domain, 1.0)) for domain in domains},
         mixtures=dict(zip(obs.runs, twins(obs)[1].tolist(), strict=True)),
+        links={target: link for target, link in obs.links.items() if not link.identity},
     )
+
+
+def _shown(error: float, kind: Kind) -> str:
+    if kind is Kind.ACCURACY:
+        return points(error).removeprefix("+")
+    return digits(error) if kind is Kind.SCORE else percent(error)

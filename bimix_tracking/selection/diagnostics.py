@@ -168,7 +168,7 @@ def _outcomes(fit: LawFit) -> Iterator[Diagnostic]:
         if fitted.outcome is not Outcome.CONVERGED:
             yield Diagnostic(
                 "outcome",
-                f"domain {domain!r}: {fitted.outcome.name.lower().replace('_', ' ')}",
+                f"target {domain!r}: {fitted.outcome.name.lower().replace('_', ' ')}",
                 fitted.outcome.remedy[0].upper() + fitted.outcome.remedy[1:],
                 domain=domain,
             )
@@ -213,7 +213,7 @@ def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
             yield Diagnostic(
                 "outlier run",
                 said(
-                    "run {run!r} is {distance} {side} the law over all its domains; the usual spread of runs is "
+                    "run {run!r} is {distance} {side} the law over all its targets; the usual spread of runs is "
                     "{spread}",
                     run=str(run),
                     distance=percent(abs(mean - middle)),
@@ -281,7 +281,7 @@ def _outside(obs: Observations, fit: LawFit, mixture: Mixture | None, tokens: fl
         yield Diagnostic(
             "outside",
             said(
-                "the target has {tokens} tokens; {volume} is the only volume observed, so no loss is predicted there",
+                "the target has {tokens} tokens; {volume} is the only volume observed, so nothing is predicted there",
                 tokens=quantities.tokens(tokens),
                 volume=quantities.tokens(high),
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from bimix_tracking.laws.registry import ENSEMBLE
 from bimix_tracking.laws.registry import law as find_law
@@ -29,3 +29,12 @@ def unfit(law: str, obs_targets: Collection[str], domains: Collection[str], weig
     if find_law(law).traits.own_only and silent:
         return said("it sees only a domain's own proportion, and domains {domains} have no losses", domains=few(silent))
     return ""
+
+
+def not_evaluated(domains: Sequence[str], of: int) -> str:
+    """Return in a line how domains count that were not evaluated, of so many."""
+    if len(domains) == of:
+        return said("no domain is a target: each counts by its effect on the targets")
+    if len(domains) == 1:
+        return said("domain {domain!r} was not evaluated: it counts by its effect on targets", domain=domains[0])
+    return said("{count} domains were not evaluated: they count by their effect on targets", count=len(domains))

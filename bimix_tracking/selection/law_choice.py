@@ -189,6 +189,7 @@ def select_law(
     folds: int = FOLDS,
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
+    guarded: Collection[str] = (),
     huber_delta: float = HUBER_DELTA,
     zero_share: ZeroShare = "chosen",
     warmup: float | None = None,
@@ -211,6 +212,7 @@ def select_law(
         seed: Of the division.
         weights: Weight of each target, as in `recommend`: the laws are compared on targets that count. By default one
             that isn't fit to decide (`fitness`) doesn't.
+        guarded: Targets that the law must predict, whether or not they count.
         huber_delta: As in `fit_law`.
         zero_share: As in `fit_law`.
         warmup: As in `fit_law`.
@@ -252,7 +254,7 @@ def select_law(
             fits[name], predictions[name] = fit_held_out(obs, name, options, fold, after=tally.more)
             validations[name] = cross_validate(obs, weights=weights, fit=fits[name], predictions=predictions[name])
         except ObservationsError as refused:
-            excluded[name] = str(refused)
+            excluded[name] = refused.args[0]
             predictions.pop(name, None)
             if name in fits:
                 unjudged[name] = fits.pop(name)
@@ -274,7 +276,8 @@ def select_law(
         held_out = HeldOutErrors.of(found.predictions, obs.mixtures)
         fits[name] = replace(fits[name], held_out=held_out, unfit=judged.unfit)
         validations[name] = replace(found, weights={target: weights[target] for target in found.domains})
-    ineligible = _ineligible(obs, fits, weights)
+    asked = weights | {target: weights.get(target, 0.0) or 1.0 for target in guarded}
+    ineligible = _ineligible(obs, fits, asked)
     eligible = {name: found for name, found in validations.items() if name not in ineligible} or validations
     chosen = _chosen(eligible, weights)
     return Selection(fits[chosen], validations[chosen], fits, validations, excluded, noise, ineligible, judged)

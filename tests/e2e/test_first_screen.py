@@ -15,7 +15,7 @@ from bimix_tracking import Costs, Mixture, Observations, analyze
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.recommendation.verdict import Decision
 from bimix_tracking.report.language import Language
-from tests.e2e.test_report_page import Opened, browser, sweep, written  # noqa: F401  # a fixture
+from tests.e2e.test_report_page import COUNTED, GUARDS, PRESENT, Opened, browser, judged, sweep, written  # noqa: F401  # a fixture
 
 DOMAINS = ("code", "web", "math", "books")
 BILL = Costs(gpu_hours_per_run=12, target_gpu_hours=19_680, cost_per_gpu_hour=2.5, currency="USD")
@@ -75,6 +75,11 @@ def one_takes_it_all() -> Analysis:
     return analyze(obs, 1e10, law="bimix", weights=dict.fromkeys(names[1:], 0.0), replicates=0)
 
 
+def benchmarks_with_guards() -> Analysis:
+    """Return an analysis of ten benchmarks in two groups, three of them guarded, one not fit to decide."""
+    return analyze(judged(), 1e9, reference=PRESENT, weights=COUNTED, guardrails=GUARDS, costs=BILL, replicates=60)
+
+
 CASES: dict[str, tuple[Callable[[], Analysis], set[Decision]]] = {
     "a clear gain": (clear_gain, {Decision.ACT}),
     "extrapolated": (extrapolated, {Decision.ACT}),
@@ -83,6 +88,7 @@ CASES: dict[str, tuple[Callable[[], Analysis], set[Decision]]] = {
     "one volume": (one_volume, {Decision.ACT, Decision.INSIDE_NOISE}),
     "22 domains": (many_domains, set(Decision)),
     "like the demo": (like_the_demo, {Decision.INSIDE_NOISE}),
+    "benchmarks, guarded": (benchmarks_with_guards, {Decision.ACT, Decision.INSIDE_NOISE}),
     "one domain takes 95 %": (one_takes_it_all, {Decision.UNCHECKED, Decision.UNUSABLE}),
 }
 
@@ -155,8 +161,17 @@ def test_verdict_figures_and_caveats_agree(
     else:
         assert screen.verdict.startswith("Not checked")
         assert (chance, screen.figures[0][2]) == ("unknown", "no interval: no replicates")
-    assert numbers(gain) == ([] if decision is Decision.UNUSABLE else [round(rec.gain, 4)])
-    assert numbers(held_out) == [round(100 * result.validation.mean_error, 2)] if result.validation else "unknown"
+    in_points = "pp" in gain
+    shown = round(100 * rec.gain, 1) if in_points else round(rec.gain, 4)
+    assert numbers(gain) == ([] if decision is Decision.UNUSABLE else [shown])
+    if result.validation is None:
+        assert held_out == "unknown"
+    elif in_points:
+        # Of the accuracies that count, in points: about what binomial noise of 2,000 questions is.
+        assert 0.5 < numbers(held_out)[0] < 2.5
+        assert held_out.endswith("pp")
+    else:
+        assert numbers(held_out) == [round(100 * result.validation.counted.mean_error, 2)]
     # What decides is in the verdict, or stands below it; and the rest is one summary away. Nothing stands there twice.
     opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     page = _plain(opened.page.locator("body").inner_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +17,12 @@ import yaml
 
 from bimix_tracking import Mixture, Observations, analyze
 from bimix_tracking.analysis.result import Analysis
+from bimix_tracking.data.targets import Target
+from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.entropy.domain_counts import EntropySettings
 from bimix_tracking.entropy.measuring import corpus_entropies
 from bimix_tracking.errors import RecommendationError
+from bimix_tracking.recommendation.guards import parse_guard
 from bimix_tracking.report import html
 
 HOSTILE = (
@@ -66,6 +70,50 @@ def sweep(
         run="run",
         source="<b>sweep</b> of a test",
     )
+
+
+TASKS = {
+    "humaneval": (0, -2.0, 1.6, 0.0, "code"),
+    "mbpp": (0, -1.4, 1.4, 0.0, "code"),
+    "code_qa": (0, -0.5, 1.0, 0.25, "code"),
+    "gsm8k": (1, -1.8, 1.5, 0.0, "knowledge"),
+    "mmlu": (2, -1.2, 1.2, 0.25, "knowledge"),
+    "hellaswag": (2, -0.4, 0.9, 0.25, "knowledge"),
+    "arc": (2, -0.6, 0.8, 0.25, "knowledge"),
+    "coin": (0, 0.0, 0.0, 0.0, "knowledge"),
+}
+"""Name → the domain that it follows, its logit without any of it, its slope in √proportion, chance level, group."""
+
+
+def judged(runs: int = 16, seed: int = 0) -> Observations:
+    """Return a sweep of three domains whose ten targets are benchmarks in two groups; `coin` is noise."""
+    draw = np.random.default_rng(seed)
+    shares = draw.dirichlet([2, 2, 2], runs)
+    table = pd.DataFrame(shares, columns=["code", "math", "web"])
+    table = table.assign(run=[f"run-{i}" for i in range(runs)], tokens=1e9)
+    targets = [
+        Target("gsm_bpb", "bpb", group="knowledge"),
+        Target("judge", "score", higher_is_better=True, group="code"),
+    ]
+    for name, (domain, start, slope, chance, group) in TASKS.items():
+        right = chance + (1 - chance) / (1 + np.exp(-start - slope * np.sqrt(shares[:, domain])))
+        table[name] = draw.binomial(2000, right) / 2000
+        targets.append(Target(name, "accuracy", questions=2000, chance=chance, group=group))
+    table["gsm_bpb"] = (1.5 - 0.4 * np.sqrt(shares[:, 1])) * np.exp(0.003 * draw.standard_normal(runs))
+    table["judge"] = 40 + 20 * shares[:, 0] + 0.3 * draw.standard_normal(runs)
+    return Observations.from_wide(
+        table, proportions=["code", "math", "web"], losses=[], targets=targets, tokens="tokens", run="run"
+    )
+
+
+PRESENT = Mixture({"code": 0.2, "math": 0.2, "web": 0.6})
+COUNTED = {name: 1.0 for name in TASKS if name != "coin"}
+GUARDS = ("hellaswag>=-1pp", "mmlu>=-5%", "gsm_bpb<=+0.5%")
+
+
+@pytest.fixture(scope="module")
+def benchmarks() -> Analysis:
+    return analyze(judged(), 1e9, reference=PRESENT, weights=COUNTED, guardrails=GUARDS, replicates=60)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +214,63 @@ def test_the_explorer_predicts_what_the_fit_predicts(browser: Any, tmp_path: Pat
     assert opened.complaints == []
 
 
+def test_the_explorer_predicts_benchmarks_in_their_own_units(
+    browser: Any, benchmarks: Analysis, tmp_path: Path
+) -> None:
+    opened = Opened(browser, written(benchmarks, tmp_path))
+    fit, rec, page = benchmarks.fit, benchmarks.recommendation, opened.page
+    working = objective_weights(rec.weights, fit.links)
+    names = [str(row) for row in page.locator("tr[data-target] th").evaluate_all("all => all.map(one => one.title)")]
+    assert sorted(names) == sorted(name for name, value in rec.predicted.items() if np.isfinite(value))
+    guarded = [(one, parse_guard(one.guard)) for one in rec.guards]
+
+    seen = set()
+    for moment in range(page.locator("#preset option").count() + 5):
+        if moment < page.locator("#preset option").count() - 1:
+            page.select_option("#preset", str(moment))
+        else:
+            opened.slide(moment % 3, 0.09 * (moment % 11) + 0.01)
+        opened.settle()
+        mixture = opened.mixture()
+        values, reference = (fit.predict(one, 1e9).iloc[0] for one in (mixture, rec.reference))
+        assert opened.values("tr[data-target] .value") == pytest.approx(values[names].tolist(), rel=1e-9)
+        assert opened.values("tr[data-target] .shift") == pytest.approx((values - reference)[names].tolist(), abs=1e-9)
+        losses = fit.losses(mixture, 1e9).iloc[0]
+        assert opened.values("#sum")[0] == pytest.approx(
+            sum(w * losses[t] for t, w in working.items() if w > 0), rel=1e-9
+        )
+        broken = []
+        for place, (one, guard) in enumerate(guarded):
+            scale = abs(reference[one.target]) if guard.unit == "relative" else 1.0
+            limit = reference[one.target] + guard.amount * scale
+            off = limit - values[one.target] if guard.sign == ">=" else values[one.target] - limit
+            broken += [place] if off > 1e-5 else []
+        line = page.locator("#explorer-guards")
+        assert json.loads(line.get_attribute("data-broken")) == broken
+        assert line.inner_text().startswith(f"Guards kept: {len(guarded) - len(broken)} of {len(guarded)}.")
+        assert all((guarded[place][0].guard in line.inner_text()) for place in broken)
+        seen.add(len(broken))
+    assert {0, 1} <= seen  # kept on the recommended mixture, broken on others
+    assert opened.complaints == []
+
+
+def test_its_intervals_of_benchmarks_are_those_of_the_analysis(
+    browser: Any, benchmarks: Analysis, tmp_path: Path
+) -> None:
+    opened = Opened(browser, written(benchmarks, tmp_path))
+    assert benchmarks.replicates is not None
+    low, high = benchmarks.replicates.interval(benchmarks.recommendation.mixture, 1e9)
+    rows = opened.page.locator("tr[data-target]")
+    for place in range(rows.count()):
+        name = rows.nth(place).locator("th").get_attribute("title")
+        cell = rows.nth(place).locator(".ends")
+        ends = cell.evaluate("c => [Number(c.dataset.low), Number(c.dataset.high)]")
+        wide = float(high[name][0] - low[name][0])
+        assert ends == pytest.approx([low[name][0], high[name][0]], abs=0.01 * wide), name
+        if name in TASKS:
+            assert cell.inner_text().count("%") == 1
+
+
 def test_the_explorer_predicts_targets_that_are_no_domains(browser: Any, tmp_path: Path) -> None:
     obs = sweep(("code", "web", "math", "books"), 14)
     losses = obs.losses.assign(domain=obs.losses["domain"].astype(str) + " exam")
@@ -244,12 +349,12 @@ def test_sliders_by_keyboard_and_mouse(browser: Any, found: Analysis, tmp_path: 
 def test_the_explorer_says_what_a_mixture_is_worth(browser: Any, found: Analysis, tmp_path: Path) -> None:
     opened = Opened(browser, written(found, tmp_path))
     answer, doubts = opened.page.locator("#explorer-answer"), opened.page.locator("#explorer-doubts")
-    assert "below the reference (90 % interval" in answer.inner_text()
+    assert "better than the reference (90 % interval" in answer.inner_text()
     assert "3× the tokens observed: extrapolated" in doubts.inner_text()
 
     opened.page.select_option("#preset", label="reference")
     opened.settle()
-    assert "nats above the recommended mixture" in answer.inner_text()
+    assert "worse than the recommended mixture" in answer.inner_text()
     opened.slide(0, 0.97)
     assert "Outside the range tried: code" in doubts.inner_text()
 

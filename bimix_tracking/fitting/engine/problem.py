@@ -52,7 +52,7 @@ class FitProblem:
         kept = np.flatnonzero((grid.own >= 0) | (not law.traits.needs_own))
         reason = said("{law} fits only losses of domains of the mixture", law=law.name)
         notes += [
-            Note(said("excluded"), reason, 1, domain=target)
+            Note(said("excluded"), reason, 1, domain=target, target=True)
             for i, target in enumerate(grid.targets)
             if i not in kept.tolist()
         ]

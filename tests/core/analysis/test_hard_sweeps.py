@@ -114,7 +114,7 @@ def test_a_target_in_three_runs_is_fitted_by_what_they_tell() -> None:
 def test_repeats_of_one_mixture_tell_nothing_of_others(law: str) -> None:
     obs = sweep(np.tile(mixtures(3, 1), (8, 1)))
 
-    with pytest.raises(RecommendationError, match=r"domain 'd0': .*Add at least one run with another proportion.*'d2'"):
+    with pytest.raises(RecommendationError, match=r"'d0': .*Add at least one run with another proportion.*'d2'"):
         analyze(obs, 1e10, law=law, replicates=40)
 
 

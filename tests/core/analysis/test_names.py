@@ -40,7 +40,7 @@ class Unread(JsonlSource):
 def test_a_wrong_name_is_found_before_the_runs_are_read(tmp_path: Path, asked: dict[str, Any]) -> None:
     train(f"jsonl:{tmp_path}")
 
-    with pytest.raises(ConstraintError, match="of unknown domain 'wbe'; did you mean 'web'") as refused:
+    with pytest.raises(ConstraintError, match=r"of unknown (?:domain|target) 'wbe'; did you mean 'web'") as refused:
         analyze(Unread(f"jsonl:{tmp_path}"), 1e9, **asked)
 
     assert "Choose from 'code', 'web'" in str(refused.value)

@@ -58,7 +58,7 @@ def test_a_run_as_predicted_is_inside_and_one_that_is_off_is_not() -> None:
     assert "is as predicted" in good.sentences()[0]
     assert "worse than predicted; find out why before scaling" in bad.sentences()[0]
     assert "better than predicted" in lucky.sentences()[0]
-    assert "0 of 3 losses by domain are inside" in bad.sentences()[1]
+    assert "0 of 3 values are inside" in bad.sentences()[1]
 
 
 def test_the_prediction_knows_nothing_of_the_run() -> None:

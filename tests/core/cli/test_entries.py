@@ -14,15 +14,15 @@ from bimix_tracking.cli.entries import (
     one_of,
     tokens_by_domain,
     tokens_of,
-    weights_by_domain,
+    weights_by_target,
 )
 
 
 def test_entries_are_read_by_domain() -> None:
     assert tokens_by_domain(["code=5B", "a=b=1_000"]) == {"code": 5e9, "a=b": 1000.0}
-    assert weights_by_domain(["code=2", "web=0"]) == {"code": 2.0, "web": 0.0}
+    assert weights_by_target(["code=2", "web=0"]) == {"code": 2.0, "web": 0.0}
     assert bounds_by_domain(["code=5%:0.4", "web=30%"]) == {"code": (0.05, 0.4), "web": 0.3}
-    assert tokens_by_domain(None) is weights_by_domain([]) is bounds_by_domain(None) is None
+    assert tokens_by_domain(None) is weights_by_target([]) is bounds_by_domain(None) is None
     assert tokens_of("1.2T", "--tokens") == 1.2e12
 
 
@@ -43,8 +43,8 @@ def test_epochs_are_one_number_or_by_domain() -> None:
         (lambda: tokens_by_domain(["=5B"]), "--available: '=5B' is not DOMAIN=TOKENS"),
         (lambda: tokens_by_domain(["code="]), "--available: 'code=' is not DOMAIN=TOKENS"),
         (lambda: tokens_by_domain(["a=1", "a=2"]), "--available: domain 'a' is given twice: keep one"),
-        (lambda: weights_by_domain(["web=-1"]), "--weight: 'web=-1': '-1' is not a weight, 0 or more"),
-        (lambda: weights_by_domain(["web=inf"]), "--weight: 'web=inf': 'inf' is not a weight"),
+        (lambda: weights_by_target(["web=-1"]), "--weight: 'web=-1': '-1' is not a weight, 0 or more"),
+        (lambda: weights_by_target(["web=inf"]), "--weight: 'web=inf': 'inf' is not a weight"),
         (lambda: bounds_by_domain(["web=0.1:30"]), "--bound: 'web=0.1:30': '30' is not a proportion from 0 to 1"),
         (lambda: bounds_by_domain(["web=40%:0.1"]), "--bound: 'web=40%:0.1': the least, 40%, is above the most, 0.1"),
         (lambda: epochs_by_domain(["0"], ["a"], 4.0), "--max-epochs: '0' is not a positive number of epochs"),

@@ -136,7 +136,7 @@ def test_a_run_that_is_off_is_named(sweep: MakeSweep) -> None:
     found = of_kind(diagnose(changed(obs, losses), fit_law(changed(obs, losses))), "outlier run")
 
     assert [each.run for each in found] == ["run-3"]
-    assert "% above the law over all its domains" in found[0].text
+    assert "% above the law over all its targets" in found[0].text
     assert not of_kind(diagnose(obs, fit_law(obs)), "outlier run")
 
 

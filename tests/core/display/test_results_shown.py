@@ -92,7 +92,7 @@ def test_a_card_begins_with_the_verdict_and_has_the_picture(found: Analysis) -> 
     words = " ".join(Tags(found._repr_html_()).words.split())
     sentence = found.verdict.sentence
     assert sentence in words
-    assert words.index(sentence) < words.index("recommended") < words.index("predicted loss")
+    assert words.index(sentence) < words.index("recommended") < words.index("change")
     assert repr(found).splitlines()[1].strip() == sentence
     assert found.to_frame()["recommended"].to_dict() == dict(found.recommendation.mixture)
     for caveat in found.verdict.caveats[:2]:

@@ -348,7 +348,7 @@ def test_with_one_volume_the_mixture_is_that_of_this_volume_and_this_is_said() -
     assert there.uncertainty is not None
     assert rec.uncertainty.gain == there.uncertainty.gain
     assert any(
-        "one token volume was observed: losses at 1T tokens are unknown, and all figures are those at 1B" in t
+        "one token volume was observed: targets at 1T tokens are unknown, and all figures are those at 1B" in t
         for t in rec.warnings
     )
     assert "at 1B tokens: " in content.page(elsewhere).gain

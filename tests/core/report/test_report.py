@@ -18,6 +18,7 @@ import pytest
 from bimix_tracking.analysis.pipeline import analyze
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.display import svg
 from bimix_tracking.display.proportions import mixture_chart
 from bimix_tracking.display.texts import listing, width
 from bimix_tracking.errors import MissingDependencyError
@@ -27,7 +28,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import digits, nats
 from bimix_tracking.quantities import tokens as show_tokens
 from bimix_tracking.recommendation.costs import Costs
-from bimix_tracking.report import content, explorer, figures, html, markdown, mixture_figures, run_noise, svg
+from bimix_tracking.report import content, explorer, figures, gains, html, markdown, mixture_figures, run_noise
 from bimix_tracking.report.language import Language
 
 HOSTILE = ("<script>alert(1)</script>", "a|b", "ä", "n" * 200)
@@ -129,7 +130,7 @@ def test_weights_and_another_reference_are_named() -> None:
     page = content.page(analyze(obs, tokens=32e6, weights={"web": 2}, reference=reference))
     assert "(70 % code, 20 % web, 10 % math)" in page.gain
     assert "nats, weighted sum of 'code', 'web', 'math'" in page.gain
-    assert [share.weight for share in page.shares] == ["1", "2", "1"]
+    assert {one.target: one.weight for one in page.gains} == {"code": "1", "web": "2", "math": "1"}
 
 
 def test_totals_are_the_weighted_sums_and_their_difference_the_gain() -> None:
@@ -137,7 +138,8 @@ def test_totals_are_the_weighted_sums_and_their_difference_the_gain() -> None:
     rec = result.recommendation
     ours = sum(rec.weights[d] * rec.predicted[d] for d in result.fit.domains)
     theirs = sum(rec.weights[d] * rec.reference_predicted[d] for d in result.fit.domains)
-    assert content.page(result).total == (nats(ours), nats(theirs), nats(ours - theirs))
+    total = content.page(result).total
+    assert (total.recommended, total.reference, total.change) == (nats(ours), nats(theirs), nats(ours - theirs))
 
 
 def test_hostile_names_stay_text() -> None:
@@ -223,7 +225,7 @@ def test_without_repeats_the_noise_is_unknown(plain: Analysis) -> None:
     apart.loc[apart["run"] == "two", "tokens"] *= 1.5
     repeats = sweep(dict.fromkeys(SPREAD, (0.2, 0.3, 0.5)), off={"two": 0.01, "three": 0.02, "four": 0.03})
     repeated = Observations(repeats.mixtures.loc[["one", "two"]], apart)
-    assert "share no token count with all weighted domains" in run_noise.measure(
+    assert "share no token count with all weighted targets" in run_noise.measure(
         repeated, dict.fromkeys(SPREAD, 1.0)
     ).sentences(0.1)
 
@@ -276,12 +278,12 @@ def test_figures_survive_what_cannot_be_told(plain: Analysis) -> None:
     curves = figures.predict_curves(single, fit)
     say = Language()
     drawn = [mixture_chart(mixture_figures.rows(fit, plain.recommendation), say)]
-    drawn += [mixture_figures.changes(fit, plain.recommendation, None, say)]
+    drawn += [gains.chart(plain.recommendation, gains.gains(plain.recommendation, single, {}), say)]
     drawn += mixture_figures.moved(fit, plain.recommendation, say)
     for target in fit.targets:
         drawn += [
-            figures.training(single, fit, curves, target, say),
-            figures.response(single, fit, plain.recommendation, target, say),
+            figures.training(single, fit, curves, target, target, say),
+            figures.response(single, fit, plain.recommendation, target, target, say),
         ]
     assert not [figure for figure in drawn if re.search(r'[ "ML](nan|inf)', figure)]
 

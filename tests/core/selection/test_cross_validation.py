@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from scipy.stats import rankdata
 
 from bimix_tracking import Observations, analyze, cross_validate, fit_law
+from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.registry import law
@@ -181,3 +183,29 @@ def test_a_law_no_better_than_the_mean_is_called_so(sweep: MakeSweep) -> None:
     assert found.mean_error >= found.mean_baseline_error
     figures = f"{100 * found.mean_error:.2f} % over 6 folds; {100 * found.mean_baseline_error:.2f} % with no law."
     assert found.sentences().startswith(f"Held-out error {figures} Rank correlation ")
+
+
+def test_errors_of_accuracies_are_in_points_and_of_losses_relative() -> None:
+    share = np.linspace(0.1, 0.9, 10)
+    rng = np.random.default_rng(0)
+    accuracy = np.clip(0.3 + 0.3 * share + 0.02 * rng.normal(size=10), 0, 1)
+    table = pd.DataFrame({"a": share, "b": 1 - share, "tokens": 1e9, "quiz": accuracy, "loss": 2 + share})
+    obs = Observations.from_wide(
+        table,
+        proportions=["a", "b"],
+        losses={"a": "loss"},
+        targets=[Target("quiz", "accuracy", questions=500)],
+        tokens="tokens",
+    )
+    found = cross_validate(obs, "exponential")
+
+    rows = found.predictions[found.predictions["domain"] == "quiz"]
+    values = [obs.link("quiz").value(rows[name].to_numpy(float)) for name in ("predicted", "observed")]
+    assert found.error["quiz"] == pytest.approx(np.abs(values[0] - values[1]).mean(), rel=1e-9)
+    assert found.shown_error("quiz") == f"{100 * found.error['quiz']:.1f} pp"
+    assert found.shown_error("a") == f"{100 * found.error['a']:.2f} %"
+    relative = [(r["predicted"] / r["observed"] - 1).abs().mean() for _, r in found.predictions.groupby("domain")]
+    assert found.mean_error == pytest.approx(np.mean(relative), rel=1e-9)
+    assert found.only(["quiz"]).shown_mean_error() == found.shown_error("quiz")
+    assert found.to_dict()["unit"] == {"quiz": "accuracy"}
+    assert replace(found, weights={"quiz": 1.0}).counted.domains == ("quiz",)

@@ -66,7 +66,7 @@ def test_pull_gives_a_table_that_reads_back(table: Path, tmp_path: Path) -> None
     done = bimix("pull", f"csv:{table}", "-o", tmp_path / "pulled.csv")
 
     assert done.returncode == 0, done.stderr
-    assert "3 runs, 2 domains, 24 losses" in done.stdout
+    assert "3 runs, 2 domains, 2 targets, 24 values" in done.stdout
     assert Observations.from_csv(tmp_path / "pulled.csv").data_hash == Observations.from_csv(table).data_hash
 
 
@@ -81,7 +81,7 @@ def test_pull_gives_a_table_that_reads_back(table: Path, tmp_path: Path) -> None
         ),
         (["analyze", "csv:x", "--tokens", "many"], 2, "'many' is not a number of tokens, such as 100B, 5e9"),
         (["analyze", "csv:x"], 2, "--tokens"),
-        (["analyze", "csv:x", "--tokens", "1e9", "--weight", "web"], 2, "'web' is not DOMAIN=NUMBER, such as code=2"),
+        (["analyze", "csv:x", "--tokens", "1e9", "--weight", "web"], 2, "'web' is not TARGET=NUMBER, such as code=2"),
         (["pull", "csv:nowhere.csv"], 2, "--output"),
     ],
 )
@@ -103,7 +103,7 @@ def test_bad_data_and_a_fit_without_answer_have_codes_of_their_own(table: Path, 
 
     assert (off.returncode, single.returncode) == (3, 5)
     assert "run 'run-0.2': proportions sum to 1.1, not 1" in off.stderr
-    assert "domain 'c++': the domain's proportion is the same in all runs" in single.stderr
+    assert "'c++': the domain's proportion is the same in all runs" in single.stderr
     assert "Add at least one run with another proportion" in single.stderr
 
 

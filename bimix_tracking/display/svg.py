@@ -75,6 +75,13 @@ def polyline(points: Sequence[tuple[float, float]], cls: str) -> str:
     return f'<path class="{cls}" d="{"".join(path)}"/>' if len(path) > 1 else ""
 
 
+def polygon(points: Sequence[tuple[float, float]], cls: str) -> str:
+    """Return a filled shape through the points; empty where one is not finite."""
+    if not all(math.isfinite(value) for point in points for value in point):
+        return ""
+    return f'<path class="{cls}" d="M{"L".join(f"{number(x)} {number(y)}" for x, y in points)}Z"/>'
+
+
 def picture(wide: float, high: float, name: str, parts: Sequence[str]) -> str:
     """Return the figure: it scales to its column and has a name for who cannot see it.
 
