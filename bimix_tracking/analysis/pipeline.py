@@ -28,10 +28,10 @@ from bimix_tracking.quantities import tokens as tokens_shown
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.guards import Guard, guards_on
-from bimix_tracking.recommendation.optimum import Change
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.recommending import allowed, recommend
 from bimix_tracking.recommendation.savings import worth
+from bimix_tracking.recommendation.solvers.limits import Change
 from bimix_tracking.recommendation.trade_offs.pareto import Pareto, two_groups
 from bimix_tracking.recommendation.trade_offs.pareto import pareto as trade_off
 from bimix_tracking.report.language import Language

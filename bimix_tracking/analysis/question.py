@@ -14,7 +14,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.guards import ALL, Guard, parse_guard
-from bimix_tracking.recommendation.optimum import Change
+from bimix_tracking.recommendation.solvers.limits import Change
 from bimix_tracking.tracking.write_back import key_of
 
 AUTO = "auto"

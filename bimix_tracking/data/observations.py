@@ -224,6 +224,7 @@ class Observations:
             )
             for target, column in loss_columns.items()
         ]
+        parts = [_measured(one) if name in described else one for name, one in zip(loss_columns, parts, strict=True)]
         return cls._validated(mixtures, pd.concat(parts), notes, source=source, described=described)
 
     @classmethod
@@ -338,6 +339,11 @@ class Observations:
             questions=read.questions,
             source=f"csv:{path}",
         )
+
+
+def _measured(part: pd.DataFrame) -> pd.DataFrame:
+    """Return a target without its empty cells: it is measured at some checkpoints; a run that has none is noted."""
+    return part[part["value"].notna() | part.groupby("run")["value"].transform("count").eq(0)]
 
 
 def _as_columns(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:

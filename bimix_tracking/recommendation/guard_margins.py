@@ -16,19 +16,20 @@ from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.quantities import about
 from bimix_tracking.recommendation.guards import TargetGuard
-from bimix_tracking.recommendation.optimum import Near, Problem
+from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.smallest_change import distance
 from bimix_tracking.recommendation.solvers.guarded import MET, GuardedMinimum
+from bimix_tracking.recommendation.solvers.limits import Near
 
 _LEVEL = 0.9
 """Of the intervals whose widening replicates get here too."""
 _COPIES = 5
 """Form errors drawn for each replicate."""
-_ROUNDS, _NARROWINGS = 10, 12
-_ENOUGH = 0.005
-"""A margin whose guards hold with this much more probability than asked is not made smaller."""
-_SAME = 0.02
-"""Margins this near, in standard deviations, are one."""
+_ROUNDS, _NARROWINGS = 12, 10
+_GROWTH, _STAYS, _GAINED = 2.0, 1.02, 0.02
+"""How much farther than where guards hold is tried, until when, and for which part of what a margin costs."""
+_STRETCH = (0.8, 1.3)
+_STEP, _LEAST = 1e-6, 1e-24
 
 
 def least(problem: Problem, reference: Array) -> tuple[GuardedMinimum, tuple[int, int]]:
@@ -92,11 +93,40 @@ class Chances:
         centre, apart = self.draws(shares)
         return float((centre + apart <= MET).all(-1).mean())
 
-    def spread(self, shares: Array, probability: float) -> tuple[Array, float]:
-        """Return a standard deviation of each guard's excess, and how many all of them hold at with a probability."""
+    def deviations(self, mixtures: Array) -> Array:
+        """Return the standard deviation of each guard's excess at mixtures, (n, guards)."""
+        losses = self._replicates.losses(np.concatenate([mixtures, self._reference[None]]), self._tokens)
+        excess = np.stack(
+            [
+                losses[:, :-1, place] - guard.rule(losses[:, -1:, place])
+                for guard, place in zip(self._guards, self._places, strict=True)
+            ],
+            -1,
+        )
+        known = np.isfinite(excess).all((1, 2))
+        form = [0.0 * mixtures[:, 0] if one is None else one.between(mixtures, self._reference) for one in self._forms]
+        variance = np.square(self._stretch) * excess[known].var(0) + np.stack(form, -1) * self._noise.var(0)
+        return np.asarray(np.sqrt(np.maximum(variance, _LEAST)))
+
+    def margins(self, shares: Array, times: float) -> tuple[Array, Array]:
+        """Return margins of so many standard deviations, straight about a mixture: at the reference, and the tilts.
+
+        Shapes (guards,) and (guards, domains).
+        """
+        steps = np.concatenate([np.zeros((1, len(shares))), _STEP * np.eye(len(shares))])
+        found = self.deviations(shares + steps)
+        tilts = ((found[1:] - found[0]) / _STEP).T
+        return times * np.maximum(found[0] + tilts @ (self._reference - shares), 0.0), times * tilts
+
+    def simultaneous(self, shares: Array, probability: float) -> float:
+        """Return how many standard deviations all guards' excesses stay within with a probability: sup-t."""
         _, apart = self.draws(shares)
-        deviation = np.maximum(apart.std(0), 1e-12)
-        return deviation, float(np.quantile((apart / deviation).max(-1), probability))
+        return float(np.quantile((apart / self.deviations(shares[None])[0]).max(-1), probability))
+
+    def needed(self, shares: Array, probability: float) -> float:
+        """Return by how much the distances to the limits must be stretched for all guards to hold so probably."""
+        centre, apart = self.draws(shares)
+        return float(np.quantile((apart / np.maximum(-centre, np.sqrt(_LEAST))).max(-1), probability))
 
 
 def with_margin(
@@ -104,47 +134,44 @@ def with_margin(
     chances: Chances,
     reference: Array,
     plain: GuardedMinimum,
-    agree: tuple[int, int],
     probability: float,
 ) -> tuple[Problem, GuardedMinimum, tuple[int, int]]:
-    """Return the optimum with the smallest margins at which all guards hold with a probability.
+    """Return the optimum with margins at which all guards hold with a probability, as near to it as was found.
 
-    Margins are κ standard deviations of each guard's excess at the last optimum. κ begins where a simultaneous interval
-    of all guards does (sup-t), which is too much where some are far from their limits, and is halved in on.
+    First within the largest distance from the reference at which they hold without a margin. Then, from there, with
+    margins of κ standard deviations of each guard's excess, taken straight about the last optimum, and a little
+    farther: κ is that of a simultaneous interval of all guards (sup-t). What holds and is better is kept.
     """
     if problem.limits is None:
-        return problem, plain, agree
+        raise TypeError("a problem without guards needs no margin")
     start = problem.limits.each
-    best: tuple[Problem, GuardedMinimum, tuple[int, int]] | None = None
-    at = plain.shares[0]
-    deviation, times = chances.spread(at, probability)
-    low, high = 0.0, np.inf
+    best = _nearer(problem, chances, reference, plain, probability)
+    change = "tv" if problem.near is None else problem.near.change
+    farthest = distance(plain.shares[0], reference, change) if problem.near is None else problem.near.radius
+    growth, caution = _GROWTH, 1.0
     for _ in range(_ROUNDS):
+        at = best[1].shares[0]
+        margins, tilts = chances.margins(at, caution * chances.simultaneous(at, probability))
         each = tuple(
-            replace(limit, margin=limit.margin + times * d) for limit, d in zip(start, deviation.tolist(), strict=True)
+            replace(limit, margin=limit.margin + float(m), tilt=tilt)
+            for limit, m, tilt in zip(start, margins, tilts, strict=True)
         )
-        tried = replace(problem, limits=replace(problem.limits, each=each))
+        radius = min(growth * distance(at, reference, change), farthest)
+        tried = replace(problem, limits=replace(problem.limits, each=each), near=Near(reference, radius, change))
         found, searches = least(tried, reference)
-        if not found.feasible[0]:
-            # Nearer to the reference a difference is better known.
-            at = (at + reference) / 2
-            deviation, _ = chances.spread(at, probability)
-            continue
-        at = found.shares[0]
-        deviation, again = chances.spread(at, probability)
-        reached = chances.together(at)
-        if reached >= probability:
-            high = times
-            if best is None or found.value[0] <= best[1].value[0]:
-                best = tried, found, searches
-            if reached <= probability + _ENOUGH:
+        reached = chances.together(found.shares[0]) if found.feasible[0] else 0.0
+        if reached >= probability and found.value[0] < best[1].value[0]:
+            gained = best[1].value[0] - found.value[0]
+            best = tried, found, searches
+            if gained < _GAINED * (best[1].value[0] - plain.value[0]):
                 break
-        else:
-            low = times
-        times = (low + high) / 2 if np.isfinite(high) else max(again, 1.5 * times)
-        if high - low < _SAME:
+            continue
+        growth = 1 + (growth - 1) / 2
+        if found.feasible[0]:
+            caution *= float(np.clip(chances.needed(found.shares[0], probability), *_STRETCH))
+        if growth < _STAYS:
             break
-    return best or _nearer(problem, chances, reference, plain, probability)
+    return best
 
 
 def _nearer(

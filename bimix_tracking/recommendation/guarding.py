@@ -17,10 +17,10 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import count
 from bimix_tracking.recommendation.guard_margins import Chances, least, with_margin
 from bimix_tracking.recommendation.guards import Guard, GuardResult, TargetGuard, guards_on
-from bimix_tracking.recommendation.optimum import Change, Near, Problem
+from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.smallest_change import distance, least_change
 from bimix_tracking.recommendation.solvers.guarded import MET, GuardedMinimum
-from bimix_tracking.recommendation.solvers.limits import Limits
+from bimix_tracking.recommendation.solvers.limits import Change, Limits, Near
 from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum
 
 _BINDS = 1e-7
@@ -82,7 +82,7 @@ def guarded(
     chances = Chances(plain, guards, reference, replicates) if replicates is not None and guards else None
     if chances is None or probability is None or chances.together(found.shares[0]) >= probability:
         return _result(plain, guards, reference, found, agree, chances, found)
-    careful, safe, agree = with_margin(plain, chances, reference, found, agree, probability)
+    careful, safe, agree = with_margin(plain, chances, reference, found, probability)
     return _result(careful, guards, reference, safe, agree, chances, found)
 
 
@@ -176,7 +176,8 @@ def _result(
     if not guards or problem.limits is None:
         return Guarded(problem, found, agree, ())
     shares = found.shares[0]
-    largest = problem.limits.largest(problem.fit, problem.tokens)[0]
+    plainly = problem.limits.largest(problem.fit, problem.tokens)[0] + [one.margin for one in problem.limits.each]
+    largest = plainly - problem.limits.margins(shares)
     places = np.arange(len(guards))
     without = problem.within(0 * places, start=shares, without=places)
     asked, reached = _losses(problem, guards, reference, shares)

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from bimix_tracking.progress import Progress
 from bimix_tracking.recommendation.constraints import Constraints
 from bimix_tracking.recommendation.solvers.filling import filled
 from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum, minimize_within, nearest_in
-from bimix_tracking.recommendation.solvers.limits import GuardedLoss, Limits
+from bimix_tracking.recommendation.solvers.limits import GuardedLoss, Limits, Near
 from bimix_tracking.recommendation.solvers.measuring import Region
 from bimix_tracking.recommendation.solvers.objective import WeightedLoss
 from bimix_tracking.recommendation.solvers.sqp import SimplexMinimum, kkt, minimize_on_simplex
@@ -45,25 +44,6 @@ _STILL = 1e-12
 """So small a divergence is none."""
 _MOST_LEANING = 6
 _PROGRESS_EVERY = 50
-
-
-Change = Literal["tv", "kl"]
-"""How far a mixture is from another: total variation, ½ Σ |r − near|, or divergence, Σ r log(r / near)."""
-
-
-@dataclass(frozen=True, eq=False)  # arrays have no one truth
-class Near:
-    """How far a mixture may be from another one.
-
-    Args:
-        shares: The other one, shape (domains,).
-        radius: The largest distance: a proportion, or nats.
-        change: How it is measured.
-    """
-
-    shares: Array
-    radius: float
-    change: Change = "tv"
 
 
 @dataclass(frozen=True)
@@ -234,7 +214,9 @@ class Problem:
         largest = self._largest(versions, theta, cautious)
         if without is not None:
             largest = np.where(without[:, None] == np.arange(largest.shape[1]), np.inf, largest)
-        model = self._model(versions, largest, theta=theta, divergence=divergence, aim=aim, ceiling=ceiling)
+        model = self._model(
+            versions, largest, theta=theta, divergence=divergence, cautious=cautious, aim=aim, ceiling=ceiling
+        )
         return minimize_within(model, region, starts, np.arange(count))
 
     def _largest(
@@ -256,9 +238,14 @@ class Problem:
         *,
         theta: Mapping[str, Array] | None = None,
         divergence: tuple[Array, Array] | None = None,
+        cautious: Array | None = None,
         aim: Array | None = None,
         ceiling: float = np.inf,
     ) -> GuardedLoss:
+        tilts = None
+        if self.limits and any(limit.tilt is not None for limit in self.limits.each):
+            part = np.ones(len(versions)) if cautious is None else cautious
+            tilts = (part[:, None, None] * self.limits.tilts, self.limits.reference)
         prior = None
         if self.prior is not None and self.strength > 0:
             prior = (self.prior.array(self.fit.domains), self.strength)
@@ -271,6 +258,7 @@ class Problem:
             versions,
             theta=theta,
             prior=prior,
+            tilts=tilts,
             divergence=divergence,
             aim=aim,
             ceiling=ceiling,

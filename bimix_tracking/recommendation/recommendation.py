@@ -23,8 +23,8 @@ from bimix_tracking.quantities import nats, points
 from bimix_tracking.recommendation.constraints import Constraints
 from bimix_tracking.recommendation.guards import GuardResult
 from bimix_tracking.recommendation.near_optimal import NearOptimal
-from bimix_tracking.recommendation.optimum import Change
 from bimix_tracking.recommendation.smallest_change import SmallestChange
+from bimix_tracking.recommendation.solvers.limits import Change
 from bimix_tracking.recommendation.uncertainty import Uncertainty, between, ends, finite
 
 

@@ -25,10 +25,11 @@ from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds, Constr
 from bimix_tracking.recommendation.guarding import guarded, guards_of, largest_change
 from bimix_tracking.recommendation.guards import Guard
 from bimix_tracking.recommendation.near_optimal import near_optimal
-from bimix_tracking.recommendation.optimum import Change, Problem
+from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.smallest_change import smallest_change
 from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum
+from bimix_tracking.recommendation.solvers.limits import Change
 from bimix_tracking.recommendation.uncertainty import uncertainty
 from bimix_tracking.recommendation.validity import (
     binding_at,
@@ -207,7 +208,7 @@ def recommend(
         change=change,
         path=None
         if given is None and near is None
-        else smallest_change(problem, reference, replicates, change=change, sure=sure),
+        else smallest_change(problem, reference, replicates, change=change, sure=sure, beyond=problem.near is near),
     )
 
 

@@ -17,7 +17,8 @@ from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import about, count
-from bimix_tracking.recommendation.optimum import Change, Near, Problem
+from bimix_tracking.recommendation.optimum import Problem
+from bimix_tracking.recommendation.solvers.limits import Change, Near
 from bimix_tracking.recommendation.uncertainty import LEVEL, Uncertainty
 
 STEPS = 12
@@ -161,24 +162,26 @@ def smallest_change(
     *,
     change: Change = "tv",
     sure: Uncertainty | None = None,
+    beyond: bool = False,
     steps: int = STEPS,
     level: float = LEVEL,
 ) -> SmallestChange | None:
     """Return the optima within growing distances of the reference; None where the optimum is the reference.
 
     Args:
-        problem: What was minimised; its largest change is left out.
+        problem: What was minimised.
         reference: Where to start from.
         replicates: Give the intervals, of the gain of each mixture as it stands.
         change: How a distance is limited; total variation where the optimum has what the reference has nothing of.
         sure: Of the optimum: each step has its part of the selection bias, by the distance, for the farther a mixture
             may be from the reference the more there is to choose from.
+        beyond: Whether to go on beyond the problem's own largest change.
         steps: How many beside the first.
         level: Of the intervals.
     """
     fit, at = problem.fit, reference.array(problem.fit.domains)
     free = replace(problem, near=None)
-    target = free.minimum([at])[0].shares[0]
+    target = (free if beyond else problem).minimum([at])[0].shares[0]
     full = distance(target, at, change)
     if change == "kl" and not np.isfinite(full):
         change, full = "tv", distance(target, at, "tv")

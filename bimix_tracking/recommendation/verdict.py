@@ -13,7 +13,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.messages import few, joined, said
-from bimix_tracking.quantities import count, percent, signed, tokens
+from bimix_tracking.quantities import about, count, percent, signed, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.dependence import rank_interval
@@ -24,6 +24,8 @@ LEAST_RANK = 0.5
 _FEW_RANKED = 8
 """With fewer runs a good law's rank correlation is below that by chance now and then: a caution, no refusal."""
 _LEAST_MIXTURES = 5
+_HOLDS, _HELD_BY_CHANCE = 0.9, 0.02
+"""Guards that hold together less probably are said; and how far replicates may be off what was asked."""
 
 
 class Decision(StrEnum):
@@ -44,7 +46,8 @@ class Caveat:
     """Something that decides whether to act.
 
     Args:
-        kind: `no_skill`, `rank`, `unranked`, `few_mixtures`, `no_signal`, `one_volume`, `later` or `extrapolation`.
+        kind: `no_skill`, `rank`, `unranked`, `few_mixtures`, `no_signal`, `guards`, `one_volume`, `later` or
+            `extrapolation`.
         short: In a few words, as the verdict has it.
         text: One sentence, with its numbers.
     """
@@ -168,6 +171,24 @@ def _caveats(
             said(
                 "No target that counts can be distinguished from noise: {targets}. All keep their weights.",
                 targets=few(counted),
+            ),
+        )
+    together = rec.guards_together
+    if rec.guards and together is not None and together < (rec.guard_probability or _HOLDS) - _HELD_BY_CHANCE:
+        probability = {"probability": about(together), "count": len(rec.guards)}
+        yield Caveat(
+            "guards",
+            said("guards hold with a probability of {probability}", **probability),
+            said(
+                "All {count} guards hold together with a probability of {probability}: a binding guard has no margin "
+                "unless --guard-probability asks for one.",
+                **probability,
+            )
+            if len(rec.guards) > 1
+            else said(
+                "The guard holds with a probability of {probability}: a binding guard has no margin unless "
+                "--guard-probability asks for one.",
+                **probability,
             ),
         )
     if fit is not None:

@@ -124,7 +124,7 @@ def page(result: Result) -> Page:
     obs, fit, rec = result.observations, result.fit, result.recommendation
     counted = {target: rec.weights[target] for target in fit.targets if rec.weights[target] > 0}
     weighted = any(rec.weights[target] != 1 for target in fit.targets if target in fit.domains or target in counted)
-    changed = gains(rec, obs, unfit(result))
+    changed = gains(rec, obs, fit.unfit)
     warnings = tuple(map(printable, (*result.warnings, *held_lines(rec))))
     shown = evidence(result, warnings)
     worth = result.worth if result.verdict.usable else None  # nothing is saved by a law that fails its check
@@ -216,11 +216,6 @@ def _total(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool)
     )
     interval = MISSING if ends is None else said("{low} to {high}", low=nats(-ends[1]), high=nats(-ends[0]))
     return Total(said("weighted sum") if weighted else said("sum"), theirs, ours, nats(-rec.gain), interval)
-
-
-def unfit(result: Result) -> Mapping[str, str]:
-    """Return the targets that can't decide between mixtures, with why; none where that wasn't judged."""
-    return result.fit.unfit
 
 
 def _path(path: SmallestChange) -> str:

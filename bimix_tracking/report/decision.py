@@ -70,7 +70,7 @@ def certainty(rec: Recommendation) -> Iterator[tuple[str, str]]:
         yield said("model misspecification"), said("excluded")
     else:
         yield said("model misspecification"), said("included, ±{form}", form=rec.amount(sure.form_error))
-    if sure.optimism >= 5e-5:
+    if sure.optimism >= (5e-4 if str(rec.unit) == "accuracy" else 5e-5):  # not 0 as it is printed
         yield said("optimism subtracted"), rec.amount(sure.optimism)
 
 

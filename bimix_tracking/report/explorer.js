@@ -174,6 +174,13 @@
     if (!link || !Number.isFinite(value)) return nats(value);
     return link.kind === "accuracy" ? filled(words.percent, { share: (100 * value).toFixed(1) }) : digits(value);
   };
+  const rangeOf = (place, ends) => {
+    const link = data.links[place];
+    const percent = link && link.kind === "accuracy";
+    const [low, high] = ends.map((end) => (percent ? (100 * end).toFixed(1) : shown(place, end)));
+    const range = filled(words.range, { low, high });
+    return percent ? filled(words.percent, { share: range }) : range;
+  };
   const shownChange = (place, value) => {
     const link = data.links[place];
     if (!Number.isFinite(value)) return "\u2013";
@@ -260,7 +267,7 @@
       set(row.loss, shown(place, value), value);
       set(row.change, shownChange(place, value - reference), value - reference);
       const ends = oursDrawn && valuesOf(place, intervalOf(place, ours[place], oursDrawn[place]));
-      row.interval.textContent = ends && Number.isFinite(ends[0]) ? filled(words.range, { low: shown(place, ends[0]), high: shown(place, ends[1]) }) : "\u2013";
+      row.interval.textContent = ends && Number.isFinite(ends[0]) ? rangeOf(place, ends) : "\u2013";
       row.interval.dataset.low = ends ? ends[0] : "";
       row.interval.dataset.high = ends ? ends[1] : "";
     });

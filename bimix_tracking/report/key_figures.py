@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import about, count, percent, signed, tokens
+from bimix_tracking.quantities import about, count, signed, tokens
 from bimix_tracking.recommendation.equal_loss import FARTHEST
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
@@ -42,7 +42,7 @@ def key_figures(
     if not verdict.usable:
         figures = [KeyFigure(one.name, said("not reliable"), said("the law fails its check")) for one in figures]
     yield from figures
-    yield _held_out(validation)
+    yield _held_out(validation, rec)
 
 
 def _gain(rec: Recommendation) -> KeyFigure:
@@ -66,15 +66,18 @@ def _probability(rec: Recommendation) -> KeyFigure:
     return KeyFigure(name, probability(sure.probability), included if sure.form_error is not None else excluded)
 
 
-def _held_out(found: Validation | None) -> KeyFigure:
+def _held_out(found: Validation | None, rec: Recommendation) -> KeyFigure:
     name = said("held-out error")
     if found is None:
         return KeyFigure(name, said("unknown"), said("too few mixtures to hold one out"))
-    without, rank = about(found.mean_baseline_error), found.rank_correlation
+    counted, rank = found.counted, found.rank_correlation
+    error, without = counted.shown_mean_error(), counted.shown_mean_error(baseline=True)
+    if str(rec.unit) != "accuracy":
+        without = about(counted.mean_baseline_error)
     if math.isnan(rank):
-        return KeyFigure(name, percent(found.mean_error), said("no law {error}; rank unknown", error=without))
+        return KeyFigure(name, error, said("no law {error}; rank unknown", error=without))
     more = said("rank correlation {rank}; no law {error}", rank=signed(rank), error=without)
-    return KeyFigure(name, percent(found.mean_error), more)
+    return KeyFigure(name, error, more)
 
 
 def savings(found: Worth) -> str:

@@ -100,7 +100,9 @@ def _moved(
     # A curve that leaves the panel says as much as one that ends in it, and the band stays visible.
     top = most if tolerance is None else min(most, 6 * tolerance) if most > tolerance else 1.2 * tolerance
     x = svg.linear([*grid], _LEFT, _RIGHT, inside=(0, 1), show=lambda share, places: say(percent_tick(share, places)))
-    y = svg.linear([0.0, top or 1e-3], _BOTTOM, _TOP, most=4)
+    # Within guards the optimum is not the least: the curve goes on below it where a guard is broken.
+    least = max(float(np.nanmin(above, initial=0.0)), -(top or 1e-3))
+    y = svg.linear([0.0, top or 1e-3, *([least] if least < -1e-9 else [])], _BOTTOM, _TOP, most=4)
     parts = heads(domain)
     if tolerance is not None:
         band = min(tolerance, y.high)
@@ -111,7 +113,7 @@ def _moved(
         parts.append(
             svg.line(x.at(max(extent[0], x.low)), _BOTTOM - 3, x.at(min(extent[1], x.high)), _BOTTOM - 3, "near")
         )
-    inside = np.where(above <= y.high, above, np.nan)
+    inside = np.where((above <= y.high) & (above >= y.low), above, np.nan)
     parts.append(svg.polyline([(x.at(r), y.at(v)) for r, v in zip(grid, inside, strict=True)], "curve fit"))
     mark = x.at(rec.mixture[domain])
     parts.append(svg.line(mark, _TOP, mark, _BOTTOM, "chosen-line"))
@@ -195,9 +197,10 @@ def trade(found: Pareto, say: Language) -> str:
     marks = [*line, ours, (0.0, 0.0)]
     x = svg.linear([at for at, _ in marks], _LEFT, _ACROSS - 12)
     y = svg.linear([at for _, at in marks], _BOTTOM, _TOP, most=4)
+    units = [said("pp") if scale > 1 else _unit(unit) for scale, unit in zip(scales, found.units, strict=True)]
     names = [
-        said("{group}, {unit}", group=shorten(printable(name), 14), unit="pp" if _scale(unit) > 1 else _unit(unit))
-        for name, unit in zip(found.names, found.units, strict=True)
+        said("{group}, {unit}", group=shorten(printable(name), 14), unit=unit)
+        for name, unit in zip(found.names, units, strict=True)
     ]
     parts = svg.frame(x, y, *map(say, names))
     parts.append(svg.polyline([(x.at(one), y.at(other)) for one, other in line], "curve fit"))
@@ -211,10 +214,11 @@ def trade(found: Pareto, say: Language) -> str:
         parts.append(svg.circle(x.at(one), y.at(other), 3, "dot own", say(tip)))
     for (one, other), cls, text in (((0.0, 0.0), "hollow", said("reference")), (ours, "chosen", said("recommended"))):
         words = say(text)
-        right = x.at(one) + 9 + svg.DIGIT * width(words) > x.end
+        right = x.at(one) + 9 + 1.3 * svg.DIGIT * width(words) > _ACROSS
         parts.append(svg.circle(x.at(one), y.at(other), 5.5, cls, words))
-        at = x.at(one) + (-9 if right else 9)
-        parts.append(svg.label(at, y.at(other) + 16, words, cls="value", anchor="end" if right else "start"))
+        # Above and to the right of an optimum there is nothing: a mark there would beat it.
+        at = x.at(one) + (6 if right else 8)
+        parts.append(svg.label(at, y.at(other) - 10, words, cls="value", anchor="end" if right else "start"))
     title = said(
         "Optima between {one} and {other}, with the recommended mixture and the reference",
         one=printable(found.names[0]),

@@ -25,9 +25,9 @@ from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.recommendation.constraints import constrain
 from bimix_tracking.recommendation.guarding import guarded, guards_of
-from bimix_tracking.recommendation.optimum import Near, Problem
+from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum
-from bimix_tracking.recommendation.solvers.limits import Limit, Limits
+from bimix_tracking.recommendation.solvers.limits import Limit, Limits, Near
 from bimix_tracking.recommendation.validity import within
 
 Array = npt.NDArray[np.float64]

@@ -69,6 +69,12 @@ def test_several_processes_log_what_one_does_and_one_of_them_writes(
         assert returned(folder / scenario, rank) == returned(folder / scenario, 0)
 
 
+def test_targets_are_those_of_the_first_process(together: tuple[Path, int]) -> None:
+    rows = logged(together[0] / "windows" / "rank0")
+
+    assert [row["bimix_target/task"] for row in rows if "bimix_target/task" in row] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
 def test_the_data_are_as_awkward_as_they_should_be(alone: Path) -> None:
     sizes = [len(batch) for batch in plain.global_batches()]
     assert {size % 2 for size in sizes} == {0, 1}

@@ -1,6 +1,6 @@
 """Limits on single losses, relative to what the same law says of a reference; and the loss to be minimised with them.
 
-    L_i(r, s) ≤ limit_i(L_i(reference, s)) − margin_i
+    L_i(r, s) ≤ limit_i(L_i(reference, s)) − margin_i − tilt_i · (r − reference)
 
 A replicate's limits are relative to its own prediction, so that what both mixtures share cancels.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +33,13 @@ class Limit:
         target: Its name.
         rule: What is allowed, by the loss on the reference.
         margin: So much less is allowed than that, in the unit of the working loss.
+        tilt: How much the margin grows with each proportion, shape (domains,); None: not at all.
     """
 
     target: str
     rule: Rule
     margin: float = 0.0
+    tilt: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +63,38 @@ class Limits:
         allowed = [limit.rule(at[:, column]) - limit.margin for limit, column in zip(self.each, columns, strict=True)]
         return np.stack(allowed, -1) if allowed else np.empty((len(versions), 0))
 
+    @property
+    def tilts(self) -> Array:
+        """How much each margin grows with each proportion, shape (limits, domains)."""
+        none = np.zeros_like(self.reference)
+        return np.stack([none if limit.tilt is None else limit.tilt for limit in self.each])
+
+    def margins(self, shares: Array) -> Array:
+        """Return the margins at a mixture, shape (limits,)."""
+        return np.array([limit.margin for limit in self.each]) + self.tilts @ (shares - self.reference)
+
     def losses(self, fit: LawFit, tokens: float, theta: Mapping[str, Array] | None = None) -> WeightedLoss:
         """Return the limited targets' losses."""
         return WeightedLoss(fit, tokens, {limit.target: 1.0 for limit in self.each}, theta=theta, sloped=True)
+
+
+Change = Literal["tv", "kl"]
+"""How far a mixture is from another: total variation, ½ Σ |r − near|, or divergence, Σ r log(r / near)."""
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth
+class Near:
+    """How far a mixture may be from another one.
+
+    Args:
+        shares: The other one, shape (domains,).
+        radius: The largest distance: a proportion, or nats.
+        change: How it is measured.
+    """
+
+    shares: Array
+    radius: float
+    change: Change = "tv"
 
 
 class GuardedLoss:
@@ -79,6 +111,8 @@ class GuardedLoss:
         versions: Which version of the law each problem has, shape (problems,).
         theta: As in `WeightedLoss`.
         prior: p and κ; None: none.
+        tilts: How much less is allowed of each with each proportion, shape (problems, guards, domains), from where;
+            None: not at all.
         divergence: The mixture, shape (domains,), and ε of each problem, shape (problems,); None: none.
         aim: Shape (problems, domains): minimise this weighted sum of the proportions instead, and hold F below
             `ceiling`, shape (problems,).
@@ -96,6 +130,7 @@ class GuardedLoss:
         *,
         theta: Mapping[str, Array] | None = None,
         prior: tuple[Array, float] | None = None,
+        tilts: tuple[Array, Array] | None = None,
         divergence: tuple[Array, Array] | None = None,
         aim: Array | None = None,
         ceiling: float = np.inf,
@@ -104,7 +139,7 @@ class GuardedLoss:
         self._loss = WeightedLoss(fit, tokens, both, theta=theta, sloped=True)
         self._weight = np.array([weights.get(t, 0.0) for t in self._loss.targets])
         self._columns = np.array([self._loss.targets.index(t) for t in targets], np.intp)
-        self._largest, self._prior, self._divergence = largest, prior, divergence
+        self._largest, self._prior, self._divergence, self._tilts = largest, prior, divergence, tilts
         self._aim, self._ceiling = aim, ceiling
         self._versions = versions
 
@@ -121,6 +156,10 @@ class GuardedLoss:
         unit = np.where(np.isfinite(most), np.abs(most), 1.0)
         room = (most - each.value[:, columns]) / unit
         slopes = each.slope[:, columns] / unit[..., None]
+        if self._tilts is not None:
+            tilt = self._tilts[0][which] / unit[..., None]
+            room = room - (tilt @ (shares - self._tilts[1])[..., None])[..., 0]
+            slopes = slopes + tilt
         more: list[tuple[Array, Array, Array]] = []
         if self._divergence is not None:
             near, radius = self._divergence[0], self._divergence[1][which]

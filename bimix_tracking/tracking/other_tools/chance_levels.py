@@ -22,7 +22,7 @@ _WRITTEN = (
 )
 _CHANCE = {name: 1 / answers for answers, names in _ANSWERS.items() for name in names.split()}
 _CHANCE |= dict.fromkeys(_WRITTEN.split(), 0.0)
-_BY_LENGTH = sorted(_CHANCE, key=len, reverse=True)
+_KNOWN = re.compile(rf"(?:{'|'.join(sorted(_CHANCE, key=len, reverse=True))})(?![A-Za-z0-9])")
 _GENERATED = re.compile(
     r"exact_match.*|em|quasi_exact_match|contains|pass(?:@|_at_)\d+.*|.*_level_(?:strict|loose)_acc"
 )
@@ -40,8 +40,7 @@ def chance_of(task: str, metric: str) -> float | None:
     >>> chance_of("mytask", "exact_match"), chance_of("mytask", "acc")
     (0.0, None)
     """
-    last = task.rpartition("/")[2]
-    known = next((name for name in _BY_LENGTH if re.match(rf"{name}(?![A-Za-z0-9])", last)), None)
+    known = _KNOWN.match(task.rpartition("/")[2])
     if known is not None:
-        return _CHANCE[known]
+        return _CHANCE[known[0]]
     return 0.0 if _GENERATED.fullmatch(metric) else None

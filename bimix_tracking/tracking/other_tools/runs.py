@@ -116,14 +116,10 @@ class ForeignRuns:
             SourceError: Two tools' patterns match, or two metrics are the loss of one domain.
         """
         names = list(metrics)
-        recognised, tasks = recognise(names, self._own()), self._tasks(names).needed()
-        losses = {} if recognised is None else recognised.domains
-        if recognised is None or not losses:
-            recognised = Recognised("", None, {})
-        if not losses and not tasks:
-            return []
-        others = {*STEP_METRICS, *self._token_metrics(), *recognised.others, *tasks}
-        return [name for name in names if name in losses or name in others]
+        found, tasks = recognise(names, self._own()), self._tasks(names).needed()
+        losses = {*found.domains, *found.others} if found is not None and found.domains else set[str]()
+        needed = {*losses, *tasks, *STEP_METRICS, *self._token_metrics()}
+        return [name for name in names if name in needed] if losses or tasks else []
 
     def with_summary(
         self, history: Mapping[str, Sequence[Point]], summary: Mapping[str, object]
@@ -143,8 +139,10 @@ class ForeignRuns:
         names = [*history, *(name for name in summary if name not in history)]
         recognised = recognise(names, self._own())
         losses = {} if recognised is None else {**recognised.domains}
-        losses |= dict.fromkeys(self._tasks(names).metrics, "")
-        wanted = set(losses) if any(name in history for name in losses) else set(self.wanted([*history, *summary]))
+        tasks = self._tasks(names)
+        losses |= dict.fromkeys(tasks.metrics, "")
+        begun = any(name in history for name in losses)
+        wanted = {*losses, *tasks.needed()} if begun else set(self.wanted(names))
         found = {n: number(summary[n]) for n in summary if n in wanted and not history.get(n)}
         found = {name: value for name, value in found.items() if not math.isnan(value)}
         if not any(name in losses for name in found):
@@ -232,11 +230,8 @@ class ForeignRuns:
     def _missing(self, found: Sequence[Target]) -> dict[str, int]:
         """Return a note for each target that is described and has no value."""
         names = [target.name for target in found]
-        return {
-            f"target {shown(name)} has no value; {did_you_mean(name, names)}": 1
-            for name in self.targets
-            if name not in names
-        }
+        missing = [name for name in self.targets if name not in names]
+        return {f"target {shown(name)} has no value; {did_you_mean(name, names)}": 1 for name in missing}
 
     def _own(self) -> Tool | None:
         if self.pattern is None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bimix_tracking.data.histories import Point
@@ -192,7 +192,8 @@ def tasks_of(
     described, named, facts = described or {}, named or {}, facts or Facts()
     names = sorted(set(metrics))
     there = set(names)
-    found = [one for name in names if name not in named and (one := _found(name, facts, there)) is not None]
+    seen = (_found(name, facts, there, described) for name in names if name not in named)
+    found = [one for one in seen if one is not None]
     by_task: dict[str, list[_Found]] = {}
     for one in sorted(found, key=lambda one: (one.rank, len(one.metric), one.metric)):
         by_task.setdefault(one.task, []).append(one)
@@ -224,7 +225,7 @@ def tasks_of(
     return Tasks(tool or ("names of its own" if chosen else ""), chosen, notes)
 
 
-def _found(metric: str, facts: Facts, there: set[str]) -> _Found | None:
+def _found(metric: str, facts: Facts, there: set[str], described: Collection[str]) -> _Found | None:
     for tool, spelling in _SPELLINGS:
         match = spelling.fullmatch(metric)
         if match is None:
@@ -238,7 +239,9 @@ def _found(metric: str, facts: Facts, there: set[str]) -> _Found | None:
         name = name.removesuffix(",none")
         if {*task.split("/")} & _SPLITS or not is_name(f"{task}/{name}"):
             return None
-        if name.partition(",")[0].endswith((STDERR, QUESTIONS)) or f"{metric.rpartition('/')[0]}/loss" in there:
+        if name.partition(",")[0].endswith((STDERR, QUESTIONS)):
+            return None
+        if f"{metric.rpartition('/')[0]}/loss" in there and f"{task}/{name}" not in described:
             return None  # Levanter's bits per byte of a domain, beside its loss
         measures = (*_ANSWERED, *_CONTINUOUS, *_SCORED)
         rank = next((rank for rank, measure in enumerate(measures) if measure.of(name)), None)
@@ -260,15 +263,23 @@ def _main(of_task: Sequence[_Found]) -> list[_Found]:
 
 def _parents(tasks: Iterable[str], groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return a task or group → the group that it is in, by what is known of groups, else by their names."""
-    names = sorted(tasks)
     if not any(groups.values()):
-        groups = {name: [other for other in names if other.startswith(f"{name}_")] for name in names}
-        groups = {name: inner for name, inner in groups.items() if len(inner) >= _SUBTASKS}
+        groups = _by_name(set(tasks))
     found: dict[str, str] = {}
     for group, inner in groups.items():
         for name in inner:
             found.setdefault(name, group)
     return found
+
+
+def _by_name(tasks: Collection[str]) -> dict[str, list[str]]:
+    """Return the tasks whose names begin other tasks' names, the shortest first, with these."""
+    groups: dict[str, list[str]] = {}
+    for task in sorted(tasks):
+        for place, letter in enumerate(task):
+            if letter == "_" and task[:place] in tasks:
+                groups.setdefault(task[:place], []).append(task)
+    return {name: groups[name] for name in sorted(groups, key=len) if len(groups[name]) >= _SUBTASKS}
 
 
 def _above(task: str, parents: Mapping[str, str]) -> list[str]:

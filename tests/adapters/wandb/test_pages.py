@@ -66,3 +66,11 @@ def test_a_workspace_is_saved_with_a_section_a_quantity(server: WandbServer, fou
 def test_a_project_has_an_entity(project: str) -> None:
     with pytest.raises(ValueError, match="is not ENTITY/PROJECT"):
         pages.workspace(project, ["a"])
+
+
+def test_a_workspace_shows_targets_where_they_are_named() -> None:
+    view = pages.workspace(f"{ENTITY}/sweep", ["web"], targets=["gsm8k/bpb"])
+
+    section = next(section for section in view.sections if section.name == "Targets")
+    (panel,) = section.panels
+    assert (panel.title, panel.x, panel.y) == ("gsm8k/bpb", "bimix/tokens", ["bimix_target/gsm8k_bpb_5a65748f"])

@@ -19,9 +19,9 @@ from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.registry import BUILT_IN
 from bimix_tracking.recommendation.constraints import constrain
-from bimix_tracking.recommendation.optimum import Change, Near, Problem
+from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum
-from bimix_tracking.recommendation.solvers.limits import Limit, Limits
+from bimix_tracking.recommendation.solvers.limits import Change, Limit, Limits, Near
 
 Array = npt.NDArray[np.float64]
 cp: Any = cvxpy  # half-typed: it says it is typed, and names its functions at run time

@@ -226,7 +226,7 @@ def test_what_lies_outside_the_observed_is_said() -> None:
 def test_a_doubtful_fit_is_said() -> None:
     fit = fit_of({"a": domain(0.1, 1.0, outcome=Outcome.AT_BOUND), "b": domain(0.1, 1.0, outcome=Outcome.AT_BOUND)})
 
-    assert recommend(fit, TOKENS).warnings == (f"all targets: {Outcome.AT_BOUND.remedy}",)
+    assert recommend(fit, TOKENS).warnings == (f"domains 'a', 'b': {Outcome.AT_BOUND.remedy}",)
 
 
 @pytest.mark.parametrize("outcome", [o for o in Outcome if not o.usable])

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -198,3 +199,15 @@ def test_a_file_that_says_nothing_beside_its_mixture_warns_of_nothing(beside: st
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Advice.from_yaml(path).heed("here")
+
+
+def test_a_guard_without_margin_is_a_caveat_and_one_with_margin_is_not() -> None:
+    obs = sweep(lambda share, tokens, luck: true(share, tokens, luck) * float(np.exp(0.004 * luck.standard_normal())))
+    asked: dict[str, Any] = {"guardrails": ["b<=+1%"], "reference": EVEN, "weights": {"a": 1.0, "b": 0.0}}
+    close, safe = found(obs, **asked), found(obs, guard_probability=0.9, **asked)
+
+    assert close.recommendation.guards[0].binding
+    assert kinds(close) == ["guards"]
+    assert "Act with care (guards hold with a probability of 5" in close.verdict.sentence
+    assert safe.recommendation.mixture["b"] > close.recommendation.mixture["b"]
+    assert kinds(safe) == []

@@ -91,6 +91,31 @@ def test_where_no_target_is_a_domain_all_targets_count_alike(volumes: Sequence[f
         assert "hellaswag" in text
 
 
+def test_a_table_of_eight_runs_seven_domains_and_a_dozen_proxies_needs_no_option() -> None:
+    rng = np.random.default_rng(3)
+    domains, targets = [f"source {i}" for i in range(7)], [f"pile {i}" for i in range(12)]
+    shares = rng.dirichlet(np.full(7, 0.8), 8)
+    shares = np.where(shares < 0.01, 0.0, shares)
+    shares /= shares.sum(1, keepdims=True)
+    teaches = rng.uniform(0.05, 1, (12, 7)) ** 3
+    losses = rng.uniform(2, 4, 12) * (0.02 + shares @ teaches.T) ** -0.1 * np.exp(0.003 * rng.standard_normal((8, 12)))
+    table = pd.DataFrame(np.hstack([shares, losses]), columns=[*domains, *targets]).assign(tokens=1e9)
+
+    obs = Observations.from_wide(table, proportions=domains, losses=targets, tokens="tokens")
+    found = analyze(obs, 1e9, replicates=20)
+    rec = found.recommendation
+
+    assert {rec.weights[target] for target in targets} == {1.0}
+    assert found.selection is not None
+    assert set(found.selection.fits) == {"transfer", "additive", "exponential", "ensemble"}
+    assert list(rec.warnings).count("no domain is a target: each counts by its effect on the targets") == 1
+    assert not any("source" in text for text in rec.warnings)
+    assert np.isfinite([rec.predicted[target] for target in targets]).all()
+    assert rec.gain >= 0
+    tried = obs.mixtures[domains]
+    assert all(tried[d].min() - 1e-9 <= rec.mixture[d] <= tried[d].max() + 1e-9 for d in domains)
+
+
 def test_a_weight_decides_which_laws_may_answer() -> None:
     obs = taught(OWN | {"books": (0.1, 0.1, 1)} | OUTSIDE)
 

@@ -182,6 +182,34 @@ def test_tasks_stand_beside_losses_at_their_steps() -> None:
     assert [target.name for target in found.manifest.targets] == ["piqa/acc"]
 
 
+def test_bits_per_byte_beside_a_domain_s_loss_are_read_if_they_are_named() -> None:
+    metrics = ["eval/paloma/c4_en/loss", "eval/paloma/c4_en/bpb"]
+
+    assert tasks_of(metrics).metrics == {}
+    (found,) = tasks_of(metrics, {"paloma/c4_en/bpb": Target("paloma/c4_en/bpb", "bpb")}).metrics
+    assert found == "eval/paloma/c4_en/bpb"
+
+
+def test_a_summary_has_the_tasks_that_a_history_lacks_with_their_questions() -> None:
+    summary = {"piqa/acc": 0.6, "piqa/acc_stderr": 0.01, "piqa/alias": "piqa", "lr": 0.1}
+    losses = {"eval/code/loss": [(10, 1.0, 3.0)], "eval/web/loss": [(10, 1.0, 4.0)]}
+    runs = ForeignRuns(mixtures={"id": HALVES}, tokens_per_step=100)
+
+    for history in ({}, losses):
+        whole, notes = runs.with_summary(history, summary)
+        assert whole.keys() == {*history, "piqa/acc", "piqa/acc_stderr"}
+        assert list(notes.values()) == [1]
+    (row,) = runs.record("id", "name", whole, {}).rows
+    assert (row[key(TARGET, "piqa/acc")], row[key(QUESTIONS, "piqa/acc")]) == (0.6, 2401)
+    assert row["bimix_eval_loss/web"] == 4.0
+
+
+def test_ten_thousand_names_are_read_in_no_time() -> None:
+    names = [f"{'a_' * 20}{number}/acc" for number in range(10_000)]
+
+    assert len(tasks_of(names).metrics) == 10_000
+
+
 def test_one_volume_is_that_of_the_last_value_of_a_task() -> None:
     history = {"piqa/acc": [(10, 1.0, 0.5), (20, 2.0, 0.6)], "piqa/acc_stderr": [(10, 1.0, 0.01), (20, 2.0, 0.01)]}
 

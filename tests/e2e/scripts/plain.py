@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from bimix_tracking import DomainLossRecorder
+from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.tracking.ports import open_tracker
 from tests.e2e.scripts.toy import (
@@ -34,6 +35,7 @@ from tests.e2e.scripts.toy import (
 )
 
 STEPS, LOG, EVALUATE, SAVE, BATCH, EVALUATED = 12, 2, 4, 4, 6, 23
+TARGETS = [Target("task", "accuracy")]
 Options = dict[str, Any]
 
 
@@ -45,7 +47,7 @@ def place() -> tuple[int, int]:
 def new_meter(folder: Path, uri: str | None = None, **options: Any) -> DomainLossMeter:
     """Return a meter with a tracker: each process could write, into a folder of its own."""
     tracker = open_tracker(uri or f"jsonl:{folder / f'rank{place()[0]}'}")
-    return DomainLossMeter(DomainLossRecorder(DOMAINS, MIXTURE, tracker), **options)
+    return DomainLossMeter(DomainLossRecorder(DOMAINS, MIXTURE, tracker, targets=TARGETS), **options)
 
 
 def global_batches() -> Iterator[list[dict[str, Any]]]:
@@ -144,6 +146,7 @@ def windows(options: Options) -> None:
             if holder % world == rank:
                 meter.update(*_given(10 * window + part))
         rows.append(meter.log_train(window + 1))
+        meter.record_targets(window + 1, {"task": 0.1 * window} if rank == 0 else None)  # as lm-evaluation-harness does
     meter.finish(4)
     write(folder / "returned" / f"{rank}.json", rows)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from bimix_integrations.trackers.wandb.analyses import JOB_TYPE
 from bimix_tracking.analysis.result import Analysis
-from bimix_tracking.data.metric_names import DOMAIN_TOKENS, ENTROPIES, EVAL_LOSS, SHARE, TOKENS, TRAIN_LOSS, key
+from bimix_tracking.data.metric_names import DOMAIN_TOKENS, ENTROPIES, EVAL_LOSS, SHARE, TARGET, TOKENS, TRAIN_LOSS, key
 from bimix_tracking.errors import MissingDependencyError
 from bimix_tracking.messages import said
 from bimix_tracking.quantities import tokens
@@ -34,7 +34,9 @@ _SECTIONS = (
 _NO_ANALYSES = f"Metric('JobType') != '{JOB_TYPE}'"
 
 
-def workspace(project: str, domains: Sequence[str], *, name: str = "Mixture sweep") -> ws.Workspace:
+def workspace(
+    project: str, domains: Sequence[str], *, targets: Sequence[str] = (), name: str = "Mixture sweep"
+) -> ws.Workspace:
     """Return a view of a sweep's runs: a section a quantity, a chart a domain, against training tokens.
 
     The first section is what the law is about: each run's last loss of a domain against its proportion, on log axes.
@@ -42,6 +44,7 @@ def workspace(project: str, domains: Sequence[str], *, name: str = "Mixture swee
     Args:
         project: `ENTITY/PROJECT`.
         domains: Whose charts are shown.
+        targets: What was recorded beside the domains' losses: a section of its own.
         name: Of the view.
 
     Raises:
@@ -60,6 +63,8 @@ def workspace(project: str, domains: Sequence[str], *, name: str = "Mixture swee
         ),
         ws.Section(name="Entropies of the training stream, nats", panels=_lines(ENTROPIES, domains)),
     ]
+    if targets:
+        sections.insert(1, ws.Section(name="Targets", panels=_lines([TARGET], targets), is_open=True))
     proxy_runs = ws.RunsetSettings(filters=_NO_ANALYSES)
     return ws.Workspace(entity=entity, project=project, name=name, sections=sections, runset_settings=proxy_runs)
 
