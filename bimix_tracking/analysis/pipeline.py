@@ -16,7 +16,7 @@ from bimix_tracking.data.weights import checked_weights, objective_weights
 from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError, SourceError
 from bimix_tracking.fitting.fit import fit_law
-from bimix_tracking.fitting.held_out_errors import HeldOutErrors
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors, sampling_of
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Replicates
 from bimix_tracking.fitting.resampling import bootstrap
@@ -231,7 +231,7 @@ def _fitted(
         counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
         working = objective_weights(counted, obs.links)
         validation = replace(validation, weights={target: working[target] for target in validation.domains})
-        fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures))
+        fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures, sampling_of(obs)))
     return None, validation, fit, judged
 
 

@@ -28,7 +28,7 @@ from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.engine.grid import Grid
 from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out, smallest_training
-from bimix_tracking.fitting.held_out_errors import HeldOutErrors
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors, sampling_of
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import Levels, level_at
 from bimix_tracking.fitting.options import USUAL, FitOptions
@@ -78,7 +78,7 @@ def fit_ensemble(
         observed, expected = (np.exp(grid.at(each)[counts]) for each in (grid.log_loss[i], values))
         part = {"run": np.array(obs.runs)[grid.run[counts]], "tokens": np.exp(grid.at_u[counts]) * grid.scale}
         parts.append(pd.DataFrame({**part, "domain": target, "observed": observed, "predicted": expected}))
-    return replace(fit, held_out=HeldOutErrors.of(pd.concat(parts).dropna(), obs.mixtures))
+    return replace(fit, held_out=HeldOutErrors.of(pd.concat(parts).dropna(), obs.mixtures, sampling_of(obs)))
 
 
 def held_out_stack(fit: LawFit, predictions: Mapping[str, HeldOut]) -> tuple[Grid, dict[str, Array]]:

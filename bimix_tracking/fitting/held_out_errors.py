@@ -9,7 +9,7 @@ difference grows as the distance does, so it is scaled by it, and between a mixt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial.distance import pdist
 from scipy.stats import chi2
+
+from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.targets import Kind
 
 Array = npt.NDArray[np.float64]
 _FEWEST = 3
@@ -39,12 +42,14 @@ class HeldOutRun:
         shares: Its mixture, in the order of the fit's domains.
         tokens: Its last data volume.
         error: By target observed − predicted, nats.
+        sampling: By target the variance that its questions alone give, nats²; none of a target without.
     """
 
     run: str
     shares: tuple[float, ...]
     tokens: float
     error: Mapping[str, float]
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,18 @@ class HeldOutErrors:
     runs: tuple[HeldOutRun, ...]
 
     @classmethod
-    def of(cls, predictions: pd.DataFrame, mixtures: pd.DataFrame) -> HeldOutErrors:
+    def of(
+        cls,
+        predictions: pd.DataFrame,
+        mixtures: pd.DataFrame,
+        sampling: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> HeldOutErrors:
         """Return those of each run's last losses.
 
         Args:
             predictions: Columns run, tokens, domain, observed, predicted (nats), as in `Validation.predictions`.
             mixtures: One row a run, one column a domain, as in `Observations.mixtures`.
+            sampling: By run, see `HeldOutRun`; `sampling_of` has it. None: nothing is known.
         """
         last = predictions.sort_values("tokens", kind="stable").drop_duplicates(["run", "domain"], keep="last")
         errors = (last["observed"] - last["predicted"]).to_numpy(float)
@@ -104,7 +115,7 @@ class HeldOutErrors:
         shares = mixtures.to_numpy(float).tolist()
         return cls(
             tuple(
-                HeldOutRun(run, tuple(row), volumes[run], found[run])
+                HeldOutRun(run, tuple(row), volumes[run], found[run], (sampling or {}).get(run, {}))
                 for run, row in zip(map(str, mixtures.index), shares, strict=True)
                 if run in found
             )
@@ -129,7 +140,7 @@ class HeldOutErrors:
         """Return the law's misspecification error; None from fewer than three mixtures.
 
         Runs of one mixture count as one, with their mean error. Their spread about it is noise (σ_rep²), of which the
-        lower confidence limit is subtracted.
+        lower confidence limit is subtracted; or what the questions of accuracies give, where that is more.
 
         Args:
             weights: Of the targets; what isn't named counts 0.
@@ -151,6 +162,7 @@ class HeldOutErrors:
         repeats = int((often - 1).sum())
         within = float(((errors[known] - mean[mixture.ravel()]) ** 2).sum())
         noise_variance = within / float(chi2.ppf(_CONFIDENT, repeats)) if repeats else 0.0
+        noise_variance = max(noise_variance, self._sampled(weights, known))
         usable = np.isfinite(drawn).all(1)
         without = np.ones(drawn.shape, bool) if out is None else np.asarray(out, bool)
         each, held = np.empty((int(usable.sum()), count)), np.empty((int(usable.sum()), count), bool)
@@ -171,10 +183,16 @@ class HeldOutErrors:
             of_run=max(square + noise_variance - noise - estimated, 0.0),
         )
 
+    def _sampled(self, weights: Mapping[str, float], known: npt.NDArray[np.bool_]) -> float:
+        """Return the mean variance of a weighted sum by questions alone, nats²; questions of two targets differ."""
+        each = [sum(weights.get(t, 0.0) ** 2 * variance for t, variance in one.sampling.items()) for one in self.runs]
+        return float(np.array(each)[known].mean())
+
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the errors as JSON types; `from_dict` reads them back."""
         return [
             {"run": one.run, "shares": list(one.shares), "tokens": one.tokens, "error": dict(one.error)}
+            | ({"sampling": dict(one.sampling)} if one.sampling else {})
             for one in self.runs
         ]
 
@@ -182,7 +200,12 @@ class HeldOutErrors:
     def from_dict(cls, content: Sequence[Mapping[str, Any]]) -> HeldOutErrors:
         """Read what `to_dict` wrote."""
         return cls(
-            tuple(HeldOutRun(one["run"], tuple(one["shares"]), one["tokens"], dict(one["error"])) for one in content)
+            tuple(
+                HeldOutRun(
+                    one["run"], tuple(one["shares"]), one["tokens"], dict(one["error"]), dict(one.get("sampling", {}))
+                )
+                for one in content
+            )
         )
 
 
@@ -205,6 +228,26 @@ class LaterErrors:
             return float("nan")
         errors = sum(weight * np.array(self.errors[target]) for target, weight in counted.items())
         return float(np.sqrt(np.square(errors).sum() / np.square(self.ahead).sum()))
+
+
+def sampling_of(obs: Observations) -> dict[str, dict[str, float]]:
+    """Return by run and target the variance of a last working loss by its questions alone: p̄ (1 − p̄) / N / unit².
+
+    Args:
+        obs: The sweep; targets that are no accuracies, or of unknown questions, have none.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for target, link in obs.links.items():
+        if link.kind is not Kind.ACCURACY:
+            continue
+        rows = obs.losses[obs.losses["domain"] == target].sort_values("tokens", kind="stable")
+        last = rows.drop_duplicates("run", keep="last")
+        mean, usual = float(last["value"].mean()), obs.target(target).questions
+        asked = last["questions"].fillna(np.nan if usual is None else usual).to_numpy(float)
+        for run, variance in zip(last["run"], mean * (1 - mean) / asked / link.unit**2, strict=True):
+            if np.isfinite(variance):
+                found.setdefault(str(run), {})[target] = float(variance)
+    return found
 
 
 def _variance(values: Array, counts: npt.NDArray[np.bool_]) -> float:

@@ -1,7 +1,7 @@
 """Fitness: which targets can decide between mixtures, and what the others would need.
 
 A target that isn't moved by the mixture, or by less than its noise, adds noise to the objective and nothing else. It is
-fit to decide where either of two tests, at 5 % together (Bonferroni), says that its last values depend on the mixture:
+fit to decide where either of two tests, at 3 % together (Bonferroni), says that its last values depend on the mixture:
 
     signal      Q = Σ_m n_m (ȳ_m − ȳ)² / σ² over mixtures, against χ² where questions give σ² = p̄ (1 − p̄) / N, or
                 against F where σ² is that of repeats
@@ -28,9 +28,11 @@ from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.messages import few, said
 from bimix_tracking.quantities import count, signed
 from bimix_tracking.selection.cross_validation import Validation
-from bimix_tracking.selection.dependence import LEVEL, depends, rank_interval, rank_of
+from bimix_tracking.selection.dependence import depends, rank_interval, rank_of
 from bimix_tracking.selection.last_values import LastValues, held_out_last, last_values
 
+_LEVEL = 0.03
+"""Noise is called noise in 97 % of sweeps, and a target of twice the noise is still found."""
 _LEFT = 8
 """So many more mixtures than domains show in nine of ten sweeps that a target depends on them: with fewer, and no noise
 known well enough, nothing is judged."""
@@ -215,7 +217,7 @@ def _judged(obs: Observations, target: str, last: LastValues, validation: Valida
     rank = rank_of(observed, predicted)
     many, free = len(last.often), max(len(last.often) - 1, 1)
     # Questions say by how much chance alone would differ, unless repeats show that runs differ by more.
-    chance = last.sampling > 0 and (not last.repeats or chi2.sf(last.within / last.sampling, last.repeats) > LEVEL)
+    chance = last.sampling > 0 and (not last.repeats or chi2.sf(last.within / last.sampling, last.repeats) > _LEVEL)
     chances: Any = None
     if last.within > 0 and not chance:
         noise, known, chances = last.within / last.repeats, "repeats", f(free, last.repeats)
@@ -226,7 +228,7 @@ def _judged(obs: Observations, target: str, last: LastValues, validation: Valida
     else:
         noise, known, moved = residual**2, "held-out" if residual > 0 else "", []
     # Whether a spread of twice the noise is found in nine of ten sweeps: of few mixtures or repeats it isn't.
-    sharp = bool(moved) and chances.isf(LEVEL / 2) <= (1 + _ENOUGH**2) * chances.ppf(0.1)
+    sharp = bool(moved) and chances.isf(_LEVEL / 2) <= (1 + _ENOUGH**2) * chances.ppf(0.1)
     seen = Fitness(
         target=target,
         signal=math.sqrt(max(last.between / free - np.nan_to_num(noise), 0.0) * many / len(last.value)),
@@ -250,15 +252,15 @@ def _judged(obs: Observations, target: str, last: LastValues, validation: Valida
     )
     tests = [*moved, of_mixture]
     seen = replace(seen, p_value=min(1.0, len(tests) * min(tests)))
-    if seen.p_value > LEVEL:
-        most = last.between / float(chi2.ppf(LEVEL, free)) - noise
+    if seen.p_value > _LEVEL:
+        most = last.between / float(chi2.ppf(_LEVEL, free)) - noise
         why, needs = _of_noise(obs, seen, most, last.questions)
         return replace(seen, fit=False, why=why, needs=needs)
     # What noise leaves of a rank correlation of 0.5.
     if (
         known == "questions"
         and many >= domains + _LEFT
-        and of_mixture > LEVEL
+        and of_mixture > _LEVEL
         and seen.interval[1] < _AGREE * _kept(seen)
     ):
         return replace(

@@ -16,7 +16,7 @@ from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.ensemble import stack, too_demanding
 from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out
-from bimix_tracking.fitting.held_out_errors import HeldOutErrors
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors, sampling_of
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import FOLDS, HUBER_DELTA, FitOptions, ZeroShare
 from bimix_tracking.fitting.single_law import fit_single
@@ -271,9 +271,9 @@ def select_law(
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
     # Whose held-out ranks are asked is chosen before any target is left out, so that none is chosen by its own.
     judged = fitness(obs, validations[ENSEMBLE if ENSEMBLE in validations else _best(validations)])
-    weights = _working(obs, given, judged.unfit)
+    weights, sampling = _working(obs, given, judged.unfit), sampling_of(obs)
     for name, found in validations.items():  # after the stack, so that its members don't carry theirs along
-        held_out = HeldOutErrors.of(found.predictions, obs.mixtures)
+        held_out = HeldOutErrors.of(found.predictions, obs.mixtures, sampling)
         fits[name] = replace(fits[name], held_out=held_out, unfit=judged.unfit)
         validations[name] = replace(found, weights={target: weights[target] for target in found.domains})
     asked = weights | {target: weights.get(target, 0.0) or 1.0 for target in guarded}

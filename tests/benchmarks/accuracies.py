@@ -24,6 +24,8 @@ Surface = Callable[[Array], Array]
 QUESTIONS, CHANCES = (250, 500, 1000, 2000), (0.0, 0.25, 0.5)
 FORMS = ("one domain", "saturating", "two domains", "exponential")
 """What moves an accuracy's logit; only the last is a law's own form, and only before the logit."""
+SWEEPS = ((12, 3, 1), (24, 3, 1), (12, 7, 1), (24, 7, 1), (48, 7, 1), (24, 7, 4), (24, 17, 1), (48, 17, 1))
+"""Runs, domains and volumes of sweeps whose intervals are counted."""
 RATIO = 2.0
 """The spread of a real target between mixtures, in sampling errors."""
 
@@ -135,9 +137,7 @@ def coverage(sweeps: int) -> None:
     """Print how often 90 % intervals hold the truth, of new mixtures' accuracies, of changes and of the gain."""
     print(f"90 % intervals that hold, of {sweeps} sweeps a row.\n")
     print("| runs | domains | volumes | value | change | gain |\n|---|---|---|---|---|---|", flush=True)
-    for runs, domains, volumes in (
-        (12, 3, 1), (24, 3, 1), (12, 7, 1), (24, 7, 1), (48, 7, 1), (24, 17, 1), (48, 17, 1), (24, 7, 4),
-    ):  # fmt: skip
+    for runs, domains, volumes in SWEEPS:
         held: dict[str, list[float]] = defaultdict(list)
         for seed in range(sweeps):
             rng = np.random.default_rng([7, seed, runs, domains, volumes])

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from bimix_tracking import LawFit, Mixture, Observations, bootstrap, fit_law, select_law
-from bimix_tracking.fitting.held_out_errors import HeldOutErrors, HeldOutRun, LaterErrors
+from bimix_tracking.data.targets import Target
+from bimix_tracking.fitting.held_out_errors import HeldOutErrors, HeldOutRun, LaterErrors, sampling_of
 
 MakeSweep = Callable[..., Observations]
 LAWS = {"code": (0.05, 0.3, 120.0, 1.1), "web": (0.1, 0.5, 900.0, 2.7), "c++": (0.25, 0.9, 1e5, 1.9)}
@@ -219,3 +220,33 @@ def test_later_errors_are_those_of_a_fit_to_the_first_half() -> None:
     assert found.errors["a"] == pytest.approx([0.0], abs=1e-3)
     assert found.errors["b"] == pytest.approx([float(last.mean()) * (1 - 1 / 0.97)], rel=0.05)
     assert bootstrap(cut, fit_law(cut, warmup=0), replicates=3).later is None  # three volumes: none is left to predict
+
+
+def test_noise_of_questions_is_taken_off_like_that_of_repeats() -> None:
+    mixtures = np.random.default_rng(0).dirichlet(np.ones(3), 12)
+    error = np.random.default_rng(1).normal(0, 0.02, 12)
+    still = np.zeros((20, 12))
+    plain = HeldOutErrors(tuple(HeldOutRun(str(i), tuple(mixtures[i]), 1e9, {"quiz": error[i]}) for i in range(12)))
+    asked = HeldOutErrors(tuple(replace(one, sampling={"quiz": 1e-4}) for one in plain.runs))
+
+    before, after = plain.form({"quiz": 2.0}, still), asked.form({"quiz": 2.0}, still)
+
+    assert before is not None
+    assert after is not None
+    assert before.each == pytest.approx(4 * (error**2).mean())
+    assert after.each == pytest.approx(before.each - 4e-4)
+    assert after.of_run == pytest.approx(before.of_run)
+    assert HeldOutErrors.from_dict(asked.to_dict()) == asked
+
+
+def test_what_questions_give_is_binomial_in_units_of_the_working_loss() -> None:
+    share = np.linspace(0.1, 0.9, 9)
+    table = pd.DataFrame({"a": share, "b": 1 - share, "tokens": 1e9, "quiz": 0.3 + 0.3 * share})
+    target = Target("quiz", "accuracy", questions=400, chance=0.25)
+    obs = Observations.from_wide(table, proportions=["a", "b"], losses=[], targets=[target], tokens="tokens")
+
+    found = sampling_of(obs)
+
+    assert len(found) == 9
+    expected = 0.45 * 0.55 / 400 / obs.link("quiz").unit ** 2
+    assert all(each == {"quiz": pytest.approx(expected)} for each in found.values())
