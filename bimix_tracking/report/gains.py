@@ -14,6 +14,7 @@ from bimix_tracking.quantities import MISSING, digits
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report.decision import guards_by_target, probability
 from bimix_tracking.report.language import Language
+from bimix_tracking.report.value_axes import measured
 
 _ENDS = 3
 
@@ -122,8 +123,7 @@ def _ends(low: str, high: str) -> str:
 
 def spread(obs: Observations, target: str) -> float:
     """Return the standard deviation of a target's last values over runs, in its own unit; 1 where there is none."""
-    table = obs.losses.assign(measured=obs.measured)
-    last = table[table["domain"] == target].drop_duplicates("run", keep="last")["measured"].to_numpy(float)
+    last = measured(obs, target).drop_duplicates("run", keep="last")["loss"].to_numpy(float)
     found = float(last.std()) if len(last) > 1 else 0.0
     return found if found > 0 else abs(float(last.mean())) if len(last) and last.mean() else 1.0
 
