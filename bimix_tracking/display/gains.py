@@ -63,7 +63,7 @@ class Guarded(StrEnum):
         return {
             Guarded.NONE: "",
             Guarded.KEPT: said("guard kept"),
-            Guarded.UNSURE: said("guard kept, not over the whole interval"),
+            Guarded.UNSURE: said("guard kept, not surely"),
             Guarded.BINDING: said("guard binding"),
             Guarded.BROKEN: said("guard broken"),
         }[self]
@@ -107,10 +107,9 @@ class GainRow:
         return not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low * self.high > 0
 
     @property
-    def _first(self) -> tuple[bool, bool, bool, float]:
+    def _first(self) -> tuple[bool, bool, float]:
         return (
             self.state not in (Guarded.BROKEN, Guarded.BINDING),
-            self.state is not Guarded.UNSURE,
             not self.counts,
             -abs(self.at) if math.isfinite(self.at) else math.inf,
         )

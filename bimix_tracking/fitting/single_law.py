@@ -23,7 +23,7 @@ from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
-from bimix_tracking.messages import few
+from bimix_tracking.messages import few, said
 
 _ROUGH_OFFSET, _ROUGH_STEPS = 0.02, 20
 """Of refits whose spread is wanted and not their last digits."""
@@ -45,8 +45,13 @@ def fit_single(obs: Observations, law: str, options: FitOptions) -> LawFit:
     problem = FitProblem.of(obs, model, options, notes)
     if not problem.targets:
         raise ObservationsError(
-            f"no loss is of a domain of the mixtures, but {law} needs a target's own proportion: losses are of "
-            f"{few(obs.targets)}, domains are {few(obs.domains)}"
+            said(
+                "no loss is of a domain of the mixtures, but {law} needs a target's own proportion: losses are of "
+                "{targets}, domains are {domains}",
+                law=law,
+                targets=few(obs.targets),
+                domains=few(obs.domains),
+            )
         )
     tokens = obs.losses["tokens"]
     return LawFit(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import about, count, percent, points, signed, tokens
+from bimix_tracking.quantities import about, count, signed, tokens
 from bimix_tracking.recommendation.equal_loss import FARTHEST
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.savings import Worth
@@ -70,19 +70,14 @@ def _held_out(found: Validation | None, rec: Recommendation) -> KeyFigure:
     name = said("held-out error")
     if found is None:
         return KeyFigure(name, said("unknown"), said("too few mixtures to hold one out"))
-    error, without, rank = percent(found.mean_error), about(found.mean_baseline_error), found.rank_correlation
-    if str(rec.unit) == "accuracy":
-        error, without = (_mean_points(rec, errors) for errors in (found.error, found.baseline_error))
+    counted, rank = found.counted, found.rank_correlation
+    error, without = counted.shown_mean_error(), counted.shown_mean_error(baseline=True)
+    if str(rec.unit) != "accuracy":
+        without = about(counted.mean_baseline_error)
     if math.isnan(rank):
         return KeyFigure(name, error, said("no law {error}; rank unknown", error=without))
     more = said("rank correlation {rank}; no law {error}", rank=signed(rank), error=without)
     return KeyFigure(name, error, more)
-
-
-def _mean_points(rec: Recommendation, errors: Mapping[str, float]) -> str:
-    """Return the mean error of the accuracies that count, in points: the relative error of L near 1 is one of L."""
-    own = [error * rec.link(name).unit for name, error in errors.items() if rec.weights.get(name, 0.0) > 0]
-    return points(sum(own) / len(own) if own else math.nan).removeprefix("+")
 
 
 def savings(found: Worth) -> str:

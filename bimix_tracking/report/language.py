@@ -84,7 +84,7 @@ class Language:
 
 _JAPANESE = (
     (re.compile(r"(?<=\d)[ \u00a0]%"), "%"),
-    (re.compile(r"(?<=\d)[ \u00a0]?pp\b"), "ポイント"),
+    (re.compile(r"(?<=\d)[ \u00a0]pp\b"), "ポイント"),
     (re.compile(r"(?<=\d)(%?)\u2013(?=[\d\u2212][\d.]*\.\d|\d+%)"), "\\1\u301c"),
     (re.compile("(?:(?<=です)|(?<=ます)|(?<=せん)|(?<=ください)); "), "\u3002"),
     (re.compile(f"(?<=[%{WIDE}])[,;] "), "\u3001"),

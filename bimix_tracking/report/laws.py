@@ -56,7 +56,7 @@ def held_out(validation: Validation | None) -> str:
     """Return in words how far the law can be trusted on held-out mixtures."""
     if validation is None:
         return said("Not checked on held-out mixtures: that takes at least three.")
-    return validation.sentences()
+    return validation.counted.sentences()
 
 
 def _percent_or_missing(error: float) -> str:
@@ -64,10 +64,10 @@ def _percent_or_missing(error: float) -> str:
 
 
 def _error(link: Link, error: float) -> str:
-    """Return a relative error of a working loss in percent; of an accuracy or a score, in its own unit."""
+    """Return a relative error in percent, bare; of an accuracy or a score, one in its own unit with that unit."""
     if link.identity or not np.isfinite(error):
         return _percent_or_missing(error)
-    return link.shown_change(error * link.unit).removeprefix("+")
+    return link.shown_change(error).removeprefix("+")
 
 
 def fit_note(fit: LawFit) -> str:
@@ -86,7 +86,7 @@ def fitted_row(fit: LawFit, validation: Validation | None, domain: str) -> Fitte
     return Fitted(
         domain=printable(domain),
         parameters=tuple(digits(found.parameters.get(name, np.nan)) for name in shown(fit)),
-        error=_error(link, found.error),
+        error=_error(link, found.error if link.identity else found.error * link.unit),  # of L near 1, as L is
         held_out=_error(link, unseen),
         baseline=_error(link, without),
         r2=signed(found.r2, 4),

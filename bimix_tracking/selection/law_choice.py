@@ -254,7 +254,7 @@ def select_law(
             fits[name], predictions[name] = fit_held_out(obs, name, options, fold, after=tally.more)
             validations[name] = cross_validate(obs, weights=weights, fit=fits[name], predictions=predictions[name])
         except ObservationsError as refused:
-            excluded[name] = str(refused)
+            excluded[name] = refused.args[0]
             predictions.pop(name, None)
             if name in fits:
                 unjudged[name] = fits.pop(name)

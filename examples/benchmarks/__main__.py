@@ -1,9 +1,9 @@
-"""Benchmarks as targets: 14 proxy runs answer multiple-choice tasks; a mixture is chosen by them, and checked.
+"""Benchmarks as targets: 14 proxy runs answer multiple-choice tasks; a mixture is chosen by them, guarded and checked.
 
 python examples/benchmarks [--out DIR] [--tracker URI] [--short]
 
-Tiny GPTs are trained as one batch. The reference is the mixture proportional to the domains' sizes; the aim is a better
-mean accuracy. Runs on the mixtures found, with other seeds, then show what came true.
+Tiny GPTs are trained as one batch. Today's mixture is proportional to the domains' sizes; the aim is better
+accuracies, at no more than so much harm to Python. Runs on the mixtures found, with other seeds, show what came true.
 """
 
 from __future__ import annotations
@@ -31,10 +31,16 @@ FULL, SHORT = Size(steps=1024, batch=8, held_out=128, questions=512), Size(96, 8
 RUNS, REPEATS = 14, 2
 CHECK_SEEDS = (101, 102, 103)
 """Seeds of the runs that check the mixtures; the sweep's runs have 0, 1, …"""
-WEIGHTS = {"accuracy": 1.0, "python": 0.0, "bible": 0.0, "metamath": 0.0}
-"""The accuracies share a weight of 1; the domains' losses, which would have one each, have none."""
-QUESTIONS: dict[str, dict[str, Any]] = {"by-loss": {}, "by-accuracy": {"weights": WEIGHTS}}
+WEIGHTS = dict.fromkeys(DOMAINS, 0.0) | {task: 1.0 for task, domain in NAMES.items() if domain is not None}
+"""The sum of three accuracies; the domains' losses, which would count one each, don't."""
+GUARDED = {"guardrails": ["python<=+8%", "next_code>=-4pp"], "guard_probability": 0.9}
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "by-loss": {},
+    "by-accuracy": {"weights": WEIGHTS},
+    "guarded": {"weights": WEIGHTS, **GUARDED},
+}
 """What the sweep is asked, and the arguments that say it."""
+CHECKED = ("by-accuracy", "guarded")
 
 
 def main() -> None:
@@ -50,7 +56,7 @@ def main() -> None:
     torch.set_num_threads(1)  # more only get in each other's way in models so small
     started = time.monotonic()
     Study(chosen.out.resolve(), chosen.tracker, SHORT if chosen.short else FULL).run()
-    print(f"{time.monotonic() - started:.0f} s")
+    print(f"{time.monotonic() - started:.0f} s, {time.process_time():.0f} s of a processor")
 
 
 class Study:
@@ -58,25 +64,33 @@ class Study:
 
     def __init__(self, out: Path, tracker: str | None, size: Size) -> None:
         self.out, self.size = out, size
-        self.sweep = tracker or f"jsonl:{out / 'runs'}"
-        self.checks = tracker or f"jsonl:{out / 'checks'}"
+        self.tracker = tracker or f"jsonl:{out / 'runs'}"
         self.laboratory = Laboratory(size)
+        self.plan = plan_pilot(
+            DOMAINS, RUNS, repeats=REPEATS, tokens=size.tokens, available_tokens=self.laboratory.bytes
+        )
+        self.plan.write(out / "plan")
+        self.reference = out / "plan" / "mixtures" / "pilot-01.yaml"
+        self.today = Mixture.from_yaml(self.reference)
         self.console = Console(width=None if sys.stdout.isatty() else 120)
 
     def run(self) -> None:
         """Train the sweep, ask it, and train on the answers."""
         self._train_sweep()
         found = {name: self._analyze(name, question) for name, question in QUESTIONS.items()}
-        self._check(found)
-        print(f"\nReport: {self.out / 'by-accuracy' / 'report.html'}")
-        print(f"Next: {self._command('by-accuracy', 'again')}")
+        self._tell_noise(found["by-loss"])
+        self._check({name: found[name] for name in CHECKED})
+        runs = [f"guarded-{seed}" for seed in CHECK_SEEDS]
+        verify = ["bimix", "verify", self.tracker, *runs, f"--analysis={self.out / 'guarded'}"]
+        print(f"\nReport: {self.out / 'guarded' / 'report.html'}")
+        print(f"Next: {shlex.join([*verify, '--out', str(self.out / 'verified')])}")
 
     def _train_sweep(self) -> None:
-        size = self.laboratory.bytes
-        plan = plan_pilot(DOMAINS, RUNS, repeats=REPEATS, tokens=self.size.tokens, available_tokens=size)
-        runs = [Run(*one) for one in zip(plan.names, plan.mixtures, range(RUNS), strict=True)]
-        last = self.laboratory.train(runs, tracker=self.sweep, sweep="benchmarks")
-        print(f"{RUNS} runs of {tokens(self.size.tokens)} bytes; accuracy on {self.size.questions} questions a task")
+        runs = [Run(*one) for one in zip(self.plan.names, self.plan.mixtures, range(RUNS), strict=True)]
+        last = self.laboratory.train(runs, tracker=self.tracker, sweep="benchmarks")
+        print(
+            f"{len(runs)} runs of {tokens(self.size.tokens)} bytes; accuracy on {self.size.questions} questions a task"
+        )
         table = Table("share, loss", *DOMAINS, *NAMES, box=box.HORIZONTALS)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -98,35 +112,47 @@ class Study:
 
     def _analyze(self, name: str, question: dict[str, Any]) -> Analysis:
         analysis = analyze(
-            self.sweep, tokens=self.size.tokens, available_tokens=self.laboratory.bytes, out=self.out / name, **question
+            self.tracker,
+            tokens=self.size.tokens,
+            reference=self.today,
+            out=self.out / name,
+            **question,
         )
-        print(f"\n{self._command(name, name)}")
-        print(f"{analysis.recommendation.mixture}\n{analysis.verdict.sentence}")
+        rec = analysis.recommendation
+        print(f"\n{self._command(name)}\n{rec.mixture}\n{analysis.verdict.sentence}")
+        if rec.path is not None:
+            print(rec.path.sentence)
         return analysis
 
-    def _command(self, name: str, folder: str) -> str:
+    def _tell_noise(self, analysis: Analysis) -> None:
+        """Say which targets can't tell mixtures apart: weighing them would weigh noise."""
+        print()
+        for one in (analysis.fitness or {}).values():
+            if not one.fit:
+                print(one.sentence())
+
+    def _command(self, name: str) -> str:
         """Return the command that asks the same."""
-        options = [f"--available={domain}={size}" for domain, size in self.laboratory.bytes.items()]
-        options += [f"--weight={target}={weight:g}" for target, weight in QUESTIONS[name].get("weights", {}).items()]
-        command = ["bimix", "analyze", self.sweep, f"--tokens={self.size.tokens}", *options]
-        return shlex.join([*command, f"--out={self.out / folder}"])
+        asked = QUESTIONS[name]
+        options = [f"--tokens={self.size.tokens}", f"--reference={self.reference}"]
+        options += [f"--weight={target}={weight:g}" for target, weight in asked.get("weights", {}).items()]
+        options += [f"--guard={guard}" for guard in asked.get("guardrails", [])]
+        options += [f"--guard-probability={asked['guard_probability']}"] if "guard_probability" in asked else []
+        return shlex.join(["bimix", "analyze", self.tracker, *options, f"--out={self.out / name}"])
 
     def _check(self, found: dict[str, Analysis]) -> None:
         """Train on the mixtures with other seeds, and hold what was observed beside what was predicted."""
-        mixtures: dict[str, Mixture] = {"reference": found["by-accuracy"].recommendation.reference}
-        mixtures |= {name: analysis.recommendation.mixture for name, analysis in found.items()}
+        mixtures = {"today": self.today} | {name: one.recommendation.mixture for name, one in found.items()}
         runs = {name: [Run(f"{name}-{seed}", m, seed) for seed in CHECK_SEEDS] for name, m in mixtures.items()}
         every = [run for of_mixture in runs.values() for run in of_mixture]
-        last = self.laboratory.train(every, tracker=self.checks, sweep="checks")
+        last = self.laboratory.train(every, tracker=self.tracker, sweep="check")
         seen = {name: [last[run.name] for run in of_mixture] for name, of_mixture in runs.items()}
-        outcome = Outcome.of(seen.pop("reference"), seen)
+        outcome = Outcome.of(seen.pop("today"), seen)
         for name, analysis in found.items():
-            print(
-                f"\n{name} against the reference; observed: the means of {len(CHECK_SEEDS)} seeds, ± a standard error"
-            )
-            self.console.print(outcome.table(name, analysis.recommendation))
-            within, of = outcome.within(name, analysis.recommendation)
-            print(f"{within} of {of} are in their interval, or two standard errors from it")
+            rec = analysis.recommendation
+            print(f"\n{name} against today's mixture; observed: means of {len(CHECK_SEEDS)} seeds, ± a standard error")
+            self.console.print(outcome.table(name, rec))
+            print("\n".join([outcome.gain(name, rec), outcome.within(name, rec), *outcome.guards(name, rec)]))
 
 
 if __name__ == "__main__":

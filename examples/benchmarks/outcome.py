@@ -56,12 +56,38 @@ class Outcome:
             )
         return table
 
-    def within(self, name: str, rec: Recommendation) -> tuple[int, int]:
-        """Return how many observed changes are in their interval or two standard errors from it, and of how many."""
+    def gain(self, name: str, rec: Recommendation) -> str:
+        """Say what was predicted of the weighted sum of targets, and what was observed."""
+        weights = pd.Series(
+            {target: weight if rec.target(target).rising else -weight for target, weight in rec.weights.items()}
+        )
+        tables = [self.reference, *self.recommended.values()]
+        sums = [(table[weights.index] * weights).sum(axis=1) for table in tables]
+        error = np.sqrt(2 * np.mean([one.var() for one in sums]) / len(self.reference))
+        observed = (self.change(name)[weights.index] * weights).sum()
+        interval = "" if rec.uncertainty is None else " ({} to {})".format(*map(plus, rec.uncertainty.gain))
+        return f"Gain, {rec.unit}: predicted {plus(rec.gain)}{interval}, observed {plus(observed)} ± {error:.3f}"
+
+    def within(self, name: str, rec: Recommendation) -> str:
+        """Say how many observed changes are in their interval, or two standard errors from it."""
         observed, changes = self.change(name), rec.changes
         noise = 2 * self.standard_error[changes.index]
-        seen = observed[changes.index]
-        return int(seen.between(changes["low"] - noise, changes["high"] + noise).sum()), len(changes)
+        inside = observed[changes.index].between(changes["low"] - noise, changes["high"] + noise)
+        missed = "".join(f"; not {target}" for target in changes.index[~inside])
+        return f"In the interval, or two standard errors from it: {inside.sum()} of {len(changes)}{missed}"
+
+    def guards(self, name: str, rec: Recommendation) -> list[str]:
+        """Say of each guard whether it held."""
+        observed, error = self.change(name), self.standard_error
+        lines = []
+        for guard in rec.guards:
+            allowed, seen = guard.limit - guard.reference, observed[guard.target]
+            held = seen >= allowed if rec.target(guard.target).rising else seen <= allowed
+            lines.append(
+                f"Guard {guard.guard}: {plus(allowed)} allowed, {plus(guard.predicted - guard.reference)} predicted, "
+                f"{plus(seen)} ± {error[guard.target]:.3f} observed: {'held' if held else 'did not hold'}"
+            )
+        return lines
 
 
 def plus(change: float) -> str:

@@ -101,7 +101,7 @@ class Laboratory:
                 meter.add(own, torch.from_numpy(rows[:, 1:]), torch.from_numpy(ids))
             if step % (self.size.steps // _EVALUATIONS) == 0:
                 last = {run.name: row for run, row in zip(runs, self._losses(models, meters, step), strict=True)}
-        answered = [task.scores(models) for task in self._tasks]
+        answered = [task.scores(models, [run.seed for run in runs]) for task in self._tasks]
         for number, (run, meter) in enumerate(zip(runs, meters, strict=True)):
             values = {name: value for of_task in answered for name, value in of_task[number].items()}
             meter.record_targets(self.size.steps, values)

@@ -1,12 +1,12 @@
 """Multiple-choice tasks made from held-out text: which of four continuations is the true one?
 
 A question has a context and four continuations of the same domain and length. Three tasks follow a domain each. The
-fourth has no right answer: all four continuations are from elsewhere, and which one counts is drawn by lot.
+fourth has no right answer: all four continuations are from elsewhere, and which one counts is drawn by lot in each run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from models import Models  # in this folder
 
 NAMES = {"next_code": "python", "next_verse": "bible", "next_step": "metamath", "coin_toss": None}
-"""Each task, and the domain whose text its questions are of; None: of all, and the answers are drawn by lot."""
+"""Each task, and the domain whose text its questions are of; None: of all, with answers drawn by lot."""
 CHOICES = 4
 CHANCE = 1 / CHOICES
 BEFORE, AFTER = 24, 8
@@ -47,22 +47,28 @@ class Task:
         return len(self.answers)
 
     @torch.no_grad()
-    def scores(self, models: Models) -> list[dict[str, float]]:
+    def scores(self, models: Models, seeds: Sequence[int]) -> list[dict[str, float]]:
         """Return, by target, each model's accuracy, bits per byte of the answers, and mean probability of the answer.
 
-        The probability is that among the four, by the mean log probability of a byte: those of whole continuations
-        are near 0 or 1 and say little more than the accuracy.
+        The probability is that among the four, by the mean log probability of a byte: those of whole continuations are
+        near 0 or 1, and say little more than the accuracy. With the runs' seeds is drawn what is drawn by lot.
         """
         nats = np.concatenate([self._nats(models, part) for part in np.array_split(self.questions, self._parts)], 1)
-        right = np.take_along_axis(nats, self.answers[None, :, None], 2)[..., 0]
+        answers = np.stack([self._answers(seed) for seed in seeds])
+        right = np.take_along_axis(nats, answers[..., None], 2)[..., 0]
         likely = np.exp(-nats / AFTER)
-        accuracy = (nats.argmin(2) == self.answers).mean(1)
+        accuracy = (nats.argmin(2) == answers).mean(1)
         bits = right.mean(1) / AFTER / np.log(2)
         choice = (np.exp(-right / AFTER) / likely.sum(2)).mean(1)
         return [
             {self.name: float(a), f"{self.name}_bpb": float(b), f"{self.name}_choice": float(c)}
             for a, b, c in zip(accuracy, bits, choice, strict=True)
         ]
+
+    def _answers(self, seed: int) -> npt.NDArray[np.int64]:
+        if NAMES[self.name] is not None:
+            return self.answers
+        return np.random.default_rng([seed, 2]).integers(CHOICES, size=len(self))
 
     @property
     def _parts(self) -> int:

@@ -164,12 +164,14 @@ def test_verdict_figures_and_caveats_agree(
     in_points = "pp" in gain
     shown = round(100 * rec.gain, 1) if in_points else round(rec.gain, 4)
     assert numbers(gain) == ([] if decision is Decision.UNUSABLE else [shown])
-    if not in_points:
-        assert numbers(held_out) == [round(100 * result.validation.mean_error, 2)] if result.validation else "unknown"
-    elif result.validation is not None:
+    if result.validation is None:
+        assert held_out == "unknown"
+    elif in_points:
         # Of the accuracies that count, in points: about what binomial noise of 2,000 questions is.
         assert 0.5 < numbers(held_out)[0] < 2.5
         assert held_out.endswith("pp")
+    else:
+        assert numbers(held_out) == [round(100 * result.validation.counted.mean_error, 2)]
     # What decides is in the verdict, or stands below it; and the rest is one summary away. Nothing stands there twice.
     opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     page = _plain(opened.page.locator("body").inner_text())

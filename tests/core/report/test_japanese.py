@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from html import unescape as html_entities
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.cli.console import Manner, folded, manner
 from bimix_tracking.cli.summary import print_analysis
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.data.targets import Target
 from bimix_tracking.entropy.domain_counts import EntropySettings
 from bimix_tracking.entropy.measuring import corpus_entropies
 from bimix_tracking.errors import RecommendationError
@@ -44,6 +46,7 @@ NAMES = {
     *("bimix", "transfer", "additive", "exponential", "ensemble", "mean"),  # laws
     *("observations.csv", "validation.json", "mixture.yaml", "report.html", "plan"),  # files, and a command
     *("python", "bimix-tracking", "numpy", "scipy", "pandas", "typer", "mlflow"),  # versions
+    *("guard-probability", "pp"),  # an option, and the unit of a guard as it is written
     *("SE", "JE", "CE", "VNE", "plug-in", "grassberger", "bytes"),  # entropies
 }
 _KANA = "\u3040-\u30ff\u4e00-\u9fff"
@@ -87,6 +90,23 @@ def noisy(runs: int, scale: float, seed: int = 1) -> Observations:
     return sweep(mixtures, off={run: scale * rng.standard_normal() for run in mixtures})
 
 
+def judged(runs: int = 14) -> Observations:
+    """Return a sweep whose targets are benchmarks in two groups, one of which is noise."""
+    rng = np.random.default_rng(3)
+    shares = rng.dirichlet([2, 2, 2], runs)
+    table = pd.DataFrame(shares, columns=list(DOMAINS)).assign(run=[f"番号{i}" for i in range(runs)], tokens=64e6)
+    targets = [Target("判定", "score", higher_is_better=True, group="文章"), Target("数学の圧縮", "bpb", group="文章")]
+    for place, name in enumerate(("プログラム", "常識", "算数", "雑音")):
+        right = 0.3 + (0.4 * np.sqrt(shares[:, place]) if place < 3 else np.zeros(runs))
+        table[name] = rng.binomial(1000, right) / 1000
+        targets.append(Target(name, "accuracy", questions=1000, group="文章" if place else "開発"))
+    table["判定"] = 40 + 20 * shares[:, 0] + 0.3 * rng.standard_normal(runs)
+    table["数学の圧縮"] = (1.5 - 0.4 * np.sqrt(shares[:, 2])) * np.exp(0.003 * rng.standard_normal(runs))
+    return Observations.from_wide(
+        table, proportions=list(DOMAINS), losses=[], targets=targets, tokens="tokens", run="run", source="スイープ"
+    )
+
+
 SWEEPS: dict[str, tuple[Callable[[], Observations], dict[str, Any]]] = {
     "a clear gain, with costs": (
         lambda: noisy(8, 0.001),
@@ -104,6 +124,14 @@ SWEEPS: dict[str, tuple[Callable[[], Observations], dict[str, Any]]] = {
     ),
     "two mixtures": (lambda: sweep({"ア": SPREAD["ア"], "ウ": SPREAD["ウ"]}), {}),
     "one volume": (lambda: sweep(SPREAD, volumes=[1e9]), {}),
+    "benchmarks, guarded": (
+        judged,
+        {
+            "guardrails": ["常識>=-2pp", "数学の圧縮<=+1%"],
+            "weights": {"プログラム": 1.0, "常識": 1.0, "算数": 1.0},
+            "reference": Mixture(dict(zip(DOMAINS, (0.2, 0.4, 0.4), strict=True))),
+        },
+    ),
     "no replicates": (lambda: sweep(SPREAD), {"replicates": 0}),
 }
 
@@ -176,7 +204,7 @@ def test_nothing_of_a_page_is_english_but_names(name: str) -> None:
     texts = Shown(html.render(result)).texts
     card = Shown(result._repr_html_()).texts
     for page in (texts, card, markdown.render(result).splitlines(), result.note().splitlines()):
-        shown = [text.replace("\\", "") for text in page]
+        shown = [html_entities(text.replace("\\", "")) for text in page]
         assert len("".join(shown)) > 300
         assert english(shown, result.fit.formula) == []
         assert untidy([re.sub(r"`[^`]*`", "", text).replace(result.fit.formula, "") for text in shown]) == []
