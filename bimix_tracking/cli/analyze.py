@@ -73,7 +73,7 @@ def analyze(
       # with finite data, and against the mixture in use
       bimix analyze csv:sweep.csv --tokens 100B --reference current.yaml \
         --available code=5B --available web=200B --max-epochs 2
-      # judged by benchmarks, none of which may get worse than that; guards in quotes
+      # judged by benchmarks, none of which may get much worse; guards in quotes
       bimix analyze csv:sweep.csv --tokens 100B --targets targets.yaml \
         --reference current.yaml --guard 'code<=+0.5%' --guard 'mmlu>=-0.5pp' \
         --guard-probability 0.9 --max-change 10%

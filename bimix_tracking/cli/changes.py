@@ -87,9 +87,9 @@ def change_lines(rec: Recommendation) -> Iterator[str]:
     """Yield what guards do and what they cost, and how far one must move for most of the gain."""
     if rec.guards:
         yield joined([said("Guards: {guards}.", guards=_guards(rec)), _together(rec)])
-    if rec.path is not None:
+    if rec.path is not None and rec.gain > 0:
         yield said("Smallest change: {sentence}.", sentence=rec.path.sentence)
-        if rec.path.start:
+        if rec.path.start and rec.guards:  # of a broken bound there is a warning
             yield said("{sentence}.", sentence=rec.path.start)
 
 

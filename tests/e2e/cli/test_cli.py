@@ -77,7 +77,7 @@ def test_pull_gives_a_table_that_reads_back(table: Path, tmp_path: Path) -> None
         (
             ["analyze", "nowhere:sweep", "--tokens", "1e9"],
             4,
-            "no source for 'nowhere'; choose from 'csv', 'jsonl', 'mlflow'",
+            "no source for 'nowhere'; choose from 'csv', 'jsonl', 'lm-eval', 'mlflow'",
         ),
         (["analyze", "csv:x", "--tokens", "many"], 2, "'many' is not a number of tokens, such as 100B, 5e9"),
         (["analyze", "csv:x"], 2, "--tokens"),
