@@ -91,6 +91,8 @@ class Question:
     def key(self, obs: Observations) -> str:
         """Return what names the analysis of these observations: the same question to the same data has one key."""
         asked = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
+        if obs.described:  # weights and groups of targets, wherever they were said
+            asked["targets"] = {name: target.to_dict() for name, target in sorted(obs.described.items())}
         return key_of("analysis", obs.data_hash, asked)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from scipy.special import expit
 
 from bimix_tracking import Mixture, Observations, analyze
+from bimix_tracking.analysis.question import Question
 from bimix_tracking.analysis.verifying import verify
 from bimix_tracking.data.targets import Target
 from bimix_tracking.data.weights import checked_weights, objective_weights, target_weights
@@ -129,3 +131,11 @@ def test_weights_of_kinds_groups_and_surrogates() -> None:
         checked_weights({"tasks": 1.0, "gsm": 1.0}, obs.targets, obs.domains, obs.described)
     with pytest.raises(RecommendationError, match="unknown domain or target 'taks'; did you mean 'tasks'"):
         checked_weights({"taks": 1.0}, obs.targets, obs.domains, obs.described)
+
+
+def test_another_weight_in_the_targets_file_is_another_question() -> None:
+    obs = sweep()
+    heavier = replace(obs, described=obs.described | {"gsm": replace(obs.described["gsm"], weight=2.0)})
+
+    assert Question(tokens=1e9).key(obs) == Question(tokens=1e9).key(sweep())
+    assert Question(tokens=1e9).key(obs) != Question(tokens=1e9).key(heavier)
