@@ -135,7 +135,7 @@ def test_weights_of_kinds_groups_and_surrogates() -> None:
 
 def test_another_weight_in_the_targets_file_is_another_question() -> None:
     obs = sweep()
-    heavier = replace(obs, described=obs.described | {"gsm": replace(obs.described["gsm"], weight=2.0)})
+    heavier = replace(obs, described={**obs.described, "gsm": replace(obs.described["gsm"], weight=2.0)})
 
     assert Question(tokens=1e9).key(obs) == Question(tokens=1e9).key(sweep())
     assert Question(tokens=1e9).key(obs) != Question(tokens=1e9).key(heavier)
