@@ -151,6 +151,8 @@ def analyze(
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     guards, _ = guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
     guarded = [guard.target for guard in guards]
+    groups = [target.group for target in obs.described.values() if target.group]
+    question.check_names([*obs.domains, *obs.targets, *groups])
     selection, validation, fit, judged = _fitted(obs, law, weights, guarded, progress)
     counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
     enough = replicates > 0 and len(obs.runs) >= MIN_RUNS

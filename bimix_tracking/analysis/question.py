@@ -15,13 +15,14 @@ from bimix_tracking.recommendation.constraints import MAX_EPOCHS, Bounds
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.guards import ALL, Guard, parse_guard
 from bimix_tracking.recommendation.solvers.limits import Change
+from bimix_tracking.recommendation.trade_offs.pareto import REST
 from bimix_tracking.tracking.write_back import key_of
 
 AUTO = "auto"
 """The law that predicts held-out mixtures best."""
 _LIMITS = ("bounds", "available_tokens", "max_epochs", "prior", "prior_strength", "reference")
 _GUARDS = ("guardrails", "guard_probability", "max_change", "change")
-_OF_TARGETS = ("weight", "guard")
+_OF_TARGETS = ("weight", "guard", "pareto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Question:
         asked = {
             "weight": self.weights,
             "guard": [name for name in map(_guarded, self.guardrails) if name != ALL] or None,
+            "pareto": [name for name in self.pareto or () if name != REST] or None,
             "bounds": self.bounds,
             "available tokens": self.available_tokens,
             "epochs": self.max_epochs if isinstance(self.max_epochs, Mapping) else None,

@@ -81,6 +81,14 @@ def question(
             rich_help_panel=CONSTRAINTS,
         ),
     ] = "tv",
+    pareto: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="GROUP GROUP",
+            help="Show what one group of targets gains where another loses; one may be rest.",
+            rich_help_panel=AIM,
+        ),
+    ] = None,
     law: Annotated[
         str,
         typer.Option(
@@ -203,6 +211,7 @@ def question(
         "guard_probability": None if guard_probability is None else probability_of(guard_probability),
         "max_change": None if max_change is None else change_of(max_change, change),
         "change": change,
+        "pareto": pareto,
         "prior": None if prior is None else Mixture.from_yaml(prior),
         "prior_strength": 0.0 if prior_strength is None else prior_strength,
         "beyond_tried": beyond_tried,

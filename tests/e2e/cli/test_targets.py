@@ -177,3 +177,16 @@ def test_a_reference_that_violates_its_own_guard_is_said(folder: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "the reference is outside what the constraints allow" in " ".join(done.stdout.split())
+
+
+def test_the_trade_off_between_two_groups_is_asked_for_by_name(folder: Path) -> None:
+    done = analyzed(folder, "--pareto", "code", "rest", "--replicates", "0", "--json")
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["pareto"]
+    assert found["groups"] == ["code", "rest"]
+    first = [point["first"] for point in found["points"]]
+    assert first == sorted(first, reverse=True)
+    wrong = analyzed(folder, "--pareto", "cod", "rest")
+    assert wrong.returncode == 5
+    assert "unknown target 'cod'; did you mean 'code'" in " ".join(wrong.stderr.split())
