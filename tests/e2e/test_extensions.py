@@ -213,7 +213,7 @@ def test_a_page_of_a_law_without_a_script_names_it_and_keeps_the_rest(
     text = opened.page.locator("body").inner_text()
     assert text.count("No mixture explorer: the law unscripted has no page script.") == 1
     assert opened.page.locator("#explorer").count() == 0
-    for kept in ("Mixture", "Loss along training", "Loss by proportion"):
+    for kept in ("Mixture", "Along training", "By proportion"):
         assert kept in text
     assert opened.page.locator("svg").count() >= 2 * len(DOMAINS)
     assert opened.complaints == []

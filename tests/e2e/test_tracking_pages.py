@@ -137,7 +137,7 @@ def test_runs_are_compared_by_their_proportions(browser: Any, server: str, flat:
 
 def test_the_note_is_a_page_of_its_own(browser: Any, pages: tuple[str, str, str]) -> None:
     page = opened(browser, pages[0])
-    note = page.get_by_role("table").filter(has_text="predicted loss").first
+    note = page.get_by_role("table").filter(has_text="recommended").first
     note.wait_for()
     assert "<b>c++</b>" in note.inner_text()  # a name stays text
     assert page.get_by_text("For 1M tokens:").count() >= 1

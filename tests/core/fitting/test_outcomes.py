@@ -125,5 +125,5 @@ def test_a_fit_that_cannot_be_used_is_not_recommended_from(sweep: Callable[..., 
 
     assert fit.targets["a"].outcome in (Outcome.TOO_FEW_POINTS, Outcome.SINGLE_MIXTURE)
     assert np.isnan(fit.predict(Mixture({"a": 0.5, "b": 0.5}), 1e6)["a"][0])
-    with pytest.raises(RecommendationError, match="domain 'a': "):
+    with pytest.raises(RecommendationError, match="'a': the domain's proportion is the same in all runs"):
         recommend(fit, 1e6)

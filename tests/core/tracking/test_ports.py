@@ -95,7 +95,7 @@ def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
 
 def test_an_unknown_scheme_is_told_with_those_there_are() -> None:
     for uri in ("nowhere:sweep", "no-scheme", "nowhere+http://host#sweep"):
-        with pytest.raises(SourceError, match="choose from 'csv', 'jsonl', 'mlflow'"):
+        with pytest.raises(SourceError, match="choose from 'csv', 'jsonl', 'lm-eval', 'mlflow'"):
             open_source(uri)
 
 
