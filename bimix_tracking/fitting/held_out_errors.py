@@ -140,7 +140,8 @@ class HeldOutErrors:
         """Return the law's misspecification error; None from fewer than three mixtures.
 
         Runs of one mixture count as one, with their mean error. Their spread about it is noise (σ_rep²), of which the
-        lower confidence limit is subtracted; or what the questions of accuracies give, where that is more.
+        lower confidence limit is subtracted. Without repeats it is what the questions of accuracies give: the most that
+        it can be, for runs that answer the same questions err together.
 
         Args:
             weights: Of the targets; what isn't named counts 0.
@@ -161,8 +162,7 @@ class HeldOutErrors:
         mean = np.bincount(mixture.ravel(), errors[known]) / often
         repeats = int((often - 1).sum())
         within = float(((errors[known] - mean[mixture.ravel()]) ** 2).sum())
-        noise_variance = within / float(chi2.ppf(_CONFIDENT, repeats)) if repeats else 0.0
-        noise_variance = max(noise_variance, self._sampled(weights, known))
+        noise_variance = within / float(chi2.ppf(_CONFIDENT, repeats)) if repeats else self._sampled(weights, known)
         usable = np.isfinite(drawn).all(1)
         without = np.ones(drawn.shape, bool) if out is None else np.asarray(out, bool)
         each, held = np.empty((int(usable.sum()), count)), np.empty((int(usable.sum()), count), bool)

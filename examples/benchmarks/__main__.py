@@ -127,9 +127,9 @@ class Study:
     def _tell_noise(self, analysis: Analysis) -> None:
         """Say which targets can't tell mixtures apart: weighing them would weigh noise."""
         print()
-        for one in (analysis.fitness or {}).values():
+        for name, one in (analysis.fitness or {}).items():
             if not one.fit:
-                print(one.sentence())
+                print(f"{name} can't decide: {one.sentence()}")
 
     def _command(self, name: str) -> str:
         """Return the command that asks the same."""

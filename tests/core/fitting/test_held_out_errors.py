@@ -239,6 +239,20 @@ def test_noise_of_questions_is_taken_off_like_that_of_repeats() -> None:
     assert HeldOutErrors.from_dict(asked.to_dict()) == asked
 
 
+def test_repeats_say_more_of_the_noise_than_questions_that_all_runs_share() -> None:
+    mixtures = np.repeat(np.random.default_rng(0).dirichlet(np.ones(3), 8), 2, axis=0)
+    error = np.repeat(np.random.default_rng(1).normal(0, 0.02, 8), 2) + np.tile([0.001, -0.001], 8)
+    still = np.zeros((20, 16))
+    plain = HeldOutErrors(tuple(HeldOutRun(str(i), tuple(mixtures[i]), 1e9, {"quiz": error[i]}) for i in range(16)))
+    asked = HeldOutErrors(tuple(replace(one, sampling={"quiz": 4e-4}) for one in plain.runs))
+
+    before, after = plain.form({"quiz": 1.0}, still), asked.form({"quiz": 1.0}, still)
+
+    assert before is not None
+    assert after == before
+    assert before.each > 1e-4
+
+
 def test_what_questions_give_is_binomial_in_units_of_the_working_loss() -> None:
     share = np.linspace(0.1, 0.9, 9)
     table = pd.DataFrame({"a": share, "b": 1 - share, "tokens": 1e9, "quiz": 0.3 + 0.3 * share})
