@@ -1,4 +1,4 @@
-"""An analysis that was left in a folder: its runs, law, target, weights and reference, to be asked again."""
+"""An analysis that was left in a folder: its runs and mixture, and what it was asked, to be asked again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def earlier(folder: Path) -> dict[str, Any]:
     """
     try:
         lineage = parse_json((folder / "lineage.json").read_text(encoding="utf-8"))
-        provenance = load_yaml(read_text(folder / "mixture.yaml"))["provenance"]
+        document = load_yaml(read_text(folder / "mixture.yaml"))
+        provenance = document["provenance"]
         return {
             "runs": [run["id"] for run in lineage["runs"]],
             "data_hash": lineage["data_hash"],
+            "mixture": Mixture({str(name): float(share) for name, share in document["mixture"].items()}),
             "law": str(provenance["law"]),
             "tokens": float(provenance["target_tokens"]),
             "weights": {str(name): float(weight) for name, weight in provenance["weights"].items()},

@@ -109,9 +109,9 @@ class Verification(Shown):
                     old=listing(old.mixture),
                 ),
                 said(
-                    "Predicted gain over the reference: {gain} nats (before: {old}).",
-                    gain=nats(new.gain),
-                    old=nats(old.gain),
+                    "Predicted gain over the reference: {gain} (before: {old}).",
+                    gain=new.amount(new.gain),
+                    old=old.amount(old.gain),
                 ),
                 "" if law["law"] == law["old"] else said("The law is now {law} (before: {old}).", **law),
             ]

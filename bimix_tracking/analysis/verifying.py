@@ -109,7 +109,8 @@ def verify(
     if earlier is not None and before.fit.data_hash != earlier["data_hash"]:
         warnings.append(said("the sweep's data have changed since the analysis, so the law was fitted again"))
     after = analyze(obs.only([*sweep, *named]), tokens, law=law, progress=progress, **options)
-    table, doubts = _compared(before, obs.only(named))
+    followed = before.recommendation.mixture if earlier is None else earlier["mixture"]
+    table, doubts = _compared(before, obs.only(named), followed)
     found = Verification(before, after, table, LEVEL, (*warnings, *doubts))
     if out is not None:
         found.save(out)
@@ -145,7 +146,7 @@ def _resolved(obs: Observations, runs: Sequence[str]) -> list[str]:
     return named
 
 
-def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[str]]:
+def _compared(before: Analysis, seen: Observations, followed: Mixture) -> tuple[pd.DataFrame, list[str]]:
     """Return predicted against observed, and what to doubt about it."""
     fit, rec, drawn = before.fit, before.recommendation, before.replicates
     working = objective_weights(rec.weights, fit.links)
@@ -159,7 +160,7 @@ def _compared(before: Analysis, seen: Observations) -> tuple[pd.DataFrame, list[
         mixture = seen.mixture(run)
         known_here = fit.known_at(np.array([volume]))[0]
         predicted = fit.losses(mixture, volume).iloc[0].where(known_here)
-        doubts += _doubts(before, run, mixture, volume)
+        doubts += _doubts(before, run, mixture, volume, followed)
         spread = _spreads(before, mixture, volume, counted)
         known = [t for t in fit.targets if t in observed.index and np.isfinite(predicted[t])]
         if not known:
@@ -201,14 +202,18 @@ def _row(
     link: Link,
     measured: float | None,
 ) -> dict[str, Any]:
-    """Return the row of a target, of working losses and of what was measured, in its own unit."""
-    low, high = predicted * np.exp(-spread), predicted * np.exp(spread)
-    verdict = "above" if observed > high else "below" if observed < low else "inside"
-    ends = [link.value(high), link.value(low)] if link.rising else [link.value(low), link.value(high)]
+    """Return the row of a target, of working losses and of what was measured, in its own unit.
+
+    Along the tangent: a run's own noise takes an accuracy below chance, where no expected one is.
+    """
+    centre, slope = float(link.value(predicted)), float(link.slope(predicted))
+    worse, better = slope * predicted * np.expm1(spread), -slope * predicted * np.expm1(-spread)
+    low, high = (centre - worse, centre + better) if link.rising else (centre - better, centre + worse)
+    seen = float(observed if measured is None else measured)
+    verdict = "above" if seen > high else "below" if seen < low else "inside"
     return {
-        "run": run, "tokens": volume, "target": target, "predicted": float(link.value(predicted)),
-        "low": float(ends[0]), "high": float(ends[1]), "observed": float(observed if measured is None else measured),
-        "verdict": verdict,
+        "run": run, "tokens": volume, "target": target, "predicted": centre, "low": float(low), "high": float(high),
+        "observed": seen, "verdict": verdict,
     }  # fmt: skip
 
 
@@ -229,18 +234,17 @@ def _spreads(before: Analysis, mixture: Mixture, volume: float, counted: Mapping
     return found
 
 
-def _doubts(before: Analysis, run: str, mixture: Mixture, volume: float) -> list[str]:
+def _doubts(before: Analysis, run: str, mixture: Mixture, volume: float, followed: Mixture) -> list[str]:
     found: list[str] = []
-    rec = before.recommendation
-    apart = max(mixture, key=lambda d: abs(mixture[d] - rec.mixture[d]))
-    if abs(mixture[apart] - rec.mixture[apart]) > 0.05:
+    apart = max(mixture, key=lambda d: abs(mixture[d] - followed[d]))
+    if abs(mixture[apart] - followed[apart]) > 0.05:
         found.append(
             said(
                 "run {run!r} was not trained on the recommended mixture: {domain!r} is {share}, recommended {wanted}",
                 run=run,
                 domain=apart,
                 share=percent(mixture[apart]),
-                wanted=percent(rec.mixture[apart]),
+                wanted=percent(followed[apart]),
             )
         )
     times = volume / before.fit.tokens[1]

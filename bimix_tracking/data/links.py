@@ -9,7 +9,8 @@ are such; an accuracy and a score become one, their working loss L, by a link:
 η̄ and ȳ are those of the sweep's mean, so L is about 1. κ gives L the noise of a loss: a sampling error of 0.5 %, and a
 spread between runs of 5 % at most.
 
-The logit of an observed accuracy near chance is noise without end, and none below it. So an observed one is taken along
+The logit of an observed accuracy near chance is noise without end, and none below it. So within a sampling error of
+chance the logit goes on along its tangent, as it does that near to 1; and an observed accuracy is taken along
 the tangent at p̂, the observed accuracy shrunk to the mean of its checkpoint by the part of the spread that binomial
 noise explains: η = logit q̂ + (accuracy − p̂) / ((1 − chance) q̂ (1 − q̂)), the working response of a generalised linear
 model (McCullagh and Nelder 1989, §2.5), with the weight 1 / Var η.
@@ -17,8 +18,9 @@ model (McCullagh and Nelder 1989, §2.5), with the weight 1 / Var η.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from bimix_tracking.data.targets import Kind, Target
 
 Array = npt.NDArray[np.float64]
 _EDGE = 1e-6
-"""Predicted q ends here, and as far from 1: beyond it a logit says nothing that an accuracy shows."""
+"""Of a link that no sweep made."""
 _NOISE, _SPREAD, _WITHOUT_NOISE = 0.005, 0.05, 0.03
 """Of log L: its sampling error, the most it may spread between runs, and its spread where no noise is known."""
 _SAME_CHECKPOINT = 0.1
@@ -50,6 +52,8 @@ class Link:
         chance: Of an accuracy.
         rising: Whether higher is better.
         spread: Standard deviation between runs of their last values, in the own unit; 0 if unknown.
+        edge: Of an accuracy: nearer than this to 0 or 1 the logit of q goes on along its tangent, for values below
+            chance are observed.
 
     >>> link = Link(Kind.ACCURACY, rate=0.1, centre=0.0, chance=0.25, rising=True)
     >>> float(link.loss(0.625)), round(float(link.value(link.loss(0.8))), 9), round(link.unit, 3)
@@ -62,6 +66,7 @@ class Link:
     chance: float = 0.0
     rising: bool = False
     spread: float = 0.0
+    edge: float = _EDGE
 
     @property
     def identity(self) -> bool:
@@ -73,8 +78,7 @@ class Link:
         """What a unit of L is worth in the target's own unit, at L = 1; positive."""
         if self.identity:
             return 1.0
-        at = float(expit(self.centre))
-        return (1 - self.chance) * at * (1 - at) / self.rate if self.kind is Kind.ACCURACY else 1 / self.rate
+        return float(self.slope(1.0))
 
     def slope(self, loss: Any) -> Any:
         """Return by how much the value moves, in its own unit and without a sign, for a unit of working loss at one."""
@@ -83,7 +87,8 @@ class Link:
         loss = np.asarray(loss, float)
         if self.kind is Kind.SCORE:
             return 1 / (self.rate * loss)
-        q = expit(self.centre - np.log(loss) / self.rate)
+        steepest = logit(1 - self.edge)
+        q = expit(np.clip(self.centre - np.log(loss) / self.rate, -steepest, steepest))
         return (1 - self.chance) * q * (1 - q) / (self.rate * loss)
 
     def loss(self, value: Any) -> Any:
@@ -99,7 +104,9 @@ class Link:
         with np.errstate(divide="ignore"):
             scaled = self.centre - np.log(np.asarray(loss, float)) / self.rate
         if self.kind is Kind.ACCURACY:
-            return self.chance + (1 - self.chance) * expit(scaled)
+            inner = np.clip(scaled, logit(self.edge), logit(1 - self.edge))
+            q = expit(inner) + (scaled - inner) * self.edge * (1 - self.edge)
+            return np.clip(self.chance + (1 - self.chance) * q, 0.0, 1.0)
         return scaled if self.rising else -scaled
 
     def shown(self, value: float) -> str:
@@ -135,7 +142,8 @@ class Link:
     def _scaled(self, value: Array) -> Array:
         if self.kind is Kind.ACCURACY:
             q = (value - self.chance) / (1 - self.chance)
-            return np.asarray(logit(np.clip(q, _EDGE, 1 - _EDGE)))
+            inner = np.clip(q, self.edge, 1 - self.edge)
+            return np.asarray(logit(inner) + (q - inner) / (self.edge * (1 - self.edge)))
         return value if self.rising else -value
 
 
@@ -172,7 +180,7 @@ def linked(target: Target, values: Array, questions: Array, run: npt.NDArray[np.
     >>> accuracy = np.array([0.26, 0.35, 0.5])
     >>> found = linked(target, accuracy, np.full(3, np.nan), np.arange(3), np.full(3, 1e9))
     >>> found.loss.round(3), found.link.value(found.loss).round(2)
-    (array([1.078, 1.006, 0.973]), array([0.26, 0.35, 0.5 ]))
+    (array([1.077, 1.006, 0.973]), array([0.26, 0.35, 0.5 ]))
     """
     order = np.lexsort((tokens, run))
     last = order[np.r_[run[order][1:] != run[order][:-1], True]]
@@ -187,21 +195,22 @@ def linked(target: Target, values: Array, questions: Array, run: npt.NDArray[np.
     chance, free = target.chance, 1 - target.chance
     asked = np.where(np.isfinite(questions), questions, np.nan if target.questions is None else target.questions)
     at = _shrunk(values, asked, tokens)
-    error = np.sqrt(np.maximum(at * (1 - at), _NEAREST**2) / asked) / free
-    edge = np.where(np.isfinite(error), np.clip(error, _NEAREST, _FARTHEST), _UNKNOWN)
+    sampled = bool(np.isfinite(asked).any())
+    usual = float(np.nanmean(asked)) if sampled else 1.0
+    mean = float(values[last].mean())
+    error = math.sqrt(max(mean * (1 - mean), _NEAREST**2) / usual) / free
+    edge = min(max(error, _NEAREST), _FARTHEST) if sampled else _UNKNOWN
     q = np.clip((at - chance) / free, edge, 1 - edge)
     at, slope = chance + free * q, free * q * (1 - q)
     scaled = logit(q) + (values - at) / slope
-    sampled = bool(np.isfinite(asked).any())
-    usual = float(np.nanmean(asked)) if sampled else 1.0
     noise = np.sqrt(at * (1 - at) / np.where(np.isfinite(asked), asked, usual)) / slope
     middle = float(np.median(noise[last]))
     spread = float(scaled[last].std())
     rates = [_NOISE / middle] if sampled else []
     if spread > 0:
         rates.append((_SPREAD if rates else _WITHOUT_NOISE) / spread)
-    mean = float(np.clip((values[last].mean() - chance) / free, edge[last].min(), 1 - edge[last].min()))
-    link = Link(Kind.ACCURACY, min(rates, default=1.0), float(logit(mean)), chance, True, float(values[last].std()))
+    unscaled = Link(Kind.ACCURACY, 1.0, 0.0, chance, True, float(values[last].std()), edge)
+    link = replace(unscaled, rate=min(rates, default=1.0), centre=-float(np.log(unscaled.loss(mean))))
     return Linked(link, np.exp(link.rate * (link.centre - scaled)), (middle / noise) ** 2)
 
 

@@ -108,7 +108,12 @@
     const link = data.links[place];
     if (!link) return loss;
     const scaled = link.centre - Math.log(loss) / link.rate;
-    if (link.kind === "accuracy") return link.chance + (1 - link.chance) / (1 + Math.exp(-scaled));
+    if (link.kind === "accuracy") {
+      const most = Math.log((1 - link.edge) / link.edge);
+      const inner = Math.min(Math.max(scaled, -most), most);
+      const q = 1 / (1 + Math.exp(-inner)) + (scaled - inner) * link.edge * (1 - link.edge);
+      return Math.min(Math.max(link.chance + (1 - link.chance) * q, 0), 1);
+    }
     return link.rising ? scaled : -scaled;
   };
   const valuesOf = (place, ends) => {

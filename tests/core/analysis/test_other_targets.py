@@ -139,3 +139,23 @@ def test_another_weight_in_the_targets_file_is_another_question() -> None:
 
     assert Question(tokens=1e9).key(obs) == Question(tokens=1e9).key(sweep())
     assert Question(tokens=1e9).key(obs) != Question(tokens=1e9).key(heavier)
+
+
+def test_a_run_below_chance_is_judged_by_what_it_answered() -> None:
+    random = np.random.default_rng(3)
+    shares = random.dirichlet([2, 2, 2], 20)
+    coin = random.binomial(QUESTIONS, 0.25, 20) / QUESTIONS
+    coin[-1] = 0.22  # six standard errors below chance: worse than any luck
+    table = pd.DataFrame(shares, columns=DOMAINS).assign(run=[f"r{i}" for i in range(20)], tokens=1e9, coin=coin)
+    table["quiz"] = truth(shares)["hellaswag"]
+    targets = [Target("coin", "accuracy", questions=QUESTIONS, chance=0.25), Target("quiz", "accuracy", chance=0.25)]
+    obs = Observations.from_wide(
+        table, proportions=DOMAINS, losses=[], targets=targets, tokens="tokens", run="run", source="here"
+    )
+
+    row = verify(obs, ["r19"], weights={"quiz": 1.0}).table.set_index("target").loc["coin"]
+
+    assert row["observed"] == 0.22
+    assert row["verdict"] == "below"
+    assert row["low"] < 0.25 < row["high"]
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.7 * np.sqrt(0.25 * 0.75 / QUESTIONS), rel=0.6)
