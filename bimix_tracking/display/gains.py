@@ -110,7 +110,8 @@ class GainRow:
     def _first(self) -> tuple[bool, bool, float]:
         return (
             self.state not in (Guarded.BROKEN, Guarded.BINDING),
-            not self.counts,
+            # Somebody asked of a guarded one how much worse it gets.
+            not (self.counts or (self.state is not Guarded.NONE and self.at < 0)),
             -abs(self.at) if math.isfinite(self.at) else math.inf,
         )
 
@@ -130,7 +131,8 @@ def gains_chart(
         say: Says a sentence in the page's language.
         ticks: An improvement on the axis, as printed; None: targets have several units, and the axis no numbers.
         title: What it shows.
-        most: Rows that are not behind a summary: guards that bind or break first, then the largest changes that count.
+        most: Rows that are not behind a summary: guards that bind or break first, then the largest changes that count
+            or that a guard is on.
 
     >>> gains_chart([GainRow("<b>", "−0.1", 0.1, 0.05, 0.15), GainRow("web", "+0.1", -0.1)]).count("&lt;b&gt;")
     3

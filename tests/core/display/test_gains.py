@@ -40,15 +40,17 @@ def test_everything_stays_within_the_track() -> None:
 def test_of_sixty_targets_the_dozen_that_matter_stand_first() -> None:
     rows = [row(f"task-{i}", (i - 30) / 100, counts=i % 2 == 0) for i in range(60)]
     rows += [row("guarded", 0.001, limit=0.0, guard="≥ 0", state=Guarded.BINDING)]
+    rows += [row("watched", -0.25, limit=-0.4, guard="≥ −0.4", state=Guarded.KEPT, counts=False)]
     picture = gains_chart(rows)
     first, _, rest = picture.partition("<details")
     assert first.count('role="listitem"') == 12
-    assert rest.count('role="listitem"') == 49
+    assert rest.count('role="listitem"') == 50
     assert ">guarded<" in first
+    assert ">watched<" in first  # a guard is on it, and it gets worse
     assert ">task-0<" in first  # the largest loss that counts
     assert ">task-58<" in first  # the largest gain that counts
     assert ">task-59<" in rest  # larger, but not in the objective
-    assert "49 more targets, of which " in rest
+    assert "50 more targets, of which " in rest
 
 
 def test_a_row_or_two_more_are_not_worth_a_summary() -> None:
