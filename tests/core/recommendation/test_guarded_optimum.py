@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,31 +22,12 @@ from bimix_tracking.recommendation.constraints import constrain
 from bimix_tracking.recommendation.optimum import Problem
 from bimix_tracking.recommendation.solvers.guarded import GuardedMinimum
 from bimix_tracking.recommendation.solvers.limits import Change, Limit, Limits, Near
+from tests.core.recommendation.test_optimum import EXACT, SCALE, TOKENS, parameters
 
 Array = npt.NDArray[np.float64]
 cp: Any = cvxpy  # half-typed: it says it is typed, and names its functions at run time
-TOKENS, SCALE = 1e8, 1e7
-EXACT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas", "tol_ktratio"), 1e-10)
 LAWS = ("bimix", "transfer", "additive", "exponential")
 ONE = np.zeros(1, np.intp)
-
-
-def parameters(law: str, domains: Sequence[str], own: int, rng: np.random.Generator) -> dict[str, float]:
-    """Return a law of one target, at sizes that real fits have."""
-    alpha, beta, floor = rng.uniform(0.03, 0.4), rng.uniform(0.3, 0.8), rng.uniform(1, 3)
-    if law in {"bimix", "transfer"}:
-        found = {"alpha": alpha, "beta": beta, "B": rng.uniform(0.3, 1) * SCALE**beta, "C": floor}
-        transfers = {f"t[{d}]": 0.0 if i == own else rng.uniform(0, 0.4) for i, d in enumerate(domains)}
-        return found | (transfers if law == "transfer" else {})
-    if law == "additive":
-        help_ = [1.0 if i == own else rng.uniform(0, 0.3) for i in range(len(domains))]
-        return (
-            {"E": floor, "beta": beta, "B": 0.5 * SCALE**beta}
-            | {f"C[{d}]": h for d, h in zip(domains, help_, strict=True)}
-            | {f"gamma[{d}]": rng.uniform(0.4, 0.95) for d in domains}
-        )
-    slopes = {f"t[{d}]": rng.uniform(-4, -1) if i == own else rng.uniform(-0.5, 0.5) for i, d in enumerate(domains)}
-    return {"c": floor, **slopes, "beta": beta, "B": 0.3 * SCALE**beta}
 
 
 def made(law: str, seed: int, domains: tuple[str, ...], outside: tuple[str, ...] = ()) -> LawFit:
