@@ -8,7 +8,7 @@ from typing import Any
 from bimix_tracking.cli.console import Column, print_table, say
 from bimix_tracking.display.texts import isolated, printable
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import MISSING, digits, nats, points
+from bimix_tracking.quantities import MISSING
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report.decision import probability
 
@@ -25,21 +25,6 @@ _COLUMNS: Sequence[Column] = (
     (said("guard"), "left"),
 )
 _OPTIONAL = ("interval", "reference", "verdict")
-
-
-def in_unit(rec: Recommendation, value: float) -> str:
-    """Return a gain, or another difference of the objective, in its unit."""
-    number = number_in_unit(rec, value)
-    if str(rec.unit) == "nats per token":
-        return said("{value} nats", value=number)
-    return said("{value} bits per byte", value=number) if str(rec.unit) == "bits per byte" else number
-
-
-def number_in_unit(rec: Recommendation, value: float) -> str:
-    """Return the number of it: points of an accuracy, else nats, bits or weighted units."""
-    if str(rec.unit) in ("nats per token", "bits per byte"):
-        return nats(value)
-    return points(value) if str(rec.unit) == "accuracy" else digits(value)
 
 
 def has_changes(rec: Recommendation) -> bool:
@@ -100,7 +85,7 @@ def _guards(rec: Recommendation) -> str:
             "{guard} binds and costs {cost}",
             # Of a guard on many targets: what it is for this one.
             guard=isolated(printable(one.guard.partition(" (of ")[0])),
-            cost=in_unit(rec, one.cost),
+            cost=rec.amount(one.cost),
         )
         for one in binding[:_GUARDS]
     ]

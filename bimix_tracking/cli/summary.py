@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bimix_tracking.analysis.result import Analysis
-from bimix_tracking.cli.changes import change_lines, has_changes, in_unit, number_in_unit, print_changes
+from bimix_tracking.cli.changes import change_lines, has_changes, print_changes
 from bimix_tracking.cli.console import Column, print_notes, print_table, say
 from bimix_tracking.display.texts import isolated, printable
 from bimix_tracking.messages import joined, said
@@ -120,14 +120,14 @@ def _warnings(found: Analysis) -> Iterator[str]:
 def _gain(rec: Recommendation) -> Iterator[str]:
     sure = rec.uncertainty
     if sure is None:
-        yield said("Gain over the reference: {gain}, without an interval.", gain=in_unit(rec, rec.gain))
+        yield said("Gain over the reference: {gain}, without an interval.", gain=rec.amount(rec.gain))
         return
     low, high = sure.gain
     numbers = {
-        "gain": in_unit(rec, rec.gain),
+        "gain": rec.amount(rec.gain),
         "level": 100 * sure.level,
-        "low": number_in_unit(rec, low),
-        "high": number_in_unit(rec, high),
+        "low": rec.number(low),
+        "high": rec.number(high),
     }
     if sure.form_error is None:
         yield said(
@@ -153,7 +153,7 @@ def _freedom(rec: Recommendation) -> Iterator[str]:
     yield said(
         "Near-optimal range: within {tolerance} of the best, the residual standard deviation of a run; widest for "
         "{domain}, {low} to {high}.",
-        tolerance=in_unit(rec, rec.near_optimal.tolerance),
+        tolerance=rec.amount(rec.near_optimal.tolerance),
         domain=isolated(printable(widest)),
         low=about(low),
         high=about(high),
