@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def print_changes(rec: Recommendation) -> None:
 
 def _row(rec: Recommendation, name: str, row: dict[Any, Any]) -> tuple[str, ...]:
     link, low, high = rec.link(name), row["low"], row["high"]
-    known = low == low and high == high  # noqa: PLR0124  # NaN
+    known = math.isfinite(low) and math.isfinite(high)
     ends = (link.shown_change(low), link.shown_change(high))
     return (
         isolated(printable(name)),

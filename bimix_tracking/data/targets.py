@@ -80,6 +80,9 @@ class Target:
             raise ObservationsError(
                 f"the chance level of target {self.name!r} must be a proportion from 0 up to 1, got {self.chance}"
             )
+        for what, text in (("group", self.group), ("task", self.task)):
+            if text is not None and not isinstance(text, str):
+                raise ObservationsError(f"the {what} of target {self.name!r} must be a text, got {shown(text)}")
         if self.weight is not None and not (_number(self.weight) and 0 <= self.weight < math.inf):
             raise ObservationsError(f"the weight of target {self.name!r} must be finite and not negative")
 

@@ -106,14 +106,14 @@ class GainRow:
         """Whether its interval is on one side of no change."""
         return not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low * self.high > 0
 
-    @property
-    def _first(self) -> tuple[bool, bool, float]:
-        return (
-            self.state not in (Guarded.BROKEN, Guarded.BINDING),
-            # Somebody asked of a guarded one how much worse it gets.
-            not (self.counts or (self.state is not Guarded.NONE and self.at < 0)),
-            -abs(self.at) if math.isfinite(self.at) else math.inf,
-        )
+
+def _place(row: GainRow) -> tuple[bool, bool, float]:
+    return (
+        row.state not in (Guarded.BROKEN, Guarded.BINDING),
+        # Somebody asked of a guarded one how much worse it gets.
+        not (row.counts or (row.state is not Guarded.NONE and row.at < 0)),
+        -abs(row.at) if math.isfinite(row.at) else math.inf,
+    )
 
 
 def gains_chart(
@@ -137,7 +137,7 @@ def gains_chart(
     >>> gains_chart([GainRow("<b>", "−0.1", 0.1, 0.05, 0.15), GainRow("web", "+0.1", -0.1)]).count("&lt;b&gt;")
     3
     """
-    order = sorted(rows, key=lambda row: row._first)  # noqa: SLF001  # of this module
+    order = sorted(rows, key=_place)
     cut = most if len(order) > most + _FEW_MORE else len(order)
     first, others = order[:cut], order[cut:]
     known = [v for row in rows for v in (row.at, row.low, row.high, row.limit, 0.0) if math.isfinite(v)] or [0.0]

@@ -172,7 +172,7 @@ class Recommendation(Shown):
             "unit": str(self.unit),
             "targets": [target.to_dict() for target in self.described.values()],
             "changes": [
-                {"target": str(name), **{k: None if v != v else v for k, v in row.items()}}  # noqa: PLR0124  # NaN
+                {"target": str(name), **{key: None if pd.isna(value) else value for key, value in row.items()}}
                 for name, row in self.changes.astype(object).to_dict("index").items()
             ],
             "predicted": finite(self.predicted),

@@ -157,14 +157,15 @@ def _start(model: Model, region: Region, nearest: Array, starts: Sequence[Array]
         candidates += [part * nearest + (1 - part) * middle for part in (0.9, 0.999)]
     best, most = candidates[0], np.full(len(lower), -np.inf)
     for candidate in candidates:
+        tried = candidate
         if region.near is not None and region.radius is not None:
             far = np.abs(nearest - region.near).sum(-1) / 2
             away = np.abs(candidate - nearest).sum(-1) / 2
             part = np.minimum((region.radius - far) / 2 / np.maximum(away, 1e-300), 1.0)[:, None]
-            candidate = nearest + np.maximum(part, 0.0) * (candidate - nearest)  # noqa: PLW2901
-        room = model(candidate, which).room.min(-1, initial=np.inf)
+            tried = nearest + np.maximum(part, 0.0) * (candidate - nearest)
+        room = model(tried, which).room.min(-1, initial=np.inf)
         better = (room > most) & (most < _ROOMY)
-        best, most = np.where(better[:, None], candidate, best), np.where(better, room, most)
+        best, most = np.where(better[:, None], tried, best), np.where(better, room, most)
     return best, most
 
 

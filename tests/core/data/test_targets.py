@@ -156,6 +156,7 @@ def test_runs_say_what_their_targets_are_and_must_agree() -> None:
         ({"kind": "accuracy", "chance": 25}, "a proportion from 0 up to 1"),
         ({"kind": "accuracy", "qestions": 10}, "no entry 'qestions'; did you mean 'questions'"),
         ({"weight": -1}, "finite and not negative"),
+        ({"group": ["a", "b"]}, "the group of target 'mmlu' must be a text"),
     ],
 )
 def test_wrong_entries_are_named(entries: dict[str, object], text: str) -> None:
