@@ -9,6 +9,8 @@ from bimix_tracking.messages import said
 
 MISSING = "–"
 """Stands where there is no number."""
+LEAST_PARAMETERS = 1000
+"""A model has at least so many parameters: a smaller number is one in billions or millions."""
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _MYRIADS = ((1e12, "兆"), (1e8, "億"), (1e4, "万"))
@@ -43,6 +45,15 @@ def _scaled(rounded: float, units: tuple[tuple[float, str], ...]) -> str:
     return f"{rounded:,.0f}" if 1000 <= rounded < 1e15 else f"{rounded:.3g}"
 
 
+def parameters(count: float) -> str:
+    """Return a model size in k, M, B or T, three digits, the same in every language.
+
+    >>> parameters(7e9), parameters(122.4e6), parameters(999.9e6), parameters(60_000)
+    ('7B', '122M', '1B', '60k')
+    """
+    return _scaled(float(f"{count:.3g}"), _PREFIXES) if math.isfinite(count) else MISSING
+
+
 def parse_tokens(text: str) -> float:
     """Return a data volume that a person wrote: the inverse of `tokens`, to its three digits.
 
@@ -62,16 +73,63 @@ def parse_tokens(text: str) -> float:
     Traceback (most recent call last):
     ValueError: 'many' is not a number of tokens, such as 100B, 5e9 or 1_000_000
     """
+    number = _number(text)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{text!r} is not a number of tokens, such as 100B, 5e9 or 1_000_000")
+    return number
+
+
+def parse_parameters(text: str) -> float:
+    """Return a model size that a person wrote: the inverse of `parameters`, to its three digits.
+
+    Takes what `parse_tokens` takes. A number below 1,000 is no model's: whoever writes 7 means 7B.
+
+    Args:
+        text: A number of parameters, at least 1,000.
+
+    Raises:
+        ValueError: It is none; the text says how one is written, or what was meant.
+
+    >>> parse_parameters("7B"), parse_parameters("122M"), parse_parameters("1.2e9")
+    (7000000000.0, 122000000.0, 1200000000.0)
+    >>> parse_parameters("7")
+    Traceback (most recent call last):
+    ValueError: '7' is not a number of parameters; did you mean 7B (7e9)?
+    >>> parse_parameters("large")
+    Traceback (most recent call last):
+    ValueError: 'large' is not a number of parameters, such as 7B, 122M or 1.2e9
+    """
+    number = _number(text)
+    if math.isfinite(number) and number >= LEAST_PARAMETERS:
+        return number
+    raise ValueError(f"{text!r} is not a number of parameters{size_meant(number)}")
+
+
+def size_meant(number: float) -> str:
+    """Return what follows a number that is no model size in an error: the size that was probably meant.
+
+    Up to 100 it is in billions, as sizes are spoken; from there it may as well be in millions.
+
+    >>> print("a model of 7 parameters" + size_meant(7))
+    a model of 7 parameters; did you mean 7B (7e9)?
+    >>> size_meant(0.5), size_meant(122), size_meant(-1)
+    ('; did you mean 500M (5e8)?', '; did you mean 122M (1.22e8)?', ', such as 7B, 122M or 1.2e9')
+    """
+    if not 0.001 <= number < LEAST_PARAMETERS:
+        return ", such as 7B, 122M or 1.2e9"
+    meant = float(f"{number * (1e9 if number < 100 else 1e6):.3g}")
+    mantissa, _, exponent = f"{meant:e}".partition("e")
+    return f"; did you mean {parameters(meant)} ({mantissa.rstrip('0').rstrip('.')}e{int(exponent)})?"
+
+
+def _number(text: str) -> float:
+    """Return a number as people write it, with or without a prefix; NaN where it is none."""
     given = text.strip()
     scaled = _COUNT.fullmatch(given)
     if scaled:
         # The exponent is read, not multiplied by: 1.1 · 1e9 isn't the number nearest to 1.1e9
-        number = float(f"{_ungrouped(scaled[1])}e{_EXPONENTS[scaled[2].casefold()]}")
-    else:
-        number = float(_ungrouped(given)) if _PLAIN.fullmatch(given) else math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{text!r} is not a number of tokens, such as 100B, 5e9 or 1_000_000")
-    return number
+        return float(f"{_ungrouped(scaled[1])}e{_EXPONENTS[scaled[2].casefold()]}")
+    return float(_ungrouped(given)) if _PLAIN.fullmatch(given) else math.nan
 
 
 def parse_share(text: str) -> float:

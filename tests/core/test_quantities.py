@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimix_tracking.messages import Said
-from bimix_tracking.quantities import count, parse_share, parse_tokens, tokens
+from bimix_tracking.quantities import count, parameters, parse_parameters, parse_share, parse_tokens, tokens
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,46 @@ def test_what_is_printed_is_read_back_to_its_three_digits(number: float) -> None
     for text in (str(printed), str(printed.values["myriads"])):
         assert parse_tokens(text) == pytest.approx(number, rel=0.005001)
     assert tokens(parse_tokens(printed)) == printed  # three digits are three digits again
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("7B", 7e9),
+        ("7b", 7e9),
+        ("122M", 122e6),
+        ("1.2e9", 1.2e9),
+        ("60k", 60e3),
+        ("1,300,000,000", 1.3e9),
+        ("1000", 1e3),
+    ],
+)
+def test_model_sizes_are_read_as_people_write_them(text: str, number: float) -> None:
+    assert parse_parameters(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("7", "7B (7e9)"), ("0.5", "500M (5e8)"), ("1.3", "1.3B (1.3e9)"), ("70", "70B (7e10)"), ("122", "122M (1.22e8)")],
+)
+def test_a_size_in_billions_is_refused_with_what_was_meant(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{text}' is not a number of parameters; did you mean {re.escape(meant)}"):
+        parse_parameters(text)
+    assert parse_parameters(meant.partition(" ")[0]) == parse_parameters(meant.partition("(")[2].rstrip(")"))
+
+
+@pytest.mark.parametrize("text", ["", "large", "0", "-7", "nan", "inf", "7GB", "0.0001"])
+def test_what_is_no_model_size_is_refused_with_how_one_is_written(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a number of parameters, such as 7B, 122M or 1\.2e9"):
+        parse_parameters(text)
+
+
+@given(st.floats(min_value=1e3, max_value=1e14))
+def test_a_printed_model_size_is_read_back_in_every_language(number: float) -> None:
+    printed = parameters(number)
+    assert not isinstance(printed, Said)  # nothing for a catalogue to change
+    assert parse_parameters(printed) == pytest.approx(number, rel=0.005001)
+    assert parameters(parse_parameters(printed)) == printed
 
 
 @given(st.integers(1, 10**15))
