@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class Findings:
         diagnostics: What to know before acting on it.
         lang: Of the reports: `en`, `ja` or one that a package adds.
         fitness: Which targets are fit to decide; None: nobody asked.
+        options: What else was asked, as JSON types, so that a renewed analysis is asked the same.
     """
 
     observations: Observations
@@ -82,6 +83,7 @@ class Findings:
     diagnostics: tuple[Diagnostic, ...] = ()
     lang: str = "en"
     fitness: FitnessTable | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def save_undecided(self, directory: str | Path, why: str) -> Path:
         """Write fit, observations and a page that says why nothing is recommended; return the page.
@@ -109,6 +111,7 @@ class Findings:
             "shared": dict(obs.shared),
             "data_hash": self.fit.data_hash,
             "notes": [str(note) for note in self.fit.notes],
+            "options": dict(self.options),
             "created": self.created,
             "versions": versions(),
         }
