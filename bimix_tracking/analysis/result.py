@@ -23,8 +23,8 @@ from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.progress import Progress, reported
+from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
-from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.trade_offs.pareto import Pareto
 from bimix_tracking.recommendation.uncertainty import finite
 from bimix_tracking.recommendation.verdict import Verdict, judge
