@@ -34,7 +34,10 @@ class RunManifest:
         role: `train`, `analysis` or `entropy`; only the first is a run of the sweep.
         tokenizer: Anything that names the tokenizer; losses per token of different ones are not comparable.
         eval_set: Anything that names the evaluation data; without one, the recorder sums it up itself.
-        model_size: Trainable parameters.
+        model_size: The model's parameters, by which runs of several sizes are told apart and asked for. Callbacks give
+            those without embeddings.
+        total_parameters: All parameters, embeddings included: kept beside, not used.
+        schedule_tokens: Tokens that the learning-rate schedule is made for: a run stopped early has seen fewer.
         batch_tokens: Tokens of one optimizer step.
         schedule: Changes of the mixture during the run, as (step, mixture): from the step after it on.
         targets: What is evaluated beside the domains' losses; none has a domain's name.
@@ -47,6 +50,8 @@ class RunManifest:
     tokenizer: str | None = None
     eval_set: str | None = None
     model_size: int | None = None
+    total_parameters: int | None = None
+    schedule_tokens: int | None = None
     batch_tokens: int | None = None
     schedule: tuple[tuple[int, Mixture], ...] = ()
     targets: tuple[Target, ...] = ()
@@ -126,7 +131,7 @@ class RunManifest:
                     f"the checkpoint's target {name!r} is of kind {before[name].kind}, this run's of kind "
                     f"{now[name].kind}: their values can't form one curve. Give it another name"
                 )
-        known = {name: getattr(self, name) for name in ("eval_set", "tokenizer", "model_size")}
+        known = {name: getattr(self, name) for name in ("eval_set", "tokenizer", "model_size", "total_parameters")}
         kept = {name: value for name, value in known.items() if value is not None}
         targets = tuple(united(before, now).values())
         return replace(other, mixture=mixture, schedule=schedule, targets=targets, **kept)
@@ -152,6 +157,8 @@ class RunManifest:
             "tokenizer": self.tokenizer,
             "eval_set": self.eval_set,
             "model_size": self.model_size,
+            "total_parameters": self.total_parameters,
+            "schedule_tokens": self.schedule_tokens,
             "batch_tokens": self.batch_tokens,
             "schedule": [[step, dict(mixture)] for step, mixture in self.schedule] or None,
             "targets": [target.to_dict() for target in self.targets] or None,
@@ -194,6 +201,8 @@ class RunManifest:
             tokenizer=_text("tokenizer", fields),
             eval_set=_text("eval_set", fields),
             model_size=_whole("model_size", fields),
+            total_parameters=_whole("total_parameters", fields),
+            schedule_tokens=_whole("schedule_tokens", fields),
             batch_tokens=_whole("batch_tokens", fields),
         )
 

@@ -14,16 +14,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.credentials import without_credentials
-from bimix_tracking.data.cleaning import mixtures_of, usable
+from bimix_tracking.data.cleaning import usable
 from bimix_tracking.data.links import IDENTITY, Link
 from bimix_tracking.data.manifest import RunRecord
-from bimix_tracking.data.pooling import Note, measured_columns, pool, summary, targets_in
+from bimix_tracking.data.model_sizes import Facts, distinct, sizes_of
+from bimix_tracking.data.pooling import Note, last_of, measured_columns, pool, schedules_in, summary, targets_in
 from bimix_tracking.data.run_curve import Shares
+from bimix_tracking.data.tall_table import Columns, as_columns, tall
 from bimix_tracking.data.targets import Kind, Target, Targets, targets_of, united
-from bimix_tracking.data.wide_table import read_wide, wide
-from bimix_tracking.errors import ObservationsError, did_you_mean, listed, shown
+from bimix_tracking.data.wide_table import MODEL_SIZE, SCHEDULE, read_wide, wide
+from bimix_tracking.errors import ObservationsError
 from bimix_tracking.files.spreadsheet import table_csv
-from bimix_tracking.mixture import Mixture, check_domains
+from bimix_tracking.mixture import Mixture
 from bimix_tracking.plugins import opened
 from bimix_tracking.progress import Progress
 
@@ -53,6 +55,10 @@ class Observations:
         shared: What all runs have in common (tokenizer, eval set), from their manifests.
         described: What each target is; the loss of a domain, or of something else, where not named.
         links: How the targets' values became losses; none where all are losses in nats per token.
+        sizes: Parameters of each run's model; empty where unknown. It says which losses have a level in common.
+        schedules: Length of a run's learning-rate schedule in tokens, where it is said.
+        reference: The model size whose losses these are, whatever each run's own, and whose tokens: of runs that
+            `fitting.scale.align` brought to one level; None: as measured.
     """
 
     mixtures: pd.DataFrame
@@ -63,6 +69,9 @@ class Observations:
     shared: Mapping[str, str] = field(default_factory=dict)
     described: Mapping[str, Target] = field(default_factory=dict)
     links: Mapping[str, Link] = field(default_factory=dict)
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    schedules: Mapping[str, float] = field(default_factory=dict)
+    reference: float | None = None
 
     def __post_init__(self) -> None:
         """Keep no credentials: whatever is written, exported or sent names its source by this."""
@@ -97,6 +106,8 @@ class Observations:
         numbers = np.column_stack([self.losses[["tokens", "step"]].to_numpy(float), self.measured, counted])
         table = np.column_stack([run, target, np.where(np.isnan(numbers), np.nan, numbers)])
         table = table[np.lexsort((table[:, 2], target, run))]
+        if self.several_sizes or self.schedules:
+            names += [f"{run}: {self.sizes.get(run, 0):g} {self.schedules.get(run, 0):g}" for run in self.runs]
         digest = hashlib.sha256("\0".join(names).encode())
         for numbers in (self.mixtures.to_numpy(float), table):
             digest.update(np.ascontiguousarray(numbers).tobytes())
@@ -118,6 +129,25 @@ class Observations:
         if not self.links:
             return losses
         return np.where(self.losses["domain"].isin(list(self.links)), self.losses["value"].to_numpy(float), losses)
+
+    @cached_property
+    def model_sizes(self) -> tuple[float, ...]:
+        """The sizes of the runs' models, rising; empty where unknown."""
+        return distinct(self.sizes.values())
+
+    @property
+    def several_sizes(self) -> bool:
+        """Whether runs of several model sizes are at their own levels: no one law has them all."""
+        return self.reference is None and len(self.model_sizes) > 1
+
+    @cached_property
+    def last_tokens(self) -> dict[str, float]:
+        """The tokens of each run's last losses."""
+        return last_of(self.losses)
+
+    def schedule_of(self, run: str) -> float:
+        """Return the length of a run's schedule, tokens: as it is said, else its last losses end it."""
+        return self.schedules.get(run, self.last_tokens[run])
 
     def target(self, name: str) -> Target:
         """Return what a target is."""
@@ -142,7 +172,8 @@ class Observations:
         losses = self.losses[self.losses["run"].isin(kept)].reset_index(drop=True)
         if losses.empty:
             raise ObservationsError(f"of {len(self.runs)} runs none is left that has losses")
-        return replace(self, mixtures=self.mixtures.loc[kept], losses=losses)
+        sizes, schedules = ({r: of[r] for r in kept if r in of} for of in (self.sizes, self.schedules))
+        return replace(self, mixtures=self.mixtures.loc[kept], losses=losses, sizes=sizes, schedules=schedules)
 
     @classmethod
     def from_wide(
@@ -157,6 +188,8 @@ class Observations:
         eval_tokens: Mapping[str, str] | None = None,
         targets: Targets | None = None,
         questions: Mapping[str, str] | None = None,
+        model_size: str | float | None = None,
+        schedule_tokens: str | float | None = None,
         source: str = "table",
     ) -> Observations:
         """Read a table with one row a checkpoint, as sweeps are published.
@@ -171,6 +204,9 @@ class Observations:
             eval_tokens: Target domain → column of the tokens its loss is a mean of.
             targets: What targets are, see `targets_of`; one that `losses` doesn't name is in the column of its name.
             questions: Target → column of the questions that its accuracy is the mean of.
+            model_size: Column of the model's parameters, or the one number of all runs.
+            schedule_tokens: Column of the tokens that the run's learning-rate schedule is made for, or one number; by
+                default, and where empty, a run's last.
             source: A name for the lineage.
 
         Raises:
@@ -183,49 +219,16 @@ class Observations:
         >>> obs.runs, len(obs.losses), str(obs.notes[0])
         (('mixture-1', 'mixture-2'), 5, "excluded: loss is NaN (run 'mixture-2', domain 'b'; 1×)")
         """
-        proportion_columns = _as_columns(proportions)
         described = targets_of(targets)
-        loss_columns = _as_columns(losses)
+        loss_columns = as_columns(losses)
         loss_columns |= {name: name for name in described if name not in loss_columns}
-        token_columns, question_columns = dict(eval_tokens or {}), dict(questions or {})
-        wanted = [*proportion_columns.values(), *loss_columns.values(), *token_columns.values(), tokens]
-        wanted += question_columns.values()
-        wanted += [column for column in (run, step) if column is not None]
-        missing = [column for column in wanted if column not in table.columns]
-        if missing:
-            raise ObservationsError(
-                f"the table lacks the columns {listed(missing)}; it has {listed(table.columns, 20)}"
-            )
-        for column in [column for column in wanted if column != run]:
-            try:
-                table[column].astype(float)
-            except (TypeError, ValueError) as error:
-                raise ObservationsError(f"the column {column!r} must hold numbers: {str(error)[:200]}") from error
-        domains = check_domains(proportion_columns)
-        shares = table[list(proportion_columns.values())].set_axis(list(domains), axis=1).astype(float)
-        if run is None:
-            number = pd.Series(shares.groupby(list(domains), sort=False, dropna=False).ngroup() + 1)
-            names = "mixture-" + number.astype(str)
-        else:
-            names = table[run].astype(str)
+        columns = Columns(
+            as_columns(proportions), loss_columns, tokens, run, step, eval_tokens or {}, questions or {},
+            model_size, schedule_tokens,
+        )  # fmt: skip
         notes: list[Note] = []
-        mixtures = mixtures_of(shares, names.set_axis(shares.index), notes)
-        parts = [
-            pd.DataFrame(
-                {
-                    "run": names.to_numpy(),
-                    "step": table[step].to_numpy() if step else np.nan,
-                    "tokens": table[tokens].to_numpy(),
-                    "domain": target,
-                    "value": table[column].to_numpy(),
-                    "eval_tokens": table[token_columns[target]].to_numpy() if target in token_columns else np.nan,
-                    "questions": table[question_columns[target]].to_numpy() if target in question_columns else np.nan,
-                }
-            )
-            for target, column in loss_columns.items()
-        ]
-        parts = [_measured(one) if name in described else one for name, one in zip(loss_columns, parts, strict=True)]
-        return cls._validated(mixtures, pd.concat(parts), notes, source=source, described=described)
+        mixtures, measured, facts = tall(table, columns, described, notes)
+        return cls._validated(mixtures, measured, notes, facts=facts, source=source, described=described)
 
     @classmethod
     def from_source(cls, source: str | Readable, *, progress: Progress | None = None) -> Observations:
@@ -251,6 +254,7 @@ class Observations:
         source: str,
         shares: Shares = "nominal",
         targets: Targets | None = None,
+        pool_sizes: bool = False,
     ) -> Observations:
         """Pool the runs that a source has read; see `from_source`. A domain a mixture doesn't name has share 0.
 
@@ -259,18 +263,21 @@ class Observations:
             source: Where they came from.
             shares: See `Wanted`.
             targets: What targets are, where the runs don't say it, or say it otherwise.
+            pool_sizes: Whether runs of several model sizes may be pooled.
         """
-        notes, mixtures, rows, run_ids, shared = pool(records, shares)
+        found = pool(records, shares, pool_sizes=pool_sizes)
+        mixtures = found.mixtures
         if not mixtures:
-            raise ObservationsError(f"none of the {len(records)} runs of {source} can be used: " + summary(notes))
+            raise ObservationsError(f"none of the {len(records)} runs of {source} can be used: {summary(found.notes)}")
         known = dict.fromkeys(d for record in records for d in record.manifest.domains)
         named = [d for d in known if any(d in mixture for mixture in mixtures.values())]
         frame = pd.DataFrame([{**dict.fromkeys(named, 0.0), **m} for m in mixtures.values()], index=list(mixtures))
-        measured = pd.DataFrame(rows, columns=measured_columns())
+        measured = pd.DataFrame(found.rows, columns=measured_columns())
         described = united(targets_in(records), targets_of(targets))
         return cls._validated(
-            frame, measured, notes, source=source, run_ids=run_ids, shared=shared, described=described
-        )
+            frame, measured, found.notes, facts=found.facts, source=source, run_ids=found.run_ids, shared=found.shared,
+            described=described,
+        )  # fmt: skip
 
     @classmethod
     def _validated(
@@ -279,6 +286,7 @@ class Observations:
         measured: pd.DataFrame,
         notes: list[Note],
         *,
+        facts: Facts,
         source: str,
         run_ids: Mapping[str, str] | None = None,
         shared: Mapping[str, str] | None = None,
@@ -286,6 +294,8 @@ class Observations:
     ) -> Observations:
         described = described or {}
         mixtures, table, links = usable(mixtures, measured, notes, described)
+        runs = list(map(str, mixtures.index))
+        schedules = schedules_in(table, facts, notes)
         return cls(
             mixtures=mixtures.rename_axis("run"),
             losses=table,
@@ -295,6 +305,8 @@ class Observations:
             shared=dict(shared or {}),
             described={name: one for name, one in described.items() if (table["domain"] == name).any()},
             links=links,
+            sizes=sizes_of(facts.sizes, runs),
+            schedules=schedules,
         )
 
     def to_wide(self) -> pd.DataFrame:
@@ -320,13 +332,7 @@ class Observations:
         Raises:
             ObservationsError: No such file, or its columns are not of that form.
         """
-        read = read_wide(Path(path))
-        described = targets_of(targets)
-        measured = list(read.values)
-        for name in described:
-            if name not in measured:
-                remedy = did_you_mean(name, measured)
-                raise ObservationsError(f"{path} has no values of the target {shown(name)} that is described; {remedy}")
+        read = read_wide(Path(path), targets_of(targets))
         return cls.from_wide(
             read.table,
             proportions=read.proportions,
@@ -335,16 +341,9 @@ class Observations:
             run="run" if "run" in read.table.columns else None,
             step="step" if "step" in read.table.columns else None,
             eval_tokens=read.eval_tokens,
-            targets=united(read.targets, described),
+            targets=read.targets,
             questions=read.questions,
+            model_size=MODEL_SIZE if MODEL_SIZE in read.table.columns else None,
+            schedule_tokens=SCHEDULE if SCHEDULE in read.table.columns else None,
             source=f"csv:{path}",
         )
-
-
-def _measured(part: pd.DataFrame) -> pd.DataFrame:
-    """Return a target without its empty cells: it is measured at some checkpoints; a run that has none is noted."""
-    return part[part["value"].notna() | part.groupby("run")["value"].transform("count").eq(0)]
-
-
-def _as_columns(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    return dict(names) if isinstance(names, Mapping) else {name: name for name in names}

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import pandas as pd
 
 from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data import metric_names
 from bimix_tracking.data.manifest import UNREAD, RunRecord
+from bimix_tracking.data.model_sizes import Facts, schedules_of
 from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_one_set, proportions_of
 from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import ObservationsError, did_you_mean, shown
 from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import tokens
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
 GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens")
 """Fields of the manifest in which pooled runs must agree: each makes the loss at a volume another one."""
+_OF_SIZE = ("model_size", "batch_tokens")
+"""Of these, runs that are pooled over model sizes need only agree within a size."""
 _MEASURED = ("run", "step", "tokens", "domain", "value", "eval_tokens", "questions")
 
 
@@ -70,14 +75,33 @@ def summary(notes: Sequence[Note], most: int = 5) -> str:
     return "; ".join(f"{what} ({count}×)" for what, count in named) + more
 
 
-def pool(
-    records: Sequence[RunRecord], shares: Shares = "nominal"
-) -> tuple[list[Note], dict[str, dict[str, float]], list[tuple[object, ...]], dict[str, str], dict[str, str]]:
-    """Return notes, mixtures by run, rows of `measured_columns`, ids by run, and what the manifests have in common.
+class Pooled(NamedTuple):
+    """Runs that may be compared.
+
+    Args:
+        notes: What was excluded or adjusted.
+        mixtures: By run.
+        rows: Of `measured_columns`.
+        run_ids: By run.
+        shared: What the manifests have in common.
+        facts: What each says of itself.
+    """
+
+    notes: list[Note]
+    mixtures: dict[str, dict[str, float]]
+    rows: list[tuple[object, ...]]
+    run_ids: dict[str, str]
+    shared: dict[str, str]
+    facts: Facts
+
+
+def pool(records: Sequence[RunRecord], shares: Shares = "nominal", *, pool_sizes: bool = False) -> Pooled:
+    """Return the runs of a source that may be compared, and what they have in common.
 
     Args:
         records: The runs.
         shares: Which proportions are used, see `Wanted`.
+        pool_sizes: Whether they may be of several model sizes; each has then its own tokens of a batch.
 
     Raises:
         ObservationsError: The runs differ in one of `GROUPS`; the text says which.
@@ -112,13 +136,46 @@ def pool(
                     step=record.manifest.schedule[0][0],
                 )
                 notes.append(Note(said("excluded"), reason, later, run=label))
-    shared = {field: _agreed(field, used) for field in GROUPS} | {"domains": None}
+    shared = {field: _agreed(field, used) for field in GROUPS if not (pool_sizes and field in _OF_SIZE)}
+    shared["domains"] = None
+    if pool_sizes:
+        shared |= _of_sizes(used)
     sweeps = {record.manifest.sweep for record in used.values()}
     shared["sweep"] = sweeps.pop() if len(sweeps) == 1 else None
     if shares != "nominal":
         shared["shares"] = shares
     run_ids = {label: record.run_id for label, record in used.items()}
-    return notes, mixtures, rows, run_ids, {name: value for name, value in shared.items() if value is not None}
+    sizes, schedules = (
+        {label: float(value) for label, record in used.items() if (value := getattr(record.manifest, field))}
+        for field in ("model_size", "schedule_tokens")
+    )
+    known = {name: value for name, value in shared.items() if value is not None}
+    return Pooled(notes, mixtures, rows, run_ids, known, Facts(sizes, schedules))
+
+
+def schedules_in(table: pd.DataFrame, facts: Facts, notes: list[Note]) -> dict[str, float]:
+    """Return the length of each run's schedule where it is said, in tokens; one that can't be is noted.
+
+    Args:
+        table: Losses, with columns `run` and `tokens`.
+        facts: What runs say of themselves.
+        notes: Added to.
+    """
+    last = last_of(table)
+    schedules, wrong = schedules_of(facts.schedules, last)
+    for run, schedule in wrong.items():
+        text = said(
+            "its schedule of {schedule} tokens ends before its last losses, at {last}: it is taken to end there",
+            schedule=tokens(schedule),
+            last=tokens(last[run]),
+        )
+        notes.append(Note(said("adjusted"), text, 1, run=run))
+    return schedules
+
+
+def last_of(table: pd.DataFrame) -> dict[str, float]:
+    """Return the tokens of each run's last losses."""
+    return {str(run): float(last) for run, last in table.groupby("run")["tokens"].max().items()}
 
 
 def targets_in(records: Sequence[RunRecord]) -> dict[str, Target]:
@@ -169,10 +226,27 @@ def _agreed(field: str, used: Mapping[str, RunRecord]) -> str | None:
         more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
         raise ObservationsError(
             f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}{more}. "
-            f"Analyse them apart: --group-by {field}{_of_old_order(field, groups)}"
+            f"{_remedy(field)}{_of_old_order(field, groups)}"
         )
     value = next(iter(groups), None)
     return None if value is None else str(value)
+
+
+def _remedy(field: str) -> str:
+    apart = f"nalyse them apart: --group-by {field}"
+    return f"Pool them for one size: --model-size 7B. Or a{apart}" if field == "model_size" else f"A{apart}"
+
+
+def _of_sizes(used: Mapping[str, RunRecord]) -> dict[str, str | None]:
+    """Return the one model size and the one batch of runs that may differ in both, though within a size in none."""
+    by_size: dict[object, dict[str, RunRecord]] = {}
+    for label, record in used.items():
+        by_size.setdefault(record.manifest.model_size, {})[label] = record
+    batches = {size: _agreed("batch_tokens", of_size) for size, of_size in by_size.items()}
+    return {
+        "model_size": None if len(by_size) != 1 or None in by_size else str(next(iter(by_size))),
+        "batch_tokens": next(iter(batches.values())) if len(set(batches.values())) == 1 else None,
+    }
 
 
 def _of_old_order(field: str, groups: Iterable[object]) -> str:

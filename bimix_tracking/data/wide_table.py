@@ -1,6 +1,6 @@
 """A sweep as one wide table, as it is published: a row a (run, checkpoint), a column a proportion and a target.
 
-    run, step, tokens, proportion/<d>, loss/<t>, eval_tokens/<t>
+    run, model_size, schedule_tokens, step, tokens, proportion/<d>, loss/<t>, eval_tokens/<t>
     bpb/<t>, accuracy/<t>, questions/<t>, chance/<t>, score/<t>, low_score/<t>
 
 The column of a target's values says its kind; of a `low_score`, lower is better.
@@ -17,11 +17,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from bimix_tracking.data import metric_names
-from bimix_tracking.data.targets import Kind, Target
-from bimix_tracking.errors import ObservationsError, listed, shown
+from bimix_tracking.data.targets import Kind, Target, united
+from bimix_tracking.errors import ObservationsError, did_you_mean, listed, shown
 from bimix_tracking.files.number_table import read_numbers
 from bimix_tracking.files.spreadsheet import restored
 
+MODEL_SIZE, SCHEDULE = "model_size", "schedule_tokens"
+"""Columns of what a run says of itself."""
 _PROPORTION = "proportion/"
 _LOSS = "loss/"
 _EVAL_TOKENS = "eval_tokens/"
@@ -49,6 +51,14 @@ class Sweep(Protocol):
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the targets."""
+
+    @property
+    def sizes(self) -> Mapping[str, float]:
+        """Model sizes by run."""
+
+    @property
+    def schedules(self) -> Mapping[str, float]:
+        """Lengths of schedules by run, tokens."""
 
     @property
     def measured(self) -> npt.NDArray[np.float64]:
@@ -97,18 +107,23 @@ def wide(obs: Sweep) -> pd.DataFrame:
                 wide[asked] = known.fillna(target.questions)
             wide[f"{_CHANCE}{name}"] = target.chance
     shares = obs.mixtures.add_prefix(_PROPORTION).reindex(wide["run"]).reset_index(drop=True)
-    return pd.concat([wide[index], shares, wide.drop(columns=index)], axis=1)
+    said = {name: wide["run"].map(of) for name, of in ((MODEL_SIZE, obs.sizes), (SCHEDULE, obs.schedules)) if of}
+    return pd.concat([wide[index].assign(**said), shares, wide.drop(columns=index)], axis=1)
 
 
-def read_wide(path: Path) -> Wide:
+def read_wide(path: Path, described: Mapping[str, Target]) -> Wide:
     """Read a table with columns of those names.
+
+    Args:
+        path: The file.
+        described: What targets are, where their columns don't say it.
 
     Raises:
         ObservationsError: No such file, or its columns are not of that form.
     """
     prefixes = (_PROPORTION, _LOSS, _EVAL_TOKENS, _QUESTIONS, _CHANCE, *_KINDS)
     try:
-        table = read_numbers(path, text="run", numbers=("step", "tokens", *prefixes))
+        table = read_numbers(path, text="run", numbers=("step", "tokens", MODEL_SIZE, SCHEDULE, *prefixes))
         if "run" in table.columns:
             table["run"] = table["run"].map(restored)
     except (OSError, ValueError) as error:
@@ -136,6 +151,11 @@ def read_wide(path: Path) -> Wide:
             f"{path} needs the columns tokens, proportion/<domain> and loss/<domain>; it has "
             f"{listed(table.columns, 20)}. For other names use Observations.from_wide"
         )
+    for name in described:
+        if name not in values:
+            remedy = did_you_mean(name, list(values))
+            raise ObservationsError(f"{path} has no values of the target {shown(name)} that is described; {remedy}")
+    targets = united(targets, described)
     return Wide(table, columns[_PROPORTION], values, columns[_EVAL_TOKENS], columns[_QUESTIONS], targets)
 
 

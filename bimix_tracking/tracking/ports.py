@@ -57,6 +57,7 @@ class Wanted:
         shares: Which proportions a run's losses are put down to: what its sampler was asked for (`nominal`), or what
             its tokens were (`realised`).
         targets: What targets are, where the runs don't say it, or say it otherwise: a targets file, or `Target`s.
+        pool_sizes: Whether runs of several model sizes may be pooled: then it takes a size to answer for.
     """
 
     filter: str | None = None
@@ -64,6 +65,7 @@ class Wanted:
     foreign: ForeignRuns | None = None
     shares: Shares = "nominal"
     targets: Targets | None = None
+    pool_sizes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse other words: a misspelt one would quietly mean the default."""
@@ -81,7 +83,9 @@ class Wanted:
         """
         from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # trackers don't need it, nor pandas
 
-        return Observations.from_records(records, source=source, shares=self.shares, targets=self.targets)
+        return Observations.from_records(
+            records, source=source, shares=self.shares, targets=self.targets, pool_sizes=self.pool_sizes
+        )
 
 
 @dataclass(frozen=True)
