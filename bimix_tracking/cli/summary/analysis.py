@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bimix_tracking.analysis.result import Analysis
-from bimix_tracking.cli.changes import change_lines, has_changes, print_changes
 from bimix_tracking.cli.console import Column, print_notes, print_table, say
+from bimix_tracking.cli.summary.changes import change_lines, has_changes, print_changes
 from bimix_tracking.display.texts import isolated, printable
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import MISSING, about, nats, percent, signed, tokens
