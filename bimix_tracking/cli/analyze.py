@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,11 @@ from bimix_tracking.cli.source import TOKENS_HELP, Filter, Mixtures, RunShares, 
 from bimix_tracking.cli.teaching import OUTPUT, READING, among
 from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.messages import said
+from bimix_tracking.quantities import parameters
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis.result import Analysis
+    from bimix_tracking.data.observations import Observations
 
 _GROUPS = ("domains", "tokenizer", "eval_set", "model_size", "batch_tokens", "sweep")
 
@@ -77,6 +80,8 @@ def analyze(
       bimix analyze csv:sweep.csv --tokens 100B --targets targets.yaml \
         --reference current.yaml --guard 'code<=+0.5%' --guard 'mmlu>=-0.5pp' \
         --guard-probability 0.9 --max-change 10%
+      # runs of several sizes, one of them at the large model's
+      bimix analyze mlflow:my-sweep --tokens 100B --model-size 7B
       # when the sweep is done
       bimix analyze mlflow:my-sweep --tokens 100B --wait 12 --timeout 86400
     """
@@ -92,10 +97,13 @@ def analyze(
         raise typer.BadParameter("needs --write-back", param_hint="--nest")
     if group_by is not None:
         one_of(group_by, _GROUPS, "--group-by", "field")
+    if group_by == "model_size" and asked["model_size"] is not None:
+        raise typer.BadParameter("analyses sizes apart: give it without --model-size", param_hint="--group-by")
     options = question(**asked)
     speak(options["lang"])
+    sizes = "model_size" in options
     with progress_shown() as progress:
-        reading = opened(source, filter_, unfinished, mixtures, shares, targets)
+        reading = opened(source, filter_, unfinished, mixtures, shares, targets, pool_sizes=sizes)
         if wait is not None:
             from bimix_tracking.tracking.waiting import wait_for  # noqa: PLC0415  # only then
 
@@ -146,7 +154,7 @@ def pull(
 
     with progress_shown() as progress:
         obs = Observations.from_source(
-            opened(source, filter_, unfinished, mixtures, shares, targets), progress=progress
+            opened(source, filter_, unfinished, mixtures, shares, targets, pool_sizes=True), progress=progress
         )
     try:
         obs.to_csv(output)
@@ -154,10 +162,19 @@ def pull(
         raise SourceError(f"cannot write {output}: {error}") from error
     print_notes(obs.notes)
     sizes = f"{len(obs.runs)} runs, {len(obs.domains)} domains, {len(obs.targets)} targets, {len(obs.losses)} values"
-    say(f"{output}: {sizes}", whole=True)
+    say(f"{output}: {sizes}{_of_sizes(obs)}", whole=True)
     counts = {"runs": len(obs.runs), "domains": list(obs.domains), "targets": list(obs.targets)}
     counts["losses"] = len(obs.losses)  # as it has always been called
+    counts["model_sizes"] = list(obs.model_sizes)
     answer({"file": output, **counts, "notes": [str(note) for note in obs.notes]})
+
+
+def _of_sizes(obs: Observations) -> str:
+    """Return how many runs are of which model size, where there are several."""
+    if not obs.several_sizes:
+        return ""
+    counts = Counter(obs.sizes.values())
+    return "; " + ", ".join(f"{counts[size]} of {parameters(size)} parameters" for size in obs.model_sizes)
 
 
 def _told(found: Analysis | BimixError, folder: Path | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is written on the command line: tokens, shares, `DOMAIN=NUMBER` entries, guards, names of a known set.
+"""What is written on the command line: tokens, sizes, shares, `DOMAIN=NUMBER` entries, guards, names of a known set.
 
 All of it is refused before anything is read; the error names the option, the text and how it is written.
 """
@@ -12,7 +12,7 @@ from typing import TypeVar
 import typer
 
 from bimix_tracking.errors import BimixError, did_you_mean, shown
-from bimix_tracking.quantities import parse_share, parse_tokens
+from bimix_tracking.quantities import parse_parameters, parse_share, parse_tokens
 
 S = TypeVar("S", bound=str)
 T = TypeVar("T")
@@ -25,6 +25,15 @@ def tokens_of(text: str, option: str) -> float:
     1200000000000.0
     """
     return _parsed(parse_tokens, text, option)
+
+
+def parameters_of(text: str, option: str = "--model-size") -> float:
+    """Return a model size.
+
+    >>> parameters_of("7B")
+    7000000000.0
+    """
+    return _parsed(parse_parameters, text, option)
 
 
 def tokens_by_domain(pairs: Sequence[str] | None, option: str = "--available") -> dict[str, float] | None:

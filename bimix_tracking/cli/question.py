@@ -15,11 +15,13 @@ from bimix_tracking.cli.entries import (
     epochs_by_domain,
     guards_of,
     one_of,
+    parameters_of,
     probability_of,
     tokens_by_domain,
     tokens_of,
     weights_by_target,
 )
+from bimix_tracking.cli.source import SIZE_HELP
 from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, among, languages, laws
 
 _CHANGES = ("tv", "kl")
@@ -29,6 +31,7 @@ Lang = Annotated[
         help="Language of the answer and the reports: {languages}.", autocompletion=languages, rich_help_panel=OUTPUT
     ),
 ]
+ModelSize = Annotated[str | None, typer.Option(metavar="PARAMETERS", help=SIZE_HELP, rich_help_panel=AIM)]
 MaxEpochs = Annotated[
     list[str] | None,
     typer.Option(
@@ -40,6 +43,7 @@ MaxEpochs = Annotated[
 
 
 def question(
+    model_size: ModelSize = None,
     weight: Annotated[
         list[str] | None,
         typer.Option(
@@ -201,7 +205,8 @@ def question(
     available_tokens = tokens_by_domain(available)
     batch = None if batch_tokens is None else tokens_of(batch_tokens, "--batch-tokens")
     costs = (gpu_hours_per_run, target_gpu_hours, cost_per_gpu_hour, batch)
-    return {
+    size = None if model_size is None else parameters_of(model_size)
+    return ({} if size is None else {"model_size": size}) | {
         "law": law,
         "weights": weights_by_target(weight),
         "bounds": bounds_by_domain(bound),

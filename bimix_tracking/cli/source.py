@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SOURCE_HELP = ", ".join(SOURCES)
 TOKENS_HELP = "Training tokens of the target run, such as 100B or 1.2T."
+SIZE_HELP = "Model size of the target run, in the runs' own parameters, such as 7B: runs of all sizes are pooled."
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help=f"Where the runs are: {SOURCE_HELP}.", autocompletion=sources)
 ]
@@ -71,8 +72,20 @@ def opened(
     mixtures: Path | None,
     shares: str = "nominal",
     targets: Path | None = None,
+    *,
+    pool_sizes: bool = False,
 ) -> RunSource:
-    """Return the source, set to read those runs; a targets file is read before it."""
+    """Return the source, set to read those runs; a targets file is read before it.
+
+    Args:
+        source: Its URI.
+        filter_: Of `--filter`, like the four that follow of theirs.
+        unfinished: Whether unfinished runs count.
+        mixtures: A file.
+        shares: Which proportions.
+        targets: A file.
+        pool_sizes: Whether runs may be of several model sizes.
+    """
     from bimix_tracking.data.targets import targets_of  # noqa: PLC0415  # nor for PyYAML
     from bimix_tracking.tracking.other_tools.runs import ForeignRuns  # noqa: PLC0415  # --help must not wait for PyYAML
     from bimix_tracking.tracking.ports import SHARES, Wanted, open_source  # noqa: PLC0415  # nor for NumPy
@@ -80,4 +93,4 @@ def opened(
     of_tokens = one_of(shares, SHARES, "--shares", "kind of shares")
     foreign = None if mixtures is None else ForeignRuns.from_file(mixtures)
     described = targets_of(targets) or None
-    return open_source(source, wanted=Wanted(filter_, unfinished, foreign, of_tokens, described))
+    return open_source(source, wanted=Wanted(filter_, unfinished, foreign, of_tokens, described, pool_sizes))

@@ -64,7 +64,15 @@ def watch(
     if runs is not None and settle is not None:
         raise typer.BadParameter("--runs says when a sweep is complete: give one of the two", param_hint="--settle")
     options = question(**asked)
-    reading = opened(source, filter_, unfinished=False, mixtures=mixtures, shares=shares, targets=targets)
+    reading = opened(
+        source,
+        filter_,
+        unfinished=False,
+        mixtures=mixtures,
+        shares=shares,
+        targets=targets,
+        pool_sizes="model_size" in options,
+    )
     looking = Watch(
         reading, analysis_of(reading, target, **options), _tell, runs=runs, settle=SETTLE if settle is None else settle
     )

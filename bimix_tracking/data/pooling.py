@@ -17,7 +17,7 @@ from bimix_tracking.data.run_curve import Shares, before_change, loss_rows, of_o
 from bimix_tracking.data.targets import Target
 from bimix_tracking.errors import ObservationsError, did_you_mean, shown
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import tokens
+from bimix_tracking.quantities import parameters, tokens
 
 LARGEST_MEAN = 50.0
 """A domain's mean loss above it, nats per token, is another quantity."""
@@ -222,19 +222,26 @@ def _agreed(field: str, used: Mapping[str, RunRecord]) -> str | None:
     for label, record in used.items():
         groups.setdefault(_said(record, field), []).append(label)
     if len(groups) > 1:
-        listing = "; ".join(f"{shown(value, 200)}: {_first(runs)}" for value, runs in islice(groups.items(), 5))
+        listing = "; ".join(f"{_shown(field, value)}: {_first(runs)}" for value, runs in islice(groups.items(), 5))
         more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
         raise ObservationsError(
             f"the runs differ in {field.replace('_', ' ')}, so their losses cannot be compared: {listing}{more}. "
-            f"{_remedy(field)}{_of_old_order(field, groups)}"
+            f"{_remedy(field, groups)}{_of_old_order(field, groups)}"
         )
     value = next(iter(groups), None)
     return None if value is None else str(value)
 
 
-def _remedy(field: str) -> str:
+def _shown(field: str, value: object) -> str:
+    return parameters(value) if field == "model_size" and isinstance(value, int) else shown(value, 200)
+
+
+def _remedy(field: str, groups: Iterable[object]) -> str:
     apart = f"nalyse them apart: --group-by {field}"
-    return f"Pool them for one size: --model-size 7B. Or a{apart}" if field == "model_size" else f"A{apart}"
+    if field != "model_size":
+        return f"A{apart}"
+    largest = max((value for value in groups if isinstance(value, int)), default=7e9)
+    return f"Pool them for one size: --model-size {parameters(largest)}. Or a{apart}"
 
 
 def _of_sizes(used: Mapping[str, RunRecord]) -> dict[str, str | None]:

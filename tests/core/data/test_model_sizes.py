@@ -99,7 +99,9 @@ def record(name: str, **facts: object) -> RunRecord:
 
 def test_sizes_are_pooled_only_where_that_is_asked_for() -> None:
     records = [record("s", model_size=10**6, batch_tokens=8), record("l", model_size=10**7, batch_tokens=64)]
-    with pytest.raises(ObservationsError, match=r"differ in model size.*--model-size 7B.*--group-by model_size"):
+    with pytest.raises(
+        ObservationsError, match=r"differ in model size.*: 1M: s; 10M: l.*--model-size 10M.*--group-by model_size"
+    ):
         Observations.from_records(records, source="x")
     obs = Observations.from_records(records, source="x", pool_sizes=True)
     assert obs.sizes == {"s": 1e6, "l": 1e7}
