@@ -245,3 +245,34 @@ def digits(value: float) -> str:
     ('0.1235', '1.235e+06', '–')
     """
     return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else MISSING
+
+
+def flops(number: float) -> str:
+    """Return floating-point operations as papers have them, two digits and a power of ten.
+
+    >>> flops(4.23e22), flops(1e20), flops(float("nan"))
+    ('4.2e22', '1e20', '–')
+    """
+    return f"{number:.1e}".replace(".0e", "e").replace("e+", "e") if math.isfinite(number) else MISSING
+
+
+def parse_flops(text: str) -> float:
+    """Return floating-point operations that a person wrote: the inverse of `flops`.
+
+    Args:
+        text: A positive number, such as 1e20.
+
+    Raises:
+        ValueError: It is none; the text says how one is written.
+
+    >>> parse_flops("1e20"), parse_flops("4.2e22")
+    (1e+20, 4.2e+22)
+    >>> parse_flops("1 exaflop")
+    Traceback (most recent call last):
+    ValueError: '1 exaflop' is not a number of FLOPs, such as 1e20
+    """
+    given = text.strip()
+    number = float(_ungrouped(given)) if _PLAIN.fullmatch(given) else math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{text!r} is not a number of FLOPs, such as 1e20")
+    return number

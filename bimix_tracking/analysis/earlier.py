@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bimix_tracking.analysis.asking_again import from_json
 from bimix_tracking.data.manifest import parse_json
-from bimix_tracking.errors import SourceError
+from bimix_tracking.errors import BimixError, SourceError
 from bimix_tracking.files.yaml_json import load_yaml, read_text
 from bimix_tracking.mixture import Mixture
 
@@ -29,6 +30,7 @@ def earlier(folder: Path) -> dict[str, Any]:
             "tokens": float(provenance["target_tokens"]),
             "weights": {str(name): float(weight) for name, weight in provenance["weights"].items()},
             "reference": Mixture({str(name): float(share) for name, share in provenance["reference"].items()}),
+            "options": from_json(lineage.get("options", {})),
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (BimixError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{folder} is not a folder that `bimix analyze --out` left: {error!r}") from error

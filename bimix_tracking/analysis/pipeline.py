@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bimix_tracking.analysis.asking_again import as_json
 from bimix_tracking.analysis.question import AUTO, Question
 from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
@@ -256,6 +257,7 @@ def _checked(
         extrapolation=later,
         diagnostics=diagnose(obs, fit, validation=validation, tokens=question.tokens),
         lang=question.lang,
+        options=as_json(question),
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bimix_tracking.analysis.provenance import columns, mixture_document
 from bimix_tracking.analysis.showing import card, note
-from bimix_tracking.data import metric_names
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.notebook import show_page
@@ -23,10 +23,9 @@ from bimix_tracking.files.yaml_json import dump_json, dump_yaml
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.progress import Progress, reported
+from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
-from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.trade_offs.pareto import Pareto
-from bimix_tracking.recommendation.uncertainty import finite
 from bimix_tracking.recommendation.verdict import Verdict, judge
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.language import Language
@@ -71,6 +70,7 @@ class Findings:
         diagnostics: What to know before acting on it.
         lang: Of the reports: `en`, `ja` or one that a package adds.
         fitness: Which targets are fit to decide; None: nobody asked.
+        options: What else was asked, as JSON types, so that a renewed analysis is asked the same.
     """
 
     observations: Observations
@@ -82,6 +82,7 @@ class Findings:
     diagnostics: tuple[Diagnostic, ...] = ()
     lang: str = "en"
     fitness: FitnessTable | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def save_undecided(self, directory: str | Path, why: str) -> Path:
         """Write fit, observations and a page that says why nothing is recommended; return the page.
@@ -109,6 +110,7 @@ class Findings:
             "shared": dict(obs.shared),
             "data_hash": self.fit.data_hash,
             "notes": [str(note) for note in self.fit.notes],
+            "options": dict(self.options),
             "created": self.created,
             "versions": versions(),
         }
@@ -216,60 +218,7 @@ class Analysis(Shown, Findings):
 
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
-        rec = self.recommendation
-        guards = {"guards": [guard.noted() for guard in rec.guards]} if rec.guards else {}
-        document: dict[str, Any] = {
-            "mixture": {domain: float(share) for domain, share in rec.mixture.items()},
-            "verdict": str(self.verdict.decision),
-            "why": str(self.verdict.sentence),
-            "warnings": [str(text) for text in self.warnings],
-            **guards,
-            "provenance": {
-                "law": self.fit.law,
-                "target_tokens": rec.tokens,
-                "objective": f"the least weighted sum of predicted values, {rec.unit}",
-                "weights": dict(rec.weights),
-                "not_counted": {t: str(why) for t, why in self.fit.unfit.items() if not rec.weights.get(t)},
-                "predicted_at_tokens": rec.volume,
-                "predicted_loss": finite(rec.predicted),
-                "predicted_gain_over_reference": rec.gain,
-                "unit": str(rec.unit),
-                "changes": self._changes(),
-                **({"guards": [guard.to_dict() for guard in rec.guards]} if rec.guards else {}),
-                **({} if rec.path is None else {"smallest_change": str(rec.path.sentence)}),
-                **self._sureness(),
-                "reference": {domain: float(share) for domain, share in rec.reference.items()},
-                "kkt_residual": rec.kkt_residual,
-                "source": self.observations.source,
-                "runs": len(self.observations.runs),
-                "data_hash": self.fit.data_hash,
-                "created": self.created,
-                "versions": versions(),
-            },
-        }
-        return dump_yaml(document)
-
-    def _changes(self) -> dict[str, Any]:
-        """Return what the mixture does to each target, in its own unit, the largest improvement first."""
-        rows = self.recommendation.changes.astype(object).to_dict("index")
-        values = ("reference", "recommended", "change", "low", "high")
-        return {
-            str(name): finite({key: float(row[key]) for key in values})
-            | {"better": bool(row["better"]), "kind": str(self.recommendation.target(str(name)).kind)}
-            for name, row in rows.items()
-        }
-
-    def _sureness(self) -> dict[str, Any]:
-        sure = self.recommendation.uncertainty
-        if sure is None:
-            return {}
-        return {
-            "gain_interval": list(sure.gain),
-            "probability_better_than_reference": sure.probability,
-            "includes_misspecification": sure.form_error is not None,
-            "interval": {str(d): [float(low), float(high)] for d, low, high in sure.shares.itertuples()},
-            "level": sure.level,
-        }
+        return dump_yaml(mixture_document(self.recommendation, self.verdict, self.warnings, self.fit, self.lineage()))
 
     def to_frame(self) -> pd.DataFrame:
         """Return proportions, intervals and predicted losses, one row a domain."""
@@ -298,28 +247,7 @@ class Analysis(Shown, Findings):
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth a column in the tracker's table of runs."""
-        rec = self.recommendation
-        result = {
-            "bimix/gain": rec.gain,
-            "bimix/target_tokens": rec.tokens,
-            "bimix/runs": float(len(self.observations.runs)),
-        }
-        if rec.uncertainty is not None:
-            low, high = rec.uncertainty.gain
-            result |= {"bimix/gain_low": low, "bimix/gain_high": high}
-            result |= {"bimix/probability_better": rec.uncertainty.probability}
-        if self.worth is not None and self.worth.fraction is not None and self.worth.demonstrated:
-            result["bimix/tokens_saved_fraction"] = self.worth.fraction
-        for domain in self.fit.domains:
-            result[metric_names.key("bimix_recommended", domain)] = rec.mixture[domain]
-            if domain not in self.fit.targets:
-                continue
-            result[metric_names.key("bimix_predicted_loss", domain)] = rec.predicted[domain]
-            result[metric_names.key("bimix_fit_error", domain)] = self.fit.targets[domain].error
-            if self.validation is not None:
-                error = self.validation.error.get(domain)
-                result |= {} if error is None else {metric_names.key("bimix_heldout_error", domain): error}
-        return result
+        return columns(self.recommendation, self.fit, self.validation, self.worth, len(self.observations.runs))
 
 
 @contextlib.contextmanager

@@ -57,8 +57,8 @@ def verify(
         source: Where all the runs are, as in `analyze`.
         runs: Names or ids of the runs that followed a recommendation.
         tokens: Data volume of the recommendation; by default that of `analysis`, or of the longest of these runs.
-        analysis: A folder that `analyze --out` left: its runs are the sweep, and its law, weights, tokens and reference
-            are used.
+        analysis: A folder that `analyze --out` left: its runs are the sweep, and what it was asked is asked again, with
+            the law that it chose.
         out: A folder for the artifacts.
         write_back: Also write them into the source, as a run of role `analysis`.
         progress: Called as (what, done, total); True: a line that changes in place; None: that, in a notebook only.
@@ -95,8 +95,8 @@ def verify(
             )
         law = earlier["law"] if law == AUTO else law
         tokens = earlier["tokens"] if tokens is None else tokens
-        options.setdefault("weights", earlier["weights"])
-        options.setdefault("reference", earlier["reference"])
+        asked = earlier["options"] | {"weights": earlier["weights"], "reference": earlier["reference"]}
+        options = asked | options
     if len(sweep) < _FEWEST:
         raise ObservationsError(
             f"{len(sweep)} runs are left to predict from, at least {_FEWEST} are needed: name only the runs that "

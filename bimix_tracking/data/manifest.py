@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bimix_tracking.data.metric_names import STEP
+from bimix_tracking.data.model_sizes import SMALLEST, other_schedule
 from bimix_tracking.data.targets import Target, united
 from bimix_tracking.errors import BimixError, MixtureError, RecorderError, did_you_mean, listed, shown
 from bimix_tracking.mixture import Mixture, check_domains
@@ -110,7 +111,8 @@ class RunManifest:
         """Return the manifest of a process that resumes from a checkpoint of this one.
 
         What was before stays as it was: another mixture is a change at that step. The same mixture at the beginning is
-        the same script, and what this schedule has become by `set_mixture` stays.
+        the same script, and what this schedule has become by `set_mixture` stays. A model size that is given again is
+        a correction, and another `schedule_tokens` is the whole run's.
 
         Raises:
             RecorderError: Other domains, another tokenizer, or a target of another kind: that is no continuation.
@@ -131,10 +133,35 @@ class RunManifest:
                     f"the checkpoint's target {name!r} is of kind {before[name].kind}, this run's of kind "
                     f"{now[name].kind}: their values can't form one curve. Give it another name"
                 )
-        known = {name: getattr(self, name) for name in ("eval_set", "tokenizer", "model_size", "total_parameters")}
+        known = {name: getattr(self, name) for name in ("eval_set", "tokenizer")}
         kept = {name: value for name, value in known.items() if value is not None}
+        for name in ("model_size", "total_parameters", "schedule_tokens"):
+            kept[name] = getattr(self, name) if getattr(other, name) is None else getattr(other, name)
         targets = tuple(united(before, now).values())
         return replace(other, mixture=mixture, schedule=schedule, targets=targets, **kept)
+
+    def completed(
+        self, *, tokenizer: str | None = None, model_size: int | None = None, total_parameters: int | None = None
+    ) -> RunManifest:
+        """Return the manifest with what it doesn't say yet; a count too small for a model is none of its size.
+
+        >>> RunManifest(("code", "web")).completed(tokenizer="gpt2", model_size=124_000_000).model_size
+        124000000
+        """
+        return replace(
+            self,
+            tokenizer=self.tokenizer or tokenizer,
+            model_size=self.model_size or (model_size if (model_size or 0) >= SMALLEST else None),
+            total_parameters=self.total_parameters or total_parameters,
+        )
+
+    def changed_in(self, now: RunManifest, step: int) -> Iterator[tuple[str, str]]:
+        """Yield what is to be said, by topic, where the run that goes on from this one at a step is another."""
+        if (now.mixture, now.schedule) != (self.mixture, self.schedule):
+            said = f"the checkpoint of step {step} has another mixture than this run. That counts as a change of the "
+            yield "mixture", said + "mixture from this step: only evaluations before it are fitted"
+        if self.schedule_tokens and now.schedule_tokens and now.schedule_tokens != self.schedule_tokens:
+            yield "schedule", other_schedule(f"{self.schedule_tokens:,} tokens", f"{now.schedule_tokens:,}")
 
     def _mixtures_from(self, other: RunManifest, step: int) -> tuple[Mixture | None, tuple[tuple[int, Mixture], ...]]:
         if other.mixture is None or (other.mixture == self.mixture and not other.schedule):

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 from bimix_tracking.errors import ObservationsError, listed, shown
-from bimix_tracking.quantities import parameters
+from bimix_tracking.quantities import parameters, parse_parameters, parse_tokens
 
 SAME_SIZE = 1.02
 """Sizes within this factor of one another are one: a padded vocabulary makes no other model."""
@@ -52,6 +53,63 @@ def checked_size(size: float, what: str = "the model size") -> float:
     if size < SMALLEST:
         raise ValueError(f"{what} is {size:g} parameters: did you mean {size:g}e9 ({size:g}B)?")
     return float(size)
+
+
+def read_size(value: object, what: str = "the model size") -> int:
+    """Return a model size that a person wrote or a tool logged: a number, or a text such as `7B`.
+
+    Args:
+        value: Parameters of a model, a thousand or more.
+        what: Begins the error's sentence.
+
+    Raises:
+        ValueError: It is none; the text says how one is written, or what was meant.
+
+    >>> read_size("7B"), read_size(122e6), read_size("1.2e9")
+    (7000000000, 122000000, 1200000000)
+    >>> read_size(True)
+    Traceback (most recent call last):
+    ValueError: the model size must be a number of parameters, such as 7B, 122M or 1.2e9, got True
+    """
+    if isinstance(value, str):
+        try:
+            return round(parse_parameters(value))
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+    found = _number(value)
+    if found is None:
+        raise ValueError(f"{what} must be a number of parameters, such as 7B, 122M or 1.2e9, got {shown(value)}")
+    return round(checked_size(found, what))
+
+
+def read_schedule(value: object, what: str = "the schedule") -> int:
+    """Return the length of a schedule in tokens, that a person wrote or a tool logged: a number, or such as `20B`.
+
+    Raises:
+        ValueError: It is none; the text says how one is written.
+
+    >>> read_schedule("20B"), read_schedule(5e8)
+    (20000000000, 500000000)
+    >>> read_schedule(-1)
+    Traceback (most recent call last):
+    ValueError: the schedule must be a positive number of tokens, such as 20B or 5e9, got -1
+    """
+    if isinstance(value, str):
+        try:
+            return round(parse_tokens(value))
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+    found = _number(value)
+    if found is None or found < 1:
+        raise ValueError(f"{what} must be a positive number of tokens, such as 20B or 5e9, got {shown(value)}")
+    return round(found)
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number of Python or NumPy as a float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def distinct(sizes: Iterable[float]) -> tuple[float, ...]:
@@ -127,3 +185,8 @@ def schedules_of(
     known = {run: float(schedules[run]) for run in last if run in schedules and not math.isnan(schedules[run])}
     wrong = {run: tokens for run, tokens in known.items() if not last[run] <= SAME_SIZE * tokens < math.inf}
     return {run: tokens for run, tokens in known.items() if run not in wrong}, wrong
+
+
+def other_schedule(before: str, now: str) -> str:
+    """Return what is said of a run that goes on with another schedule."""
+    return f"the learning-rate schedule was made for {before}, and now for {now}: the whole run counts as one of {now}"

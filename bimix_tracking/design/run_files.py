@@ -8,8 +8,9 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,7 +31,35 @@ _PLACEHOLDERS = {
     "{index}": "BIMIX_INDEX",
     "{seed}": "BIMIX_SEED",
 }
-_PIECES = re.compile(r"\\.|'|\"|" + "|".join(map(re.escape, _PLACEHOLDERS)), re.DOTALL)
+_OF_SCALE = {
+    "{model_size}": "BIMIX_MODEL_SIZE",
+    "{schedule_tokens}": "BIMIX_SCHEDULE_TOKENS",
+    "{tokens}": "BIMIX_TOKENS",
+}
+"""Filled in where the plan says what size its runs have."""
+
+
+@dataclass(frozen=True)
+class RunScale:
+    """How large and how long a run is.
+
+    Args:
+        model_size: Parameters.
+        schedule_tokens: Tokens that its learning-rate schedule is made for.
+        tokens: Tokens it is trained for: fewer, where it stops early.
+    """
+
+    model_size: float
+    schedule_tokens: float
+    tokens: float
+
+    def whole(self) -> dict[str, int]:
+        """Return the numbers as a run's manifest has them.
+
+        >>> RunScale(7e9, 1e12, 3e11).whole()
+        {'model_size': 7000000000, 'schedule_tokens': 1000000000000, 'tokens': 300000000000}
+        """
+        return {name: round(number) for name, number in vars(self).items()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,11 +70,13 @@ class PlannedRuns(Shown):
         names: Of the runs, safe in file names and shells.
         mixtures: One a run.
         seeds: Of the training: 0, and counted up where a mixture is run again.
+        scales: Size and length of each; empty: left to the training script.
     """
 
     names: tuple[str, ...]
     mixtures: tuple[Mixture, ...]
     seeds: tuple[int, ...]
+    scales: tuple[RunScale, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,41 +107,51 @@ class PlannedRuns(Shown):
         )
 
     def to_jsonl(self) -> str:
-        r"""Return one JSON object a line: `index`, `name`, `seed`, `mixture`.
+        r"""Return one JSON object a line: `index`, `name`, `seed`, `mixture`; with scales `model_size` and so on.
 
         >>> PlannedRuns(("pilot-01",), (Mixture({"a": 0.25, "b": 0.75}),), (0,)).to_jsonl()
         '{"index": 0, "name": "pilot-01", "seed": 0, "mixture": {"a": 0.25, "b": 0.75}}\n'
         """
         lines = [
-            json.dumps({"index": i, "name": name, "seed": seed, "mixture": dict(mixture)}, ensure_ascii=False)
+            json.dumps(
+                {"index": i, "name": name, "seed": seed, "mixture": dict(mixture)} | self._scale(i), ensure_ascii=False
+            )
             for i, (name, mixture, seed) in enumerate(self._rows())
         ]
         return "".join(f"{line}\n" for line in lines)
 
     def to_csv(self) -> str:
-        """Return a table with columns `index`, `name`, `seed` and `proportion/<domain>`, the name a sweep has it by."""
+        """Return a table with columns `index`, `name`, `seed` and `proportion/<domain>`, the name a sweep has it by.
+
+        With scales there are `model_size`, `schedule_tokens` and `tokens` before the proportions.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["index", "name", "seed", *(f"proportion/{d}" for d in self.domains)])
+        scale = list(self._scale(0))
+        writer.writerow(["index", "name", "seed", *scale, *(f"proportion/{d}" for d in self.domains)])
         for i, (name, mixture, seed) in enumerate(self._rows()):
-            writer.writerow([i, defused(name), seed, *(repr(mixture[d]) for d in self.domains)])
+            numbers = self._scale(i).values()
+            writer.writerow([i, defused(name), seed, *numbers, *(repr(mixture[d]) for d in self.domains)])
         return text.getvalue()
 
     def to_yaml(self, index: int) -> str:
         """Return one run's file, as `Mixture.from_yaml` reads it."""
         content = {"mixture": dict(self.mixtures[index]), "name": self.names[index], "seed": self.seeds[index]}
-        return dump_yaml(content)
+        return dump_yaml(content | self._scale(index))
 
     def to_wandb_sweep(self, program: str = "train.py") -> str:
         """Return a W&B sweep over the runs' names; every agent also gets what the names stand for.
 
         A training script reads `run = json.loads(wandb.config["runs"])[wandb.config["run"]]` and has `run["mixture"]`
-        and `run["seed"]`: no file needs to be where the agent is.
+        and `run["seed"]`, with scales also `run["model_size"]`: no file needs to be where the agent is.
 
         Args:
             program: The training script.
         """
-        runs = {name: {"mixture": dict(mixture), "seed": seed} for name, mixture, seed in self._rows()}
+        runs = {
+            name: {"mixture": dict(mixture), "seed": seed} | self._scale(i)
+            for i, (name, mixture, seed) in enumerate(self._rows())
+        }
         sweep = {
             "name": "bimix-" + self.names[0].rpartition("-")[0],
             "program": program,
@@ -126,7 +167,8 @@ class PlannedRuns(Shown):
 
         Args:
             command: A shell command in which `{mixture}` (as JSON), `{file}` (its YAML file), `{name}`, `{index}` and
-                `{seed}` are each filled in as one word. The same are in the environment, as BIMIX_MIXTURE and so on.
+                `{seed}` are each filled in as one word, with scales also `{model_size}`, `{schedule_tokens}` and
+                `{tokens}`. The same are in the environment, as BIMIX_MIXTURE and so on.
             folder: Where `write` put the files.
 
         Raises:
@@ -138,13 +180,17 @@ class PlannedRuns(Shown):
             "seeds": [str(seed) for _, _, seed in rows],
             "mixtures": [shlex.quote(json.dumps(dict(mixture))) for _, mixture, _ in rows],
         }
+        for key in self._scale(0):
+            quoted[key] = [str(self._scale(i)[key]) for i in range(len(rows))]
+        scale = "".join(f" BIMIX_{key.upper()}=${{{key}[$1]}}" for key in self._scale(0))
         arrays = "".join(f"{n}=(\n" + "".join(f"  {v}\n" for v in values) + ")\n" for n, values in quoted.items())
         return _SCRIPT.format(
             last=len(rows) - 1,
             job="bimix-" + self.names[0].rpartition("-")[0],
             arrays=arrays,
             folder=shlex.quote(str(Path(folder).resolve())),
-            command=filled(command),
+            scale=f"\n  export{scale}" if scale else "",
+            command=filled(command, sized=bool(scale)),
         )
 
     def write(self, folder: str | Path, command: str = COMMAND) -> list[Path]:
@@ -170,6 +216,10 @@ class PlannedRuns(Shown):
             (new / "runs.sh").chmod(0o755)
         return [root / name for name in texts]
 
+    def _scale(self, index: int) -> dict[str, Any]:
+        """Return a run's size and length; nothing where the plan doesn't say them."""
+        return self.scales[index].whole() if self.scales else {}
+
     def _rows(self) -> list[tuple[str, Mixture, int]]:
         return list(zip(self.names, self.mixtures, self.seeds, strict=True))
 
@@ -185,23 +235,30 @@ def _of_earlier(folder: Path) -> Iterator[str]:
             yield f"mixtures/{name}.yaml"
 
 
-def filled(command: str) -> str:
-    """Return a command with variables for the placeholders, quoted as the place asks for."""
+def filled(command: str, *, sized: bool = False) -> str:
+    """Return a command with variables for the placeholders, quoted as the place asks for.
+
+    Args:
+        command: As in `PlannedRuns.to_shell`.
+        sized: Whether the runs have a size and a length, which have placeholders of their own.
+    """
     if not command.strip():
         raise ValueError("the training command is empty")
     inside = ""
+    known = _PLACEHOLDERS | (_OF_SCALE if sized else {})
+    pieces = re.compile(r"\\.|'|\"|" + "|".join(map(re.escape, known)), re.DOTALL)
 
     def piece(match: re.Match[str]) -> str:
         nonlocal inside
         text = match.group()
         if text in ("'", '"'):
             inside = "" if inside == text else inside or text
-        if text not in _PLACEHOLDERS:
+        if text not in known:
             return text
-        variable = f"${{{_PLACEHOLDERS[text]}}}"
+        variable = f"${{{known[text]}}}"
         return {"": f'"{variable}"', '"': variable, "'": f"'\"{variable}\"'"}[inside]
 
-    result = _PIECES.sub(piece, command)
+    result = pieces.sub(piece, command)
     if inside:
         raise ValueError(f"the training command has a {inside} that isn't closed: {command}")
     return result
@@ -218,7 +275,7 @@ set -uo pipefail
 
 run() {{
   export BIMIX_INDEX=$1 BIMIX_NAME=${{names[$1]}} BIMIX_SEED=${{seeds[$1]}} BIMIX_MIXTURE=${{mixtures[$1]}}
-  export BIMIX_FILE=$folder/mixtures/$BIMIX_NAME.yaml
+  export BIMIX_FILE=$folder/mixtures/$BIMIX_NAME.yaml{scale}
   {command}
 }}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.alignment.aligning import align, bridged
 from bimix_tracking.fitting.ensemble import fit_ensemble
 from bimix_tracking.fitting.folds import divide, fit_held_out, floors
 from bimix_tracking.fitting.law_fit import LawFit
@@ -20,6 +21,7 @@ def fit_law(
     huber_delta: float = HUBER_DELTA,
     zero_share: ZeroShare = "chosen",
     warmup: float | None = None,
+    model_size: float | None = None,
 ) -> LawFit:
     """Fit a law to each target domain, on log losses, robustly, from several starts.
 
@@ -36,12 +38,15 @@ def fit_law(
             held-out mixtures best; `LawFit.zero_share` is what it came to. None excludes such runs for the domain.
         warmup: Losses at no more than so many tokens don't count, because no power law holds in the warm-up.
             None: found from the residuals of `bimix` at the first evaluations (see `find_warmup`); 0: none.
+        model_size: Whose losses the law is to have, in parameters; runs of several sizes are brought to its level (see
+            `fitting.alignment.align`). None: the largest observed.
 
     Returns:
         Parameters, standard errors and outcome of each domain. A fit that fails is such an outcome, no exception.
 
     Raises:
-        ObservationsError: No target domain is a domain of the mixtures, and the law needs one.
+        ObservationsError: No target domain is a domain of the mixtures, and the law needs one; or the size is smaller
+            than all that were run.
         ValueError: No such law, or an option out of range.
 
     >>> import pandas as pd
@@ -53,7 +58,9 @@ def fit_law(
     >>> {name: round(value, 6) for name, value in fit.targets["a"].parameters.items()}
     {'alpha': 0.1, 'beta': 0.5, 'B': 270.0, 'C': 2.1}
     """
-    return fit_with(obs, law, FitOptions(huber_delta, zero_share, warmup))
+    alignment = align(obs, model_size)
+    fit = fit_with(alignment.observations, law, FitOptions(huber_delta, zero_share, warmup))
+    return bridged(fit, alignment, obs)
 
 
 def fit_with(obs: Observations, law: str, options: FitOptions) -> LawFit:

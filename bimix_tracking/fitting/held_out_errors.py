@@ -229,6 +229,11 @@ class LaterErrors:
         errors = sum(weight * np.array(self.errors[target]) for target, weight in counted.items())
         return float(np.sqrt(np.square(errors).sum() / np.square(self.ahead).sum()))
 
+    def times(self, factors: Mapping[str, float]) -> LaterErrors:
+        """Return the errors where each target's losses are so many times as large."""
+        errors = {t: tuple(factors.get(t, 1.0) * one for one in each) for t, each in self.errors.items()}
+        return LaterErrors(self.ahead, errors)
+
 
 def sampling_of(obs: Observations) -> dict[str, dict[str, float]]:
     """Return by run and target the variance of a last working loss by its questions alone: p̄ (1 − p̄) / N / unit².

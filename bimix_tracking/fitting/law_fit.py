@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,12 +17,19 @@ from bimix_tracking.data.pooling import Note
 from bimix_tracking.data.targets import Target
 from bimix_tracking.fitting.domain_fit import DomainFit
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors
-from bimix_tracking.fitting.levels import SAME_VOLUME, Levels, level_at
+from bimix_tracking.fitting.levels import SAME_VOLUME, Levels, raised
 from bimix_tracking.fitting.options import FitOptions
 from bimix_tracking.fitting.outcome import Outcome
+from bimix_tracking.fitting.parts.asked import asked_rows
+from bimix_tracking.fitting.parts.read_fields import fields_of
+from bimix_tracking.fitting.parts.stacked import stacked
+from bimix_tracking.fitting.scale.bridge import Bridge
+from bimix_tracking.fitting.scale.moved import moved_errors, moved_levels, moved_target, raised_by
+from bimix_tracking.fitting.scale.size_level import SizeLevel
 from bimix_tracking.laws.protocol import Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import parameters
 
 Array = npt.NDArray[np.float64]
 SAME_SHARE = 1e-6
@@ -55,6 +62,11 @@ class LawFit:
         described: What targets are; a loss where not named.
         links: How their values became working losses; none where all are losses in nats per token.
         unfit: Target that isn't fit to decide between mixtures → why: by default it doesn't count.
+        model_size: Whose losses these are, parameters; None: unknown.
+        bridge: How they follow from those of other sizes; None where the runs' sizes are unknown.
+        raised: By target (tokens, δ): by how much losses of this size are above the law's, log loss; none of the
+            reference size's.
+        origin: The fit of the reference size; None: this is it.
     """
 
     law: str
@@ -75,6 +87,10 @@ class LawFit:
     described: Mapping[str, Target] = field(default_factory=dict)
     links: Mapping[str, Link] = field(default_factory=dict)
     unfit: Mapping[str, str] = field(default_factory=dict)
+    model_size: float | None = None
+    bridge: Bridge | None = None
+    raised: Mapping[str, Levels] = field(default_factory=dict)
+    origin: LawFit | None = None
 
     def link(self, target: str) -> Link:
         """Return how a target's values became working losses: the identity of a loss."""
@@ -90,8 +106,51 @@ class LawFit:
         stack = "L_i(r, s) = exp(level_i(s)) * sum over laws of weight_i * L_i(r, s)"
         return stack if self.members else self._law.formula
 
+    def at(self, model_size: float | None) -> LawFit:
+        """Return the fit whose losses and tokens are those of another model size: L e^δ, at the same progress.
+
+        Args:
+            model_size: Parameters; within a factor 1.2 of an observed size, that one is meant. None: as it is.
+
+        Raises:
+            ValueError: The level at that size is unknown; says what would tell it.
+        """
+        if model_size is None:
+            return self
+        if self.bridge is None:
+            raise ValueError(f"no run says its model size: losses at {parameters(model_size)} parameters are unknown")
+        if self.origin is not None:
+            return self.origin.at(model_size)
+        level = self.bridge.of(model_size)
+        factor = level.schedule / self.bridge.of_reference.schedule
+        return self if level.size == self.bridge.reference else replace(self.moved(level, factor), origin=self)
+
+    def moved(self, level: SizeLevel, factor: float) -> LawFit:
+        """Return the fit at the level of another size, of which each token is so many."""
+        theta = {target: None if self.members else self.theta(target) for target in self.targets}
+        targets = {}
+        for target, fitted in self.targets.items():
+            at = theta[target]
+            own = None if at is None else self._law.report(at, self.scale * factor, self.own(target), self.domains)
+            targets[target] = moved_target(fitted, own, factor)
+        return replace(
+            self,
+            targets=targets,
+            tokens=(self.tokens[0] * factor, self.tokens[1] * factor),
+            scale=self.scale * factor,
+            warmup=self.warmup * factor,
+            members={name: one.moved(level, factor) for name, one in self.members.items()},
+            levels=moved_levels(self.levels, factor),
+            held_out=moved_errors(self.held_out, level, factor),
+            model_size=level.size,
+            raised=raised_by(level),
+        )
+
     def predict(
-        self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
+        self,
+        mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike,
+        tokens: float | npt.ArrayLike,
+        model_size: float | None = None,
     ) -> pd.DataFrame:
         """Return the predicted values, one row a mixture and one column a target, each in its own unit.
 
@@ -100,14 +159,17 @@ class LawFit:
         Args:
             mixtures: One mixture or several, or an array of shape (n, domains) in the order of `domains`.
             tokens: Data volume s > 0, one or n of them.
+            model_size: Of the model whose values are asked for; None: the fit's own.
 
         Returns:
             Shape (n, targets). NaN where the effect of the proportion is not identifiable and the proportion is
             not the observed one, and where a target was observed at one data volume and another is asked for.
 
         Raises:
-            ValueError: Shapes that don't fit, or a data volume that is not positive.
+            ValueError: Shapes that don't fit, a data volume that is not positive, or a size of unknown level.
         """
+        if model_size is not None:
+            return self.at(model_size).predict(mixtures, tokens)
         shares, volume = self.rows(mixtures, tokens)
         values = np.where(self.known_at(volume), self.losses(shares, volume).to_numpy(float), np.nan)
         return pd.DataFrame(self.in_own_units(values), columns=list(self.targets))
@@ -174,6 +236,8 @@ class LawFit:
             rows = slice(begin, begin + size)
             inputs = Inputs(shares[rows], log_u if len(log_u) == 1 else log_u[rows], self.floor)
             values[known, rows] = np.exp(self._law.blocks(theta, own, inputs).log_loss)
+        for i in (i for i, target in enumerate(self.targets) if target in self.raised):
+            values[i] *= np.exp(raised(self.raised[list(self.targets)[i]], volume))
         for i, (target, fitted) in enumerate(self.targets.items()):
             if fitted.outcome is Outcome.SINGLE_MIXTURE and self.own(target) >= 0:
                 values[i, ~np.isclose(shares[:, self.own(target)], fitted.shares[0], rtol=1e-6)] = np.nan
@@ -259,26 +323,15 @@ class LawFit:
             "described": [target.to_dict() for target in self.described.values()],
             "links": {target: link.to_dict() for target, link in self.links.items()},
             "unfit": {target: str(why) for target, why in self.unfit.items()},
+            "model_size": self.model_size,
+            "bridge": None if self.bridge is None else self.bridge.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> LawFit:
         """Read what `to_dict` wrote."""
-        targets = {name: DomainFit.from_dict(fitted) for name, fitted in content["targets"].items()}
-        return cls(
-            domains=tuple(content["domains"]),
-            targets=targets,
-            tokens=tuple(content["tokens"]),
-            notes=tuple(Note(**note) for note in content["notes"]),
-            levels={target: tuple((at, level) for at, level in levels) for target, levels in content["levels"].items()},
-            shares={domain: (low, high) for domain, (low, high) in content.get("shares", {}).items()},
-            members={name: cls.from_dict(fit) for name, fit in content["members"].items()},
-            described={one["name"]: Target.from_dict(one) for one in content.get("described", [])},
-            links={target: Link.from_dict(one) for target, one in content.get("links", {}).items()},
-            unfit=dict(content.get("unfit", {})),
-            held_out=None if content.get("held_out") is None else HeldOutErrors.from_dict(content["held_out"]),
-            **{n: content[n] for n in ("law", "scale", "huber_delta", "zero_share", "warmup", "data_hash", "source")},
-        )
+        members = {name: cls.from_dict(fit) for name, fit in content["members"].items()}
+        return cls(members=members, **fields_of(content))
 
     @cached_property
     def _fitted(self) -> tuple[npt.NDArray[np.intp], Array, npt.NDArray[np.intp]]:
@@ -301,36 +354,14 @@ class LawFit:
             volume: s, shape (n,).
 
         Returns:
-            Shape (…, n, targets); a member of weight 0 adds nothing, not even a NaN. NaN where no member has a weight.
+            Shape (…, n, targets).
         """
-        result = np.zeros((*next(iter(parts.values())).shape[:-1], len(self.targets)))
-        for i, (target, fitted) in enumerate(self.targets.items()):
-            if not any(fitted.parameters.values()):
-                result[..., i] = np.nan
-            for name, weight in fitted.parameters.items():
-                if weight:
-                    result[..., i] += weight * parts[name][..., list(self.members[name].targets).index(target)]
-            result[..., i] *= np.exp(level_at(self.levels.get(target, ()), volume))
-        return result
+        order = {name: tuple(member.targets) for name, member in self.members.items()}
+        weights = {target: fitted.parameters for target, fitted in self.targets.items()}
+        return stacked(parts, order, weights, self.levels, volume)
 
     def rows(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
     ) -> tuple[Array, Array]:
         """Return shares, (n, domains), and data volumes, (n,), of what `predict` takes."""
-        shares = self._shares(mixtures)
-        volume = np.broadcast_to(np.asarray(tokens, float), (max(len(shares), np.size(tokens)),))
-        if not (np.isfinite(volume).all() and (volume > 0).all()):
-            raise ValueError(f"tokens must be positive and finite, got {tokens!r}")
-        return np.broadcast_to(shares, (len(volume), len(self.domains))), volume
-
-    def _shares(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike) -> Array:
-        if isinstance(mixtures, Mixture):
-            mixtures = [mixtures]
-        if isinstance(mixtures, Sequence) and mixtures and isinstance(mixtures[0], Mixture):
-            return np.stack([m.array(self.domains) for m in mixtures if isinstance(m, Mixture)])
-        shares = np.atleast_2d(np.asarray(mixtures, float))
-        if shares.shape[-1] != len(self.domains):
-            raise ValueError(
-                f"mixtures of shape {shares.shape} don't fit the {len(self.domains)} domains {self.domains}"
-            )
-        return shares
+        return asked_rows(self.domains, mixtures, tokens)

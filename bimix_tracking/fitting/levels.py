@@ -24,6 +24,18 @@ def level_at(levels: Levels, volume: Array) -> Array:
     return np.asarray(np.interp(np.log(volume), np.log(at), level))
 
 
+def raised(levels: Levels, volume: Array) -> Array:
+    """Return δ at each volume where it is a model size's: interpolated in log s, the first and last knot's beyond them.
+
+    >>> raised(((1e6, 0.0), (4e6, 0.02)), np.array([5e5, 2e6, 8e6])).round(9)
+    array([0.  , 0.01, 0.02])
+    """
+    if not levels:
+        return np.zeros(np.shape(volume))
+    at, level = np.array(levels).T
+    return np.asarray(np.interp(np.log(volume), np.log(at), level))
+
+
 def faded(levels: Levels) -> Levels:
     """Return levels with a 0 added at either end, the usual step between checkpoints (median, in log s) away.
 

@@ -9,7 +9,7 @@ fit to the first of them. Intervals have all three in quadrature, times Student'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -22,6 +22,7 @@ from scipy.stats import t as student
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.held_out_errors import FormError, LaterErrors
 from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.levels import raised
 from bimix_tracking.laws.protocol import Array, Inputs
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
@@ -53,6 +54,19 @@ class Replicates:
     later: LaterErrors | None = None
     drawn: Array | None = None
 
+    def at(self, model_size: float | None) -> Replicates:
+        """Return how the law varies at another model size, as `LawFit.at`: the same θ, at another level.
+
+        Raises:
+            ValueError: The level at that size is unknown.
+        """
+        fit = self.fit.at(model_size)
+        if fit is self.fit:
+            return self
+        at = {target: float(np.exp(knots[-1][1])) if knots else 1.0 for target, knots in fit.raised.items()}
+        errors = None if self.later is None else self.later.times(at)
+        return replace(self, fit=fit, residuals=self.residuals * pd.Series(at), later=errors)
+
     def parameters(self, target: str) -> pd.DataFrame:
         """Return the reported parameters of a target, one row a replicate.
 
@@ -74,11 +88,18 @@ class Replicates:
         spread = self.parameters(target).std(ddof=1)
         return {str(name): float(value) for name, value in spread.items()}
 
-    def predict(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
+    def predict(
+        self,
+        mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike,
+        tokens: float | npt.ArrayLike,
+        model_size: float | None = None,
+    ) -> Array:
         """Return the predicted values in own units, shape (replicates, n, targets); arguments as `LawFit.predict`.
 
         The members' weights of an ensemble are those of the fit. NaN where `LawFit.predict` has it for a data volume.
         """
+        if model_size is not None:
+            return self.at(model_size).predict(mixtures, tokens)
         shares, volume = self.fit.rows(mixtures, tokens)
         return self.fit.in_own_units(np.where(self.fit.known_at(volume), self.losses(shares, volume), np.nan))
 
@@ -95,23 +116,28 @@ class Replicates:
         mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike,
         tokens: float | npt.ArrayLike,
         level: float = 0.9,
+        model_size: float | None = None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the lower and the upper end of the interval of the expected value at each mixture and target.
 
         In the target's own unit; of a target that is no loss the ends are those of its working loss L:
 
-            log L̂ ± √((t/z q)² + t² (σ_form² + σ_later²) / L̂²)
+            log L̂ ± √((t/z q)² + t² (σ_form² + σ_later² + σ_δ²) / L̂²)
 
         with q the quantiles of the replicates' log loss about their median, z and t those of the normal and Student's
         distribution with n − 2 degrees of freedom. σ_form² is `FormError.each` of the fit's held-out errors. Without
         them it is 0, and q times √(n / (n − 2)): a replicate's runs are fitted as closely as the sweep's, and so stray
-        less than new ones would. σ_later grows from 0 at the largest volume observed. A single run has noise besides.
+        less than new ones would. σ_later grows from 0 at the largest volume observed, and σ_δ is the error of the model
+        size's level (`of_level`). A single run has noise besides.
 
         Args:
             mixtures: As in `LawFit.predict`.
             tokens: As in `LawFit.predict`.
             level: Between 0 and 1.
+            model_size: As in `LawFit.predict`.
         """
+        if model_size is not None:
+            return self.at(model_size).interval(mixtures, tokens, level)
         shares, volume = self.fit.rows(mixtures, tokens)
         centre = self.fit.losses(shares, volume).to_numpy(float)
         drawn = np.where(self.fit.known_at(volume), self.losses(shares, volume), np.nan)
@@ -122,6 +148,7 @@ class Replicates:
             own = {target: 1.0}
             form = self.form(own)
             variance = self.beyond(own, volume) + (0.0 if form is None else form.each)
+            variance = variance + self.of_level(own, {target: float(np.nanmean(centre[:, i]))})
             low, high = self.sides(residuals[..., i], own, variance / centre[:, i] ** 2, level)
             ends = [self.fit.link(target).value(centre[:, i] * np.exp(end)) for end in (low, high)]
             lower[:, i], upper[:, i] = reversed(ends) if self.fit.link(target).rising else ends
@@ -230,10 +257,28 @@ class Replicates:
         rate = 0.0 if self.later is None else self.later.rate(weights)
         return np.asarray(np.square(np.nan_to_num(rate) * ahead))
 
+    def of_level(self, weights: Mapping[str, float], losses: Mapping[str, float]) -> float:
+        """Return what the error of the model size's level adds to the variance of a weighted sum, nats².
+
+        See `Bridge.variance`; 0 where all runs have one size.
+
+        Args:
+            weights: Of the targets.
+            losses: Of the targets, nats.
+        """
+        bridge, size = self.fit.bridge, self.fit.model_size
+        if bridge is None or size is None:
+            return 0.0
+        known = {target: weight for target, weight in weights.items() if weight > 0}
+        form = self.form(known)
+        of_run = self.run_noise(known) ** 2 if form is None else form.of_run
+        terms = {target: weight * losses[target] for target, weight in known.items()}
+        return bridge.variance(size, terms, 0.0 if np.isnan(of_run) else of_run)
+
     def half_of_run(self, weights: Mapping[str, float], mixture: Mixture, tokens: float, level: float) -> float:
         """Return half the interval of a single run's weighted loss, in log loss: as `interval`, with a run's own noise.
 
-        t √(σ_b² + σ_run² + σ_later²): of the replicates, widened as there, `run_noise`, and `beyond`.
+        t √(σ_b² + σ_run² + σ_later² + σ_δ²): of the replicates, widened as there, `run_noise`, `beyond`, `of_level`.
 
         Args:
             weights: Of the targets.
@@ -243,15 +288,17 @@ class Replicates:
         """
         weight = np.array([weights.get(target, 0.0) for target in self.fit.targets])
         use = weight > 0
-        total = float(self.fit.losses(mixture, tokens).to_numpy(float)[0, use] @ weight[use])
+        losses = self.fit.losses(mixture, tokens).to_numpy(float)[0]
+        total = float(losses[use] @ weight[use])
         drawn = np.log(self.losses(mixture, tokens)[:, 0, use] @ weight[use] / total)
+        of_level = self.of_level(weights, dict(zip(self.fit.targets, losses.tolist(), strict=True)))
         noise = self.run_noise(weights)
         if not np.isfinite(noise):  # fewer than three runs have it
             residuals = self.residuals.loc[:, use] @ weight[use]
             noise = float(np.sqrt(np.square(residuals.dropna()).sum()))
         variance = (
             self._widest(weights) ** 2 * float(np.nanvar(drawn))
-            + (noise**2 + float(self.beyond(weights, tokens))) / total**2
+            + (noise**2 + float(self.beyond(weights, tokens)) + of_level) / total**2
         )
         return self.times(weights, level) * float(np.sqrt(variance))
 
@@ -307,6 +354,8 @@ class Replicates:
                 found = model.blocks(at[None], np.array([fit.own(target)], np.intp), inputs)
                 along = (theta[known, i] - at) @ found.jacobian()[0, :, 0].T
                 result[known, :, i] = np.exp(found.log_loss[0, :, 0] + along)
+            if target in fit.raised:
+                result[:, :, i] *= np.exp(raised(fit.raised[target], volume))
         return result
 
 

@@ -12,6 +12,7 @@ from bimix_tracking.fitting.engine.problem import FitProblem
 from bimix_tracking.fitting.later import later_errors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_residuals
+from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.laws.registry import law as find_law
@@ -62,6 +63,8 @@ def bootstrap(
         raise ValueError(f"{len(obs.runs)} runs are too few for a bootstrap: it needs at least {MIN_RUNS}")
     if method not in get_args(Method):
         raise ValueError(f"no method {method!r}; {did_you_mean(method, get_args(Method))}")
+    fit = fit if fit.origin is None else fit.origin
+    obs = aligned_by(obs, fit.bridge)
     count = len(obs.runs)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates).astype(float)
     laws = fit.members or {fit.law: fit}

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from bimix_tracking.recommendation.guards import Guard as Guard
     from bimix_tracking.recommendation.guards import GuardResult as GuardResult
     from bimix_tracking.recommendation.guards import parse_guard as parse_guard
+    from bimix_tracking.recommendation.investment.returns import Worth as Worth
     from bimix_tracking.recommendation.near_optimal import NearOptimal as NearOptimal
     from bimix_tracking.recommendation.recommendation import Recommendation as Recommendation
     from bimix_tracking.recommendation.recommending import recommend as recommend
-    from bimix_tracking.recommendation.savings import Worth as Worth
     from bimix_tracking.recommendation.savings import worth as worth
     from bimix_tracking.recommendation.smallest_change import SmallestChange as SmallestChange
     from bimix_tracking.recommendation.uncertainty import Uncertainty as Uncertainty
@@ -32,7 +32,8 @@ __getattr__, __dir__, __all__ = attach(
         "recommendation": ["Recommendation"],
         "recommending": ["recommend"],
         "costs": ["Costs"],
-        "savings": ["Worth", "worth"],
+        "investment.returns": ["Worth"],
+        "savings": ["worth"],
         "guards": ["Guard", "GuardResult", "parse_guard"],
         "near_optimal": ["NearOptimal"],
         "smallest_change": ["SmallestChange"],

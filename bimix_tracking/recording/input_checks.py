@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bimix_tracking.data.manifest import RunManifest
+from bimix_tracking.data.model_sizes import read_schedule, read_size
+from bimix_tracking.data.targets import Targets, targets_of
 from bimix_tracking.errors import RecorderError, shown
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.recording.sums import DomainSums, check_ids, check_total
@@ -59,6 +62,44 @@ def mixture_of(given: Mapping[str, float]) -> Mixture:
         MixtureError: They are none.
     """
     return given if isinstance(given, Mixture) else Mixture(given)
+
+
+def manifest_of(
+    domains: Sequence[str],
+    mixture: Mapping[str, float] | None,
+    schedule: Mapping[int, Mapping[str, float]] | None,
+    targets: Targets | None,
+    more: Mapping[str, Any],
+) -> RunManifest:
+    """Return the manifest of a recorder's arguments; see `DomainLossRecorder`.
+
+    Raises:
+        MixtureError: Bad names, or a mixture over other domains.
+        RecorderError: A model size or a schedule's length that is none.
+    """
+    return RunManifest(
+        tuple(domains),
+        mixture=None if mixture is None else mixture_of(mixture),
+        schedule=tuple((step, mixture_of(one)) for step, one in sorted((schedule or {}).items())),
+        targets=tuple(targets_of(targets).values()),
+        **{**more, **sizes_in(more)},
+    )
+
+
+def sizes_in(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Return the model's size and the schedule's length, where fields of a manifest have them, as whole numbers.
+
+    Raises:
+        RecorderError: One is none; the text has its name.
+
+    >>> sizes_in({"model_size": "7B", "schedule_tokens": 2e9, "sweep": "pilot"})
+    {'model_size': 7000000000, 'schedule_tokens': 2000000000}
+    """
+    readers = {"model_size": read_size, "total_parameters": read_size, "schedule_tokens": read_schedule}
+    try:
+        return {name: read(manifest[name], name) for name, read in readers.items() if manifest.get(name) is not None}
+    except ValueError as error:
+        raise RecorderError(str(error)) from None
 
 
 def metrics(more: Mapping[str, Any] | None, taken: Mapping[str, float]) -> dict[str, float]:

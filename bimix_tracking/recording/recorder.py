@@ -14,10 +14,10 @@ from typing import Any, Self
 import numpy.typing as npt
 
 from bimix_tracking.data.manifest import SCHEMA, RunManifest, other_tokenizer
-from bimix_tracking.data.targets import Targets, targets_of
+from bimix_tracking.data.targets import Targets
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.recording.delivery import Delivery
-from bimix_tracking.recording.input_checks import Numbers, metrics, mixture_of, step_number, sums_of
+from bimix_tracking.recording.input_checks import Numbers, manifest_of, metrics, mixture_of, step_number, sums_of
 from bimix_tracking.recording.rows import evaluation_of, target_values
 from bimix_tracking.recording.sums import DomainSums
 from bimix_tracking.recording.training import Training
@@ -42,7 +42,8 @@ class DomainLossRecorder:
         schedule: Changes of the mixture in mid-run, {step: mixture}: in force after that many steps. Also see
             `set_mixture`.
         targets: What `record_targets` will give beside the domains' losses: `Target`s, or a targets file.
-        manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `model_size`, `batch_tokens`.
+        manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `batch_tokens`, `model_size` (or
+            such as "7B") and `schedule_tokens`, which runs of several model sizes are compared by.
 
     Raises:
         MixtureError: Bad names, or a mixture over other domains.
@@ -64,9 +65,7 @@ class DomainLossRecorder:
         targets: Targets | None = None,
         **manifest: Any,
     ) -> None:
-        manifest["schedule"] = tuple((step, mixture_of(one)) for step, one in sorted((schedule or {}).items()))
-        manifest["mixture"] = None if mixture is None else mixture_of(mixture)
-        self._given = RunManifest(tuple(domains), targets=tuple(targets_of(targets).values()), **manifest)
+        self._given = manifest_of(domains, mixture, schedule, targets, manifest)
         self._delivery = Delivery(tracker)
         self._trainings = 1
         self._run_name: str | None = None
@@ -136,19 +135,26 @@ class DomainLossRecorder:
                 self._delivery = Delivery(fresh)
         self._begin()
 
-    def complete(self, *, tokenizer: str | None = None, model_size: int | None = None) -> None:
-        """Fill in what the manifest doesn't say yet.
+    def complete(self, *, tokenizer: str | None = None, schedule_steps: float | None = None, **sizes: int) -> None:
+        """Fill in what the manifest doesn't say yet: the tokenizer, and the model's `sizes` as they were counted.
+
+        The steps that the learning-rate schedule is made for give its tokens, if those to come are like those so far.
 
         Raises:
-            RecorderError: The checkpoint that this run goes on from has another tokenizer: losses per token of two
-                are no curve.
+            RecorderError: The checkpoint that this run goes on from has another tokenizer.
         """
         known = self.manifest
         if tokenizer is not None and self._given.tokenizer is None and known.tokenizer not in (None, tokenizer):
             raise RecorderError(other_tokenizer(known.tokenizer, tokenizer))
-        self.manifest = dataclasses.replace(
-            known, tokenizer=known.tokenizer or tokenizer, model_size=known.model_size or model_size
-        )
+        self.manifest = known.completed(tokenizer=tokenizer, **sizes)
+        self._warn(self._training.plan(schedule_steps))
+
+    def _time(self, step: int, within: float = 0.01) -> None:
+        """Note the schedule's length as the steps so far say it, unless it was given."""
+        found = self._training.schedule_tokens(step, self.manifest.schedule_tokens, within)
+        if found is not None and self._given.schedule_tokens is None:
+            self.manifest = dataclasses.replace(self.manifest, schedule_tokens=found)
+            self.start()  # the manifest has grown
 
     def set_mixture(self, mixture: Mapping[str, float], step: int) -> None:
         """Say that training continues with another mixture after `step` steps: logged, and known to the analyzer.
@@ -221,18 +227,16 @@ class DomainLossRecorder:
         row = training.train_row(step, nominal)
         row |= metrics(more, row)
         self._warn(training.end_window(step, nominal))
+        self._time(step)
         self._open = True
         self._delivery.add(row, step, self.manifest)
         return row
 
     def log_eval(self, step: int) -> dict[str, float]:
-        """Emit the evaluation losses of all domains as one row, and forget them.
+        """Emit the evaluation losses of all domains as one row, empty where nothing was evaluated, and forget them.
 
         A domain's loss is in the row if it is of the held-out set, the one that the first evaluation was of. At a step
         whose loss is there already, the first counts: what is evaluated again may be other weights.
-
-        Returns:
-            The row; empty where nothing was evaluated.
 
         Raises:
             RecorderError: A step that is none.
@@ -245,6 +249,7 @@ class DomainLossRecorder:
             self.manifest = dataclasses.replace(self.manifest, eval_set=training.evaluations.held_out.fingerprint)
             self.start()  # the manifest has grown
         self._warn(training.weighed(step, judged))
+        self._time(step)
         return self._evaluated(step, training.eval_row(step, judged.sums, len(judged.other)))
 
     def record_targets(
@@ -276,6 +281,7 @@ class DomainLossRecorder:
             self.log_eval(step)
             if self._training.window:
                 self.log_train(step)
+        self._time(self._training.step, within=0)
         self._warn(self._training.drifted_at_the_end())
         self._delivery.finish(self.manifest, self.curves())
         self._open = False
@@ -291,16 +297,12 @@ class DomainLossRecorder:
 
     def curves(self) -> dict[str, Any]:
         """Return the run's manifest and every row with an evaluation: the content of `bimix/curves.json`."""
-        rows = [row for _, row in sorted(self._training.curves.items(), key=lambda found: found[0])]
-        return {"schema": SCHEMA, "manifest": self.manifest.to_dict(), "rows": rows}
+        return {"schema": SCHEMA, "manifest": self.manifest.to_dict(), "rows": self._training.curve()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs, as JSON types."""
-        return {
-            "manifest": self.manifest.to_dict(),
-            **self._training.to_lists(),
-            "delivery": self._delivery.state_dict(),
-        }
+        ours = {"manifest": self.manifest.to_dict(), "delivery": self._delivery.state_dict()}
+        return ours | self._training.to_lists()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict` of a recorder over the same domains, in the same run at the tracker.
@@ -314,9 +316,7 @@ class DomainLossRecorder:
         continued = before.continued(self._given, step)
         self._begin()
         self.manifest = continued
-        if (continued.mixture, continued.schedule) != (before.mixture, before.schedule):
-            said = f"the checkpoint of step {step} has another mixture than this run. That counts as a change of the "
-            self._warn([("mixture", said + "mixture from this step: only evaluations before it are fitted")])
+        self._warn(before.changed_in(continued, step))
         warned, self._training = self._training.warned, Training.from_lists(self.domains, state)
         self._training.warned |= warned
         self._later = self._delivery.load_state_dict(state["delivery"])

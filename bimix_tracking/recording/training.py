@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bimix_tracking.data import metric_names
+from bimix_tracking.data.model_sizes import other_schedule
 from bimix_tracking.errors import RecorderError
 from bimix_tracking.recording.drift import Drift
 from bimix_tracking.recording.evaluation_set import Evaluations, Judged
@@ -32,6 +33,7 @@ class Training:
         drift: How far the realised shares are from the nominal mixture.
         curves: Rows with an evaluation by their steps: what a law is fitted to.
         step: That of the last training row.
+        schedule_steps: Optimizer steps that the learning-rate schedule is made for, where a trainer has said it.
         warned: Topics that were warned of already.
 
     >>> training = Training(["code", "web"])
@@ -49,6 +51,7 @@ class Training:
         self.drift = Drift(len(domains))
         self.curves: dict[int, dict[str, float]] = {}
         self.step = 0
+        self.schedule_steps: float | None = None
         self.warned: set[str] = set()
 
     @property
@@ -154,6 +157,33 @@ class Training:
             yield "other set", f"the evaluation at step {step} {self.evaluations.held_out.mismatch(judged.other)}"
         yield from self.nonfinite(judged.sums, step)
 
+    def plan(self, steps: float | None) -> Iterator[tuple[str, str]]:
+        """Note how many steps the schedule is made for; yield what is to be said where it was others before."""
+        before, self.schedule_steps = self.schedule_steps, steps
+        if before is not None and steps is not None and steps != before:
+            yield "schedule", other_schedule(f"{before:,.0f} steps", f"{steps:,.0f}")
+
+    def schedule_tokens(self, step: int, known: int | None, within: float) -> int | None:
+        """Return how many tokens the schedule is made for, if all steps are like those up to this one.
+
+        None where nothing says it, where the tokens at hand aren't those of this step, or where it is known already.
+
+        Args:
+            step: Optimizer steps.
+            known: As it was said before.
+            within: How far that may be off, relative.
+
+        >>> training = Training(["code"])
+        >>> training.add(DomainSums.from_lists({"loss": [2.0], "tokens": [30]}), split="train")
+        >>> list(training.plan(10)), training.schedule_tokens(2, None, 0.01), training.schedule_tokens(2, 151, 0.01)
+        ([], 150, None)
+        """
+        seen, later = int(self.tokens.sum()), step == self.step and bool(self.window)
+        if self.schedule_steps is None or not seen or not 0 < step >= self.step or later:
+            return None
+        found = round(seen * max(self.schedule_steps / step, 1.0))
+        return found if known is None or abs(found - known) > within * found else None
+
     def has_losses(self, step: int) -> bool:
         """Return whether the curves have losses of domains at a step."""
         return any(name.startswith(f"{metric_names.EVAL_LOSS}/") for name in self.curves.get(step, ()))
@@ -173,6 +203,10 @@ class Training:
         self.curves[step] = {**row, **self.shares(), **known}
         return new
 
+    def curve(self) -> list[dict[str, float]]:
+        """Return the rows with an evaluation, in the order of their steps."""
+        return [row for _, row in sorted(self.curves.items(), key=lambda found: found[0])]
+
     def to_lists(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
         return {
@@ -181,6 +215,7 @@ class Training:
             "tokens": self.tokens.tolist(),
             "drift": self.drift.to_lists(),
             "step": self.step,
+            **({} if self.schedule_steps is None else {"schedule_steps": self.schedule_steps}),
             "warned": sorted(self.warned),
             "curves": [[step, row] for step, row in self.curves.items()],
         }
@@ -194,6 +229,7 @@ class Training:
         found.tokens = np.array(lists["tokens"], np.int64)
         found.drift = Drift.from_lists(lists["drift"])
         found.step = int(lists["step"])
+        found.schedule_steps = lists.get("schedule_steps")
         found.warned = set(lists["warned"])
         found.curves = {int(step): dict(row) for step, row in lists["curves"]}
         return found

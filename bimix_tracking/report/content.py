@@ -11,8 +11,8 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import MISSING, nats, percent, tokens
+from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation, amount
-from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.smallest_change import SmallestChange
 from bimix_tracking.recommendation.trade_offs.pareto import Pareto
 from bimix_tracking.recommendation.verdict import Verdict

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import about, count, signed, tokens
 from bimix_tracking.recommendation.equal_loss import FARTHEST
+from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
-from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report.decision import probability, span_in_unit
 from bimix_tracking.selection.cross_validation import Validation

@@ -21,6 +21,7 @@ from bimix_tracking.fitting.ensemble import held_out_stack
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.folds import HeldOut, divide, held_out, twins
 from bimix_tracking.fitting.law_fit import LawFit
+from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.laws.protocol import Array, Index
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import digits, percent, points, signed
@@ -253,6 +254,7 @@ def cross_validate(
     (4, 0.0, 0.05, 1.0)
     """
     fit = fit_law(obs, law) if fit is None else fit
+    obs = aligned_by(obs, fit.bridge)
     if predictions is None:
         fold = divide(obs, folds, seed)
         if fit.members:

@@ -10,9 +10,11 @@ import numpy as np
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.alignment.aligning import align
 from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import USUAL
+from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.fitting.single_law import fit_single
 from bimix_tracking.messages import said
 from bimix_tracking.quantities import percent
@@ -91,6 +93,7 @@ def extrapolate(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+    obs = align(obs).observations if fit is None else aligned_by(obs, fit.bridge)
     losses, tokens = obs.losses, obs.losses["tokens"]
     early = losses[tokens <= fraction * tokens.max()]
     if early["tokens"].nunique() < _MIN_VOLUMES:

@@ -14,6 +14,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import objective_weights, target_weights
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.alignment.aligning import Alignment, align, bridged
 from bimix_tracking.fitting.ensemble import stack, too_demanding
 from bimix_tracking.fitting.folds import HeldOut, divide, fit_held_out
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors, sampling_of
@@ -25,6 +26,7 @@ from bimix_tracking.laws.registry import ENSEMBLE, names
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.progress import Progress, Tally
 from bimix_tracking.quantities import percent, signed
+from bimix_tracking.selection.comparison import best_of, difference
 from bimix_tracking.selection.cross_validation import Validation, cross_validate, of_stack
 from bimix_tracking.selection.eligibility import unfit
 from bimix_tracking.selection.fitness import FitnessTable, fitness
@@ -57,6 +59,16 @@ class Selection(Shown):
     ineligible: Mapping[str, str] = field(default_factory=dict)
     fitness: FitnessTable | None = None
 
+    def of(self, alignment: Alignment, obs: Observations) -> Selection:
+        """Return the choice with fits that know their model size, and the others' levels.
+
+        Args:
+            alignment: Of the runs that were fitted.
+            obs: The sweep as it was read.
+        """
+        fits = {name: bridged(fit, alignment, obs) for name, fit in self.fits.items()}
+        return replace(self, fit=bridged(self.fit, alignment, obs), fits=fits)
+
     @property
     def scores(self) -> pd.DataFrame:
         """One row a law, the simplest first, then the mean of the other runs.
@@ -70,9 +82,9 @@ class Selection(Shown):
     @cached_property
     def _scores(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        best = _best(self.validations)
+        best = best_of(self.validations)
         for name, validation in self.validations.items():
-            above, error = _difference(validation, self.validations[best]) if best else (0.0, 0.0)
+            above, error = difference(validation, self.validations[best]) if best else (0.0, 0.0)
             rows.append(
                 {
                     "law": name,
@@ -151,8 +163,8 @@ class Selection(Shown):
         if not others:
             return said("{law}: the only eligible law, with a held-out error of {error}.", **chosen)
         counted = {target for target, weight in self.validation.weights.items() if weight > 0}
-        rival = ENSEMBLE if ENSEMBLE in others else _best(others, counted)
-        above, error = _difference(others[rival], self.validation, counted)
+        rival = ENSEMBLE if ENSEMBLE in others else best_of(others, counted)
+        above, error = difference(others[rival], self.validation, counted)
         figures = {**chosen, "rival": rival, "gap": f"{100 * abs(above):.2f} ± {100 * error:.2f}"}
         if rival == ENSEMBLE:
             return said(
@@ -194,6 +206,7 @@ def select_law(
     zero_share: ZeroShare = "chosen",
     warmup: float | None = None,
     progress: Progress | None = None,
+    model_size: float | None = None,
 ) -> Selection:
     """Fit every law, let each predict held-out mixtures, and choose.
 
@@ -217,9 +230,10 @@ def select_law(
         zero_share: As in `fit_law`.
         warmup: As in `fit_law`.
         progress: Called as (what, done, total); fits without a fold count.
+        model_size: Whose losses the law is to have, as in `fit_law`.
 
     Raises:
-        ObservationsError: No law can be fitted.
+        ObservationsError: No law can be fitted, or the size is smaller than all.
         ValueError: No such law.
 
     >>> rows = [{"a": a, "b": 1 - a, "tokens": s, "la": a**-0.1 * (90 / s**0.5 + 3), "lb": (1 - a)**-0.2 * 2}
@@ -230,8 +244,22 @@ def select_law(
     >>> best.fit.law, best.excluded["additive"]
     ('bimix', 'it needs 5 mixtures; holding a fold out leaves 3')
     """
+    alignment = align(obs, model_size)
+    options = FitOptions(huber_delta, zero_share, warmup, folds, seed)
+    found = _selected(alignment.observations, laws, options, weights, guarded, progress)
+    return found.of(alignment, obs)
+
+
+def _selected(
+    obs: Observations,
+    laws: Sequence[str] | None,
+    options: FitOptions,
+    weights: Mapping[str, float] | None,
+    guarded: Collection[str],
+    progress: Progress | None,
+) -> Selection:
     given, weights = weights, _working(obs, weights)
-    options = settled(obs, FitOptions(huber_delta, zero_share, warmup, folds, seed))
+    options = settled(obs, options)
     laws = (*names(), ENSEMBLE) if laws is None else laws
     singles = [name for name in laws if name != ENSEMBLE]
     noise = noise_floor(obs)
@@ -270,7 +298,7 @@ def select_law(
     if not validations:
         raise ObservationsError("no law can be fitted: " + "; ".join(f"{n}: {why}" for n, why in excluded.items()))
     # Whose held-out ranks are asked is chosen before any target is left out, so that none is chosen by its own.
-    judged = fitness(obs, validations[ENSEMBLE if ENSEMBLE in validations else _best(validations)])
+    judged = fitness(obs, validations[ENSEMBLE if ENSEMBLE in validations else best_of(validations)])
     weights, sampling = _working(obs, given, judged.unfit), sampling_of(obs)
     for name, found in validations.items():  # after the stack, so that its members don't carry theirs along
         held_out = HeldOutErrors.of(found.predictions, obs.mixtures, sampling)
@@ -305,40 +333,15 @@ def _ineligible(obs: Observations, fits: Mapping[str, LawFit], weights: Mapping[
 
 def _chosen(validations: Mapping[str, Validation], weights: Mapping[str, float]) -> str:
     counted = {target for target, weight in weights.items() if weight > 0}
-    best = _best(validations, counted)
+    best = best_of(validations, counted)
     if ENSEMBLE in validations:
         for name in validations:
-            above, error = _difference(validations[name], validations[ENSEMBLE], counted)
+            above, error = difference(validations[name], validations[ENSEMBLE], counted)
             if above < -error:
                 return name
         return ENSEMBLE
     for name in validations:
-        above, error = _difference(validations[name], validations[best], counted)
+        above, error = difference(validations[name], validations[best], counted)
         if above <= error:
             return name
     return best
-
-
-def _best(validations: Mapping[str, Validation], counted: Collection[str] = ()) -> str:
-    # Targets that only some laws can have don't count, or they would decide.
-    return min(validations, key=lambda name: float(_comparable(validations, name, counted).mean()), default="")
-
-
-def _comparable(validations: Mapping[str, Validation], name: str, counted: Collection[str]) -> pd.Series:
-    shared = _shared(list(validations.values()), counted)
-    return validations[name].only(shared).by_mixture if shared else validations[name].by_mixture
-
-
-def _difference(one: Validation, best: Validation, counted: Collection[str] = ()) -> tuple[float, float]:
-    """Return the mean difference of error by mixture, and its standard error."""
-    shared = _shared([one, best], counted)
-    difference = (one.only(shared).by_mixture - best.only(shared).by_mixture).dropna()
-    if len(difference) < 2:
-        return 0.0, 0.0
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
-
-
-def _shared(validations: Sequence[Validation], counted: Collection[str]) -> set[str]:
-    """Return the targets that all predict; of these those that count, if there are any."""
-    shared = set.intersection(*(set(found.domains) for found in validations))
-    return shared & set(counted) or shared

@@ -21,8 +21,9 @@ from outcome import Outcome
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from sweep import DOMAINS, Laboratory, Run, Size
+from sweep import Laboratory, Run, Size
 from tasks import NAMES
+from text import DOMAINS
 
 from bimix_tracking import Analysis, Mixture, analyze, plan_pilot
 from bimix_tracking.quantities import percent, signed, tokens

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 VOCABULARY = 256
-WIDTH, HEADS = 64, 4
+WIDTH, _HEAD = 64, 16
 _SEES, _EACH = 8, 32
 """A position begins with the last so many bytes, a vector of 32 each: spelling isn't left to attention to find."""
 
@@ -24,9 +24,10 @@ class Models(nn.Module):
     Args:
         seeds: One for each model: equal seeds begin with equal weights, whatever stands beside them.
         context: The longest sequence.
+        width: Of the residual stream; a head is 16 wide.
     """
 
-    def __init__(self, seeds: Sequence[int], context: int) -> None:
+    def __init__(self, seeds: Sequence[int], context: int, width: int = WIDTH) -> None:
         super().__init__()
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
@@ -35,15 +36,15 @@ class Models(nn.Module):
             drawn = [torch.randn(inputs, outputs, generator=own) for own in generators]
             return nn.Parameter(scale * torch.stack(drawn) / inputs**0.5)
 
-        self.count = len(seeds)
+        self.count, self.width = len(seeds), width
         self.bytes = weights(VOCABULARY, _EACH, VOCABULARY**0.5 / 2)
-        self.recent = weights(_SEES * _EACH, WIDTH)
-        self.places = weights(context, WIDTH)
-        self.attend = weights(WIDTH, 3 * WIDTH)
-        self.gather = weights(WIDTH, WIDTH, 0.5)
-        self.widen = weights(WIDTH, 4 * WIDTH)
-        self.narrow = weights(4 * WIDTH, WIDTH, 0.5)
-        self.out = weights(WIDTH, VOCABULARY, 0.5)
+        self.recent = weights(_SEES * _EACH, width)
+        self.places = weights(context, width)
+        self.attend = weights(width, 3 * width)
+        self.gather = weights(width, width, 0.5)
+        self.widen = weights(width, 4 * width)
+        self.narrow = weights(4 * width, width, 0.5)
+        self.out = weights(width, VOCABULARY, 0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the logits; sequences of shape (1, batch, time) are read by all models."""
@@ -51,11 +52,11 @@ class Models(nn.Module):
         own_rows = tokens + VOCABULARY * torch.arange(models)[:, None, None]
         seen = functional.pad(functional.embedding(own_rows, self.bytes.flatten(0, 1)), (0, 0, _SEES - 1, 0))
         x = seen.unfold(2, _SEES, 1).reshape(models, batch * time, _EACH * _SEES) @ self.recent
-        x = (x.view(models, batch, time, WIDTH) + self.places[:, None, :time]).flatten(1, 2)
-        heads = (norm(x) @ self.attend).view(models * batch, time, 3, HEADS, WIDTH // HEADS)
+        x = (x.view(models, batch, time, self.width) + self.places[:, None, :time]).flatten(1, 2)
+        heads = (norm(x) @ self.attend).view(models * batch, time, 3, -1, _HEAD)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         found = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + found.transpose(1, 2).reshape(models, batch * time, WIDTH) @ self.gather
+        x = x + found.transpose(1, 2).reshape(models, batch * time, self.width) @ self.gather
         x = x + functional.gelu(norm(x) @ self.widen, approximate="tanh") @ self.narrow
         logits: Tensor = norm(x) @ self.out
         return logits.view(models, batch, time, VOCABULARY)
@@ -72,7 +73,12 @@ class Models(nn.Module):
         """Parameters of one model."""
         return sum(parameter[0].numel() for parameter in self.parameters())
 
+    @property
+    def inner_size(self) -> int:
+        """Parameters without those that grow with the vocabulary or the context: embeddings and the output's matrix."""
+        return self.size - sum(table[0].numel() for table in (self.bytes, self.places, self.out))
+
 
 def norm(x: Tensor) -> Tensor:
     """Return the vectors at length √width: a layer norm without parameters."""
-    return functional.rms_norm(x, (WIDTH,))
+    return functional.rms_norm(x, x.shape[-1:])

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from bimix_integrations.trainers.torch import DomainLossMeter
 from models import Models  # in this folder
 from tasks import CHANCE, NAMES, Task
+from text import CONTEXT, DOMAINS, Text
 
 from bimix_tracking import DomainLossRecorder, Mixture, open_tracker
 from bimix_tracking.data.targets import Target
 
-sys.path.append(str(Path(__file__).parents[1] / "pilot"))
-from corpus import load  # found by the line above
-
-CONTEXT = 64
-"""Bytes of a sequence."""
-DOMAINS = ("python", "bible", "metamath")
-_HELD_OUT_EVERY = 20
-"""Every so many stretches of text, one is for evaluation and for the tasks."""
 _EVALUATIONS = 8
 """Of the domains' losses, in a run; the tasks are answered once, at its end, as benchmarks mostly are."""
 _RATE, _WARM_UP = 4e-3, 32
@@ -60,13 +50,11 @@ class Laboratory:
     """The text, the tasks made from it, and what trains a sweep on them."""
 
     def __init__(self, size: Size) -> None:
-        corpus = load()
         self.size = size
-        self.bytes = {name: rows.size for name, rows in corpus.items()}
-        self._text = {name: _sequences(np.delete(rows, np.s_[::_HELD_OUT_EVERY], 0)) for name, rows in corpus.items()}
-        held_out = {name: _sequences(rows[::_HELD_OUT_EVERY]) for name, rows in corpus.items()}
-        self._held_out = {name: torch.from_numpy(_spread(rows, size.held_out)) for name, rows in held_out.items()}
-        self._tasks = [Task.of(name, held_out, size.questions) for name in NAMES]
+        self._text = Text()
+        self.bytes = self._text.bytes
+        self._held_out = self._text.evaluation(size.held_out)
+        self._tasks = [Task.of(name, self._text.held_out, size.questions) for name in NAMES]
 
     @property
     def targets(self) -> list[Target]:
@@ -87,10 +75,10 @@ class Laboratory:
         models = Models([run.seed for run in runs], CONTEXT)
         optimizer = torch.optim.AdamW(models.parameters(), lr=_RATE, betas=(0.9, 0.95), weight_decay=0.0)
         warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / _WARM_UP, total_iters=_WARM_UP)
-        draws = [np.random.default_rng([run.seed, 1]) for run in runs]
+        draws = [(run.mixture, self.size.batch, np.random.default_rng([run.seed, 1])) for run in runs]
         last: dict[str, dict[str, float]] = {}
         for step in range(1, self.size.steps + 1):
-            batches = [self._batch(run.mixture, rng) for run, rng in zip(runs, draws, strict=True)]
+            batches = [self._text.batch(*draw) for draw in draws]
             sequences = torch.from_numpy(np.stack([rows for rows, _ in batches]))
             losses = models.losses(sequences)
             losses.mean((1, 2)).sum().backward()
@@ -116,14 +104,6 @@ class Laboratory:
         )
         return DomainLossMeter(recorder)
 
-    def _batch(
-        self, mixture: Mapping[str, float], rng: np.random.Generator
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Draw sequences, each from a domain drawn by the mixture, and return the domains' ids with them."""
-        ids = rng.choice(len(DOMAINS), self.size.batch, p=[mixture[name] for name in DOMAINS])
-        rows = [self._text[DOMAINS[i]][rng.integers(len(self._text[DOMAINS[i]]))] for i in ids]
-        return np.stack(rows).astype(np.int64), ids
-
     @torch.no_grad()
     def _losses(self, models: Models, meters: Sequence[DomainLossMeter], step: int) -> list[dict[str, float]]:
         """Evaluate each domain's loss on the same held-out text for all models, and log it."""
@@ -136,13 +116,3 @@ class Laboratory:
             meter.log_train(step)
         rows_logged = [meter.log_eval(step) for meter in meters]
         return [{name: row[f"bimix_eval_loss/{name}"] for name in DOMAINS} for row in rows_logged]
-
-
-def _sequences(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return rows.reshape(-1, CONTEXT)
-
-
-def _spread(rows: npt.NDArray[np.uint8], number: int) -> npt.NDArray[np.int64]:
-    """Return so many of the rows, from all parts of the text."""
-    chosen = np.linspace(0, len(rows) - 1, min(number, len(rows))).astype(int)
-    return np.asarray(rows[chosen], np.int64)

@@ -11,8 +11,8 @@ from bimix_tracking.cli.summary.changes import change_lines, has_changes, print_
 from bimix_tracking.display.texts import isolated, printable
 from bimix_tracking.messages import joined, said
 from bimix_tracking.quantities import MISSING, about, nats, percent, signed, tokens
+from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
-from bimix_tracking.recommendation.savings import Worth
 from bimix_tracking.recommendation.uncertainty import between
 from bimix_tracking.report.decision import extent, interval, probability
 from bimix_tracking.report.key_figures import rows, tile

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.levels import level_at
+from bimix_tracking.fitting.levels import level_at, raised
 from bimix_tracking.laws.protocol import Array, ByShare, Index, Inputs, Law
 from bimix_tracking.laws.registry import law as find_law
 
@@ -182,6 +182,10 @@ class WeightedLoss:
             targets = list(law_fit.targets)
             share = {t: fit.targets[t].parameters.get(name, 0.0) if fit.members else 1.0 for t in fit.targets}
             level = {t: np.exp(level_at(levels, np.array([tokens]))[0]) for t, levels in fit.levels.items()}
+            level |= {
+                t: level.get(t, 1.0) * float(np.exp(raised(knots, np.array([tokens]))[0]))
+                for t, knots in law_fit.raised.items()
+            }
             used = [t for t in targets if t in share and weights.get(t, 0.0) * share[t] > 0]
             if not used:
                 continue

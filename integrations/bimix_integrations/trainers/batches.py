@@ -6,7 +6,9 @@ Between any two later events there are the batch's alone, and those show how man
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from torch import Tensor
 
 from bimix_integrations.trainers.forward import Pass
 
@@ -14,6 +16,11 @@ Rows = Callable[[int], int]
 """From the rows of a process's batch to how many of them count: a sampler may have filled it up."""
 Counted = tuple[Pass, int]
 """A pass, and how many of its rows count."""
+
+
+def has_labels(batch: object) -> bool:
+    """Return whether a trainer's batch has labels."""
+    return isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor)
 
 
 def counted(passes: Sequence[Pass], rows: Rows | None) -> list[Counted]:

@@ -61,6 +61,7 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
             state=loaded,
             host=Host(getattr(state, "run_name", None)),
             inside=("composer.trainer.trainer", "fit"),
+            planned=_planned(state),
         )
 
     def before_train_batch(self, state: Any, logger: Any) -> None:
@@ -130,3 +131,13 @@ class DomainLossCallback(Callback):  # type: ignore[misc]  # Composer pins an ol
 
 def _step(state: Any) -> int:
     return int(state.timestamp.batch.value)
+
+
+def _planned(state: Any) -> float | None:
+    """Return how many batches are planned, where `max_duration` is so many, or epochs of a known length."""
+    planned: Any = getattr(state, "max_duration", None)
+    batches: Any = getattr(state, "dataloader_len", None)
+    unit = getattr(getattr(planned, "unit", None), "value", None)
+    if unit == "ba":
+        return float(planned.value)
+    return float(planned.value) * float(batches.value) if unit == "ep" and batches is not None else None

@@ -9,6 +9,7 @@ A transformers model inside the module, called as `self.model(**batch)`, is read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -55,17 +56,24 @@ class DomainLossCallback(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Hook the first transformers model of the module, if it has one."""
+        """Hook the first transformers model of the module, if it has one; no strategy has cut it into pieces yet."""
         found = (module for module in pl_module.modules() if hasattr(module, "loss_function"))
         model = next(found, None)
         if model is not None:
             self._session.watch.attach(model)
+        self._session.measure(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Go on from the checkpoint, if there is one, and open the run."""
         self._logged = trainer.global_step
         state, self._loaded = self._loaded, None
-        self._session.begin(pl_module, step=trainer.global_step, state=state, host=_host(trainer.loggers))
+        self._session.begin(
+            pl_module,
+            step=trainer.global_step,
+            state=state,
+            host=_host(trainer.loggers),
+            planned=_planned(trainer, pl_module),
+        )
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Mark the run as failed."""
@@ -135,6 +143,13 @@ class DomainLossCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's state until training goes on from it."""
         self._loaded = state_dict
+
+
+def _planned(trainer: Any, module: Any) -> float | None:
+    """Return how many optimizer steps are planned, as `trainer.global_step` counts them; None where nothing says it."""
+    # Of several optimizers, whose steps all count, only the module knows how often each steps in a batch.
+    steps = float(trainer.estimated_stepping_batches if module.automatic_optimization else trainer.max_steps)
+    return steps if 0 < steps < math.inf else None
 
 
 def _host(loggers: Sequence[Any]) -> Host:

@@ -11,14 +11,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
-from bimix_integrations.trainers.batches import Counted, EvaluationBatches, Rows, counted
+from bimix_integrations.models.parameters import parameters_of
+from bimix_integrations.trainers.batches import Counted, EvaluationBatches, Rows, counted, has_labels
 from bimix_integrations.trainers.collate import FIXES
 from bimix_integrations.trainers.environment import from_environment
 from bimix_integrations.trainers.forward import IDS, ForwardWatch, passes_of
 from bimix_integrations.trainers.leaving import when_left
 from bimix_integrations.trainers.torch import DomainLossMeter
+from bimix_integrations.trainers.vocabulary import name_of
 from bimix_tracking.data.targets import Targets
 from bimix_tracking.errors import RecorderError, did_you_mean
 from bimix_tracking.recording.recorder import DomainLossRecorder
@@ -58,7 +60,8 @@ class Session:
         token_bytes: Bytes of each token of the vocabulary: gives bits per byte.
         entropy_every: Sample every so many batches for the tokens' entropies; 0 samples none.
         targets: What `record_targets` will give beside the domains' losses: `Target`s, or a targets file.
-        manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `model_size`, `batch_tokens`.
+        manifest: More fields of `RunManifest`: `sweep`, `tokenizer`, `eval_set`, `batch_tokens`, `model_size` (else
+            the parameters without embeddings) and `schedule_tokens` (else by the steps that the trainer plans).
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Session:
         self._named = self._name is not None  # by the user, whom no logger overrules
         self._ended: threading.Event | None = None
         self._begun = self._training = self._finished = False
+        self._size: dict[str, int] = {}
         self._anew()
 
     def _anew(self) -> None:
@@ -109,6 +113,7 @@ class Session:
         state: Mapping[str, Any] | None = None,
         host: Host | None = None,
         inside: tuple[str, str] | None = None,
+        planned: float | None = None,
     ) -> None:
         """Begin a training: open its run, complete the manifest from what the trainer knows.
 
@@ -116,13 +121,14 @@ class Session:
         from its last step resumes its run.
 
         Args:
-            model: Gives the model's size.
+            model: Gives the model's size; where it is in pieces by now, `measure` may have been given it whole.
             tokenizer: Names the tokenizer.
             step: Where training goes on.
             state: Ours, from the checkpoint that it goes on from; without one at a step, tokens count from here.
             host: What the trainer's own logging is about to do.
             inside: The module and name of the trainer's function that has all of training in it, where an exception
                 has no event: a training that is no longer in it, and hasn't finished, has failed.
+            planned: Optimizer steps that the learning-rate schedule is made for, where the trainer knows it.
         """
         goes_on = self._begun and state is None and 0 < step == self._last
         with _LOCK:
@@ -139,14 +145,21 @@ class Session:
             self._forget_evaluation()
             warnings.warn(f"step {step}'s checkpoint is without bimix: tokens count from here", stacklevel=3)
         self._heed(host or Host())
-        size = None if model is None else sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.recorder.complete(tokenizer=_name_of(tokenizer), model_size=size)
+        self.measure(model)
+        steps = planned if goes_on or state is not None or not step else None  # else tokens before are unknown
+        self.recorder.complete(tokenizer=name_of(tokenizer), schedule_steps=steps, **self._size)
         self.meter.start()
         if step and not goes_on:
             self.recorder.keep_evaluation(step)
         self._last = step
         self.log_evaluation(step)  # of the weights that training begins with
         self._ended = None if inside is None else when_left(*inside, self._failing())
+
+    def measure(self, model: nn.Module | None) -> None:
+        """Count a model's parameters; of one that is in pieces, what was counted before stays."""
+        found = None if model is None else parameters_of(model)
+        if found is not None:
+            self._size = {"model_size": found.without_embeddings, "total_parameters": found.total}
 
     def _heed(self, host: Host) -> None:
         tracker = self.recorder.tracker  # not the one that a training before has had
@@ -192,7 +205,7 @@ class Session:
             self._skipped = True
         elif self.watch.had == (True, True):
             raise RecorderError("another DomainLossCallback of this trainer has taken the losses: give it one of them")
-        elif self.watch.had[0] or _has(batch, "labels"):
+        elif self.watch.had[0] or has_labels(batch):
             raise RecorderError(f"the batch has labels, and no {IDS!r}: its losses have no domain. {FIXES}")
         else:
             raise RecorderError(
@@ -335,13 +348,3 @@ class Session:
         if self._ended is not None:
             self._ended.set()
             self._ended = None
-
-
-def _has(batch: Any, name: str) -> bool:
-    return isinstance(batch, Mapping) and isinstance(batch.get(name), Tensor)
-
-
-def _name_of(tokenizer: Any) -> str | None:
-    if tokenizer is None:
-        return None
-    return f"{getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__} ({len(tokenizer)} tokens)"

@@ -53,8 +53,9 @@ class DomainLossCallback(transformers.TrainerCallback):
         self._training, self._saved = False, -1
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Hook the model, so that an evaluation before training is recorded too."""
+        """Hook the model, so that an evaluation before training is recorded too; FSDP hasn't yet cut it into pieces."""
         self._session.watch.attach(kwargs["model"])
+        self._session.measure(kwargs["model"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Go on from the checkpoint, if there is one, and open the run."""
@@ -68,6 +69,7 @@ class DomainLossCallback(transformers.TrainerCallback):
             state=state.stateful_callbacks.get(_STATE),
             host=_host(args, state),
             inside=("transformers.trainer", "train"),
+            planned=state.max_steps if state.max_steps > 0 else None,
         )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

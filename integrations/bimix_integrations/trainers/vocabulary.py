@@ -1,4 +1,4 @@
-"""Bytes of text behind each token of a vocabulary: what turns nats per token into bits per byte."""
+"""A vocabulary: its name, and the bytes of text behind each token, which turn nats per token into bits per byte."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import Any
 from bimix_tracking.errors import RecorderError
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+def name_of(tokenizer: Any) -> str | None:
+    """Return what a tokenizer is called, with its size: two of a name may have been extended differently."""
+    if tokenizer is None:
+        return None
+    return f"{getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__} ({len(tokenizer)} tokens)"
 
 
 def token_bytes(tokenizer: Any) -> list[int]:

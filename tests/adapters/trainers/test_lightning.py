@@ -267,6 +267,7 @@ def written(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
     return rows, json.loads((run / "curves.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.filterwarnings("ignore:the learning-rate schedule was made for")  # of the part alone
 @pytest.mark.parametrize("saved", [2, 3, 5])  # beside a training row, an evaluation, and neither
 def test_a_run_cut_in_two_is_one_run(tmp_path: Path, saved: int) -> None:
     def part(name: str, steps: int = STEPS, resume: Path | None = None) -> DomainLossCallback:

@@ -418,9 +418,29 @@ def test_a_loop_in_composer_s_order_logs_the_plain_loop_s_numbers(composer: Modu
 
     assert_the_plain_loop_s(rows)
     assert [row["bimix/step"] for row in rows if "bimix_eval_loss/web" in row] == [3, 6]
-    assert rows.manifest.model_size == sum(p.numel() for p in model().parameters())
+    assert rows.manifest.model_size == model().num_parameters(exclude_embeddings=True)
+    assert rows.manifest.total_parameters == model().num_parameters()
+    assert rows.manifest.schedule_tokens is None  # nobody has said how long it is to be
     loop.evaluate(two_sets(), standalone=True)
     assert rows[-1] == next(row for row in rows if row["bimix/step"] == 6 and "bimix_eval_loss/web" in row)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "batches_of_epoch", "steps"),
+    [("ba", 24, None, 24), ("ep", 3, 8, 24), ("ep", 3, None, None), ("tok", 1000, 8, None)],
+)
+def test_a_composer_run_that_is_cut_short_has_the_schedule_of_the_whole(
+    composer: ModuleType, unit: str, value: int, batches_of_epoch: int | None, steps: int | None
+) -> None:
+    rows = Rows()
+    loop = Composed(composer.DomainLossCallback(DOMAINS, MIXTURE, rows, every=2))
+    loop.state.max_duration = SimpleNamespace(unit=SimpleNamespace(value=unit), value=value)
+    loop.state.dataloader_len = batches_of_epoch and SimpleNamespace(value=batches_of_epoch)
+    loop.fit(two_sets())
+
+    seen = rows[-1]["bimix/tokens"]
+    assert rows[-1]["bimix/step"] == STEPS
+    assert rows.manifest.schedule_tokens == (None if steps is None else round(seen * steps / STEPS))
 
 
 def test_micro_batches_of_a_try_that_ran_out_of_memory_count_once(composer: ModuleType) -> None:

@@ -89,6 +89,7 @@ class Resumed(Rows):
         return []
 
 
+@pytest.mark.filterwarnings("ignore:the learning-rate schedule was made for")
 def test_a_checkpoint_holds_the_targets_of_its_step(tmp_path: Path) -> None:
     first, second = Rows(), Resumed()
     ours = callback(first, targets=TARGETS, targets_from_metrics={"eval_acc": "acc"})

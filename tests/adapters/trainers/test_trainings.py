@@ -105,6 +105,7 @@ def test_a_try_that_ran_out_of_memory_leaves_nothing_in_the_counts(tmp_path: Pat
     assert {step: row["bimix/tokens"] for step, row in by_step(rows.later[-1]).items()} == tokens
 
 
+@pytest.mark.filterwarnings("ignore:the learning-rate schedule was made for")
 def test_a_training_that_resumes_goes_on_with_the_checkpoint_s_run(tmp_path: Path) -> None:
     whole, uri = Rows(), f"jsonl:{tmp_path / 'runs'}"
     run_trainer(tmp_path / "whole", callback(whole))
@@ -298,7 +299,7 @@ def test_a_run_is_called_as_a_logger_of_lightning_s_calls_it(
     rows.share = lambda: shared.append(True)  # type: ignore[attr-defined]  # as the tracker of Weights & Biases has it
     watcher = OfLightning(DOMAINS, MIXTURE, rows)
     logger = make(tmp_path)
-    trainer: Any = SimpleNamespace(global_step=0, loggers=[logger])
+    trainer: Any = SimpleNamespace(global_step=0, loggers=[logger], estimated_stepping_batches=STEPS)
     watcher.on_train_start(trainer, Module())
 
     assert rows.run_name == expected
@@ -337,6 +338,7 @@ def test_a_second_fit_from_zero_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert rows.later[0].finished is True
 
 
+@pytest.mark.filterwarnings("ignore:the learning-rate schedule was made for")
 def test_a_fit_that_goes_on_where_the_last_one_ended_is_the_same_run(tmp_path: Path) -> None:
     rows = Rows()
     trainer, module = trainer_of(tmp_path, OfLightning(DOMAINS, MIXTURE, rows), max_steps=4), Module()

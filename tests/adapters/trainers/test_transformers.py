@@ -169,7 +169,8 @@ def test_the_manifest_says_what_the_trainer_knows(tmp_path: Path) -> None:
     rows = Rows()
     run_trainer(tmp_path, callback(rows, sweep="s"))
 
-    assert rows.manifest.model_size == sum(p.numel() for p in model().parameters())
+    assert rows.manifest.model_size == model().num_parameters(exclude_embeddings=True)
+    assert rows.manifest.total_parameters == model().num_parameters()
     assert rows.manifest.sweep == "s"
     assert rows.manifest.eval_set.startswith("sums:")
     assert rows.artifact[0] == "bimix/curves.json"

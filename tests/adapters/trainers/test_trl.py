@@ -199,7 +199,7 @@ def test_lora_is_trained_and_watched(tmp_path: Path) -> None:
     assert isinstance(watched.model, peft.PeftModel)
     assert all(torch.equal(a, b) for a, b in zip(parameters(watched), parameters(alone), strict=True))
     agrees(by_step(rows)[STEPS], watched.model, examples(23, 2))
-    assert rows.manifest.model_size == sum(p.numel() for p in watched.model.parameters() if p.requires_grad)
+    assert rows.manifest.total_parameters == sum(p.numel() for p in watched.model.parameters())
     assert rows.manifest.tokenizer.endswith(f"({VOCABULARY} tokens)")
 
 

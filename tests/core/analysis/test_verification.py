@@ -6,14 +6,25 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bimix_tracking import DomainLossRecorder, Mixture, Observations, analyze, open_source, open_tracker, verify
+from bimix_tracking import (
+    Costs,
+    DomainLossRecorder,
+    Mixture,
+    Observations,
+    analyze,
+    open_source,
+    open_tracker,
+    verify,
+)
 from bimix_tracking.analysis.verification import SUM, Verification
 from bimix_tracking.errors import ObservationsError, SourceError
+from bimix_tracking.recommendation.guards import Guard
 
 LAWS = {"code": (0.08, 0.4, 900.0, 1.2), "web": (0.05, 0.5, 2000.0, 2.6), "math": (0.12, 0.45, 1200.0, 0.9)}
 VOLUMES = (1e6, 2e6, 4e6, 8e6, 1.6e7)
@@ -127,6 +138,44 @@ def test_an_earlier_analysis_is_the_prediction(tmp_path: Path) -> None:
     assert found.before.recommendation.weights["math"] == 3.0
     assert "big-1" not in found.after.observations.runs
     assert not any("changed" in text for text in found.warnings)
+
+
+def test_a_renewed_analysis_is_asked_what_the_earlier_one_was(tmp_path: Path) -> None:
+    obs = sweep([(0.3, 0.4, 0.3)])
+    pilot = [run for run in obs.runs if run.startswith("pilot")]
+    asked: dict[str, Any] = {
+        "guardrails": ["code<=+0.4%", Guard("web", "<=", 0.0123456789)],
+        "bounds": {"math": (0.2, 0.5)},
+        "prior": Mixture({"code": 0.2, "web": 0.6, "math": 0.2}),
+        "prior_strength": 0.01,
+        "costs": Costs(gpu_hours_per_run=3, target_gpu_hours=1000, cost_per_gpu_hour=2, currency="USD"),
+        "replicates": 20,
+    }
+    analyze(obs.only(pilot), 5e8, law="bimix", out=tmp_path / "then", **asked)
+
+    found = verify(obs, ["big-0"], analysis=tmp_path / "then")
+    other = verify(obs, ["big-0"], analysis=tmp_path / "then", bounds={"math": 0.3})
+
+    for one in (found.before, found.after):
+        rec = one.recommendation
+        assert [guard.target for guard in rec.guards] == ["code", "web"]
+        assert one.options["guardrails"] == ["code<=+0.4%", vars(asked["guardrails"][1])]
+        assert rec.mixture["math"] >= 0.2
+        assert (rec.prior, rec.prior_strength) == (asked["prior"], 0.01)
+        assert one.worth is not None
+        assert one.worth.costs == asked["costs"]
+        assert one.options == found.before.options
+    assert other.after.recommendation.mixture["math"] == pytest.approx(0.3)
+
+
+def test_options_that_are_none_are_refused_with_the_folder(tmp_path: Path) -> None:
+    analyze(sweep([]), 5e8, law="bimix", replicates=0, out=tmp_path / "then")
+    lineage = tmp_path / "then" / "lineage.json"
+    content = json.loads(lineage.read_text(encoding="utf-8"))
+    lineage.write_text(json.dumps(content | {"options": {"guardrails": [{"target": "code"}]}}), encoding="utf-8")
+
+    with pytest.raises(SourceError, match=r"is not a folder that `bimix analyze --out` left"):
+        verify(sweep([(0.3, 0.4, 0.3)]), ["big-0"], analysis=tmp_path / "then")
 
 
 def test_data_that_changed_since_the_analysis_are_said(tmp_path: Path) -> None:

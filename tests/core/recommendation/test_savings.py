@@ -22,7 +22,8 @@ from bimix_tracking.errors import RecommendationError
 from bimix_tracking.fitting.engine.grid import volume_codes
 from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.outcome import Outcome
-from bimix_tracking.recommendation.savings import Worth, worth
+from bimix_tracking.recommendation.investment.returns import Worth
+from bimix_tracking.recommendation.savings import worth
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.key_figures import savings
 

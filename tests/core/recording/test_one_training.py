@@ -290,12 +290,12 @@ def test_a_resume_with_another_tokenizer_or_domain_list_is_refused(changes: dict
 
 def test_a_tokenizer_that_the_trainer_tells_later_is_held_against_the_checkpoint_s() -> None:
     first = recorder()
-    first.complete(tokenizer="a (10 tokens)", model_size=7)
+    first.complete(tokenizer="a (10 tokens)", model_size=7000, total_parameters=9000)
     train(first, 1)
     resumed = recorder()
     resumed.load_state_dict(first.state_dict())
     resumed.complete(tokenizer="a (10 tokens)")
-    assert resumed.manifest.model_size == 7
+    assert (resumed.manifest.model_size, resumed.manifest.total_parameters) == (7000, 9000)
     with pytest.raises(RecorderError, match=r"tokenizer is 'a \(10 tokens\)', this run's 'b'"):
         resumed.complete(tokenizer="b")
 

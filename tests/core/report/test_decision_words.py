@@ -11,7 +11,7 @@ import pytest
 
 from bimix_tracking import Costs, Mixture, Observations, analyze
 from bimix_tracking.analysis.result import Analysis
-from bimix_tracking.recommendation.savings import Worth
+from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.report import content, html, markdown
 from bimix_tracking.report.key_figures import savings, tile
 

@@ -1,0 +1,1 @@
+"""What a model of PyTorch is: how large, with its embeddings and without."""
