@@ -23,6 +23,7 @@ from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.parts.asked import asked_rows
 from bimix_tracking.fitting.parts.read_fields import fields_of
 from bimix_tracking.fitting.parts.stacked import stacked
+from bimix_tracking.fitting.parts.volumes import comparable, only_volume
 from bimix_tracking.fitting.scale.bridge import Bridge
 from bimix_tracking.fitting.scale.moved import moved_errors, moved_levels, moved_target, raised_by
 from bimix_tracking.fitting.scale.size_level import SizeLevel
@@ -127,15 +128,14 @@ class LawFit:
 
     def moved(self, level: SizeLevel, factor: float) -> LawFit:
         """Return the fit at the level of another size, of which each token is so many."""
-        theta = {target: None if self.members else self.theta(target) for target in self.targets}
-        targets = {}
-        for target, fitted in self.targets.items():
-            at = theta[target]
-            own = None if at is None else self._law.report(at, self.scale * factor, self.own(target), self.domains)
-            targets[target] = moved_target(fitted, own, factor)
+        reports = {
+            target: self._law.report(theta, self.scale * factor, self.own(target), self.domains)
+            for target in (() if self.members else self.targets)
+            if (theta := self.theta(target)) is not None
+        }
         return replace(
             self,
-            targets=targets,
+            targets={t: moved_target(fitted, reports.get(t), factor) for t, fitted in self.targets.items()},
             tokens=(self.tokens[0] * factor, self.tokens[1] * factor),
             scale=self.scale * factor,
             warmup=self.warmup * factor,
@@ -188,23 +188,16 @@ class LawFit:
 
     def only_volume(self, target: str) -> float | None:
         """Return the one data volume that a target was observed at; None where there are several."""
-        low, high = self.targets[target].tokens or self.tokens
-        return high if high <= SAME_VOLUME * low else None
+        return only_volume(self.targets[target].tokens or self.tokens)
 
     def volume_for(self, tokens: float, weights: Mapping[str, float]) -> float:
         """Return the data volume at which mixtures can be compared for a run of so many tokens.
-
-        It is that run's, unless a target that counts was observed at one volume only: its loss is unknown at
-        another.
 
         Args:
             tokens: Of the run.
             weights: Of the targets.
         """
-        single = [self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets]
-        known = [volume for volume in single if volume is not None]
-        largest = max(known, default=tokens)
-        return tokens if max(tokens / largest, largest / tokens) <= SAME_VOLUME else largest
+        return comparable(tokens, (self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets))
 
     def losses(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
@@ -236,8 +229,8 @@ class LawFit:
             rows = slice(begin, begin + size)
             inputs = Inputs(shares[rows], log_u if len(log_u) == 1 else log_u[rows], self.floor)
             values[known, rows] = np.exp(self._law.blocks(theta, own, inputs).log_loss)
-        for i in (i for i, target in enumerate(self.targets) if target in self.raised):
-            values[i] *= np.exp(raised(self.raised[list(self.targets)[i]], volume))
+        if self.raised:
+            values *= np.exp(np.stack([raised(self.raised.get(target, ()), volume) for target in self.targets]))
         for i, (target, fitted) in enumerate(self.targets.items()):
             if fitted.outcome is Outcome.SINGLE_MIXTURE and self.own(target) >= 0:
                 values[i, ~np.isclose(shares[:, self.own(target)], fitted.shares[0], rtol=1e-6)] = np.nan
