@@ -92,7 +92,7 @@ def _level(rec: Recommendation, bridge: Bridge, asked: float, *, one_size: bool)
         joined(
             [
                 said("Levels at {asked}, {times}× the largest size observed, are extrapolated from {sizes}.", **known),
-                said("With {largest} left out, its levels are predicted with an error of {error}.", **known),
+                said("With {largest} held out, its levels are predicted with an error of {error}.", **known),
             ]
         ),
     )
