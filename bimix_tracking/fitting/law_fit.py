@@ -65,8 +65,7 @@ class LawFit:
         unfit: Target that isn't fit to decide between mixtures → why: by default it doesn't count.
         model_size: Whose losses these are, parameters; None: unknown.
         bridge: How they follow from those of other sizes; None where the runs' sizes are unknown.
-        raised: By target (tokens, δ): by how much losses of this size are above the law's, log loss; none of the
-            reference size's.
+        raised: By target (tokens, δ): log loss of this size above the law's; none of the reference size's.
         origin: The fit of the reference size; None: this is it.
     """
 
@@ -110,8 +109,7 @@ class LawFit:
     def at(self, model_size: float | None) -> LawFit:
         """Return the fit whose losses and tokens are those of another model size: L e^δ, at the same progress.
 
-        Args:
-            model_size: Parameters; within a factor 1.2 of an observed size, that one is meant. None: as it is.
+        Within a factor 1.2 of an observed size, that one is meant; None: as it is.
 
         Raises:
             ValueError: The level at that size is unknown; says what would tell it.
@@ -193,9 +191,7 @@ class LawFit:
     def volume_for(self, tokens: float, weights: Mapping[str, float]) -> float:
         """Return the data volume at which mixtures can be compared for a run of so many tokens.
 
-        Args:
-            tokens: Of the run.
-            weights: Of the targets.
+        See `comparable`.
         """
         return comparable(tokens, (self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets))
 
@@ -241,9 +237,7 @@ class LawFit:
     def gradient(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
         """Return ∂L/∂r at fixed s, nats per token, shape (n, targets, domains): what one more share of each does.
 
-        Args:
-            mixtures: As in `predict`.
-            tokens: As in `predict`.
+        Arguments as in `predict`.
         """
         shares, volume = self.rows(mixtures, tokens)
         if self.members:
@@ -345,9 +339,6 @@ class LawFit:
         Args:
             parts: By member, shape (…, n, the member's targets).
             volume: s, shape (n,).
-
-        Returns:
-            Shape (…, n, targets).
         """
         order = {name: tuple(member.targets) for name, member in self.members.items()}
         weights = {target: fitted.parameters for target, fitted in self.targets.items()}

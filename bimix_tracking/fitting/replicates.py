@@ -55,11 +55,7 @@ class Replicates:
     drawn: Array | None = None
 
     def at(self, model_size: float | None) -> Replicates:
-        """Return how the law varies at another model size, as `LawFit.at`: the same θ, at another level.
-
-        Raises:
-            ValueError: The level at that size is unknown.
-        """
+        """Return how the law varies at another model size, as `LawFit.at`: the same θ, at another level."""
         fit = self.fit.at(model_size)
         if fit is self.fit:
             return self

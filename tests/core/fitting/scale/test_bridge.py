@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from bimix_tracking.fitting.alignment import align
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bimix_tracking import LawFit, Mixture, bootstrap, fit_law, select_law
+from bimix_tracking.fitting.alignment import align
 from tests.core.fitting.scale.worlds import DOMAINS, Array, Size, drawn, observe, table_of, truth
 
 LEVEL = {"code": 0.21, "math": 0.34, "web": 0.12}
