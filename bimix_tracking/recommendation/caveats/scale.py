@@ -85,7 +85,7 @@ def _level(rec: Recommendation, bridge: Bridge, asked: float, *, one_size: bool)
         )
         return
     left_out = bridge.left_out
-    known |= {"sizes": len(bridge.observed), "error": percent(float("nan") if left_out is None else left_out.mean)}
+    known |= {"sizes": str(len(bridge.observed)), "error": percent(float("nan") if left_out is None else left_out.mean)}
     yield Caveat(
         KIND,
         said("levels at {asked} are extrapolated", **known),
