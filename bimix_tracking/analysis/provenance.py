@@ -1,4 +1,4 @@
-"""What goes with a recommended mixture wherever it goes: how far to trust it and where it is from; a tracker's columns."""
+"""What goes with a recommended mixture wherever it goes: how far to trust it, where it is from, a tracker's columns."""
 
 from __future__ import annotations
 

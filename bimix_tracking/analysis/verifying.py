@@ -22,8 +22,8 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.display.progress_line import shown
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.later import last_residuals
 from bimix_tracking.fitting.levels import SAME_VOLUME
-from bimix_tracking.fitting.replicates import last_residuals
 from bimix_tracking.messages import few, said
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.progress import Progress
@@ -223,7 +223,7 @@ def _spreads(before: Analysis, mixture: Mixture, volume: float, counted: Mapping
     asked: dict[str, Mapping[str, float]] = {**{t: {t: 1.0} for t in fit.targets}, SUM: counted}
     if drawn is not None:
         return {name: drawn.half_of_run(weights, mixture, volume, LEVEL) for name, weights in asked.items()}
-    off, losses = last_residuals(before.observations, fit), fit.losses(mixture, volume)
+    off, losses = last_residuals(before.fitted, fit), fit.losses(mixture, volume)
     found = {}
     for name, weights in asked.items():
         weight = np.array(list(weights.values()))
