@@ -115,7 +115,9 @@ class Findings:
         return {
             "source": obs.source,
             "runs": [
-                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
+                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))}
+                | ({"model_size": obs.sizes[run]} if run in obs.sizes else {})
+                for run in obs.runs
             ],
             "shared": dict(obs.shared),
             "data_hash": self.fit.data_hash,
