@@ -152,7 +152,7 @@ class Analysis(Shown, Findings):
     @cached_property
     def verdict(self) -> Verdict:
         """Whether to act on it, and what decides that."""
-        return judge(self.recommendation, self.fitted, self.fit, self.validation, self.extrapolation)
+        return judge(self.recommendation, self.fitted, self.fit, self.validation, self.extrapolation, self.ranks)
 
     @property
     def warnings(self) -> tuple[str, ...]:

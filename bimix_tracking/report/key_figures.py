@@ -60,7 +60,7 @@ def _gain(rec: Recommendation) -> KeyFigure:
         more = said("no interval: no replicates")
     else:
         more = said("{level:.0f} % interval {low} to {high}", level=100 * sure.level, **span_in_unit(rec, sure.gain))
-    if rec.of_another_size and rec.level_size is not None:
+    if rec.stands_in and rec.level_size is not None:
         more = joined([more, said("{size} model", size=parameters(rec.level_size))], ", ")
     elif rec.volume != rec.tokens:
         more = joined([more, said("at {tokens} tokens", tokens=tokens(rec.volume))], ", ")

@@ -35,7 +35,7 @@ def scale_caveats(rec: Recommendation, fit: LawFit, ranks: RankTransfer | None) 
     if bridge.contradict:
         yield Caveat(KIND, said("anchor runs contradict one another"), _sentence(bridge.contradict))
     if rec.model_size is not None:
-        yield from _level(rec, bridge, rec.model_size, one_size=ranks is None)
+        yield from _level(rec, bridge, rec.model_size, one_size=len(bridge.observed) < 2)
     if bridge.far:
         yield Caveat(KIND, said("an anchor run is far outside the sweep"), _sentence(bridge.far))
 
