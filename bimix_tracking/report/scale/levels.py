@@ -72,7 +72,7 @@ def level_rows(bridge: Bridge, replicates: Replicates | None, losses: Mapping[st
         losses: By target the law's own loss, nats: of the recommended mixture, say.
     """
     sizes = others(bridge)
-    for target, loss in losses.items():
+    for target, loss in losses.items() if sizes else ():
         yield LevelRow(
             printable(target),
             tuple(_change(one, target, _deviation(bridge, one, target, replicates, loss)) for one in sizes),
@@ -168,7 +168,9 @@ def whose(bridge: Bridge) -> str:
         return joined(
             [
                 unknown(bridge),
-                said("All losses are those of the {size} model at the end of its runs.", size=size),
+                said("All losses are those of the {size} model at the end of its runs.", size=size)
+                if len(bridge.observed) > 1
+                else said("All losses are those of the {size} model.", size=size),
                 said("The recommended mixture stands as far as ranks carry over."),
             ]
         )

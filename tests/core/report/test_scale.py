@@ -134,6 +134,16 @@ def test_an_unknown_level_is_no_number(unanchored: Analysis) -> None:
     assert "Losses at 7B" not in read.text
 
 
+def test_of_one_size_the_page_says_what_one_anchor_run_would_buy() -> None:
+    found = said_of(analyze(sized({1e8: 12}), 8e9, model_size=LARGE, replicates=40))
+    assert "All losses are those of the 100M model." in found.whose
+    assert any(
+        text.startswith("One anchor run at 1.6B parameters would bring the 90 % interval") for text in found.doubts
+    )
+    assert found.levels == ()
+    assert found.pairs == ()
+
+
 def test_levels_over_three_sizes_are_rough_beside_the_number(rough: Analysis) -> None:
     page, found = content.page(rough), said_of(rough)
     assert found.weak
