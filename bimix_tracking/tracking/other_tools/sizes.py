@@ -102,14 +102,15 @@ def sized(
     names = tuple(run)
     size = _of_run(names, given.model_size)
     schedule = _of_run(names, given.schedule_tokens)
-    total = manifest.total_parameters or _first(TOTALS, logged, read_size, notes)
+    # One that was counted here without a size beside it is a toy's, whose rest is too small to be a model.
+    all_logged = None if manifest.total_parameters else _first(TOTALS, logged, read_size, notes)
     if size is None:
         wanted = (given.model_size,) if isinstance(given.model_size, str) else SIZES
-        size = manifest.model_size or _first(wanted, logged, read_size, notes) or total
+        size = manifest.model_size or _first(wanted, logged, read_size, notes) or all_logged
     if schedule is None:
         schedule = manifest.schedule_tokens or _schedule(given.schedule_tokens, logged, per_step, notes)
-    found = dataclasses.replace(manifest, model_size=size, total_parameters=total, schedule_tokens=schedule)
-    return found, notes
+    total = manifest.total_parameters or all_logged
+    return dataclasses.replace(manifest, model_size=size, total_parameters=total, schedule_tokens=schedule), notes
 
 
 def with_sizes(record: RunRecord, given: Given, logged: Mapping[str, object]) -> RunRecord:

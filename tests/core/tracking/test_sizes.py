@@ -86,6 +86,12 @@ def test_what_is_given_counts_more_than_the_manifest_and_that_more_than_what_is_
     )
 
 
+def test_a_toy_whose_parameters_were_counted_has_no_size_whatever_its_tables_are() -> None:
+    toy = RunManifest(("code", "web"), HALVES, total_parameters=2112)
+
+    assert sized(toy, ("id",), Given(), {"model/num_parameters": 2112}) == (toy, {})
+
+
 def test_a_logged_number_that_is_no_size_is_noted() -> None:
     manifest, notes = sized(BARE, ("id",), Given(), {"model_size": 7, "num_params": 0})
 
