@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bimix_tracking.selection.extrapolation import extrapolate as extrapolate
     from bimix_tracking.selection.law_choice import Selection as Selection
     from bimix_tracking.selection.law_choice import select_law as select_law
+    from bimix_tracking.selection.rank_transfer import rank_transfer as rank_transfer
     from bimix_tracking.tracking.other_tools.runs import ForeignRuns as ForeignRuns
     from bimix_tracking.tracking.ports import Wanted as Wanted
     from bimix_tracking.tracking.ports import open_source as open_source
@@ -77,6 +78,7 @@ _public, __dir__, __all__ = attach(
         "selection.diagnostics": ["diagnose"],
         "selection.extrapolation": ["extrapolate"],
         "selection.law_choice": ["Selection", "select_law"],
+        "selection.rank_transfer": ["rank_transfer"],
         "tracking.other_tools.runs": ["ForeignRuns"],
         "tracking.ports": ["Wanted", "open_source", "open_tracker", "recommended_mixture"],
         "tracking.waiting": ["wait_for"],

@@ -17,9 +17,9 @@ from bimix_tracking.data.model_sizes import MEANT, nearest
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import objective_weights
 from bimix_tracking.errors import ObservationsError
+from bimix_tracking.fitting.later import last_residuals
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import SAME_VOLUME
-from bimix_tracking.fitting.replicates import last_residuals
 from bimix_tracking.fitting.scale.applied import SAME_SCHEDULE
 from bimix_tracking.messages import few, said
 from bimix_tracking.mixture import Mixture

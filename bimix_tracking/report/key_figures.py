@@ -13,6 +13,7 @@ from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report.decision import probability, span_in_unit
+from bimix_tracking.report.scale.section import Scale
 from bimix_tracking.selection.cross_validation import Validation
 
 Span = tuple[float, float]
@@ -28,17 +29,25 @@ class KeyFigure:
 
 
 def key_figures(
-    rec: Recommendation, verdict: Verdict, worth: Worth | None, validation: Validation | None
+    rec: Recommendation,
+    verdict: Verdict,
+    worth: Worth | None,
+    validation: Validation | None,
+    scale: Scale | None = None,
 ) -> Iterator[KeyFigure]:
     """Return gain, probability, investment and held-out error; of an unusable law only the last has a number.
+
+    Where a model size was asked for, what that model will lose comes first.
 
     Args:
         rec: The optimum and its reference.
         verdict: Whether to act on it.
         worth: What it saves.
         validation: What the law predicts of held-out mixtures.
+        scale: What the report says of model sizes.
     """
-    figures = [_gain(rec), _probability(rec), *([] if worth is None else [KeyFigure(*tile(worth))])]
+    figures = [*([] if scale is None or scale.tile is None else [KeyFigure(*scale.tile)])]
+    figures += [_gain(rec), _probability(rec), *([] if worth is None else [KeyFigure(*tile(worth))])]
     if not verdict.usable:
         figures = [KeyFigure(one.name, said("not reliable"), said("the law fails its check")) for one in figures]
     yield from figures
