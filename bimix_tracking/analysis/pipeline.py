@@ -169,7 +169,11 @@ def analyze(
     drawn = bootstrap(aligned, fit, replicates=replicates, progress=progress) if enough else None
     checked = _checked(aligned, fit, selection, validation, question, progress)
     findings = replace(
-        checked, observations=obs, aligned=aligned, fitness=judged, ranks=rank_transfer(obs, weights=weights)
+        checked,
+        observations=obs,
+        aligned=aligned,
+        fitness=judged,
+        ranks=rank_transfer(obs, weights=weights, bridge=fit.bridge),
     )
     try:
         recommendation = _recommended(fit, counted, drawn, question, progress)

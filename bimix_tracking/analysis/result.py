@@ -154,14 +154,15 @@ class Analysis(Shown, Findings):
     @cached_property
     def verdict(self) -> Verdict:
         """Whether to act on it, and what decides that."""
-        return judge(self.recommendation, self.fitted, self.fit, self.validation, self.extrapolation)
+        return judge(self.recommendation, self.fitted, self.fit, self.validation, self.extrapolation, self.ranks)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before acting: the verdict's caveats, the recommendation's, surrogates that disagree."""
         caveats, apart = self.verdict.caveats, [] if self.fitness is None else self.fitness.disagreements()
         volume = {caveat.kind for caveat in caveats} & {"one_volume", "later", "extrapolation"}
-        others = [t for t in self.recommendation.warnings if not volume or t not in self.recommendation.of_volume]
+        told = self.recommendation.of_volume if volume or self.recommendation.stands_in else ()
+        others = [text for text in self.recommendation.warnings if text not in told]
         return (*(caveat.text for caveat in caveats), *others, *apart)
 
     def save(self, directory: str | Path, *, progress: Progress | None = None) -> list[Path]:

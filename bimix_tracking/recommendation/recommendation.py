@@ -13,6 +13,7 @@ import pandas as pd
 
 from bimix_tracking import quantities
 from bimix_tracking.data.links import IDENTITY, Link
+from bimix_tracking.data.model_sizes import nearest
 from bimix_tracking.data.targets import Kind, Target, unit_of
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
@@ -101,6 +102,13 @@ class Recommendation(Shown):
     path: SmallestChange | None = None
     model_size: float | None = None
     level_size: float | None = None
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether the figures are those of another model size than the one asked for, for its level is unknown."""
+        if self.model_size is None or self.level_size is None:
+            return False
+        return nearest(self.model_size, [self.level_size]) is None
 
     @property
     def unit(self) -> str:
