@@ -10,8 +10,8 @@ from typing import Any
 
 from bimix_tracking.analysis.asking_again import as_json
 from bimix_tracking.analysis.question import AUTO, Question
+from bimix_tracking.analysis.reading import read
 from bimix_tracking.analysis.result import Analysis, Findings
-from bimix_tracking.analysis.what_is_read import read
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.targets import Targets, targets_of
 from bimix_tracking.data.weights import checked_weights, objective_weights

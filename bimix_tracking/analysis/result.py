@@ -161,7 +161,7 @@ class Analysis(Shown, Findings):
         """What to know before acting: the verdict's caveats, the recommendation's, surrogates that disagree."""
         caveats, apart = self.verdict.caveats, [] if self.fitness is None else self.fitness.disagreements()
         volume = {caveat.kind for caveat in caveats} & {"one_volume", "later", "extrapolation"}
-        told = self.recommendation.of_volume if volume or self.recommendation.stands_in else ()
+        told = self.recommendation.of_volume if volume or self.recommendation.of_another_size else ()
         others = [text for text in self.recommendation.warnings if text not in told]
         return (*(caveat.text for caveat in caveats), *others, *apart)
 

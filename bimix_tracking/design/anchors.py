@@ -154,7 +154,8 @@ class AnchorPlan(PlannedRuns):
         now = f"The losses at {parameters(self.model_size)} parameters are unknown without an anchor."
         if math.isfinite(before):
             now = f"The weighted loss predicted there has a standard deviation of {percent(before)} as it is."
-        each = ", ".join(f"{percent(error)} with {_named(number)}" for number, error in known)
+        more = " more" if math.isfinite(before) else ""
+        each = ", ".join(f"{percent(error)} with {_named(number)}{more}" for number, error in known)
         of = "a prediction, with whole anchors" if whole else "a prediction"
         return [f"{now} Expected standard deviation of {of}: {each}."]
 

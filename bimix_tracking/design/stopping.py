@@ -68,7 +68,7 @@ class Stopping:
 def stopping(
     obs: Observations, fit: LawFit, weights: Mapping[str, float], parts: Sequence[float] = PARTS
 ) -> Stopping | None:
-    """Return what stopping early costs: each run of the largest size is cut, and its curve extended to the end.
+    """Return what stopping early costs: each run of the largest size with three is cut, its curve extended to the end.
 
         e_c = log L(end) − log L̂(end | the curve up to c)
 
@@ -84,7 +84,9 @@ def stopping(
     Returns:
         None where fewer than three runs have curves that reach their end.
     """
-    groups = grouped(obs) if obs.sizes else [_alone(obs)]
+    groups = [group for group in (grouped(obs) if obs.sizes else [_alone(obs)]) if len(group.runs) >= _FEWEST_RUNS]
+    if not groups:
+        return None
     largest = groups[-1]
     smaller = [group for group in groups if group.size < largest.size]
     base = max(smaller or [largest], key=lambda one: (one.mixtures, one.size))

@@ -144,7 +144,8 @@ class Replicates:
             own = {target: 1.0}
             form = self.form(own)
             variance = self.beyond(own, volume) + (0.0 if form is None else form.each)
-            variance = variance + self.of_level(own, {target: float(np.nanmean(centre[:, i]))})
+            known = centre[np.isfinite(centre[:, i]), i]  # of a target that wasn't fitted there is none
+            variance = variance + (self.of_level(own, {target: float(known.mean())}) if len(known) else 0.0)
             low, high = self.sides(residuals[..., i], own, variance / centre[:, i] ** 2, level)
             ends = [self.fit.link(target).value(centre[:, i] * np.exp(end)) for end in (low, high)]
             lower[:, i], upper[:, i] = reversed(ends) if self.fit.link(target).rising else ends

@@ -104,11 +104,10 @@ class Recommendation(Shown):
     level_size: float | None = None
 
     @property
-    def stands_in(self) -> bool:
-        """Whether the figures are those of another model size than the one asked for, for its level is unknown."""
-        if self.model_size is None or self.level_size is None:
-            return False
-        return nearest(self.model_size, [self.level_size]) is None
+    def of_another_size(self) -> bool:
+        """Whether the figures are of models of another size than asked for, whose level is unknown."""
+        asked, own = self.model_size, self.level_size
+        return asked is not None and own is not None and nearest(asked, [own]) is None
 
     @property
     def unit(self) -> str:

@@ -23,6 +23,7 @@ from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.fitting.scale.bridge import Bridge
 from bimix_tracking.fitting.scale.size_level import SizeLevel
 from bimix_tracking.messages import few, said
@@ -93,7 +94,7 @@ def worth(
     weights = {target: w for target, w in working.items() if w > 0 and target in fit.targets}
     ends = [fit.targets[target].tokens or fit.tokens for target in weights]
     smallest, largest = max(low for low, _ in ends), min(high for _, high in ends)
-    measured = measured or obs
+    measured, obs = measured or obs, aligned_by(obs, fit.bridge)
     own = _own_runs(measured, rec, fit)
     if own is not None and fit.bridge is not None:
         largest = min(largest, max(one.reached * one.schedule for one in _own_levels(fit.bridge)))
@@ -140,7 +141,8 @@ def _own_runs(measured: Observations, rec: Recommendation, fit: LawFit) -> Obser
     bridge = fit.bridge
     if rec.model_size is None or bridge is None or not bridge.known or not bridge.of_reference.observed:
         return None
-    return measured.only([run for one in _own_levels(bridge) for run in one.runs])
+    named = {run for one in _own_levels(bridge) for run in one.runs}
+    return measured.only(sorted(named)) if named & set(measured.runs) else None
 
 
 def _size_unknown(rec: Recommendation, fit: LawFit, own: Observations | None, targets: list[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import about, count, signed, tokens
+from bimix_tracking.quantities import about, count, parameters, signed, tokens
 from bimix_tracking.recommendation.equal_loss import FARTHEST
 from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
@@ -60,7 +60,9 @@ def _gain(rec: Recommendation) -> KeyFigure:
         more = said("no interval: no replicates")
     else:
         more = said("{level:.0f} % interval {low} to {high}", level=100 * sure.level, **span_in_unit(rec, sure.gain))
-    if rec.volume != rec.tokens:
+    if rec.of_another_size and rec.level_size is not None:
+        more = joined([more, said("{size} model", size=parameters(rec.level_size))], ", ")
+    elif rec.volume != rec.tokens:
         more = joined([more, said("at {tokens} tokens", tokens=tokens(rec.volume))], ", ")
     return KeyFigure(said("predicted gain"), rec.amount(rec.gain), more)
 

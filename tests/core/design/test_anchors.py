@@ -141,6 +141,31 @@ def test_the_expected_error_is_the_laws_own_and_a_runs_over_the_number_of_anchor
         assert errors[column].tolist()[1:] == pytest.approx([0.02 * math.sqrt(1 + 1 / k) for k in (1, 2, 3, 4)])
 
 
+def test_anchors_that_are_there_count_as_much_as_those_that_are_planned() -> None:
+    table, names = made_up(10, noise=0.01, seed=1)
+    large = (table["model_size"] == LARGE) & (table["mixture"] < 2)
+    proxies, both = (
+        observed(table[table["model_size"] == SMALL], names),
+        observed(pd.concat([table[table["model_size"] == SMALL], table[large]]), names),
+    )
+    weights = dict.fromkeys(names, 1.0)
+
+    without = expected_errors(select_law(proxies).fit, weights, model_size=LARGE, anchors=4)
+    there = expected_errors(select_law(both, model_size=LARGE).fit, weights, model_size=LARGE, anchors=2)
+
+    for target in names:
+        assert there[target].tolist() == pytest.approx(without[target].tolist()[2:], rel=0.15)
+        assert there[target].is_monotonic_decreasing
+    plan = plan_anchors(
+        both, select_law(both, model_size=LARGE).fit, model_size=LARGE, tokens=2e10,
+        recommended=Mixture.uniform(both.domains), reference=Mixture.uniform(both.domains),
+    )  # fmt: skip
+    assert any("has a standard deviation of" in text and "one anchor more" in text for text in plan.sentences())
+    # Two runs of the large size are too few to say what stopping costs: the small ones say it.
+    assert plan.stopping is not None
+    assert (plan.stopping.size, plan.stopping.across) == (SMALL, False)
+
+
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2), part=st.sampled_from([0.3, 0.5, 0.7, 1.0]), replicated=st.booleans())
 def test_more_anchors_and_longer_ones_never_widen_the_error(seed: int, part: float, *, replicated: bool) -> None:

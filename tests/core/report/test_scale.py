@@ -125,6 +125,9 @@ def test_an_unknown_level_is_no_number(unanchored: Analysis) -> None:
     assert found.whose.startswith("The loss at 7B is unknown: no anchor run there, and fewer than three model sizes.")
     assert page.key_figures[0].value == "unknown"
     assert page.key_figures[0].more == "no anchor run at 7B"
+    assert page.key_figures[1].more.endswith(", 400M model")
+    assert "known at" not in page.verdict
+    assert any("anchor" in text and "%" in text for text in found.doubts), "what one would buy"
     assert page.forecast == "The loss at 7B is unknown: no anchor run there, and fewer than three model sizes."
     read = Read(html.render(unanchored))
     assert f'<p class="box alert">{found.whose}</p>' in html.render(unanchored).replace("\u00a0", " ")
