@@ -320,8 +320,9 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
-        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10]),
+        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10], model_size=question.model_size),
         nest=nest,
+        model_size=question.model_size,
     )
 
 

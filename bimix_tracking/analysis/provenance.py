@@ -69,14 +69,14 @@ def _of_size(rec: Recommendation, fit: LawFit, ranks: RankTransfer | None) -> di
     if rec.model_size is None:
         return {}
     bridge = fit.bridge
-    level = "unknown"
+    source = "unknown"
     if bridge is not None and bridge.known:
-        level = "extrapolated, rough" if bridge.rough else "anchor runs" if bridge.anchors else "runs of that size"
-    anchors = [] if bridge is None or level != "anchor runs" else [one.run for one in bridge.anchors]
+        source = "extrapolated, rough" if bridge.rough else "anchor runs" if bridge.anchors else "runs of that size"
+    anchors = [] if bridge is None or source != "anchor runs" else [one.run for one in bridge.anchors]
     found: dict[str, Any] = {
         "model_size": rec.model_size,
         "figures_of_model_size": rec.level_size,
-        "losses_from": level,
+        "losses_from": source,
     }
     found |= {"anchors": anchors} if anchors else {}
     if ranks is not None:

@@ -236,7 +236,9 @@ class Analysis(Shown, Findings):
 
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
-        return dump_yaml(mixture_document(self.recommendation, self.verdict, self.warnings, self.fit, self.lineage()))
+        return dump_yaml(
+            mixture_document(self.recommendation, self.verdict, self.warnings, self.fit, self.lineage(), self.ranks)
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return proportions, intervals and predicted losses, one row a domain."""
