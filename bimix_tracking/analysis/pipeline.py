@@ -292,6 +292,7 @@ def _answered(
             replicates=replicates,
             laws=None if selection is None else selection.plausible,
             costs=question.costs,
+            measured=findings.observations,
             progress=progress,
         ),
         pareto=_traded(fit, recommendation, question),
