@@ -122,9 +122,7 @@ def test_the_command_that_is_printed_asks_the_same(ran: tuple[Path, str], tmp_pa
         shutil.copytree(folder / "runs" / run, tmp_path / "runs" / run)
     moved = command.replace(str(folder / "runs"), str(tmp_path / "runs")).replace("/anchored", "/again")
 
-    done = subprocess.run(
-        [program("bimix"), *shlex.split(moved)[1:]], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = _bimix(moved)
 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     again = Mixture.from_yaml(folder / "again" / "mixture.yaml")
@@ -132,11 +130,32 @@ def test_the_command_that_is_printed_asks_the_same(ran: tuple[Path, str], tmp_pa
     assert (folder / "again" / "report.html").stat().st_size
 
 
+def test_the_next_command_verifies_the_chosen_mixture_at_its_size(ran: tuple[Path, str], last: pd.DataFrame) -> None:
+    found = re.search(r"^Next: (bimix verify .*)$", ran[1], re.MULTILINE)
+    assert found is not None
+
+    done = _bimix(found[1])
+
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    table = pd.DataFrame(_json(ran[0] / "verified" / "verification.json")["table"]).set_index("target")
+    assert table["observed"][list(_DOMAINS)].to_list() == pytest.approx(last.loc["check-chosen", list(_DOMAINS)])
+    told = dict(re.findall(r"^ *check-chosen +(\w+) +(\d\.\d{3}) ", ran[1], re.MULTILINE))
+    assert {domain: float(loss) for domain, loss in told.items()} == pytest.approx(
+        dict(table["predicted"][list(_DOMAINS)]), abs=0.0006
+    )
+
+
 def test_observations_of_the_analysis_keep_the_sizes(ran: tuple[Path, str]) -> None:
     obs = Observations.from_csv(ran[0] / "anchored" / "observations.csv")
 
     assert obs.model_sizes == (256 * 16 + 12 * 16**2, 256 * 48 + 12 * 48**2)
     assert {obs.sizes[run] for run in _ANCHORS} == {obs.model_sizes[1]}
+
+
+def _bimix(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program("bimix"), *shlex.split(command)[1:]], capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
