@@ -104,7 +104,7 @@ def _deviation(bridge: Bridge, one: SizeLevel, target: str, replicates: Replicat
     form = None if replicates is None else replicates.form({target: 1.0})
     if form is None:
         return math.nan
-    variances = (bridge.variance(size, {target: loss}, form.of_run) for size in (one.size, bridge.reference))
+    variances = (bridge.variance(size, {target: loss}, form.of_proxy) for size in (one.size, bridge.reference))
     return math.sqrt(sum(variances)) / loss
 
 
