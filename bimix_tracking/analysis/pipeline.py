@@ -10,12 +10,14 @@ from typing import Any
 
 from bimix_tracking.analysis.asking_again import as_json
 from bimix_tracking.analysis.question import AUTO, Question
+from bimix_tracking.analysis.reading import read
 from bimix_tracking.analysis.result import Analysis, Findings
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.targets import Targets, targets_of
 from bimix_tracking.data.weights import checked_weights, objective_weights
 from bimix_tracking.display.progress_line import shown
-from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError, SourceError
+from bimix_tracking.errors import ConstraintError, ObservationsError, RecommendationError
+from bimix_tracking.fitting.alignment.aligning import Alignment, align, bridged
 from bimix_tracking.fitting.fit import fit_law
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors, sampling_of
 from bimix_tracking.fitting.law_fit import LawFit
@@ -41,7 +43,8 @@ from bimix_tracking.selection.diagnostics import diagnose
 from bimix_tracking.selection.extrapolation import extrapolate
 from bimix_tracking.selection.fitness import FitnessTable, fitness
 from bimix_tracking.selection.law_choice import Selection, select_law
-from bimix_tracking.tracking.ports import RunSource, Wanted, open_source, wanted_of
+from bimix_tracking.selection.rank_transfer import rank_transfer
+from bimix_tracking.tracking.ports import RunSource, Wanted, open_source
 from bimix_tracking.tracking.write_back import analysis_name, leave
 
 
@@ -49,6 +52,7 @@ def analyze(
     source: str | RunSource | Observations,
     tokens: float,
     *,
+    model_size: float | None = None,
     law: str = AUTO,
     weights: Mapping[str, float] | None = None,
     targets: Targets | None = None,
@@ -78,6 +82,8 @@ def analyze(
     Args:
         source: A URI such as `mlflow:my-sweep`, an open source, or observations at hand.
         tokens: Data volume of the run that will use the mixture, in tokens (or the unit of the observations).
+        model_size: Parameters of that run's model: runs of several sizes are pooled for it (see
+            `fitting.alignment.align`). None: the runs are of one size.
         law: Which law to fit; `auto`: the one that predicts held-out mixtures best (see `select_law`).
         weights: How much a unit of each target counts (a nat, a bit, all of an accuracy), or of a group of targets;
             where not named, as `target_weights` has it.
@@ -128,6 +134,7 @@ def analyze(
         named_law(law)
     question = Question(
         tokens=tokens,
+        model_size=model_size,
         law=law,
         weights=weights,
         targets=targets_of(targets) or None,
@@ -147,18 +154,27 @@ def analyze(
         replicates=replicates,
         lang=lang,
     )
-    obs, opened = _read(source, wanted, question, progress)
+    obs, opened = read(source, wanted, question, progress)
     checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links)
     allowed(obs.domains, tokens, **question.limits)  # a wrong name is found before anything is fitted
     guards, _ = guards_on(question.guardrails, obs.targets, obs.described, obs.links)  # likewise
     guarded = [guard.target for guard in guards]
     groups = [target.group for target in obs.described.values() if target.group]
     question.check_names([*obs.domains, *obs.targets, *groups])
-    selection, validation, fit, judged = _fitted(obs, law, weights, guarded, progress)
+    alignment = align(obs, model_size)
+    selection, validation, fit, judged = _fitted(alignment, obs, law, weights, guarded, progress)
+    aligned = alignment.observations
     counted = checked_weights(weights, obs.targets, obs.domains, obs.described, obs.links, unfit=fit.unfit)
-    enough = replicates > 0 and len(obs.runs) >= MIN_RUNS
-    drawn = bootstrap(obs, fit, replicates=replicates, progress=progress) if enough else None
-    findings = replace(_checked(obs, fit, selection, validation, question, progress), fitness=judged)
+    enough = replicates > 0 and len(aligned.runs) >= MIN_RUNS
+    drawn = bootstrap(aligned, fit, replicates=replicates, progress=progress) if enough else None
+    checked = _checked(aligned, fit, selection, validation, question, progress)
+    findings = replace(
+        checked,
+        observations=obs,
+        aligned=aligned,
+        fitness=judged,
+        ranks=rank_transfer(obs, weights=weights, bridge=fit.bridge),
+    )
     try:
         recommendation = _recommended(fit, counted, drawn, question, progress)
     except ConstraintError:
@@ -177,39 +193,9 @@ def analyze(
     return result
 
 
-def _read(
-    source: str | RunSource | Observations, wanted: Wanted | None, question: Question, progress: Progress | None
-) -> tuple[Observations, RunSource | None]:
-    """Return the sweep, and the source it was read from; none of observations that were at hand."""
-    if isinstance(source, Observations):
-        if question.targets:
-            raise TypeError("observations say themselves what their targets are: give `targets` to `from_wide`")
-        return source, None
-    if question.targets:
-        if not isinstance(source, str):
-            raise TypeError("an open source says itself what its targets are: open it with `Wanted(targets=…)`")
-        wanted = replace(wanted or Wanted(), targets=question.targets)
-    options = {} if wanted is None else {"wanted": wanted}
-    opened = open_source(source, **options) if isinstance(source, str) else source
-    if question.named and (names := _names(opened)):
-        described = targets_of(wanted_of(opened).targets)
-        groups = [target.group for target in described.values() if target.group]
-        question.check_names([*names, *described, *groups])
-    return opened.observations(progress), opened
-
-
-def _names(source: RunSource) -> list[str]:
-    """Return the domains and targets of a source's runs, before any is read; none where that takes reading them."""
-    try:
-        states = source.states()
-    except SourceError:  # a table has none, and what cannot be reached says so when it is read
-        return []
-    known = [state.names for state in states if state.trouble is None]
-    return list(dict.fromkeys(name for names in known for name in names)) if all(known) else []
-
-
 def _fitted(
-    obs: Observations,
+    alignment: Alignment,
+    read: Observations,
     law: str,
     weights: Mapping[str, float] | None,
     guarded: Collection[str],
@@ -217,10 +203,12 @@ def _fitted(
 ) -> tuple[Selection | None, Validation | None, LawFit, FitnessTable]:
     """Return the fit, of the law that was named or of the one that predicts held-out mixtures best, and how it does.
 
-    And which targets are fit to decide.
+    And which targets are fit to decide. The fit is to the aligned runs, and is said to be of those that were read.
     """
+    obs = alignment.observations
     if law == AUTO:
-        selection = select_law(obs, weights=weights, guarded=guarded, progress=progress)
+        chosen = select_law(obs, weights=weights, guarded=guarded, progress=progress)
+        selection = chosen.of(alignment, read)
         judged = selection.fitness or fitness(obs)
         return selection, selection.validation, selection.fit, judged
     (fit,) = (fit_law(obs, name) for name in reported(progress, "fitting", [law]))
@@ -235,7 +223,7 @@ def _fitted(
         working = objective_weights(counted, obs.links)
         validation = replace(validation, weights={target: working[target] for target in validation.domains})
         fit = replace(fit, held_out=HeldOutErrors.of(validation.predictions, obs.mixtures, sampling_of(obs)))
-    return None, validation, fit, judged
+    return None, validation, bridged(fit, alignment, read), judged
 
 
 def _checked(
@@ -271,6 +259,7 @@ def _recommended(
     return recommend(
         fit,
         question.tokens,
+        model_size=question.model_size,
         # A target that the law can't have is in nobody's way unless it counts.
         weights={t: w for t, w in weights.items() if w > 0 or t in fit.targets or t in fit.domains},
         **question.limits,
@@ -289,7 +278,7 @@ def _answered(
     progress: Progress | None,
 ) -> Analysis:
     """Return the findings with the recommendation, what it saves, and what is to be known before acting on it."""
-    obs, fit, selection = findings.observations, findings.fit, findings.selection
+    obs, fit, selection = findings.fitted, findings.fit, findings.selection
     diagnostics = diagnose(
         obs, fit, validation=findings.validation, mixture=recommendation.mixture, tokens=question.tokens
     )
@@ -303,6 +292,7 @@ def _answered(
             replicates=replicates,
             laws=None if selection is None else selection.plausible,
             costs=question.costs,
+            measured=findings.observations,
             progress=progress,
         ),
         pareto=_traded(fit, recommendation, question),
@@ -330,8 +320,9 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
-        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10]),
+        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10], model_size=question.model_size),
         nest=nest,
+        model_size=question.model_size,
     )
 
 

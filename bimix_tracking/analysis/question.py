@@ -30,6 +30,7 @@ class Question:
     """The question that an analysis answers; arguments as in `analyze`."""
 
     tokens: float
+    model_size: float | None = None
     law: str = AUTO
     weights: Mapping[str, float] | None = None
     targets: Mapping[str, Target] | None = None

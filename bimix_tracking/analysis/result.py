@@ -35,6 +35,7 @@ from bimix_tracking.selection.diagnostics import Diagnostic
 from bimix_tracking.selection.extrapolation import Extrapolation
 from bimix_tracking.selection.fitness import FitnessTable
 from bimix_tracking.selection.law_choice import Selection
+from bimix_tracking.selection.rank_transfer import RankTransfer
 from bimix_tracking.tracking.write_back import versions
 
 _FILES = (
@@ -71,6 +72,8 @@ class Findings:
         lang: Of the reports: `en`, `ja` or one that a package adds.
         fitness: Which targets are fit to decide; None: nobody asked.
         options: What else was asked, as JSON types, so that a renewed analysis is asked the same.
+        aligned: The runs that the law was fitted to, of several model sizes brought to one level; None: as observed.
+        ranks: Whether ranks of mixtures hold between model sizes; None where the runs have one size.
     """
 
     observations: Observations
@@ -83,6 +86,13 @@ class Findings:
     lang: str = "en"
     fitness: FitnessTable | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    aligned: Observations | None = None
+    ranks: RankTransfer | None = None
+
+    @property
+    def fitted(self) -> Observations:
+        """The runs as the law was fitted to them: observed beside predicted losses are these."""
+        return self.observations if self.aligned is None else self.aligned
 
     def save_undecided(self, directory: str | Path, why: str) -> Path:
         """Write fit, observations and a page that says why nothing is recommended; return the page.
@@ -105,7 +115,9 @@ class Findings:
         return {
             "source": obs.source,
             "runs": [
-                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
+                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))}
+                | ({"model_size": obs.sizes[run]} if run in obs.sizes else {})
+                for run in obs.runs
             ],
             "shared": dict(obs.shared),
             "data_hash": self.fit.data_hash,
@@ -134,17 +146,23 @@ class Analysis(Shown, Findings):
     replicates: Replicates | None = None
     location: str | None = None
 
+    @property
+    def model_size(self) -> float | None:
+        """The size of the model that the mixture is for; None: none was asked for."""
+        return self.recommendation.model_size
+
     @cached_property
     def verdict(self) -> Verdict:
         """Whether to act on it, and what decides that."""
-        return judge(self.recommendation, self.observations, self.fit, self.validation, self.extrapolation)
+        return judge(self.recommendation, self.fitted, self.fit, self.validation, self.extrapolation, self.ranks)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before acting: the verdict's caveats, the recommendation's, surrogates that disagree."""
         caveats, apart = self.verdict.caveats, [] if self.fitness is None else self.fitness.disagreements()
         volume = {caveat.kind for caveat in caveats} & {"one_volume", "later", "extrapolation"}
-        others = [t for t in self.recommendation.warnings if not volume or t not in self.recommendation.of_volume]
+        told = self.recommendation.of_volume if volume or self.recommendation.of_another_size else ()
+        others = [text for text in self.recommendation.warnings if text not in told]
         return (*(caveat.text for caveat in caveats), *others, *apart)
 
     def save(self, directory: str | Path, *, progress: Progress | None = None) -> list[Path]:
@@ -218,7 +236,9 @@ class Analysis(Shown, Findings):
 
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
-        return dump_yaml(mixture_document(self.recommendation, self.verdict, self.warnings, self.fit, self.lineage()))
+        return dump_yaml(
+            mixture_document(self.recommendation, self.verdict, self.warnings, self.fit, self.lineage(), self.ranks)
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return proportions, intervals and predicted losses, one row a domain."""

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from bimix_tracking.display.card import Card
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
-from bimix_tracking.display.texts import listing
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
-from bimix_tracking.report.content import Page
+from bimix_tracking.report.content import Page, recommended
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape, table
 
@@ -28,14 +26,19 @@ def card(page: Page, rec: Recommendation, rows: Sequence[ProportionRow], say: La
     return Card(
         page.title,
         page.verdict,
-        said("For {tokens} tokens: {mixture}.", tokens=tokens(rec.tokens), mixture=listing(rec.mixture)),
+        recommended(rec),
         figures=[(figure.name, figure.value) for figure in page.key_figures],
         picture=f"<style>{STYLE}</style>{mixture_chart(rows, say)}",
         head=head,
         rows=[[one.target, one.reference, one.recommended, one.change, one.interval] for one in page.gains],
-        notes=[*([page.guarded] if page.guarded else []), *page.warnings],
+        notes=[*_sizes(page), *([page.guarded] if page.guarded else []), *page.warnings],
         say=say,
     )
+
+
+def _sizes(page: Page) -> list[str]:
+    """Return whose losses the figures are, and whether ranks carry over between model sizes."""
+    return [] if page.scale is None else [text for text in (page.scale.whose, page.scale.ranks) if text]
 
 
 def note(page: Page, say: Language) -> str:
@@ -52,7 +55,8 @@ def note(page: Page, say: Language) -> str:
     head = [said("domain"), said("recommended"), said("reference")]
     lines = [
         f"**{shown(page.answer)}**",
-        "\n".join(f"- {shown(text)}" for text in page.warnings),
+        shown(page.forecast),
+        "\n".join(f"- {shown(text)}" for text in (*_sizes(page), *page.warnings)),
         table(
             [say(name) for name in head],
             [[row.domain, *map(say, (row.recommended, row.reference))] for row in page.shares],

@@ -12,7 +12,7 @@ from typing import TypeVar
 import typer
 
 from bimix_tracking.errors import BimixError, did_you_mean, shown
-from bimix_tracking.quantities import parse_parameters, parse_share, parse_tokens
+from bimix_tracking.quantities import parse_flops, parse_parameters, parse_share, parse_tokens
 
 S = TypeVar("S", bound=str)
 T = TypeVar("T")
@@ -34,6 +34,27 @@ def parameters_of(text: str, option: str = "--model-size") -> float:
     7000000000.0
     """
     return _parsed(parse_parameters, text, option)
+
+
+def flops_of(text: str, option: str = "--budget-flops") -> float:
+    """Return a number of floating-point operations.
+
+    >>> flops_of("1e20")
+    1e+20
+    """
+    return _parsed(parse_flops, text, option)
+
+
+def share_of(text: str, option: str) -> float:
+    """Return a part of a whole, above 0.
+
+    >>> share_of("50%", "--anchor-part")
+    0.5
+    """
+    share = _parsed(parse_share, text, option)
+    if not share > 0:
+        raise typer.BadParameter(f"{text!r} is not above 0, such as 50%", param_hint=option)
+    return share
 
 
 def tokens_by_domain(pairs: Sequence[str] | None, option: str = "--available") -> dict[str, float] | None:

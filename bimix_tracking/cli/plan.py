@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bimix_tracking.cli.console import (
-    Cells,
-    answer,
-    print_in_tables,
-    print_notes,
-    progress_shown,
-    say,
-)
+from bimix_tracking.cli.console import answer, say
 from bimix_tracking.cli.entries import (
     bounds_by_domain,
     epochs_by_domain,
+    flops_of,
     one_of,
+    parameters_of,
+    share_of,
     tokens_by_domain,
     tokens_of,
     weights_by_target,
 )
+from bimix_tracking.cli.planning.checks import consistent, needed, one_kind, only_with
 from bimix_tracking.cli.question import MaxEpochs
 from bimix_tracking.cli.source import SOURCE_HELP, Filter, Mixtures, TargetsFile, Unfinished, opened
-from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, METHOD, OUTPUT, among, sources
+from bimix_tracking.cli.teaching import AIM, CONSTRAINTS, COSTS, METHOD, OUTPUT, among, sources
 from bimix_tracking.errors import SourceError
-from bimix_tracking.quantities import MISSING, percent
 
 if TYPE_CHECKING:
-    from bimix_tracking.design.follow_up import NextRuns
-    from bimix_tracking.design.pilot import Plan
     from bimix_tracking.design.run_files import PlannedRuns
     from bimix_tracking.mixture import Mixture
-    from bimix_tracking.tracking.ports import RunSource
 
 _METHODS = ("informative", "space-filling")
-_ALPHA = "alpha ±"
-_PILOT_ONLY = "--candidate, --method, --repeats and --noise are for a pilot: drop them"
+_RUNS, _ANCHORS = 8, 2
 
 
 def plan(
     domains: Annotated[
         list[str] | None, typer.Argument(metavar="DOMAIN…", help="The domains of a pilot; with --after, none.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="How many runs, repeats included.")] = 8,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many runs, repeats included: 8 if not given; with --anchor 2, with --budget-flops 5 a domain.",
+        ),
+    ] = None,
     after: Annotated[
         str | None,
         typer.Option(
@@ -56,9 +55,65 @@ def plan(
             autocompletion=sources,
         ),
     ] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Plan anchor runs at --model-size for this sweep, or for a folder that `analyze --out` left.",
+            autocompletion=sources,
+        ),
+    ] = None,
+    budget_flops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLOPS",
+            help="Size, length and number of proxies that these FLOPs (6 N D) buy, such as 1e20.",
+        ),
+    ] = None,
     tokens: Annotated[
         str | None,
-        typer.Option(help="Training tokens, such as 2B: of one pilot run; with --after, of the target run."),
+        typer.Option(help="Training tokens, such as 2B: of one pilot run; in all other cases of the target run."),
+    ] = None,
+    model_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARAMETERS",
+            help="With --anchor and --budget-flops: parameters of the target model, such as 7B.",
+            rich_help_panel=AIM,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --anchor: mixture.yaml in use; else the analysis's, else equal parts.", rich_help_panel=AIM
+        ),
+    ] = None,
+    anchor_part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --anchor: train for this part of the schedule, such as 50%; else as the sweep's curves allow.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    target_gpu_hours: Annotated[
+        float | None, typer.Option(help="With --anchor: GPU-hours of the target run.", rich_help_panel=COSTS)
+    ] = None,
+    smallest_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARAMETERS",
+            help="With --budget-flops: no proxy is smaller, such as 50M.",
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --budget-flops: so many runs train side by side, a GPU each.",
+            rich_help_panel=CONSTRAINTS,
+        ),
     ] = None,
     available: Annotated[
         list[str] | None,
@@ -118,7 +173,7 @@ def plan(
         list[str] | None,
         typer.Option(
             metavar="TARGET=NUMBER",
-            help="With --after: weight of a target, or of a group. Repeatable.",
+            help="With --after and --anchor: weight of a target, or of a group. Repeatable.",
             rich_help_panel=AIM,
         ),
     ] = None,
@@ -158,6 +213,11 @@ def plan(
       bimix plan --pool mixtures.csv --runs 8
       # more runs for a sweep
       bimix plan --after mlflow:my-sweep --runs 3 --tokens 100B
+      # runs at the target size, after an analysis
+      bimix plan --anchor analysis --model-size 7B --tokens 1T
+      # what a budget buys
+      bimix plan code web books --budget-flops 1e21 --model-size 1B \
+        --tokens 20B
     """
     from bimix_tracking.design.run_files import COMMAND, filled  # noqa: PLC0415  # --help must not wait for PyYAML
     from bimix_tracking.recommendation.constraints import MAX_EPOCHS  # noqa: PLC0415  # nor for NumPy
@@ -165,7 +225,11 @@ def plan(
     volume = None if tokens is None else tokens_of(tokens, "--tokens")
     bounds, available_tokens = bounds_by_domain(bound), tokens_by_domain(available)
     epochs, weights = epochs_by_domain(max_epochs, available_tokens, MAX_EPOCHS), weights_by_target(weight)
-    if available_tokens and volume is None:
+    size = None if model_size is None else parameters_of(model_size)
+    part = None if anchor_part is None else share_of(anchor_part, "--anchor-part")
+    smallest = None if smallest_size is None else parameters_of(smallest_size, "--smallest-size")
+    budget = None if budget_flops is None else flops_of(budget_flops, "--budget-flops")
+    if available_tokens and volume is None and anchor is None:
         raise typer.BadParameter("needs --tokens, those of one run", param_hint="--available")
     if command is not None and out is None:
         raise typer.BadParameter("needs --out: it is written into runs.sh", param_hint="--command")
@@ -173,52 +237,82 @@ def plan(
         filled(command or COMMAND)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--command") from error
-    _consistent(domains or [], after, pool, bool(candidate or method or repeats is not None or noise is not None))
-    if after is None and (filter_ or unfinished or mixtures or targets):
-        raise typer.BadParameter("needs --after: a pilot reads no runs", param_hint="--filter")
-    if after is None and weights:
-        raise typer.BadParameter("needs --after: a pilot weighs all domains alike", param_hint="--weight")
+    of_pilot = bool(candidate or method or repeats is not None or noise is not None)
+    one_kind(after, anchor, budget, pool)
+    consistent(domains or [], after or anchor, pool, of_pilot)
+    needed({"--anchor": anchor, "--budget-flops": budget}, size, volume, folder=anchor is not None)
+    only_with(
+        "--anchor", anchor, {"--reference": reference, "--anchor-part": part, "--target-gpu-hours": target_gpu_hours}
+    )
+    only_with("--budget-flops", budget, {"--smallest-size": smallest, "--gpus": gpus})
+    if after is None and anchor is None and (filter_ or unfinished or mixtures or targets):
+        raise typer.BadParameter("needs --after or --anchor: a pilot reads no runs", param_hint="--filter")
+    if after is None and anchor is None and weights:
+        raise typer.BadParameter("needs --after or --anchor: a pilot weighs all domains alike", param_hint="--weight")
     if after is not None and volume is None:
         raise typer.BadParameter("needs --tokens, those of the target run", param_hint="--after")
     if method is not None:
         one_of(method, _METHODS, "--method", "method")
     if noise is not None and not 0 < noise < 1:
         raise typer.BadParameter(f"{noise:g} is not a part of the loss, such as 0.005", param_hint="--noise")
-    limits: dict[str, Any] = {
-        "bounds": bounds,
-        "available_tokens": available_tokens,
-        "max_epochs": epochs,
-        "seed": seed,
-    }
-    if pool is not None:
-        limits["pool"] = _mixtures_of(pool)
-        domains = domains or ([] if after else list(limits["pool"][0]))
-    found: PlannedRuns
-    if after is not None and volume is not None:
-        reading = opened(after, filter_, unfinished, mixtures, targets=targets)
-        found, sentences = _after(reading, runs, volume, weights=weights, **limits)
+    limits: dict[str, Any] = {"bounds": bounds, "available_tokens": available_tokens, "max_epochs": epochs}
+    found: PlannedRuns | None
+    more: dict[str, Any] = {}
+    if anchor is not None and size is not None:
+        from bimix_tracking.cli.planning.anchor_runs import anchors  # noqa: PLC0415  # only then
+
+        opening = partial(opened, anchor, filter_, unfinished, mixtures, targets=targets, pool_sizes=True)
+        present = None if reference is None else _mixture_of(reference)
+        found, sentences, more = anchors(
+            anchor, opening, number=runs or _ANCHORS, model_size=size, tokens=volume, reference=present, part=part,
+            target_gpu_hours=target_gpu_hours, weights=weights, limits=limits,
+        )  # fmt: skip
+    elif budget is not None:
+        from bimix_tracking.cli.planning.budget import proxies  # noqa: PLC0415  # only then
+
+        if method is not None:
+            limits["method"] = method
+        options, found, sentences = proxies(
+            domains or [], budget, planned=out is not None, limits=limits | {"seed": seed}, model_size=size,
+            tokens=volume, mixtures=runs, smallest=smallest, gpus=gpus,
+        )  # fmt: skip
+        more = options.to_dict()
     else:
-        limits |= {"method": method or _METHODS[0], "tokens": volume, "repeats": repeats}
-        found, sentences = _pilot(domains or [], runs, candidate or [], noise, **limits)
-    if out is not None:
+        limits["seed"] = seed
+        if pool is not None:
+            limits["pool"] = _mixtures_of(pool)
+            domains = domains or ([] if after else list(limits["pool"][0]))
+        found, sentences = _sweep(
+            domains or [], after, runs or _RUNS, volume, candidate or [], noise,
+            None if after is None else opened(after, filter_, unfinished, mixtures, targets=targets),
+            limits | ({"weights": weights} if after else {"method": method or _METHODS[0], "repeats": repeats}),
+        )  # fmt: skip
+    if out is not None and found is not None:
         try:
             found.write(out, command or COMMAND)
         except OSError as error:
             raise SourceError(f"cannot write {out}: {error}") from error
         say(f"\nArtifacts: {out} (plan.jsonl, plan.csv, sweep.yaml, runs.sh, mixtures/)", whole=True)
-    told = [json.loads(line) for line in found.to_jsonl().splitlines()]
-    answer({"runs": told, "sentences": sentences, "artifacts": out})
+    told = [] if found is None else [json.loads(line) for line in found.to_jsonl().splitlines()]
+    answer({"runs": told, "sentences": sentences, "artifacts": out} | more)
 
 
-def _consistent(domains: list[str], after: str | None, pool: Path | None, of_pilot: bool) -> None:
-    """Refuse what contradicts itself."""
-    if after is not None:
-        if domains:
-            raise typer.BadParameter(f"{domains} and --after: the domains are the sweep's", param_hint="DOMAIN")
-        if of_pilot:
-            raise typer.BadParameter(_PILOT_ONLY, param_hint="--after")
-    elif len(domains) < 2 and (domains or pool is None):
-        raise typer.BadParameter("name at least two domains, or a sweep with --after", param_hint="DOMAIN")
+def _sweep(
+    domains: list[str],
+    after: str | None,
+    runs: int,
+    tokens: float | None,
+    candidates: list[Path],
+    noise: float | None,
+    source: Any,
+    options: dict[str, Any],
+) -> tuple[PlannedRuns, Sequence[str]]:
+    """Return a pilot, or the runs after a sweep, and what is said of it."""
+    from bimix_tracking.cli.planning import sweep  # noqa: PLC0415  # only then
+
+    if after is not None and tokens is not None:
+        return sweep.after(source, runs, tokens, **options)
+    return sweep.pilot(domains, runs, candidates, noise, tokens=tokens, **options)
 
 
 def _mixtures_of(pool: Path) -> list[Mixture]:
@@ -227,60 +321,7 @@ def _mixtures_of(pool: Path) -> list[Mixture]:
     return read_mixtures(pool)
 
 
-def _pilot(
-    domains: list[str], runs: int, candidates: list[Path], noise: float | None, **options: Any
-) -> tuple[Plan, Sequence[str]]:
-    from bimix_tracking.design.pilot import NOISE, plan_pilot  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.mixture import Mixture  # noqa: PLC0415  # likewise
+def _mixture_of(path: Path) -> Mixture:
+    from bimix_tracking.cli.planning.sweep import mixture_of  # noqa: PLC0415  # --help must not wait for NumPy
 
-    mixtures = []
-    for path in candidates:
-        try:
-            mixtures.append(Mixture.from_yaml(path))
-        except OSError as error:
-            raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--candidate") from error
-    noise = NOISE if noise is None else noise
-    with progress_shown() as progress:
-        found = plan_pilot(domains, runs, candidates=mixtures, noise=noise, progress=progress, **options)
-    told = found.identifiable(noise)
-    _print_mixtures(found, f"{len(found)} pilot runs, {found.method}", told.domains["alpha_error"].to_dict())
-    sentences = (*told.sentences(), *found.notes)
-    for text in sentences:
-        say(text)
-    return found, sentences
-
-
-def _after(source: RunSource, runs: int, tokens: float, **options: Any) -> tuple[NextRuns, Sequence[str]]:
-    from bimix_tracking.data.observations import Observations  # noqa: PLC0415  # likewise
-    from bimix_tracking.design.follow_up import next_runs  # noqa: PLC0415  # --help must not wait for SciPy
-    from bimix_tracking.recommendation.recommending import allowed  # noqa: PLC0415  # likewise
-    from bimix_tracking.selection.law_choice import select_law  # noqa: PLC0415  # likewise
-
-    with progress_shown() as progress:
-        obs = Observations.from_source(source, progress=progress)
-        allowed(obs.domains, tokens, **{name: options[name] for name in ("bounds", "available_tokens", "max_epochs")})
-        fit = select_law(obs, weights=options["weights"], progress=progress).fit
-        found = next_runs(obs, fit, runs, tokens=tokens, progress=progress, **options)
-    print_notes(fit.notes)
-    _print_mixtures(found, f"{len(found)} runs after the {len(obs.runs)} there are, by {fit.law}", {})
-    sentences = found.sentences()
-    for text in sentences:
-        say(text)
-    return found, sentences
-
-
-def _print_mixtures(found: PlannedRuns, title: str, errors: Mapping[Any, float]) -> None:
-    """Print a row a domain, for names are long and runs are many; in as many tables as the width asks for."""
-    from bimix_tracking.display.texts import isolated, printable  # noqa: PLC0415  # --help must not wait for SciPy
-
-    names = [f"{name} seed {seed}" if seed else name for name, seed in zip(found.names, found.seeds, strict=True)]
-    say(title)
-    first: Sequence[Cells] = [(("domain", "left"), [isolated(printable(d)) for d in found.domains])]
-    runs: list[Sequence[Cells]] = [
-        [((name, "right"), [percent(mixture[domain]) for domain in found.domains])]
-        for name, mixture in zip(names, found.mixtures, strict=True)
-    ]
-    if errors:
-        known = [f"{errors[d]:.2g}" if errors[d] < 1e6 else MISSING for d in found.domains]
-        runs.append([((_ALPHA, "right"), known)])
-    print_in_tables(first, runs)
+    return mixture_of(path, "--reference")

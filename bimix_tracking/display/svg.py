@@ -57,6 +57,38 @@ def circle(x: float, y: float, radius: float, cls: str, tip: str = "") -> str:
     return f"{head}><title>{escape(tip)}</title></circle>" if tip else f"{head}/>"
 
 
+def mark(x: float, y: float, radius: float, cls: str, tip: str = "", shape: str = "circle") -> str:
+    """Return a dot, or a mark of another shape and the same weight to the eye.
+
+    Args:
+        x: Of its middle.
+        y: Of its middle.
+        radius: Of a circle.
+        cls: CSS class.
+        tip: Of a tooltip, if there is one.
+        shape: `circle`, `square`, `triangle` or `diamond`.
+
+    >>> mark(5, 5, 2, "dot", shape="diamond")
+    '<path class="dot" d="M5 2.2L7.8 5L5 7.8L2.2 5Z"/>'
+    """
+    if shape == "circle":
+        return circle(x, y, radius, cls, tip)
+    head = f'<path class="{cls}" d="{outline(x, y, radius, shape)}"'
+    return f"{head}><title>{escape(tip)}</title></path>" if tip else f"{head}/>"
+
+
+def outline(x: float, y: float, radius: float, shape: str) -> str:
+    """Return the path of a mark that is no circle; empty where its middle is not finite."""
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return ""
+    corners = {
+        "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+        "triangle": ((0.0, -1.25), (1.2, 0.85), (-1.2, 0.85)),
+        "diamond": ((0.0, -1.4), (1.4, 0.0), (0.0, 1.4), (-1.4, 0.0)),
+    }[shape]
+    return f"M{'L'.join(f'{number(x + radius * dx)} {number(y + radius * dy)}' for dx, dy in corners)}Z"
+
+
 def rectangle(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
     """Return a filled rectangle between two corners, the second below and to the right."""
     size = f'width="{number(max(x2 - x1, 0.0))}" height="{number(max(y2 - y1, 0.0))}"'

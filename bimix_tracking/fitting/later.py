@@ -1,10 +1,11 @@
-"""More tokens than the fit has seen: how far the later losses are from what a fit to the earlier ones predicts."""
+"""Runs' last losses about the law, and the later losses about what a fit to the earlier ones predicts."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.engine.grid import Grid, grid_of, volume_codes
@@ -84,3 +85,21 @@ def _predicted(early: Grid, fit: LawFit) -> Array:
             used[place] = True
     result[~used] = np.nan
     return result
+
+
+def last_residuals(obs: Observations, fit: LawFit) -> pd.DataFrame:
+    """Return the residuals of each run's last losses: observed − predicted, nats; NaN where there is none."""
+    last = obs.losses[obs.losses["tokens"] > fit.warmup].drop_duplicates(["run", "domain"], keep="last")
+    observed = last.pivot_table(index="run", columns="domain", values="loss").reindex(
+        index=list(obs.runs), columns=list(fit.targets)
+    )
+    tokens = last.pivot_table(index="run", columns="domain", values="tokens").reindex(
+        index=observed.index, columns=observed.columns
+    )
+    shares = obs.mixtures.loc[observed.index, list(fit.domains)].to_numpy(float)
+    residuals = observed.copy()
+    for i, target in enumerate(fit.targets):
+        known = tokens[target].notna().to_numpy()
+        predicted = fit.losses(shares[known], tokens[target].to_numpy(float)[known]).to_numpy(float)[:, i]
+        residuals.loc[known, target] = observed.loc[known, target].to_numpy(float) - predicted
+    return residuals

@@ -23,6 +23,7 @@ from bimix_tracking.fitting.outcome import Outcome
 from bimix_tracking.fitting.parts.asked import asked_rows
 from bimix_tracking.fitting.parts.read_fields import fields_of
 from bimix_tracking.fitting.parts.stacked import stacked
+from bimix_tracking.fitting.parts.volumes import comparable, only_volume
 from bimix_tracking.fitting.scale.bridge import Bridge
 from bimix_tracking.fitting.scale.moved import moved_errors, moved_levels, moved_target, raised_by
 from bimix_tracking.fitting.scale.size_level import SizeLevel
@@ -64,8 +65,7 @@ class LawFit:
         unfit: Target that isn't fit to decide between mixtures → why: by default it doesn't count.
         model_size: Whose losses these are, parameters; None: unknown.
         bridge: How they follow from those of other sizes; None where the runs' sizes are unknown.
-        raised: By target (tokens, δ): by how much losses of this size are above the law's, log loss; none of the
-            reference size's.
+        raised: By target (tokens, δ): log loss of this size above the law's; none of the reference size's.
         origin: The fit of the reference size; None: this is it.
     """
 
@@ -109,8 +109,7 @@ class LawFit:
     def at(self, model_size: float | None) -> LawFit:
         """Return the fit whose losses and tokens are those of another model size: L e^δ, at the same progress.
 
-        Args:
-            model_size: Parameters; within a factor 1.2 of an observed size, that one is meant. None: as it is.
+        Within a factor 1.2 of an observed size, that one is meant; None: as it is.
 
         Raises:
             ValueError: The level at that size is unknown; says what would tell it.
@@ -127,15 +126,14 @@ class LawFit:
 
     def moved(self, level: SizeLevel, factor: float) -> LawFit:
         """Return the fit at the level of another size, of which each token is so many."""
-        theta = {target: None if self.members else self.theta(target) for target in self.targets}
-        targets = {}
-        for target, fitted in self.targets.items():
-            at = theta[target]
-            own = None if at is None else self._law.report(at, self.scale * factor, self.own(target), self.domains)
-            targets[target] = moved_target(fitted, own, factor)
+        reports = {
+            target: self._law.report(theta, self.scale * factor, self.own(target), self.domains)
+            for target in (() if self.members else self.targets)
+            if (theta := self.theta(target)) is not None
+        }
         return replace(
             self,
-            targets=targets,
+            targets={t: moved_target(fitted, reports.get(t), factor) for t, fitted in self.targets.items()},
             tokens=(self.tokens[0] * factor, self.tokens[1] * factor),
             scale=self.scale * factor,
             warmup=self.warmup * factor,
@@ -188,23 +186,11 @@ class LawFit:
 
     def only_volume(self, target: str) -> float | None:
         """Return the one data volume that a target was observed at; None where there are several."""
-        low, high = self.targets[target].tokens or self.tokens
-        return high if high <= SAME_VOLUME * low else None
+        return only_volume(self.targets[target].tokens or self.tokens)
 
     def volume_for(self, tokens: float, weights: Mapping[str, float]) -> float:
-        """Return the data volume at which mixtures can be compared for a run of so many tokens.
-
-        It is that run's, unless a target that counts was observed at one volume only: its loss is unknown at
-        another.
-
-        Args:
-            tokens: Of the run.
-            weights: Of the targets.
-        """
-        single = [self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets]
-        known = [volume for volume in single if volume is not None]
-        largest = max(known, default=tokens)
-        return tokens if max(tokens / largest, largest / tokens) <= SAME_VOLUME else largest
+        """Return the data volume at which mixtures can be compared for a run of so many tokens (`comparable`)."""
+        return comparable(tokens, (self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets))
 
     def losses(
         self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike
@@ -236,8 +222,8 @@ class LawFit:
             rows = slice(begin, begin + size)
             inputs = Inputs(shares[rows], log_u if len(log_u) == 1 else log_u[rows], self.floor)
             values[known, rows] = np.exp(self._law.blocks(theta, own, inputs).log_loss)
-        for i in (i for i, target in enumerate(self.targets) if target in self.raised):
-            values[i] *= np.exp(raised(self.raised[list(self.targets)[i]], volume))
+        if self.raised:
+            values *= np.exp(np.stack([raised(self.raised.get(target, ()), volume) for target in self.targets]))
         for i, (target, fitted) in enumerate(self.targets.items()):
             if fitted.outcome is Outcome.SINGLE_MIXTURE and self.own(target) >= 0:
                 values[i, ~np.isclose(shares[:, self.own(target)], fitted.shares[0], rtol=1e-6)] = np.nan
@@ -248,9 +234,7 @@ class LawFit:
     def gradient(self, mixtures: Mixture | Sequence[Mixture] | npt.ArrayLike, tokens: float | npt.ArrayLike) -> Array:
         """Return ∂L/∂r at fixed s, nats per token, shape (n, targets, domains): what one more share of each does.
 
-        Args:
-            mixtures: As in `predict`.
-            tokens: As in `predict`.
+        Arguments as in `predict`.
         """
         shares, volume = self.rows(mixtures, tokens)
         if self.members:
@@ -352,9 +336,6 @@ class LawFit:
         Args:
             parts: By member, shape (…, n, the member's targets).
             volume: s, shape (n,).
-
-        Returns:
-            Shape (…, n, targets).
         """
         order = {name: tuple(member.targets) for name, member in self.members.items()}
         weights = {target: fitted.parameters for target, fitted in self.targets.items()}

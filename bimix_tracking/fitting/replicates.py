@@ -19,10 +19,10 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.held_out_errors import FormError, LaterErrors
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import raised
+from bimix_tracking.fitting.parts.drawn import drawn_losses, quantiles
 from bimix_tracking.laws.protocol import Array, Inputs
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.mixture import Mixture
@@ -55,11 +55,7 @@ class Replicates:
     drawn: Array | None = None
 
     def at(self, model_size: float | None) -> Replicates:
-        """Return how the law varies at another model size, as `LawFit.at`: the same θ, at another level.
-
-        Raises:
-            ValueError: The level at that size is unknown.
-        """
+        """Return how the law varies at another model size, as `LawFit.at`: the same θ, at another level."""
         fit = self.fit.at(model_size)
         if fit is self.fit:
             return self
@@ -148,7 +144,8 @@ class Replicates:
             own = {target: 1.0}
             form = self.form(own)
             variance = self.beyond(own, volume) + (0.0 if form is None else form.each)
-            variance = variance + self.of_level(own, {target: float(np.nanmean(centre[:, i]))})
+            known = centre[np.isfinite(centre[:, i]), i]  # of a target that wasn't fitted there is none
+            variance = variance + (self.of_level(own, {target: float(known.mean())}) if len(known) else 0.0)
             low, high = self.sides(residuals[..., i], own, variance / centre[:, i] ** 2, level)
             ends = [self.fit.link(target).value(centre[:, i] * np.exp(end)) for end in (low, high)]
             lower[:, i], upper[:, i] = reversed(ends) if self.fit.link(target).rising else ends
@@ -198,7 +195,7 @@ class Replicates:
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         times, wider = self.times(weights, level), self.stretch(weights, level)
-        low, middle, high = _quantiles(residuals, [(1 - level) / 2, 0.5, (1 + level) / 2])
+        low, middle, high = quantiles(residuals, [(1 - level) / 2, 0.5, (1 + level) / 2])
         return (
             -np.hypot(wider * (low - middle), times * np.sqrt(variance)),
             np.hypot(wider * (high - middle), times * np.sqrt(variance)),
@@ -238,7 +235,13 @@ class Replicates:
         if self.drawn is not None:
             place = self.residuals.index.get_indexer(pd.Index([one.run for one in held_out.runs]))
             out = (self.drawn[:, place] == 0) & (place >= 0)
-        return held_out.form(weights, self._at_held_out[..., use] @ weight[use], out)
+        found = held_out.form(weights, self._at_held_out[..., use] @ weight[use], out)
+        bridge = self.fit.bridge
+        if found is None or bridge is None or self.fit.origin is not None or bridge.of_reference.in_law:
+            return found
+        losses = self.fit.losses(held_out.shares, held_out.tokens).mean()
+        terms = {target: w * float(losses[target]) for target, w in weights.items() if w > 0}
+        return held_out.at_anchors(found, bridge.of_anchor(terms, found.of_run))
 
     def free(self, weights: Mapping[str, float]) -> int:
         """Return Student's degrees of freedom of a weighted sum's interval: n − 2, of mixtures held out or of runs."""
@@ -258,20 +261,13 @@ class Replicates:
         return np.asarray(np.square(np.nan_to_num(rate) * ahead))
 
     def of_level(self, weights: Mapping[str, float], losses: Mapping[str, float]) -> float:
-        """Return what the error of the model size's level adds to the variance of a weighted sum, nats².
-
-        See `Bridge.variance`; 0 where all runs have one size.
-
-        Args:
-            weights: Of the targets.
-            losses: Of the targets, nats.
-        """
+        """Return what the error of the size's level adds to the variance of a weighted sum, nats² (`Bridge.variance`)."""
         bridge, size = self.fit.bridge, self.fit.model_size
         if bridge is None or size is None:
             return 0.0
         known = {target: weight for target, weight in weights.items() if weight > 0}
         form = self.form(known)
-        of_run = self.run_noise(known) ** 2 if form is None else form.of_run
+        of_run = self.run_noise(known) ** 2 if form is None else form.of_proxy
         terms = {target: weight * losses[target] for target, weight in known.items()}
         return bridge.variance(size, terms, 0.0 if np.isnan(of_run) else of_run)
 
@@ -346,40 +342,8 @@ class Replicates:
             known, at = np.isfinite(theta[:, i]).all(-1), fit.theta(target)
             if at is None or not known.any():
                 continue
-            if self.method != "linearised":
-                own = np.full(int(known.sum()), fit.own(target), np.intp)
-                result[known, :, i] = np.exp(model.blocks(theta[known, i], own, inputs).log_loss[..., 0])
-            else:
-                # Along the tangent, as the step itself: the law at the end of a straight step leaves the valley.
-                found = model.blocks(at[None], np.array([fit.own(target)], np.intp), inputs)
-                along = (theta[known, i] - at) @ found.jacobian()[0, :, 0].T
-                result[known, :, i] = np.exp(found.log_loss[0, :, 0] + along)
+            tangent = at if self.method == "linearised" else None
+            result[known, :, i] = drawn_losses(model, theta[known, i], fit.own(target), inputs, tangent)
             if target in fit.raised:
                 result[:, :, i] *= np.exp(raised(fit.raised[target], volume))
         return result
-
-
-def _quantiles(residuals: Array, at: Sequence[float]) -> Array:
-    """Return quantiles of each column, shape (quantiles, …); NaN where no replicate has a value."""
-    known = ~np.isnan(residuals).all(axis=0)
-    found = np.full((len(at), *residuals.shape[1:]), np.nan)
-    found[:, known] = np.nanquantile(residuals[:, known], at, axis=0)
-    return found
-
-
-def last_residuals(obs: Observations, fit: LawFit) -> pd.DataFrame:
-    """Return the residuals of each run's last losses: observed − predicted, nats; NaN where there is none."""
-    last = obs.losses[obs.losses["tokens"] > fit.warmup].drop_duplicates(["run", "domain"], keep="last")
-    observed = last.pivot_table(index="run", columns="domain", values="loss").reindex(
-        index=list(obs.runs), columns=list(fit.targets)
-    )
-    tokens = last.pivot_table(index="run", columns="domain", values="tokens").reindex(
-        index=observed.index, columns=observed.columns
-    )
-    shares = obs.mixtures.loc[observed.index, list(fit.domains)].to_numpy(float)
-    residuals = observed.copy()
-    for i, target in enumerate(fit.targets):
-        known = tokens[target].notna().to_numpy()
-        predicted = fit.losses(shares[known], tokens[target].to_numpy(float)[known]).to_numpy(float)[:, i]
-        residuals.loc[known, target] = observed.loc[known, target].to_numpy(float) - predicted
-    return residuals

@@ -9,9 +9,9 @@ import numpy as np
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import did_you_mean
 from bimix_tracking.fitting.engine.problem import FitProblem
-from bimix_tracking.fitting.later import later_errors
+from bimix_tracking.fitting.later import last_residuals, later_errors
 from bimix_tracking.fitting.law_fit import LawFit
-from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates, last_residuals
+from bimix_tracking.fitting.replicates import MIN_RUNS, REPLICATES, Method, Replicates
 from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.fitting.single_law import refit
 from bimix_tracking.laws.protocol import Array

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bimix_tracking.lazy import attach
 
 if TYPE_CHECKING:
+    from bimix_tracking.recommendation.caveats.caveat import Caveat as Caveat
     from bimix_tracking.recommendation.constraints import Constraints as Constraints
     from bimix_tracking.recommendation.constraints import constrain as constrain
     from bimix_tracking.recommendation.costs import Costs as Costs
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from bimix_tracking.recommendation.savings import worth as worth
     from bimix_tracking.recommendation.smallest_change import SmallestChange as SmallestChange
     from bimix_tracking.recommendation.uncertainty import Uncertainty as Uncertainty
-    from bimix_tracking.recommendation.verdict import Caveat as Caveat
     from bimix_tracking.recommendation.verdict import Decision as Decision
     from bimix_tracking.recommendation.verdict import Verdict as Verdict
     from bimix_tracking.recommendation.verdict import judge as judge
@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = attach(
         "near_optimal": ["NearOptimal"],
         "smallest_change": ["SmallestChange"],
         "uncertainty": ["Uncertainty"],
-        "verdict": ["Caveat", "Decision", "Verdict", "judge"],
+        "caveats.caveat": ["Caveat"],
+        "verdict": ["Decision", "Verdict", "judge"],
     },
 )

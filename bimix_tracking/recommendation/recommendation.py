@@ -13,6 +13,7 @@ import pandas as pd
 
 from bimix_tracking import quantities
 from bimix_tracking.data.links import IDENTITY, Link
+from bimix_tracking.data.model_sizes import nearest
 from bimix_tracking.data.targets import Kind, Target, unit_of
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
@@ -65,6 +66,8 @@ class Recommendation(Shown):
         max_change: How far from the reference the mixture may be; None: as far as it likes.
         change: How that is measured: `tv`, total variation, or `kl`, nats of divergence.
         path: How much of the gain each step away from the reference gets; None where no reference was given.
+        model_size: Of the model that it is for, parameters; None: none was asked for.
+        level_size: Of the models whose losses the figures are; the same unless that level is unknown.
     """
 
     mixture: Mixture
@@ -97,6 +100,14 @@ class Recommendation(Shown):
     max_change: float | None = None
     change: Change = "tv"
     path: SmallestChange | None = None
+    model_size: float | None = None
+    level_size: float | None = None
+
+    @property
+    def of_another_size(self) -> bool:
+        """Whether the figures are of models of another size than asked for, whose level is unknown."""
+        asked, own = self.model_size, self.level_size
+        return asked is not None and own is not None and nearest(asked, [own]) is None
 
     @property
     def unit(self) -> str:
@@ -168,6 +179,8 @@ class Recommendation(Shown):
             "mixture": dict(self.mixture),
             "tokens": self.tokens,
             "volume": self.volume,
+            "model_size": self.model_size,
+            "level_size": self.level_size,
             "weights": dict(self.weights),
             "unit": str(self.unit),
             "targets": [target.to_dict() for target in self.described.values()],

@@ -15,6 +15,7 @@ import numpy as np
 from bimix_tracking import quantities
 from bimix_tracking.data.weights import checked_weights, objective_weights
 from bimix_tracking.errors import ConstraintError, MixtureError, RecommendationError
+from bimix_tracking.fitting.alignment.asked_size import at_size, standing_in
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.laws.protocol import Array
@@ -46,6 +47,7 @@ def recommend(
     fit: LawFit,
     tokens: float,
     *,
+    model_size: float | None = None,
     weights: Mapping[str, float] | None = None,
     bounds: Bounds | None = None,
     available_tokens: Mapping[str, float] | None = None,
@@ -68,6 +70,8 @@ def recommend(
     Args:
         fit: A fitted law.
         tokens: Data volume s of the run that will use the mixture, in the unit of the observations.
+        model_size: Of the model that will use it, parameters; where its level is unknown, the figures are those of the
+            fit's own size. None: that size.
         weights: How much a nat of each target counts; where not named, 1 for a domain with losses and 0 for a target
             that is no domain, or 1 where none is. A target whose loss isn't predicted is excluded, with a warning.
         bounds: By domain, (lower, upper) or a pinned proportion.
@@ -117,6 +121,7 @@ def recommend(
             "linearised replicates have no optimum of their own: use those of bootstrap(obs, fit)"
         )
     given = reference
+    fit, replicates = at_size(fit, replicates, model_size)
     box, reference = allowed(
         fit.domains,
         tokens,
@@ -134,9 +139,12 @@ def recommend(
     near = largest_change(reference.array(fit.domains), max_change, change)
     guards, left_out = guards_of(fit, guardrails, unfit, own)
     doubts += [*left_out, *undecided_by(own, unfit)]
-    volume = fit.volume_for(tokens, weight | {guard.target: 1.0 for guard in guards})
+    stands, instead = standing_in(fit, tokens, model_size)
+    volume = fit.volume_for(stands, weight | {guard.target: 1.0 for guard in guards})
     of_volume = outside_volume(fit, volume)
-    if volume != tokens:
+    if instead is not None:
+        of_volume.append(instead)
+    if volume != stands:
         of_volume.append(
             said(
                 "one token volume was observed: targets at {tokens} tokens are unknown, and all figures are those at "
@@ -175,6 +183,8 @@ def recommend(
         mixture=mixture,
         tokens=float(tokens),
         volume=float(volume),
+        model_size=model_size,
+        level_size=fit.model_size,
         weights=own,
         predicted=predicted,
         reference=reference,

@@ -14,10 +14,13 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import about, count, percent, signed, tokens
+from bimix_tracking.recommendation.caveats.caveat import Caveat
+from bimix_tracking.recommendation.caveats.scale import scale_caveats
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.selection.cross_validation import Validation
 from bimix_tracking.selection.dependence import rank_interval
 from bimix_tracking.selection.extrapolation import Extrapolation
+from bimix_tracking.selection.rank_transfer import RankTransfer
 
 LEAST_RANK = 0.5
 """A law that ranks held-out mixtures with less tells good ones from bad ones too seldom to be acted on."""
@@ -39,22 +42,6 @@ class Decision(StrEnum):
     """There are no replicates: nothing says how certain the gain is."""
     UNUSABLE = "unusable"
     """The law fails on held-out mixtures: what it recommends is no better than a guess."""
-
-
-@dataclass(frozen=True)
-class Caveat:
-    """Something that decides whether to act.
-
-    Args:
-        kind: `no_skill`, `rank`, `unranked`, `few_mixtures`, `no_signal`, `guards`, `one_volume`, `later` or
-            `extrapolation`.
-        short: In a few words, as the verdict has it.
-        text: One sentence, with its numbers.
-    """
-
-    kind: str
-    short: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -96,11 +83,13 @@ def judge(
     fit: LawFit | None = None,
     validation: Validation | None = None,
     extrapolation: Extrapolation | None = None,
+    ranks: RankTransfer | None = None,
 ) -> Verdict:
     """Return whether to act on a recommendation.
 
     It is unusable where the law errs on held-out mixtures no less than no law at all, or ranks them with a correlation
-    of 0 or less (below 0.5, from eight runs on). Else it is judged by the interval of the gain.
+    of 0 or less (below 0.5, from eight runs on), or where ranks don't carry over between the model sizes it is fitted
+    to. Else it is judged by the interval of the gain.
 
     Args:
         rec: The recommendation.
@@ -108,8 +97,9 @@ def judge(
         fit: The fit that was optimised.
         validation: What it predicts of held-out mixtures; None: fewer than three mixtures.
         extrapolation: How well it predicts more tokens; None where that couldn't be checked.
+        ranks: Whether ranks hold between model sizes; None where runs have one.
     """
-    caveats = tuple(_caveats(rec, obs, fit, validation, extrapolation))
+    caveats = tuple(_caveats(rec, obs, fit, validation, extrapolation, ranks))
     bad = next((caveat for caveat in caveats if _refuses(caveat, validation)), None)
     if bad is not None:
         return Verdict(Decision.UNUSABLE, said("Don't use this mixture: {why}.", why=bad.short), caveats)
@@ -117,6 +107,8 @@ def judge(
 
 
 def _refuses(caveat: Caveat, validation: Validation | None) -> bool:
+    if caveat.refuses:
+        return True
     if caveat.kind == "no_signal":
         # One target at a time can't be told from noise; of all together the ranks may still be told.
         runs = 0 if validation is None else len(validation.last_sums())
@@ -160,6 +152,7 @@ def _caveats(
     fit: LawFit | None,
     validation: Validation | None,
     extrapolation: Extrapolation | None,
+    ranks: RankTransfer | None,
 ) -> Iterator[Caveat]:
     if validation is not None:
         yield from _held_out(validation)
@@ -192,6 +185,7 @@ def _caveats(
             ),
         )
     if fit is not None:
+        yield from scale_caveats(rec, fit, ranks)
         yield from _volume(rec, fit, extrapolation)
     if obs is not None:
         yield from _mixtures(obs, validation)
@@ -221,6 +215,8 @@ def _held_out(validation: Validation) -> Iterator[Caveat]:
 
 
 def _volume(rec: Recommendation, fit: LawFit, extrapolation: Extrapolation | None) -> Iterator[Caveat]:
+    if rec.of_another_size and rec.volume != rec.tokens:  # what that means is said of the model size
+        return
     if rec.volume != rec.tokens:
         at = {"volume": tokens(rec.volume), "target": tokens(rec.tokens)}
         yield Caveat(

@@ -10,7 +10,7 @@ from bimix_tracking.display.texts import isolated, listing, printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
 from bimix_tracking.messages import few, joined, said
-from bimix_tracking.quantities import MISSING, nats, percent, tokens
+from bimix_tracking.quantities import MISSING, nats, parameters, percent, tokens
 from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation, amount
 from bimix_tracking.recommendation.smallest_change import SmallestChange
@@ -19,6 +19,7 @@ from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report import decision, key_figures, run_noise
 from bimix_tracking.report.evidence import Evidence, Findings, evidence
 from bimix_tracking.report.gains import Gain, GuardLine, ends, gains, guard_lines, guard_sentence
+from bimix_tracking.report.scale.section import Scale, Sized, scale_of
 
 GLOSSARY = {
     said("nats per token"): said("mean negative log-likelihood of the next token; lower is better"),
@@ -30,7 +31,7 @@ MOST_CAVEATS = 2
 """More of them are behind a summary: the first screen bears no more words."""
 
 
-class Result(Findings, Protocol):
+class Result(Findings, Sized, Protocol):
     """The part of `Analysis` that a report reads; named here so that `analysis` may import this package."""
 
     @property
@@ -87,6 +88,8 @@ class Page(Evidence):
     """Everything a report says; see `page`."""
 
     title: str
+    forecast: str
+    scale: Scale | None
     verdict: str
     kind: str
     answer: str
@@ -121,27 +124,29 @@ def page(result: Result) -> Page:
     Args:
         result: An `Analysis`.
     """
-    obs, fit, rec = result.observations, result.fit, result.recommendation
+    obs, fit, rec = result.fitted, result.fit, result.recommendation
     counted = {target: rec.weights[target] for target in fit.targets if rec.weights[target] > 0}
     weighted = any(rec.weights[target] != 1 for target in fit.targets if target in fit.domains or target in counted)
     changed = gains(rec, obs, fit.unfit)
     warnings = tuple(map(printable, (*result.warnings, *held_lines(rec))))
-    shown = evidence(result, warnings)
+    shown, sizes = evidence(result, warnings), scale_of(result)
     worth = result.worth if result.verdict.usable else None  # nothing is saved by a law that fails its check
     return Page(
         **vars(shown),
-        title=said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens)),
+        title=title(rec),
+        forecast="" if sizes is None else sizes.headline,
+        scale=sizes,
         verdict=result.verdict.sentence,
         kind=f"{result.verdict.decision} care" if result.verdict.caveats else str(result.verdict.decision),
         answer=joined(
             [
                 result.verdict.sentence,
-                said("For {tokens} tokens: {mixture}.", tokens=tokens(rec.tokens), mixture=listing(rec.mixture)),
+                recommended(rec),
             ],
         ),
-        key_figures=tuple(key_figures.key_figures(rec, result.verdict, result.worth, result.validation)),
+        key_figures=tuple(key_figures.key_figures(rec, result.verdict, result.worth, result.validation, sizes)),
         caveats=tuple(caveat.text for caveat in result.verdict.beside),
-        gain=_gain(rec, counted, weighted=weighted),
+        gain=_gain(rec, counted, "" if sizes is None else sizes.subject, weighted=weighted),
         sure=decision.sureness(rec),
         free=decision.freedom(rec),
         worth="" if worth is None else key_figures.savings(worth),
@@ -165,20 +170,52 @@ def page(result: Result) -> Page:
     )
 
 
+def title(rec: Recommendation) -> str:
+    """Return what the page is called: which run the mixture is for."""
+    if rec.model_size is None:
+        return said("Data mixture for {tokens} tokens", tokens=tokens(rec.tokens))
+    return said(
+        "Data mixture for a {size} model and {tokens} tokens",
+        size=parameters(rec.model_size),
+        tokens=tokens(rec.tokens),
+    )
+
+
+def recommended(rec: Recommendation) -> str:
+    """Return the mixture in words, with the run that it is for."""
+    if rec.model_size is None:
+        return said("For {tokens} tokens: {mixture}.", tokens=tokens(rec.tokens), mixture=listing(rec.mixture))
+    return said(
+        "For a {size} model and {tokens} tokens: {mixture}.",
+        size=parameters(rec.model_size),
+        tokens=tokens(rec.tokens),
+        mixture=listing(rec.mixture),
+    )
+
+
 def held_lines(rec: Recommendation) -> Iterator[str]:
     """Return which domains the law holds, and why, a line each."""
     for domain, why in rec.held.items():
         yield said("domain {domain} {why}", domain=repr(domain), why=why)
 
 
-def _gain(rec: Recommendation, counted: Mapping[str, float], *, weighted: bool) -> str:
+def _gain(rec: Recommendation, counted: Mapping[str, float], subject: str, *, weighted: bool) -> str:
+    known = {
+        "reference": _reference(rec),
+        "gain": rec.amount(rec.gain),
+        "weights": said("weighted") if weighted else said("unweighted"),
+        "targets": few(map(printable, counted)),
+    }
+    if subject:
+        return said(
+            "Predicted gain over the reference ({reference}), {subject}: {gain}, {weights} sum of {targets}.",
+            subject=subject,
+            **known,
+        )
     return said(
         "Predicted gain over the reference ({reference}) at {volume} tokens: {gain}, {weights} sum of {targets}.",
-        reference=_reference(rec),
-        gain=rec.amount(rec.gain),
         volume=tokens(rec.volume),
-        weights=said("weighted") if weighted else said("unweighted"),
-        targets=few(map(printable, counted)),
+        **known,
     )
 
 

@@ -12,7 +12,7 @@ from bimix_tracking.data.pooling import Note
 from bimix_tracking.display.texts import printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import digits, nats, percent, tokens
+from bimix_tracking.quantities import MISSING, digits, nats, parameters, percent, tokens
 from bimix_tracking.report.laws import (
     SOME_NOTES,
     Fitted,
@@ -38,6 +38,10 @@ class Findings(Protocol):
     @property
     def observations(self) -> Observations:
         """The cleaned sweep."""
+
+    @property
+    def fitted(self) -> Observations:
+        """What the law was fitted to: of several model sizes the runs brought to one level; else the sweep."""
 
     @property
     def fit(self) -> LawFit:
@@ -95,6 +99,7 @@ class Run:
 
     name: str
     id: str
+    size: str
     tokens: str
     shares: tuple[str, ...]
 
@@ -118,6 +123,7 @@ class Evidence:
     facts: tuple[tuple[str, str], ...]
     domains: tuple[str, ...]
     runs: tuple[Run, ...]
+    several_sizes: bool
 
 
 def evidence(found: Findings, already: Sequence[str] = ()) -> Evidence:
@@ -127,7 +133,7 @@ def evidence(found: Findings, already: Sequence[str] = ()) -> Evidence:
         found: An `Analysis`, or what there is of one.
         already: What the page says of it elsewhere, and need not say again.
     """
-    obs, fit = found.observations, found.fit
+    obs, fit = found.fitted, found.fit
     targets = list(fit.targets)
     return Evidence(
         parameters=shown(fit),
@@ -149,7 +155,8 @@ def evidence(found: Findings, already: Sequence[str] = ()) -> Evidence:
         notes=tuple(grouped(fit.notes)),
         facts=_facts(found),
         domains=tuple(map(printable, obs.domains)),
-        runs=_runs(obs),
+        runs=_runs(found.observations),
+        several_sizes=len(found.observations.model_sizes) > 1,
     )
 
 
@@ -228,6 +235,7 @@ def _facts(found: Findings) -> tuple[tuple[str, str], ...]:
     facts: dict[str, str] = {
         said("source"): obs.source,
         said("proxy runs"): str(len(obs.runs)),
+        **({said("model sizes"): ", ".join(map(parameters, obs.model_sizes))} if obs.model_sizes else {}),
         said("training tokens observed"): said("{low} to {high}", low=tokens(low), high=tokens(high)),
         **{name.replace("_", " "): value for name, value in obs.shared.items()},
         said("data hash"): fit.data_hash,
@@ -247,6 +255,7 @@ def _runs(obs: Observations) -> tuple[Run, ...]:
         Run(
             name=printable(run),
             id=printable(obs.run_ids.get(run, "")),
+            size=parameters(obs.sizes[run]) if run in obs.sizes else MISSING,
             tokens=tokens(float(last[run])),
             shares=tuple(f"{100 * share:.2f}" for share in row),
         )

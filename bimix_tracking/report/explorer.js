@@ -51,19 +51,37 @@
     return off[k - 1] + part * (off[k] - off[k - 1]);
   };
 
+  // A model size has its own schedule and level: the law is of the reference's tokens, at the same progress, times e^δ.
+  const sizeNow = () => data.sizes[state.size];
+  const reference = (tokens) => tokens / sizeNow().ratio;
+  // As levels.raised: interpolated in log s, beyond the knots that of the first and the last.
+  const raised = (place, tokens) => {
+    const [at, off] = sizeNow().raised[place];
+    if (!at.length) return 0;
+    const last = at.length - 1;
+    if (tokens <= at[0]) return off[0];
+    if (tokens >= at[last]) return off[last];
+    let k = 1;
+    while (tokens > at[k]) k++;
+    const part = (Math.log(tokens) - Math.log(at[k - 1])) / (Math.log(at[k]) - Math.log(at[k - 1]));
+    return off[k - 1] + part * (off[k] - off[k - 1]);
+  };
+  const level = (place, tokens) => levelAt(data.levels[place], reference(tokens)) + raised(place, tokens);
+
   const predictOne = (place, shares, tokens) => {
     const own = data.targets[place];
     const only = data.volumes[place];
-    if (only !== null && Math.max(tokens / only, only / tokens) > data.sameVolume) return NaN;
+    const volume = reference(tokens);
+    if (only !== null && Math.max(volume / only, only / volume) > data.sameVolume) return NaN;
     let total = 0;
     for (const law of data.laws) {
       const part = law.targets[place];
       if (!part) continue;
       if (!part.theta) return NaN;
       if (part.only !== undefined && Math.abs(shares[own] - part.only) > 1e-8 + 1e-6 * Math.abs(part.only)) return NaN;
-      total += part.weight * Math.exp(laws[law.law](part.theta, 0, shares, own, Math.log(tokens / law.scale), law.floor));
+      total += part.weight * Math.exp(laws[law.law](part.theta, 0, shares, own, Math.log(volume / law.scale), law.floor));
     }
-    return total * Math.exp(levelAt(data.levels[place], tokens));
+    return total * Math.exp(level(place, tokens));
   };
   const predict = (shares, tokens) => data.targets.map((_, place) => predictOne(place, shares, tokens));
 
@@ -75,13 +93,13 @@
       if (!part) continue;
       if (!part.theta) return result.fill(NaN);
       const values = drawn(part);
-      const logU = Math.log(tokens / law.scale);
+      const logU = Math.log(reference(tokens) / law.scale);
       for (let b = 0; b < data.replicates; b++) {
         result[b] += part.weight * Math.exp(laws[law.law](values, b * part.theta.length, shares, own, logU, law.floor));
       }
     }
-    const level = Math.exp(levelAt(data.levels[place], tokens));
-    return result.map((value) => value * level);
+    const times = Math.exp(level(place, tokens));
+    return result.map((value) => value * times);
   };
 
   const quantile = (values, q) => {
@@ -96,12 +114,26 @@
     const end = quantile(off, side < 0 ? 0.05 : 0.95) - quantile(off, 0.5);
     return side * Math.hypot(one.wider * end, one.times * Math.sqrt(variance));
   });
+  // As Bridge.variance: what the level of the model size adds to a weighted sum, whose terms are w L by target.
+  const levelVariance = (terms, ofRun) => {
+    const size = sizeNow();
+    const over = (each) => terms.reduce((sum, term, place) => sum + (term ? term * each[place] : 0), 0);
+    const beyond = over(size.error) ** 2;
+    if (!size.runs) return beyond;
+    const each = data.anchors.map(over);
+    const mean = each.reduce((sum, one) => sum + one, 0) / Math.max(each.length, 1);
+    const spread = each.reduce((sum, one) => sum + (one - mean) ** 2, 0);
+    const ofAnchor = (data.prior * ofRun + spread) / (data.prior + Math.max(each.length - 1, 0));
+    return ofAnchor / size.runs + beyond;
+  };
   // As Replicates.interval: beyond the tokens observed it grows.
-  const ofLoss = (one, tokens) => one.each + (one.rate * Math.max(0, Math.log(tokens / data.observed[1]))) ** 2;
+  const ofLoss = (one, tokens, terms) =>
+    one.each + (one.rate * Math.max(0, Math.log(reference(tokens) / data.observed[1]))) ** 2 + levelVariance(terms, one.ofRun);
   const intervalOf = (place, centre, values) => {
     const off = values.map((value) => Math.log(value) - Math.log(centre));
-    const one = data.sure.targets[place];
-    return sides(off, one, ofLoss(one, state.tokens) / centre ** 2).map((side) => centre * Math.exp(side));
+    const one = sizeNow().sure.targets[place];
+    const terms = data.targets.map((_, other) => (other === place ? centre : 0));
+    return sides(off, one, ofLoss(one, state.tokens, terms) / centre ** 2).map((side) => centre * Math.exp(side));
   };
   // As Link.value: a working loss in the target's own unit. Laws, intervals and sums are of working losses.
   const valueOf = (place, loss) => {
@@ -134,17 +166,17 @@
     return sums;
   };
   const around = (centre, values, variance) =>
-    sides(values.map((value) => value - centre), data.sure.sum, variance).map((side) => centre + side);
+    sides(values.map((value) => value - centre), sizeNow().sure.sum, variance).map((side) => centre + side);
   // As uncertainty: the form error of a difference grows with the distance, and the chosen mixture looks better than it is.
   const ofGain = (gain, values) => {
     const distance = state.shares.reduce((sum, share, i) => sum + Math.abs(share - data.reference[i]), 0) / 2;
-    const chosen = state.shares.every((share, i) => Math.abs(share - data.presets[0].shares[i]) < 1e-9);
-    const [low, high] = around(gain, values, data.sure.sum.apart * distance);
-    return chosen ? [low - data.sure.optimism, Math.max(high - data.sure.optimism, gain)] : [low, high];
+    const chosen = state.size === data.size && state.shares.every((share, i) => Math.abs(share - data.presets[0].shares[i]) < 1e-9);
+    const [low, high] = around(gain, values, sizeNow().sure.sum.apart * distance);
+    return chosen ? [low - sizeNow().sure.optimism, Math.max(high - sizeNow().sure.optimism, gain)] : [low, high];
   };
 
   // --- the page ---
-  const state = { shares: [...data.presets[0].shares], tokens: data.tokens };
+  const state = { shares: [...data.presets[0].shares], tokens: data.tokens, size: data.size };
   const at = (selector) => root.querySelector(selector);
   const rows = [...root.querySelectorAll("tr[data-domain]")].map((row) => ({
     slider: row.querySelector("input[type=range]"),
@@ -161,6 +193,7 @@
   }]));
   const preset = at("#preset");
   const volume = at("#volume");
+  const size = at("#model-size");
   const yaml = at("#yaml");
 
   const minus = (text) => text.replace("-", "\u2212");
@@ -210,7 +243,8 @@
   const asYaml = () => {
     // The last proportion takes what rounding leaves: a trainer's check of the sum must pass.
     const lines = data.domains.map((name, i) => `  ${JSON.stringify(name)}: ${Number(state.shares[i].toPrecision(12))}`);
-    return `# set by hand in the explorer, for ${tokensAsText(state.tokens)} tokens; law of ${data.source}\nmixture:\n${lines.join("\n")}\n`;
+    const model = sizeNow().name ? `a ${sizeNow().name} model and ` : "";
+    return `# set by hand in the explorer, for ${model}${tokensAsText(state.tokens)} tokens; law of ${data.source}\nmixture:\n${lines.join("\n")}\n`;
   };
 
   const doubts = () => {
@@ -220,8 +254,10 @@
     });
     const said = [];
     if (outside.length) said.push(filled(words.outside, { domains: outside.join(", ") }));
-    if (state.tokens > data.observed[1] * 1.05) said.push(filled(words.beyond, { times: three(state.tokens / data.observed[1]) }));
-    if (state.tokens < data.observed[0] / 1.05) said.push(words.before);
+    const seen = reference(state.tokens);
+    if (seen > data.observed[1] * 1.05) said.push(filled(words.beyond, { times: three(seen / data.observed[1]) }));
+    if (seen < data.observed[0] / 1.05) said.push(words.before);
+    if (sizeNow().note) said.push(sizeNow().note);
     return said;
   };
 
@@ -234,11 +270,13 @@
     const ends = gainInterval && (gain >= 0 ? gainInterval : gainInterval.map((end) => -end).reverse());
     said.push(filled(gain >= 0 ? words.better : words.worse, { gain: amount(Math.abs(gain)), interval: spelled(ends) }));
     const above = sum - sumOf(predict(data.presets[0].shares, state.tokens));
-    const tolerance = data.tolerance === null ? "" : amount(data.tolerance);
+    // The tolerance is in nats of the size that the mixture is for.
+    const near = state.size === data.size ? data.tolerance : null;
+    const tolerance = near === null ? "" : amount(near);
     if (Math.abs(above) < 5e-5) return said;
     if (above < 0) said.push(filled(words.below, { above: amount(-above) }));
-    else if (data.tolerance === null) said.push(filled(words.above, { above: amount(above) }));
-    else said.push(filled(above <= data.tolerance ? words.near : words.far, { above: amount(above), tolerance }));
+    else if (near === null) said.push(filled(words.above, { above: amount(above) }));
+    else said.push(filled(above <= near ? words.near : words.far, { above: amount(above), tolerance }));
     return said;
   };
 
@@ -283,7 +321,8 @@
     if (oursDrawn) {
       const mine = sumsDrawn(oursDrawn);
       const gains = sumsDrawn(theirsDrawn).map((value, b) => value - mine[b]);
-      sumInterval = around(sum, mine, ofLoss(data.sure.sum, state.tokens));
+      const terms = ours.map((loss, place) => (data.weights[place] > 0 ? data.weights[place] * loss : 0));
+      sumInterval = around(sum, mine, ofLoss(sizeNow().sure.sum, state.tokens, terms));
       gainInterval = ofGain(gain, gains);
     }
     set(at("#sum"), data.linked ? "" : nats(sum), sum);
@@ -336,9 +375,28 @@
     state.shares = [...data.presets[Number(preset.value)].shares];
     showSoon();
   });
+  // At another size the same progress is another number of tokens.
+  const resize = (place) => {
+    const before = sizeNow().ratio;
+    state.size = place;
+    state.tokens *= sizeNow().ratio / before;
+    const far = Math.max(data.tokens, data.observed[1]);
+    volume.min = Math.log10(Math.min(data.observed[0], data.tokens) * sizeNow().ratio);
+    volume.max = Math.log10(far * 10 * sizeNow().ratio);
+  };
+  if (size) {
+    data.sizes.forEach((one, i) => size.add(new Option(one.name, String(i))));
+    size.value = String(data.size);
+    size.addEventListener("change", () => {
+      resize(Number(size.value));
+      showSoon();
+    });
+  }
   at("#reset").addEventListener("click", () => {
     state.shares = [...data.presets[0].shares];
+    resize(data.size);
     state.tokens = data.tokens;
+    if (size) size.value = String(data.size);
     rows.forEach((row) => { row.hold.checked = false; });
     preset.value = "0";
     show();
@@ -359,9 +417,7 @@
   });
 
   data.presets.forEach((one, i) => preset.add(new Option(one.name, String(i))));
-  const far = Math.max(data.tokens, data.observed[1]);
-  volume.min = Math.log10(Math.min(data.observed[0], data.tokens));
-  volume.max = Math.log10(far * 10);
+  resize(data.size);
   preset.value = "0";
   root.hidden = false;
   show();

@@ -30,6 +30,7 @@ from bimix_tracking.recommendation.guards import GuardResult, parse_guard
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import LEVEL
 from bimix_tracking.report.language import Language
+from bimix_tracking.report.scale.selector import sizes_content
 from bimix_tracking.report.templates import own_text
 
 MOST_BYTES = 1_000_000
@@ -76,6 +77,7 @@ def content(
     weights = {target: weights[target] for target in targets}
     kept = _kept(fit, replicates, targets)
     counted = [target for target in targets if weights[target] > 0]
+    sizes = sizes_content(fit, targets, say)
     return {
         "domains": [printable(domain) for domain in fit.domains],
         "targets": [fit.own(target) for target in targets],
@@ -90,13 +92,13 @@ def content(
         "guards": [_guard(one, rec, targets) for one in rec.guards],
         "tokens": rec.volume,
         "observed": list(fit.tokens),
+        **sizes | {"sizes": [{**one, "sure": _sure(replicates, one["size"], weights, rec)} for one in sizes["sizes"]]},
         "tried": [fit.tried(domain) for domain in fit.domains],
         "reference": rec.reference.array(fit.domains).tolist(),
         "tolerance": None if rec.near_optimal is None else rec.near_optimal.tolerance,
         "levels": [list(map(list, zip(*faded(fit.levels.get(target, ())), strict=True))) for target in targets],
         "laws": [_law(one, name, fit, targets, replicates, kept) for name, one in _members(fit).items()],
         "replicates": kept,
-        "sure": None if replicates is None else _sure(replicates, weights, rec),
         "presets": [{"name": name, "shares": shares} for name, shares in _presets(obs, fit, rec, say)],
         "source": f"{printable(obs.source)}, data {fit.data_hash}",
         "words": _words(say, rec),
@@ -104,8 +106,13 @@ def content(
     }
 
 
-def _sure(replicates: Replicates, working: Mapping[str, float], rec: Recommendation) -> dict[str, Any]:
-    """Return what an interval has beside the replicates, of each target and of the weighted sum."""
+def _sure(
+    drawn: Replicates | None, size: float | None, working: Mapping[str, float], rec: Recommendation
+) -> dict[str, Any] | None:
+    """Return what an interval has beside the replicates at a model size, of each target and of the weighted sum."""
+    if drawn is None:
+        return None
+    replicates = drawn.at(size)
 
     def of(weights: Mapping[str, float]) -> dict[str, float]:
         form = replicates.form(weights)
@@ -116,6 +123,7 @@ def _sure(replicates: Replicates, working: Mapping[str, float], rec: Recommendat
             "each": 0.0 if form is None else form.each,
             "apart": 0.0 if form is None else form.apart,
             "rate": rate if math.isfinite(rate) else 0.0,
+            "ofRun": 0.0 if form is None else form.of_proxy,
         }
 
     return {

@@ -1,17 +1,15 @@
-"""What was observed against what is predicted: along training, by proportion, held out; SVG in the page's colours."""
+"""What was observed against what is predicted: along training, and by proportion; SVG in the page's colours."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bimix_tracking.data.links import IDENTITY, Link
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.display import svg
 from bimix_tracking.display.texts import printable, shorten, width
@@ -21,8 +19,18 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import about, percent, tokens
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report.language import Language
-from bimix_tracking.report.value_axes import BOTTOM, LEFT, RIGHT, TOP, measured, value_axis, value_ticks, value_title
-from bimix_tracking.selection.cross_validation import Validation
+from bimix_tracking.report.panels.marks import MOST_TIPS, Marks
+from bimix_tracking.report.value_axes import (
+    BOTTOM,
+    HIGH,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDE,
+    measured,
+    value_axis,
+    value_title,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -31,11 +39,7 @@ SHADES = 6
 MOST_CURVES = 60
 """How many fitted curves a panel bears; of more mixtures so many are picked, evenly in the proportion."""
 
-_WIDE, _HIGH = 320.0, 236.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = LEFT, RIGHT, TOP, BOTTOM
 _GRID = 24
-_MOST_TIPS = 4000
-"""A tooltip a point is most of the file; beyond this many points they are for a run, or left out."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, domain
     link = fit.link(target)
     shares, fitted = _one_a_share(curves.mixtures[domain].to_numpy(float), curves.losses[target])
     fitted = sane(fitted, observed)
-    x = svg.logarithmic([*table["tokens"], *fit.tokens], _LEFT, _RIGHT, lambda at: say(tokens(at)))
+    x = svg.logarithmic([*table["tokens"], *fit.tokens], LEFT, RIGHT, lambda at: say(tokens(at)))
     y = value_axis(link, [*observed, *fitted.ravel()])
     own = obs.mixtures[domain]
     low, high = float(own.min()), float(own.max())
@@ -124,7 +128,7 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, domain
     for share, losses in zip(shares, fitted, strict=True):
         at = [(x.at(t), y.at(v)) for t, v in zip(curves.tokens, losses, strict=True)]
         parts.append(svg.polyline(at, f"curve {shade(share)}"))
-    single = len(obs.losses) <= _MOST_TIPS
+    single, marks = len(obs.losses) <= MOST_TIPS, Marks(obs)
     for run, of_run in table.groupby("run", sort=False):
         share = float(own[run])
         at = [(x.at(t), y.at(v)) for t, v in zip(of_run["tokens"], of_run["loss"], strict=True)]
@@ -136,15 +140,16 @@ def training(obs: Observations, fit: LawFit, curves: Curves, target: str, domain
                 say(said("{what}: {loss} at {tokens} tokens", what=tip, loss=link.shown(v), tokens=tokens(t)))
                 for t, v in points
             ]
-            parts += [svg.circle(*xy, 2.4, f"dot {shade(share)}", t) for xy, t in zip(at, tips, strict=True)]
+            dot = f"dot {shade(share)}"
+            parts += [marks.one(*xy, 2.4, dot, t, run) for xy, t in zip(at, tips, strict=True)]
         else:
-            parts.append(dots(at, f"dots {shade(share)}", tip))
+            parts.append(marks.many(at, f"dots {shade(share)}", tip, run))
     title = said(
         "Values of {domain} against training tokens, {points} points, with the fitted curves",
         domain=target,
         points=len(table),
     )
-    return svg.picture(_WIDE, _HIGH, say(title), parts)
+    return svg.picture(WIDE, HIGH, say(title), parts)
 
 
 def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, domain: str, say: Language) -> str:
@@ -171,7 +176,7 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, d
     chosen = max(rec.mixture[domain], fit.floor)
     grid = np.geomspace(min(own.min(), chosen), max(own.max(), chosen), 2 * _GRID).clip(max=1.0)
     fitted = sane(link.value(along(fit, rec.mixture, grid, domain, last)[target].to_numpy(float)), observed)
-    x = svg.logarithmic([*own, chosen], _LEFT, _RIGHT, lambda share: say(about(share)))
+    x = svg.logarithmic([*own, chosen], LEFT, RIGHT, lambda share: say(about(share)))
     y = value_axis(link, [*observed, *fitted])
     mark = x.at(chosen)
     # The mark's words stand above the frame, away from the points, and keep clear of both edges.
@@ -180,11 +185,11 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, d
     parts = [
         *heads(target),
         *svg.frame(x, y, say(_proportion_of(target, domain)), value_title(obs, target, say)),
-        svg.line(mark, _TOP - 4, mark, _BOTTOM, "chosen-line"),
-        svg.label(min(max(mark, half + 4), _WIDE - half - 4), _TOP - 9, words, cls="chosen-text", anchor="middle"),
+        svg.line(mark, TOP - 4, mark, BOTTOM, "chosen-line"),
+        svg.label(min(max(mark, half + 4), WIDE - half - 4), TOP - 9, words, cls="chosen-text", anchor="middle"),
         svg.polyline([(x.at(r), y.at(v)) for r, v in zip(grid, fitted, strict=True)], "curve fit"),
     ]
-    room = room_for_tips(obs, fit)
+    room, marks = room_for_tips(obs, fit), Marks(obs)
     rows = zip(table["run"], own, observed, table["tokens"], at_last, strict=True)
     for run, share, loss, seen, full in rows:
         tip = said(
@@ -195,7 +200,7 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, d
             tokens=tokens(seen),
         )
         dot = "dot own" if full else "dot hollow"
-        parts.append(svg.circle(x.at(share), y.at(loss), 3, dot, say(tip) if room else ""))
+        parts.append(marks.one(x.at(share), y.at(loss), 3, dot, say(tip) if room else "", run))
     title = said(
         "{target} against the proportion of {domain} at {tokens} tokens, {runs} runs; recommended {share}",
         target=target,
@@ -204,78 +209,12 @@ def response(obs: Observations, fit: LawFit, rec: Recommendation, target: str, d
         runs=len(table),
         share=percent(rec.mixture[domain]),
     )
-    return svg.picture(_WIDE, _HIGH, say(title), parts)
-
-
-def held_out(found: Validation, obs: Observations, say: Language) -> list[str]:
-    """Return a panel of the weighted sum that is minimised, then one a domain: a dot a run, at its last checkpoint.
-
-    Args:
-        found: The held-out predictions.
-        obs: The sweep, for the units of its targets.
-        say: The page's language.
-    """
-    sums = found.last_sums()
-    result = []
-    if len(sums) > 1:
-        name = said("Objective, lower is better") if obs.links else said("Weighted sum")
-        result.append(_held_out(say(name), sums, IDENTITY, say, tips=True))
-    last = found.predictions[
-        found.predictions["tokens"] == found.predictions.groupby(["run", "domain"])["tokens"].transform("max")
-    ]
-    tips = len(last) <= _MOST_TIPS
-    for domain, table in last.groupby("domain", sort=False):
-        values = table.set_index("run")[["observed", "predicted"]]
-        link = obs.link(str(domain))
-        result.append(_held_out(str(domain), values.apply(link.value), link, say, tips=tips))
-    return result
-
-
-def _held_out(name: str, table: pd.DataFrame, link: Link, say: Language, *, tips: bool) -> str:
-    observed, predicted = (table[column].to_numpy(float) for column in ("observed", "predicted"))
-    values = [*observed, *predicted]
-    show = value_ticks(link)
-    x, y = svg.linear(values, _LEFT, _RIGHT, show=show), svg.linear(values, _BOTTOM, _TOP, show=show)
-    # Of an accuracy, or a score, which may be 0, only a difference says how far a prediction is off.
-    off = percent(float((abs(predicted / observed - 1)).mean()))
-    if not link.identity:
-        off = link.shown_change(float(abs(predicted - observed).mean())).removeprefix("+")
-    parts = [
-        svg.label(_LEFT, 15, name, cls="head", most=27),
-        *svg.frame(x, y, say(said("observed")), say(said("predicted"))),
-        # Where a prediction would be right.
-        svg.line(
-            x.at(max(x.low, y.low)),
-            y.at(max(x.low, y.low)),
-            x.at(min(x.high, y.high)),
-            y.at(min(x.high, y.high)),
-            "axis",
-        ),
-    ]
-    at = [(x.at(o), y.at(p)) for o, p in zip(observed, predicted, strict=True)]
-    if tips:
-        for place, run, o, p in zip(at, table.index, observed, predicted, strict=True):
-            tip = said(
-                "{run}: observed {observed}, predicted {predicted}",
-                run=shorten(printable(str(run)), 60),
-                observed=link.shown(o),
-                predicted=link.shown(p),
-            )
-            parts.append(svg.circle(*place, 3, "dot own", say(tip)))
-    else:
-        parts.append(dots(at, "dots s3", ""))
-    title = said(
-        "Held out: predicted against observed {name}, {runs} runs, error {error}",
-        name=name,
-        runs=len(table),
-        error=off,
-    )
-    return svg.picture(_WIDE, _HIGH, say(title), parts)
+    return svg.picture(WIDE, HIGH, say(title), parts)
 
 
 def heads(target: str) -> list[str]:
     """Return a panel's heading."""
-    return [svg.label(_LEFT, 15, target, cls="head", most=27)]
+    return [svg.label(LEFT, 15, target, cls="head", most=27)]
 
 
 def _proportion_of(target: str, domain: str) -> str:
@@ -286,14 +225,7 @@ def _proportion_of(target: str, domain: str) -> str:
 
 def room_for_tips(obs: Observations, fit: LawFit) -> bool:
     """Return whether each dot may have a tooltip."""
-    return len(obs.runs) * len(fit.targets) <= _MOST_TIPS
-
-
-def dots(points: Sequence[tuple[float, float]], cls: str, tip: str) -> str:
-    """Return dots of one kind, with one tooltip."""
-    # Strokes of no length with round ends are dots: a tenth of the bytes of as many circles.
-    path = "".join(f"M{svg.number(x)} {svg.number(y)}h0" for x, y in points)
-    return f'<path class="{cls}" d="{path}"><title>{escape(tip)}</title></path>'
+    return len(obs.runs) * len(fit.targets) <= MOST_TIPS
 
 
 def _shade(share: float, low: float, high: float, floor: float) -> int:

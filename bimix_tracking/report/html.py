@@ -10,11 +10,16 @@ from bimix_tracking.display import gains as gains_picture
 from bimix_tracking.display.proportions import STYLE, mixture_chart
 from bimix_tracking.display.texts import printable
 from bimix_tracking.messages import Said
+from bimix_tracking.quantities import MISSING, parameters
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.report import content, explorer, figures, laws, mixture_figures
 from bimix_tracking.report import gains as changes
 from bimix_tracking.report.evidence import Findings, evidence
 from bimix_tracking.report.language import Language
+from bimix_tracking.report.panels.drawn import drawn
+from bimix_tracking.report.panels.held_out import held_out_panels
+from bimix_tracking.report.panels.marks import Marks
+from bimix_tracking.report.scale import pictures
 from bimix_tracking.report.templates import Verbatim, fill
 
 
@@ -27,18 +32,21 @@ def render(result: content.Result) -> str:
     Raises:
         MissingDependencyError: Jinja2 isn't installed.
     """
-    obs, fit, rec, say = result.observations, result.fit, result.recommendation, Language(result.lang)
+    fit, rec, say = result.fit, result.recommendation, Language(result.lang)
+    obs = drawn(result.observations, result.fitted, fit.bridge)
     page = content.page(result)
     unscripted = explorer.unscripted(fit)
     script = explorer.script(fit)
     values: dict[str, Any] | None = None
     if not unscripted:
-        values = explorer.content(obs, fit, rec, result.replicates, say)
+        values = explorer.content(result.observations, fit, rec, result.replicates, say)
     return fill(
         "report.html.j2",
         say,
         **_shown(result, say, rec),
         page=page,
+        scale=page.scale,
+        rank_pictures=[Verbatim(one) for one in ([] if result.ranks is None else pictures.pictures(result.ranks, say))],
         glossary=content.GLOSSARY,
         most_caveats=content.MOST_CAVEATS,
         most_moved=mixture_figures.MOST_MOVED,
@@ -82,9 +90,10 @@ def render_undecided(found: Findings, why: str) -> str:
 
 def _shown(found: Findings, say: Language, rec: Recommendation | None = None) -> dict[str, Any]:
     """Return what both pages show of the fit."""
-    obs, fit = found.observations, found.fit
+    fit = found.fit
+    obs = drawn(found.observations, found.fitted, fit.bridge)
     curves = figures.predict_curves(obs, fit)
-    held = [] if found.validation is None else figures.held_out(found.validation, obs, say)
+    held = [] if found.validation is None else held_out_panels(found.validation, obs, say)
     training = [
         figures.training(obs, fit, curves, target, domain, say)
         for target, domain in figures.movers(fit, rec).items()
@@ -97,4 +106,6 @@ def _shown(found: Findings, say: Language, rec: Recommendation | None = None) ->
         "most_curves": figures.MOST_CURVES,
         "held_out": [Verbatim(one) for one in held],
         "training": [Verbatim(one) for one in training],
+        "size_key": [(Verbatim(mark), size) for mark, size in Marks(obs).key()],
+        "level_size": MISSING if fit.model_size is None else parameters(fit.model_size),
     }

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import about, count, signed, tokens
+from bimix_tracking.quantities import about, count, parameters, signed, tokens
 from bimix_tracking.recommendation.equal_loss import FARTHEST
 from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.report.decision import probability, span_in_unit
+from bimix_tracking.report.scale.section import Scale
 from bimix_tracking.selection.cross_validation import Validation
 
 Span = tuple[float, float]
@@ -28,17 +29,25 @@ class KeyFigure:
 
 
 def key_figures(
-    rec: Recommendation, verdict: Verdict, worth: Worth | None, validation: Validation | None
+    rec: Recommendation,
+    verdict: Verdict,
+    worth: Worth | None,
+    validation: Validation | None,
+    scale: Scale | None = None,
 ) -> Iterator[KeyFigure]:
     """Return gain, probability, investment and held-out error; of an unusable law only the last has a number.
+
+    Where a model size was asked for, what that model will lose comes first.
 
     Args:
         rec: The optimum and its reference.
         verdict: Whether to act on it.
         worth: What it saves.
         validation: What the law predicts of held-out mixtures.
+        scale: What the report says of model sizes.
     """
-    figures = [_gain(rec), _probability(rec), *([] if worth is None else [KeyFigure(*tile(worth))])]
+    figures = [*([] if scale is None or scale.tile is None else [KeyFigure(*scale.tile)])]
+    figures += [_gain(rec), _probability(rec), *([] if worth is None else [KeyFigure(*tile(worth))])]
     if not verdict.usable:
         figures = [KeyFigure(one.name, said("not reliable"), said("the law fails its check")) for one in figures]
     yield from figures
@@ -51,7 +60,9 @@ def _gain(rec: Recommendation) -> KeyFigure:
         more = said("no interval: no replicates")
     else:
         more = said("{level:.0f} % interval {low} to {high}", level=100 * sure.level, **span_in_unit(rec, sure.gain))
-    if rec.volume != rec.tokens:
+    if rec.of_another_size and rec.level_size is not None:
+        more = joined([more, said("{size} model", size=parameters(rec.level_size))], ", ")
+    elif rec.volume != rec.tokens:
         more = joined([more, said("at {tokens} tokens", tokens=tokens(rec.volume))], ", ")
     return KeyFigure(said("predicted gain"), rec.amount(rec.gain), more)
 
@@ -103,8 +114,13 @@ def rows(found: Worth) -> Iterator[tuple[str, str]]:
     if found.costs.target_gpu_hours is not None:
         hours = found.gpu_hours_saved
         yield said("compute saved"), no_figure(found) if hours is None else _hours(found, hours)
+    if found.compute is not None:
+        share = about(found.compute.share)
+        yield said("compute of all runs"), said("{share} of the target run's, by 6 N D", share=share)
     pilot = found.pilot_gpu_hours
     if pilot is None:
+        if found.return_on_compute is not None:
+            yield said("return on compute"), times(found.return_on_compute)
         return
     runs = said("{hours} for {runs} runs", hours=_hours(found, (pilot, pilot)), runs=found.runs)
     yield said("pilot cost"), runs
@@ -165,6 +181,8 @@ def _saved(found: Worth) -> str:
         parts.append(said("{level:.0f} % interval {interval}", **known))
     if laws and laws != [found.fraction]:
         parts.append(said("by law {laws}", laws=percents((min(laws), max(laws)))))
+    if found.anchors:
+        parts.append(said("by the curves of {count} runs of that size", count=found.anchors))
     if found.beyond:
         parts.append(said("at {tokens} tokens, the largest volume observed", tokens=tokens(found.tokens)))
     if found.fraction > 0 and not found.demonstrated:

@@ -9,6 +9,7 @@ from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.messages import joined, said
 from bimix_tracking.report import content, laws
 from bimix_tracking.report.language import Language
+from bimix_tracking.report.scale.texts import scale_markdown
 
 _MARKS = "\\`*_[]|#~$"
 
@@ -47,7 +48,9 @@ class _Writer:
         parts = [
             f"# {self._text(page.title)}",
             f"**{self._text(page.answer)}**",
+            self._text(page.forecast),
             self._bullets("", "", [said("{name}: {value} ({more})", **vars(one)) for one in page.key_figures]),
+            self._scale(page),
             self._bullets("## ", said("Warnings"), page.warnings),
             self._heading("## ", said("Mixture")),
             self._mixtures(page),
@@ -75,10 +78,7 @@ class _Writer:
             f"`{fit.formula}`",
             self._table([said("fact"), said("value")], page.facts, numbers=False),
             self._heading("### ", said("Runs and their mixtures, %")),
-            self._table(
-                [said("run"), "id", said("last tokens"), *page.domains],
-                [(run.name, run.id, run.tokens, *run.shares) for run in page.runs],
-            ),
+            self._runs(page),
             self._pairs("## ", said("Glossary"), tuple(content.GLOSSARY.items())),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -138,6 +138,16 @@ class _Writer:
             for row, note in zip(rows, [*(one.row.note for one in page.gains), ""], strict=True):
                 row.append(note)
         return self._heading("## ", said("Gains and losses")) + "\n\n" + self._table(head, rows)
+
+    def _runs(self, page: content.Page) -> str:
+        size = [said("model size")] if page.several_sizes else []
+        return self._table(
+            [said("run"), "id", *size, said("last tokens"), *page.domains],
+            [(run.name, run.id, *([run.size] if size else []), run.tokens, *run.shares) for run in page.runs],
+        )
+
+    def _scale(self, page: content.Page) -> str:
+        return "" if page.scale is None else scale_markdown(page.scale, self._text, self._table)
 
     def _guards(self, page: content.Page) -> str:
         if not page.guards:

@@ -92,6 +92,8 @@ def _repeats(obs: Observations) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     while left:
         same = np.abs(shares[left] - shares[left[0]]).max(axis=1) <= SUM_TOLERANCE
+        # Between model sizes there is the error of a level besides: no noise of a run.
+        same &= np.array([obs.sizes.get(obs.runs[i]) == obs.sizes.get(obs.runs[left[0]]) for i in left])
         group = [obs.runs[i] for i, repeats in zip(left, same, strict=True) if repeats]
         pairs += combinations(group, 2)
         left = [i for i, repeats in zip(left, same, strict=True) if not repeats]

@@ -16,6 +16,8 @@ from bimix_tracking.report.language import Language
 
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 308.0, 44.0, 194.0
 """The frame of a panel, in pixels of its drawing."""
+WIDE, HIGH = 320.0, 236.0
+"""The drawing."""
 
 
 def value_axis(link: Link, values: Sequence[float]) -> svg.Axis:

@@ -225,14 +225,22 @@ def _outlier_runs(obs: Observations, fit: LawFit) -> Iterator[Diagnostic]:
             )
 
 
+def _by_size(of_run: pd.Series, obs: Observations) -> Iterator[pd.Series]:
+    """Yield the values of the runs of each model size: other sizes have other batches and other schedules."""
+    sizes = pd.Series({run: obs.sizes.get(run, 0.0) for run in map(str, of_run.index)}, dtype=float)
+    for _, values in of_run.groupby(sizes.to_numpy(float)):
+        yield values
+
+
 def _tokens_a_step(obs: Observations) -> Iterator[Diagnostic]:
     of_step = obs.losses[obs.losses["step"] > 0]
     if of_step.empty:
         return
-    rate = (of_step["tokens"] / of_step["step"]).groupby(of_step["run"], sort=False).median()
-    high = float(rate.max())
-    fewer = rate[rate < high / _SAME_BATCH]
-    if len(fewer):
+    for rate in _by_size((of_step["tokens"] / of_step["step"]).groupby(of_step["run"], sort=False).median(), obs):
+        high = float(rate.max())
+        fewer = rate[rate < high / _SAME_BATCH]
+        if not len(fewer):
+            continue
         yield Diagnostic(
             "tokens a step",
             said(
@@ -254,15 +262,15 @@ def _tokens_a_step(obs: Observations) -> Iterator[Diagnostic]:
 
 
 def _schedules(obs: Observations) -> Iterator[Diagnostic]:
-    last = obs.losses.groupby("run", sort=False)["tokens"].max()
-    low, high = float(last.min()), float(last.max())
-    if high > _HORIZON * low:
-        short = last[last < high / _HORIZON]
+    for last in _by_size(obs.losses.groupby("run", sort=False)["tokens"].max(), obs):
+        low, high = float(last.min()), float(last.max())
+        if high <= _HORIZON * low:
+            continue
         yield Diagnostic(
             "schedules",
             said(
                 "{short} of {runs} runs end before the longest ({high} tokens), the first, {first!r}, at {low}",
-                short=len(short),
+                short=int((last < high / _HORIZON).sum()),
                 runs=len(last),
                 low=quantities.tokens(low),
                 high=quantities.tokens(high),

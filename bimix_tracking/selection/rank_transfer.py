@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,21 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.targets import Kind
 from bimix_tracking.data.weights import checked_weights, objective_weights
 from bimix_tracking.display.card import Card, Shown
+from bimix_tracking.fitting.scale.bridge import Bridge
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import about, nats, parameters, signed
 from bimix_tracking.selection.dependence import inverted_interval, rank_of
 from bimix_tracking.selection.paired_mixtures import PairedMixtures, last_losses, paired_mixtures
-from bimix_tracking.selection.size_ranks import BREAKS, ENOUGH_PAIRED, LEAST_PAIRED, Rank, SizePair, Transfer
+from bimix_tracking.selection.predicted_pairs import predicted_pair
+from bimix_tracking.selection.size_ranks import (
+    BREAKS,
+    ENOUGH_PAIRED,
+    LEAST_PAIRED,
+    AnchorCheck,
+    Rank,
+    SizePair,
+    Transfer,
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -35,12 +45,14 @@ class RankTransfer(Shown):
         left_out: Run of a mixture that was run at two sizes → why it isn't compared.
         missing: Targets that count, and are evaluated at one size only: the mean is without them.
         losses: Whether all that counts is a loss: then regrets are in nats.
+        anchors: What anchor runs say; None of fewer than two.
     """
 
     pairs: tuple[SizePair, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     losses: bool = True
+    anchors: AnchorCheck | None = None
 
     @property
     def decisive(self) -> SizePair | None:
@@ -63,8 +75,14 @@ class RankTransfer(Shown):
 
     @property
     def verdict(self) -> Transfer:
-        """Whether the small sizes may be used to choose a mixture for a large one."""
-        return Transfer.UNKNOWN if self.decisive is None else self.decisive.verdict
+        """Whether the small sizes may be used to choose a mixture for a large one.
+
+        Anchor runs that are far from what is predicted make doubtful what pairs don't refuse.
+        """
+        found = Transfer.UNKNOWN if self.decisive is None else self.decisive.verdict
+        if self.anchors is not None and self.anchors.doubtful and found is not Transfer.FAILS:
+            return Transfer.DOUBTFUL
+        return found
 
     @property
     def breaking(self) -> tuple[str, ...]:
@@ -74,10 +92,12 @@ class RankTransfer(Shown):
     @property
     def sentence(self) -> str:
         """Whether ranks carry over, with the numbers, and what it takes where that can't be told."""
-        pair = self.decisive
+        pair, doubt = self.decisive, ""
+        if self.anchors is not None and self.anchors.doubtful:
+            doubt = said("Anchor runs differ otherwise than predicted, so ranks at their size are doubtful.")
         if pair is None:
             most = max((pair.mixtures for pair in self.pairs), default=0)
-            return joined([_too_few(most), _remedy()])
+            return joined([doubt, _too_few(most), _remedy()])
         known = {
             "small": parameters(pair.small),
             "large": parameters(pair.large),
@@ -92,17 +112,29 @@ class RankTransfer(Shown):
             first = said("Ranks do not carry over from {small} to {large}.", **known)
         elif pair.verdict is Transfer.DOUBTFUL:
             first = said("Whether ranks carry over from {small} to {large} is doubtful.", **known)
+        elif pair.law:
+            first = said("Fewer than four mixtures were run at both {small} and {large}.", **known)
         else:
             first = said("Too few mixtures to judge whether ranks carry over from {small} to {large}.", **known)
-        numbers = said(
-            "Correlation {rank} over {mixtures} mixtures run at both sizes (90 % interval {low} to {high}).", **known
-        )
-        return joined([first, numbers, _remedy() if pair.verdict is Transfer.UNKNOWN else ""])
+        if pair.law:
+            numbers = said(
+                "Correlation {rank} over {mixtures} mixtures, predicted from {small} and run at {large} (90 % interval "
+                "{low} to {high}).",
+                **known,
+            )
+        else:
+            numbers = said(
+                "Correlation {rank} over {mixtures} mixtures run at both sizes (90 % interval {low} to {high}).",
+                **known,
+            )
+        return joined([doubt, first, numbers, _remedy() if pair.verdict is Transfer.UNKNOWN else ""])
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What choosing by the small size loses, which targets break, and what isn't compared: a sentence each."""
-        return tuple(note for note in (self._loses(), self._broken(), self._without(), self._excluded()) if note)
+        anchors = "" if self.anchors is None else self.anchors.sentence()
+        found = (self._loses(), self._broken(), anchors, self._without(), self._excluded())
+        return tuple(note for note in found if note)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
@@ -114,6 +146,7 @@ class RankTransfer(Shown):
             "pairs": [pair.to_dict() for pair in self.pairs],
             "left_out": {run: str(why) for run, why in self.left_out.items()},
             "missing": list(self.missing),
+            "anchors": None if self.anchors is None else self.anchors.to_dict(),
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -202,14 +235,23 @@ class RankTransfer(Shown):
         return said("{count} runs are not compared, {run!r} first: {why}.", count=len(self.left_out), run=run, why=why)
 
 
-def rank_transfer(obs: Observations, *, weights: Mapping[str, float] | None = None) -> RankTransfer | None:
+def rank_transfer(
+    obs: Observations,
+    *,
+    weights: Mapping[str, float] | None = None,
+    law: str = "additive",
+    bridge: Bridge | None = None,
+) -> RankTransfer | None:
     """Return whether ranks of mixtures hold between the sizes of a sweep; None where it has one size.
 
-    ρ_s(Σ w L(small), Σ w L(large)) over the mixtures that were run at both, each with its last losses.
+    ρ_s(Σ w L(small), Σ w L(large)) over the mixtures that were run at both, each with its last losses. Where fewer than
+    four were, L(small) is what a law fitted to the small size predicts: its own errors lower ρ_s then.
 
     Args:
         obs: Runs of several model sizes, as they were read.
         weights: Weight of each target in the mean, as in `target_weights`.
+        law: Which law predicts where mixtures differ.
+        bridge: Of the law that is used: its anchor runs are evidence too.
 
     >>> rows = [{"a": a, "b": 1 - a, "s": s, "size": n, "la": 3 * a**-0.1 + 1e3 / n**0.5, "lb": 2 * (1 - a)**-0.2}
     ...         for n in (1e6, 8e6) for a in (0.2, 0.3, 0.4, 0.6, 0.7) for s in (1e3, 2e3)]
@@ -227,11 +269,37 @@ def rank_transfer(obs: Observations, *, weights: Mapping[str, float] | None = No
     working = objective_weights(counted, obs.links)
     found, left_out = paired_mixtures(obs)
     ends = last_losses(obs)
-    compared = [pair for pair in found if len(pair.shared)]
-    missing = tuple(t for t in counted if compared and not any(_both(pair, ends[t]).any() for pair in compared))
-    pairs = tuple(_compared(pair, ends, {t: working[t] for t in counted if t not in missing}) for pair in compared)
+    pairs: list[SizePair] = []
+    missing: dict[str, None] = {}
+    for pair in found:
+        used = {t: w for t, w in working.items() if all(ends.loc[codes.index, t].notna().any() for codes in pair.runs)}
+        other = predicted_pair(obs, pair, ends, law) if len(pair.shared) < LEAST_PAIRED else None
+        if other is not None:
+            pairs.append(replace(_compared(*other, used), law=law))
+        elif len(pair.shared):
+            pairs.append(_compared(pair, ends, used))
+        else:
+            continue
+        missing |= dict.fromkeys(t for t in counted if t not in used)
     losses = all(obs.target(target).kind is Kind.LOSS for target in counted)
-    return RankTransfer(pairs, left_out, missing, losses)
+    anchors = None if bridge is None else _checked(bridge, obs, ends, working)
+    return RankTransfer(tuple(pairs), left_out, tuple(missing), losses, anchors)
+
+
+def _checked(bridge: Bridge, obs: Observations, ends: pd.DataFrame, weights: Mapping[str, float]) -> AnchorCheck | None:
+    sums = (ends[list(weights)] * pd.Series(weights)).sum(axis=1, skipna=False)
+    used = {one.run: one.deviation for one in bridge.anchors if one.others and not one.far}
+    deviations = {
+        run: float(sum(w * ends[t][run] * found[t] for t, w in weights.items()))
+        for run, found in used.items()
+        if set(weights) <= set(found) and math.isfinite(sums[run])
+    }
+    by_size = [sums[[run for run in obs.runs if obs.sizes[run] == size]].dropna() for size in obs.model_sizes]
+    most = max(by_size, key=len)
+    if len(deviations) < 2 or len(most) < LEAST_PAIRED:  # one has nothing to differ from
+        return None
+    spread = float(most.std() / most.mean() * sums[list(deviations)].mean())
+    return AnchorCheck(deviations, abs(spread)) if spread else None
 
 
 def _compared(pair: PairedMixtures, ends: pd.DataFrame, weights: Mapping[str, float]) -> SizePair:

@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import said
-from bimix_tracking.quantities import MISSING, signed
+from bimix_tracking.quantities import MISSING, about, signed
 
 LEAST_PAIRED = 4
 """Fewer mixtures have no rank correlation worth printing."""
@@ -87,6 +88,7 @@ class SizePair:
         targets: Of each target.
         runs: The first run of each of the mixtures, at either size.
         sums: Weighted sums of the last losses, at either size.
+        law: Where the mixtures of the sizes differ: whose predictions from the smaller size stand for its losses.
     """
 
     small: float
@@ -96,11 +98,12 @@ class SizePair:
     targets: Mapping[str, Rank]
     runs: tuple[tuple[str, str], ...] = ()
     sums: tuple[Array, Array] = (np.empty(0), np.empty(0))
+    law: str = ""
 
     @property
     def breaking(self) -> tuple[str, ...]:
-        """The targets whose rank breaks."""
-        return tuple(target for target, rank in self.targets.items() if rank.breaks)
+        """The targets whose rank breaks; of predicted losses it isn't judged."""
+        return () if self.law else tuple(target for target, rank in self.targets.items() if rank.breaks)
 
     @property
     def verdict(self) -> Transfer:
@@ -110,6 +113,8 @@ class SizePair:
             return Transfer.UNKNOWN
         if rank.correlation >= _HOLDS:
             return Transfer.HOLDS if rank.low >= _FAILS else Transfer.UNKNOWN
+        if self.law:  # its errors alone may be why
+            return Transfer.UNKNOWN
         return Transfer.FAILS if rank.correlation < _FAILS and rank.high < _HOLDS else Transfer.DOUBTFUL
 
     @cached_property
@@ -133,6 +138,7 @@ class SizePair:
             "small": self.small,
             "large": self.large,
             "mixtures": self.mixtures,
+            "law": self.law or None,
             "verdict": str(self.verdict),
             "mean": self.mean.to_dict(),
             "targets": {target: rank.to_dict() for target, rank in self.targets.items()},
@@ -144,3 +150,46 @@ class SizePair:
                 for (small, large), one, other in zip(self.runs, *self.sums, strict=True)
             ],
         }
+
+
+@dataclass(frozen=True)
+class AnchorCheck:
+    """What anchor runs say of ranks: how far their differences are from those that the other sizes' law predicts.
+
+    Args:
+        deviations: By anchor run Σ w L (log observed − log predicted), with the level of them all; at least two.
+        spread: Standard deviation of Σ w L between mixtures.
+    """
+
+    deviations: Mapping[str, float]
+    spread: float
+
+    @property
+    def error(self) -> float:
+        """Mean absolute error of Σ w L of an anchor with the level of the others."""
+        count = len(self.deviations)
+        return float(np.abs(list(self.deviations.values())).mean()) * count / (count - 1)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether anchors differ by more than a correlation of 0.8 with the predicted ones allows; 5 % false alarms.
+
+        (k − 1) s² / χ²(0.95, k − 1) > (1 − 0.8²) spread², of k anchors whose deviations have the variance s².
+        """
+        each = np.array(list(self.deviations.values()))
+        least = float(((each - each.mean()) ** 2).sum() / chi2.ppf(0.95, len(each) - 1))
+        return least > (1 - _HOLDS**2) * self.spread**2
+
+    def sentence(self) -> str:
+        """Return by how much an anchor errs of what mixtures differ by."""
+        return said(
+            "Predicted with the level of the others, {count} anchor runs err by {share} of the standard deviation "
+            "between mixtures.",
+            count=len(self.deviations),
+            share=about(self.error / self.spread),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        deviations = {run: float(value) for run, value in self.deviations.items()}
+        return {"deviations": deviations, "error": self.error, "spread": self.spread, "doubtful": self.doubtful}

@@ -20,7 +20,7 @@ from bimix_tracking.fitting.scale.trend import LeftOut, Trend
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.quantities import parameters
 
-_PRIOR = 4.0
+PRIOR = 4.0
 """The error of a run about the law counts as much as so many anchors' spread: one or two anchors tell little of it."""
 
 
@@ -130,16 +130,17 @@ class Bridge:
         beyond = sum(term * level.error.get(target, 0.0) for target, term in terms.items())
         if level.exact or not level.observed:
             return float(beyond**2)
-        return float(self.of_anchor(terms, of_run) / max(self._count(level), 1) + beyond**2)
+        return float(self.of_anchor(terms, of_run) / max(self.runs_of(level), 1) + beyond**2)
 
     def of_anchor(self, terms: Mapping[str, float], of_run: float) -> float:
         """Return v, the variance of a run at the reference size about law and level; see `variance`."""
         used = [one for one in self.anchors if one.others]
         each = np.array([sum(w * one.deviation.get(t, 0.0) for t, w in terms.items()) for one in used])
         spread = float(((each - each.mean()) ** 2).sum()) if len(each) else 0.0
-        return (_PRIOR * of_run + spread) / (_PRIOR + max(len(each) - 1, 0))
+        return (PRIOR * of_run + spread) / (PRIOR + max(len(each) - 1, 0))
 
-    def _count(self, level: SizeLevel) -> int:
+    def runs_of(self, level: SizeLevel) -> int:
+        """Return how many runs a size's level is the mean of."""
         used = sum(not one.far for one in self.anchors) or len(self.anchors)
         return used if level.size == self.reference and self.anchors else len(level.runs)
 

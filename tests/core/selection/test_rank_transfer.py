@@ -231,7 +231,7 @@ def test_mixtures_are_one_within_a_thousandth() -> None:
     apart = rows.assign(a=np.where(large, rows["a"] + 5e-3, rows["a"]), b=np.where(large, rows["b"] - 5e-3, rows["b"]))
 
     assert found(near).pairs[0].mixtures == 12
-    assert found(apart).pairs == ()
+    assert (found(near).pairs[0].law, found(apart).pairs[0].law) == ("", "additive")
 
 
 @pytest.mark.parametrize(
@@ -246,15 +246,28 @@ def test_too_few_mixtures_tell_nothing_and_what_it_takes_is_said(paired: int, se
     rows = table()
     kept = rows[(rows["size"] == SIZES[0]) | rows["a"].isin(rows["a"].unique()[:paired])]
     if not paired:
-        kept = rows.assign(
-            a=rows["a"] + 0.01 * (rows["size"] == SIZES[1]), b=rows["b"] - 0.01 * (rows["size"] == SIZES[1])
-        )
+        large = rows["size"] == SIZES[1]
+        moved = rows.assign(a=rows["a"] + 0.01 * large, b=rows["b"] - 0.01 * large)
+        kept = moved[~large | rows["a"].isin(rows["a"].unique()[:3])]
     ranks = found(kept)
 
     assert ranks.verdict is Transfer.UNKNOWN
     assert ranks.sentence.startswith(sentence)
     assert ranks.sentence.endswith("`bimix plan --anchor` proposes which mixtures to run at the larger size.")
     assert len(ranks.rows()) == (3 if paired == 4 else 0)
+
+
+def test_mixtures_that_differ_are_ranked_by_a_law_which_refutes_nothing() -> None:
+    rows = table(mixtures=24)
+    odd = rows["a"].map({a: i % 2 == 1 for i, a in enumerate(rows["a"].unique())}).astype(bool)
+    own = table(mixtures=24, own=1.0)
+    holds, other = (found(each[odd == (each["size"] == SIZES[1])]) for each in (rows, own))
+
+    assert (holds.verdict, holds.pairs[0].law, holds.pairs[0].mixtures) == (Transfer.HOLDS, "additive", 12)
+    assert "over 12 mixtures, predicted from 1M and run at 10M" in holds.sentence
+    assert other.pairs[0].mean.correlation < 0.8
+    assert (other.verdict, other.breaking) == (Transfer.UNKNOWN, ())
+    assert other.sentence.startswith("Fewer than four mixtures were run at both 1M and 10M. Correlation ")
 
 
 def test_runs_that_end_before_their_schedule_are_left_out_and_named() -> None:

@@ -203,3 +203,19 @@ def test_a_target_smaller_than_all_runs_is_refused(table: Path) -> None:
 
     assert done.returncode == 3
     assert "the target size of 1M parameters is smaller than all that were run (20M, 310M)" in done.stderr
+
+
+def test_a_large_run_is_verified_at_its_own_size(table: Path) -> None:
+    known = bimix("verify", f"csv:{table}", "large-1", "--json")
+    unknown = bimix("verify", f"csv:{table}", "large-0", "large-1", "--model-size", "310M", "--json")
+
+    assert known.returncode == 0, known.stderr
+    answer = json.loads(known.stdout)
+    assert {row["verdict"] for row in answer["table"]} <= {"inside", "above", "below"}
+    assert {row["model_size"] for row in answer["table"]} == {LARGE} == {answer["model_size"]}
+    for row in answer["table"]:
+        assert row["predicted"] == pytest.approx(row["observed"], rel=0.02)
+    assert unknown.returncode == 0, unknown.stderr
+    told = json.loads(unknown.stdout)
+    assert {row["predicted"] for row in told["table"]} == {None}
+    assert any("The level at 310M parameters is now known, from 'large-0', 'large-1'" in text for text in told["sentences"])  # fmt: skip  # noqa: E501
