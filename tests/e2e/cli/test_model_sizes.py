@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,9 @@ def test_sizes_are_named_in_japanese_too(table: Path) -> None:
     assert "310Mでの水準：アンカー実験2ランによります。" in told
 
 
-def changed(table: Path, folder: Path, **columns: object) -> Path:
+def changed(table: Path, folder: Path, sizes: Callable[[pd.DataFrame], pd.Series]) -> Path:
     file = folder / "changed.csv"
-    pd.read_csv(table).assign(**columns).to_csv(file, index=False)
+    pd.read_csv(table).assign(model_size=sizes).to_csv(file, index=False)
     return file
 
 
@@ -180,7 +181,7 @@ def test_several_sizes_without_a_target_size_are_refused_with_both_remedies(tabl
 
 
 def test_runs_without_a_size_are_named(table: Path, tmp_path: Path) -> None:
-    file = changed(table, tmp_path, model_size=lambda t: t["model_size"].mask(t["run"] == "small-3"))
+    file = changed(table, tmp_path, lambda t: t["model_size"].mask(t["run"] == "small-3"))
 
     done = bimix("analyze", f"csv:{file}", "--tokens", "62B", "--model-size", "310M")
 
@@ -189,7 +190,7 @@ def test_runs_without_a_size_are_named(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_size_in_billions_in_a_table_is_asked_after(table: Path, tmp_path: Path) -> None:
-    file = changed(table, tmp_path, model_size=lambda t: t["model_size"].replace(LARGE, 7))
+    file = changed(table, tmp_path, lambda t: t["model_size"].replace(LARGE, 7))
 
     done = bimix("analyze", f"csv:{file}", "--tokens", "62B", "--model-size", "7B")
 
