@@ -261,7 +261,7 @@ class Replicates:
         return np.asarray(np.square(np.nan_to_num(rate) * ahead))
 
     def of_level(self, weights: Mapping[str, float], losses: Mapping[str, float]) -> float:
-        """Return what the error of the size's level adds to a weighted sum's variance, nats² (`Bridge.variance`)."""
+        """Return what the error of the level adds to the variance of a weighted sum, nats² (`Bridge.variance`)."""
         bridge, size = self.fit.bridge, self.fit.model_size
         if bridge is None or size is None:
             return 0.0
