@@ -102,7 +102,7 @@ def test_levels_beyond_three_sizes_are_said_to_be_rough() -> None:
 
     assert rough.short == "levels at 100M are extrapolated"
     assert rough.text.startswith(
-        "Levels at 100M, 10× the largest size observed, are extrapolated from 3 sizes. With 10M left out, its levels "
+        "Levels at 100M, 10× the largest size observed, are extrapolated from 3 sizes. With 10M held out, its levels "
         "are predicted with an error of "
     )
     assert not rough.refuses
