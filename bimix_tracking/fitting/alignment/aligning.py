@@ -18,6 +18,7 @@ from bimix_tracking.fitting.alignment.base_law import BaseLaw
 from bimix_tracking.fitting.alignment.checks import contradiction, far_anchors, far_sentence
 from bimix_tracking.fitting.alignment.groups import Group, grouped, knots
 from bimix_tracking.fitting.alignment.level_curves import LevelCurve, RunLevel, level_curve, run_levels
+from bimix_tracking.fitting.alignment.stretching import centres, stretched, without_slope
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.fitting.scale.bridge import Bridge
@@ -119,6 +120,8 @@ class _Found:
         if curve is None:
             return bridge
         used = [one for one in self.runs if one.run not in self.far] or list(self.runs)
+        stretch = stretched(used, curve, law)
+        deviation = without_slope(self.runs, curve, stretch)
         domains = self.group.observations.domains
         last = self.group.observations.last_tokens
         anchors = tuple(
@@ -130,7 +133,7 @@ class _Found:
                 paired=one.paired,
                 deviation={
                     target: float(value)
-                    for target, value in zip(curve.targets, curve.deviation[one.run], strict=True)
+                    for target, value in zip(curve.targets, deviation[one.run], strict=True)
                     if np.isfinite(value)
                 },
                 far=one.run in self.far,
@@ -142,6 +145,8 @@ class _Found:
             bridge,
             anchors=anchors,
             slope=curve.slope,
+            stretch=stretch,
+            centre=centres(used, self.level.levels, law, curve.knots) if stretch else {},
             contradict=contradiction([one for one in anchors if not one.far], law),
             far=far_sentence([one for one in anchors if one.far], used=len(self.far) == len(self.runs)),
         )
@@ -225,6 +230,8 @@ def _extrapolated(bridge: Bridge, asked: float) -> Bridge:
         rough=True,
         anchors=(),
         slope=None,
+        stretch={},
+        centre={},
     )
 
 

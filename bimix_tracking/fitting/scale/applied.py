@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.fitting.levels import raised
 from bimix_tracking.fitting.scale.bridge import Bridge
 from bimix_tracking.laws.protocol import Array
 
@@ -36,7 +37,7 @@ def _rounded(tokens: Array) -> Array:
 def aligned_by(obs: Observations, bridge: Bridge | None) -> Observations:
     """Return the runs that a law is fitted to as if all were of the reference size; those of one size as they are.
 
-        log L_i ← log L_i − δ_i(N, p),   s ← p S_N₀
+        log L_i ← log L_i − δ_i(N, p),   s ← p S_N₀,   log L_i ← log L_i + b_i (log L_i − c_i(p))
 
     Args:
         obs: Runs of several sizes; aligned ones stay as they are.
@@ -54,6 +55,9 @@ def aligned_by(obs: Observations, bridge: Bridge | None) -> Observations:
         for target in mine["domain"].unique().tolist():
             rows = (mine["domain"] == target).to_numpy()
             loss[rows] *= np.exp(-level.at(target, progress[rows]))
+            if level.size != bridge.reference and bridge.stretch.get(target):
+                centre = np.exp(raised(bridge.centre[target], progress[rows]))
+                loss[rows] *= (loss[rows] / centre) ** bridge.stretch[target]
             value[rows] = obs.link(target).value(loss[rows])
         parts.append(mine.assign(tokens=_rounded(progress * schedule), loss=loss, value=value))
     runs = [run for run in obs.runs if any(run in one.runs for one in bridge.sizes if one.in_law)]

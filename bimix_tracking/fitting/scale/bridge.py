@@ -9,12 +9,13 @@ up by progress: where the learning rate is in its schedule makes a loss, more th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from bimix_tracking.data.model_sizes import checked_size, nearest
+from bimix_tracking.fitting.levels import Levels
 from bimix_tracking.fitting.scale.size_level import Anchor, SizeLevel
 from bimix_tracking.fitting.scale.trend import LeftOut, Trend
 from bimix_tracking.laws.protocol import Array
@@ -37,6 +38,9 @@ class Bridge:
         anchors: Runs that gave the reference's level; none where the law was fitted to that size first.
         slope: How much further the reference falls for each nat of log loss that the law falls, where anchors end
             early and their curves were extended by it; None: none ended early.
+        stretch: By target b, by how much more mixtures do at the reference size than at the smaller ones: those are
+            brought to it by log L ← log L + b (log L − c(p)). None of a target: no more.
+        centre: By target (progress, c): log loss of the mean anchor, which a stretch leaves alone.
         trend: Levels over three sizes or more; None of fewer.
         contradict: What is said where anchors differ by more than their errors; None: they don't.
         far: What is said of anchors outside the sweep; None: none is.
@@ -51,6 +55,8 @@ class Bridge:
     rough: bool = False
     anchors: tuple[Anchor, ...] = ()
     slope: float | None = None
+    stretch: Mapping[str, float] = field(default_factory=dict)
+    centre: Mapping[str, Levels] = field(default_factory=dict)
     trend: Trend | None = None
     contradict: str | None = None
     far: str | None = None
@@ -158,6 +164,8 @@ class Bridge:
             **vars(self),
             "sizes": [one.to_dict() for one in self.sizes],
             "anchors": [one.to_dict() for one in self.anchors],
+            "stretch": dict(self.stretch),
+            "centre": {target: [list(knot) for knot in knots] for target, knots in self.centre.items()},
             "trend": None if self.trend is None else self.trend.to_dict(),
             "left_out": None if self.left_out is None else dict(self.left_out.error),
             "contradict": None if self.contradict is None else str(self.contradict),
@@ -176,5 +184,6 @@ class Bridge:
                 "anchors": tuple(Anchor.from_dict(one) for one in content["anchors"]),
                 "trend": None if content.get("trend") is None else Trend.from_dict(content["trend"]),
                 "notes": tuple(content.get("notes", ())),
+                "centre": {t: tuple((at, c) for at, c in knots) for t, knots in content.get("centre", {}).items()},
             }
         )

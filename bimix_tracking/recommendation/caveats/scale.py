@@ -89,7 +89,10 @@ def _level(bridge: Bridge, asked: float, *, one_size: bool) -> Iterator[Caveat]:
         said("levels at {asked} are extrapolated", **known),
         joined(
             [
-                said("Levels at {asked}, {times}× the largest size observed, are extrapolated from {sizes} sizes.", **known),
+                said(
+                    "Levels at {asked}, {times}× the largest size observed, are extrapolated from {sizes} sizes.",
+                    **known,
+                ),
                 said("With {largest} held out, its levels are predicted with an error of {error}.", **known),
             ]
         ),
