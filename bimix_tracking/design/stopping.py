@@ -93,7 +93,7 @@ def stopping(
     if largest.observations.losses.groupby(["run", "domain"]).size().max() < _FEWEST_POINTS + 1:
         return None
     try:
-        law = BaseLaw.of(base) if smaller else BaseLaw(base, fit)
+        law = BaseLaw.of(base) if smaller else BaseLaw(base, fit.at(base.size) if fit.bridge else fit)
     except ObservationsError:  # too few runs of the smaller size
         return None
     curves = run_levels(largest, law) if smaller else _about_own(largest, law)

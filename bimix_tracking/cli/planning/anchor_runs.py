@@ -110,7 +110,9 @@ def _of_sweep(
 
     obs = Observations.from_source(source, progress=progress)
     fit = select_law(obs, weights=weights, model_size=model_size, progress=progress).fit
-    rec = recommend(fit, tokens, weights=weights, reference=reference, progress=progress, **limits)
+    rec = recommend(
+        fit, tokens, model_size=model_size, weights=weights, reference=reference, progress=progress, **limits
+    )
     return obs, fit, {"tokens": tokens, "mixture": rec.mixture, "reference": rec.reference, "weights": weights}
 
 

@@ -161,9 +161,12 @@ def test_anchors_that_are_there_count_as_much_as_those_that_are_planned() -> Non
         recommended=Mixture.uniform(both.domains), reference=Mixture.uniform(both.domains),
     )  # fmt: skip
     assert any("has a standard deviation of" in text and "one anchor more" in text for text in plan.sentences())
-    # Two runs of the large size are too few to say what stopping costs: the small ones say it.
+    # Two runs of the large size are too few to say what stopping costs: the small ones say it, at their own level.
+    alone = stopping(proxies, select_law(proxies).fit, weights)
     assert plan.stopping is not None
+    assert alone is not None
     assert (plan.stopping.size, plan.stopping.across) == (SMALL, False)
+    assert plan.stopping.at(0.5) == pytest.approx(alone.at(0.5), rel=0.2)
 
 
 @settings(max_examples=10, deadline=None)
