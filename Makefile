@@ -36,8 +36,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy bimix_tracking integrations/bimix_integrations tests docs/_hooks docs/make_sweep.py docs/pictures/make.py
-	MYPYPATH=examples:examples/pilot $(BIN)/mypy examples --exclude examples/benchmarks/
+	MYPYPATH=examples:examples/pilot $(BIN)/mypy examples --exclude 'examples/(benchmarks|scale)/'
 	MYPYPATH=examples/benchmarks:examples/pilot $(BIN)/mypy examples/benchmarks
+	MYPYPATH=examples/scale:examples/benchmarks:examples/pilot $(BIN)/mypy examples/scale
 
 # The site, into ./site; `$(BIN)/mkdocs serve` shows it while you write.
 docs: .venv/installed-dev
@@ -50,6 +51,7 @@ bench: .venv/installed-dev .venv/installed-bench
 	$(BIN)/python tests/benchmarks/regmix.py
 	$(BIN)/python tests/benchmarks/decisions.py
 	$(BIN)/python tests/benchmarks/calibration.py
+	$(BIN)/python tests/benchmarks/scale.py
 	$(BIN)/python tests/benchmarks/designs.py --only pool
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/reading.py

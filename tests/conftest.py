@@ -30,6 +30,7 @@ SLOW = (
     "adapters/test_sweeps.py",
     "e2e/test_faults.py",
     "e2e/docs/test_benchmarks_example.py",
+    "e2e/docs/test_scale_example.py",
     "e2e/docs/test_pilot.py",
     "adapters/mlflow/test_source.py",
     "adapters/mlflow/test_broken_runs.py",

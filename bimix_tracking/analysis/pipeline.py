@@ -10,8 +10,8 @@ from typing import Any
 
 from bimix_tracking.analysis.asking_again import as_json
 from bimix_tracking.analysis.question import AUTO, Question
+from bimix_tracking.analysis.reading import read
 from bimix_tracking.analysis.result import Analysis, Findings
-from bimix_tracking.analysis.what_is_read import read
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.targets import Targets, targets_of
 from bimix_tracking.data.weights import checked_weights, objective_weights
@@ -169,7 +169,11 @@ def analyze(
     drawn = bootstrap(aligned, fit, replicates=replicates, progress=progress) if enough else None
     checked = _checked(aligned, fit, selection, validation, question, progress)
     findings = replace(
-        checked, observations=obs, aligned=aligned, fitness=judged, ranks=rank_transfer(obs, weights=weights)
+        checked,
+        observations=obs,
+        aligned=aligned,
+        fitness=judged,
+        ranks=rank_transfer(obs, weights=weights, bridge=fit.bridge),
     )
     try:
         recommendation = _recommended(fit, counted, drawn, question, progress)
@@ -288,6 +292,7 @@ def _answered(
             replicates=replicates,
             laws=None if selection is None else selection.plausible,
             costs=question.costs,
+            measured=findings.observations,
             progress=progress,
         ),
         pareto=_traded(fit, recommendation, question),
@@ -315,8 +320,9 @@ def _left(result: Analysis, into: RunSource, question: Question, *, nest: bool, 
         note=result.note(),
         runs=obs.runs,
         key=question.key(obs),
-        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10]),
+        name=analysis_name(obs, tokens_shown(question.tokens), result.created[:10], model_size=question.model_size),
         nest=nest,
+        model_size=question.model_size,
     )
 
 

@@ -1,4 +1,4 @@
-"""What goes with a recommended mixture wherever it goes: how far to trust it, where it is from, a tracker's columns."""
+"""What goes with a mixture wherever it goes: how far to trust it, where it is from, and a tracker's columns."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import finite
 from bimix_tracking.recommendation.verdict import Verdict
 from bimix_tracking.selection.cross_validation import Validation
+from bimix_tracking.selection.rank_transfer import RankTransfer
 
 
 def mixture_document(
-    rec: Recommendation, verdict: Verdict, warnings: Sequence[str], fit: LawFit, lineage: Mapping[str, Any]
+    rec: Recommendation,
+    verdict: Verdict,
+    warnings: Sequence[str],
+    fit: LawFit,
+    lineage: Mapping[str, Any],
+    ranks: RankTransfer | None = None,
 ) -> dict[str, Any]:
     """Return the content of `mixture.yaml`: the mixture, whether to act on it, its warnings, and its provenance.
 
@@ -25,6 +31,7 @@ def mixture_document(
         warnings: What to know before.
         fit: The law.
         lineage: Which runs and data it is from: see `Findings.lineage`.
+        ranks: Whether ranks hold between model sizes; None of one size.
     """
     guards = {"guards": [guard.noted() for guard in rec.guards]} if rec.guards else {}
     return {
@@ -36,6 +43,7 @@ def mixture_document(
         "provenance": {
             "law": fit.law,
             "target_tokens": rec.tokens,
+            **_of_size(rec, fit, ranks),
             "objective": f"the least weighted sum of predicted values, {rec.unit}",
             "weights": dict(rec.weights),
             "not_counted": {t: str(why) for t, why in fit.unfit.items() if not rec.weights.get(t)},
@@ -54,6 +62,26 @@ def mixture_document(
             **{name: lineage[name] for name in ("data_hash", "created", "versions")},
         },
     }
+
+
+def _of_size(rec: Recommendation, fit: LawFit, ranks: RankTransfer | None) -> dict[str, Any]:
+    """Return the model size that was asked for, whose losses the figures are, and what carries them from there."""
+    if rec.model_size is None:
+        return {}
+    bridge = fit.bridge
+    source = "unknown"
+    if bridge is not None and bridge.known:
+        source = "extrapolated, rough" if bridge.rough else "anchor runs" if bridge.anchors else "runs of that size"
+    anchors = [] if bridge is None or source != "anchor runs" else [one.run for one in bridge.anchors]
+    found: dict[str, Any] = {
+        "model_size": rec.model_size,
+        "figures_of_model_size": rec.level_size,
+        "losses_from": source,
+    }
+    found |= {"anchors": anchors} if anchors else {}
+    if ranks is not None:
+        found["rank_transfer"] = {"verdict": str(ranks.verdict), "why": str(ranks.sentence)}
+    return found
 
 
 def _changes(rec: Recommendation) -> dict[str, Any]:
@@ -92,6 +120,9 @@ def columns(
         runs: How many the sweep has.
     """
     result = {"bimix/gain": rec.gain, "bimix/target_tokens": rec.tokens, "bimix/runs": float(runs)}
+    sizes = {"bimix/model_size": rec.model_size, "bimix/figures_of_model_size": rec.level_size}
+    if rec.model_size is not None:
+        result |= {name: float(size) for name, size in sizes.items() if size is not None}
     if rec.uncertainty is not None:
         low, high = rec.uncertainty.gain
         result |= {"bimix/gain_low": low, "bimix/gain_high": high}

@@ -115,7 +115,9 @@ class Findings:
         return {
             "source": obs.source,
             "runs": [
-                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))} for run in obs.runs
+                {"name": run, "id": obs.run_ids.get(run, run), "mixture": dict(obs.mixture(run))}
+                | ({"model_size": obs.sizes[run]} if run in obs.sizes else {})
+                for run in obs.runs
             ],
             "shared": dict(obs.shared),
             "data_hash": self.fit.data_hash,
@@ -152,14 +154,15 @@ class Analysis(Shown, Findings):
     @cached_property
     def verdict(self) -> Verdict:
         """Whether to act on it, and what decides that."""
-        return judge(self.recommendation, self.fitted, self.fit, self.validation, self.extrapolation)
+        return judge(self.recommendation, self.fitted, self.fit, self.validation, self.extrapolation, self.ranks)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before acting: the verdict's caveats, the recommendation's, surrogates that disagree."""
         caveats, apart = self.verdict.caveats, [] if self.fitness is None else self.fitness.disagreements()
         volume = {caveat.kind for caveat in caveats} & {"one_volume", "later", "extrapolation"}
-        others = [t for t in self.recommendation.warnings if not volume or t not in self.recommendation.of_volume]
+        told = self.recommendation.of_volume if volume or self.recommendation.of_another_size else ()
+        others = [text for text in self.recommendation.warnings if text not in told]
         return (*(caveat.text for caveat in caveats), *others, *apart)
 
     def save(self, directory: str | Path, *, progress: Progress | None = None) -> list[Path]:
@@ -233,7 +236,9 @@ class Analysis(Shown, Findings):
 
     def mixture_yaml(self) -> str:
         """Return the recommended mixture with its provenance; `Mixture.from_yaml` and any trainer read it."""
-        return dump_yaml(mixture_document(self.recommendation, self.verdict, self.warnings, self.fit, self.lineage()))
+        return dump_yaml(
+            mixture_document(self.recommendation, self.verdict, self.warnings, self.fit, self.lineage(), self.ranks)
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return proportions, intervals and predicted losses, one row a domain."""

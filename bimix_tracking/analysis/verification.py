@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,28 @@ from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.texts import listing, printable
 from bimix_tracking.files.atomic_folder import staged
 from bimix_tracking.messages import few, joined, said
-from bimix_tracking.quantities import nats, percent, tokens
+from bimix_tracking.quantities import about, nats, parameters, percent, signed, tokens
 from bimix_tracking.report.language import Language
 from bimix_tracking.report.markdown import escape
 from bimix_tracking.report.markdown import table as markdown_table
 
 SUM = "weighted sum"
 """The row of what was minimised, beside those of the targets."""
+UNKNOWN = "unknown"
+"""The verdict on a run of a size whose level was unknown."""
+_AT_END = 0.98
 _WORDS = {
     "inside": said("as predicted"),
     "above": said("worse than predicted; find out why before scaling this mixture up"),
     "below": said("better than predicted"),
 }
-_SIDES = {"inside": said("inside"), "above": said("above"), "below": said("below")}
+SIDES = {
+    "inside": said("inside"),
+    "above": said("above"),
+    "below": said("below"),
+    UNKNOWN: said("level unknown"),
+}
+"""A verdict in a word."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,8 +47,9 @@ class Verification(Shown):
     Args:
         before: The analysis of the sweep without these runs.
         after: The analysis with them.
-        table: One row a run and target (and the weighted sum), columns run, tokens, target, predicted, low, high,
-            observed, verdict (`inside`, `above` or `below` the interval).
+        table: One row a run and target (and the weighted sum), columns run, tokens, model_size (NaN if unknown),
+            progress (part of its schedule), target, predicted, low, high, observed, verdict: `inside`, `above` or
+            `below` the interval, or `unknown` where no run of its size was known; predicted and interval are NaN then.
         level: Of the intervals, which are of one run: the law's uncertainty and a run's own noise.
         warnings: What the comparison suffers from.
         location: Where the tracker shows it, if it was written back.
@@ -59,7 +69,7 @@ class Verification(Shown):
 
     def sentences(self) -> list[str]:
         """Return the verdict in words, a line each: the sums first, then the targets, then what changes."""
-        single = self.table[self.table["target"] != SUM]
+        single = self._compared[self._compared["target"] != SUM]
         outside = single[single["verdict"] != "inside"]
         by_target = said(
             "{inside} of {all} values are inside their {level:.0f} % intervals.",
@@ -72,29 +82,75 @@ class Verification(Shown):
                 "{target!r} of {run!r} is {side}: {observed}, predicted {predicted}.",
                 target=row["target"],
                 run=row["run"],
-                side=_SIDES[row["verdict"]],
+                side=SIDES[row["verdict"]],
                 observed=self.shown(row["target"], row["observed"]),
                 predicted=self.shown(row["target"], row["predicted"]),
             )
             for row in outside.to_dict("records")
         ]
         sums = [self._of_run(row) for row in self.table[self.table["target"] == SUM].to_dict("records")]
-        return [printable(text) for text in (*sums, joined([by_target, *each]), self._renewed())]
+        told = [joined([by_target, *each])] if len(single) else []
+        return [printable(text) for text in (*sums, *told, *self._levels(), self._renewed())]
+
+    @property
+    def _compared(self) -> pd.DataFrame:
+        """The rows that have a prediction."""
+        return self.table[self.table["verdict"] != UNKNOWN]
 
     def shown(self, target: str, value: float) -> str:
         """Return a number of the table as it is printed, in its target's own unit."""
         return nats(value) if target == SUM else self.before.fit.link(target).shown(value)
 
     def _of_run(self, row: Mapping[Any, Any]) -> str:
+        observed, at = nats(row["observed"]), [said("{tokens} tokens", tokens=tokens(row["tokens"]))]
+        if np.isfinite(row["model_size"]):
+            at = [said("{size} parameters", size=parameters(row["model_size"])), *at]
+        if row["progress"] < _AT_END:
+            at.append(said("{share} of its schedule", share=about(row["progress"])))
+        where = joined(at, ", ")
+        if row["verdict"] == UNKNOWN:
+            return said(
+                "Run {run!r} ({where}) has no prediction, for no run of its size was there: weighted sum {observed}.",
+                run=row["run"],
+                where=where,
+                observed=observed,
+            )
         return said(
-            "Run {run!r} at {tokens} tokens is {words}: weighted sum {observed}, predicted {predicted} ({level:.0f} % "
-            "interval of one run {low} to {high}).",
+            "Run {run!r} ({where}) is {words}: weighted sum {observed}, predicted {predicted} ({level:.0f} % interval "
+            "of one run {low} to {high}).",
             run=row["run"],
-            tokens=tokens(row["tokens"]),
+            where=where,
             words=_WORDS[row["verdict"]],
             level=100 * self.level,
             **{name: nats(row[name]) for name in ("observed", "predicted", "low", "high")},
         )
+
+    def _levels(self) -> Iterator[str]:
+        """Say what level the runs give whose size was unknown."""
+        bridge, known = self.after.fit.bridge, self.before.observations.model_sizes
+        sizes = self.after.observations.sizes
+        if bridge is None or not known:
+            return
+        for size in bridge.observed:
+            runs = [run for run in self.runs if sizes.get(run) == size]
+            change = {
+                target: float(np.expm1(bridge.level_at(size, target, 1.0) - bridge.level_at(known[-1], target, 1.0)))
+                for target in self.after.fit.targets
+            }
+            if size in known or not runs:
+                continue
+            first, last = min(change, key=change.__getitem__), max(change, key=change.__getitem__)
+            yield said(
+                "The level at {size} parameters is now known, from {runs}: against {other} losses change by {most} % "
+                "({first!r}) to {least} % ({last!r}).",
+                runs=few(runs),
+                size=parameters(size),
+                other=parameters(known[-1]),
+                most=signed(100 * change[first], 1),
+                least=signed(100 * change[last], 1),
+                first=first,
+                last=last,
+            )
 
     def _renewed(self) -> str:
         old, new = self.before.recommendation, self.after.recommendation
@@ -148,6 +204,7 @@ class Verification(Shown):
             "data_hash_before": self.before.fit.data_hash,
             "data_hash_after": self.after.fit.data_hash,
             "tokens": self.after.recommendation.tokens,
+            "model_size": self.after.recommendation.model_size,
         }
 
     def save(self, directory: str | Path) -> list[Path]:
@@ -188,7 +245,7 @@ class Verification(Shown):
                 r["run"],
                 say(said("weighted sum")) if r["target"] == SUM else r["target"],
                 *(self.shown(r["target"], r[c]) for c in ("predicted", "low", "high", "observed")),
-                say(_SIDES[r["verdict"]]),
+                say(SIDES[r["verdict"]]),
             ]
             for r in self.table.to_dict("records")
         ]
@@ -197,10 +254,9 @@ class Verification(Shown):
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth a column in the tracker's table of runs."""
-        inside = self.table["verdict"] == "inside"
-        error = (self.table["predicted"] / self.table["observed"] - 1).abs()
-        return self.after.metrics() | {
-            "bimix/verified_runs": float(len(self.runs)),
-            "bimix/verified_inside": float(inside.mean()),
-            "bimix/verified_error": float(error.mean()),
-        }
+        table = self._compared
+        found = self.after.metrics() | {"bimix/verified_runs": float(len(self.runs))}
+        if table.empty:
+            return found
+        inside, error = table["verdict"] == "inside", (table["predicted"] / table["observed"] - 1).abs()
+        return found | {"bimix/verified_inside": float(inside.mean()), "bimix/verified_error": float(error.mean())}

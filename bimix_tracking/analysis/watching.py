@@ -18,7 +18,7 @@ from typing import Any, Literal
 from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.errors import BimixError, ReadOnlyError, SourceError
-from bimix_tracking.tracking.ports import RunSource, RunState, wanted_of
+from bimix_tracking.tracking.ports import RunSource, RunState
 from bimix_tracking.tracking.waiting import named, of_status
 
 LONGEST_PAUSE = 600.0
@@ -219,11 +219,12 @@ def analysis_of(source: RunSource, tokens: float, **options: Any) -> Analyse:
     """
     from bimix_tracking.analysis.pipeline import analyze  # noqa: PLC0415  # SciPy isn't for those who only wait
     from bimix_tracking.analysis.question import Question, check_options  # noqa: PLC0415  # likewise
+    from bimix_tracking.analysis.reading import pooled  # noqa: PLC0415  # likewise
 
     check_options(options)
 
     def analyse(records: Sequence[RunRecord]) -> str:
-        obs = wanted_of(source).pooled(records, source.uri)
+        obs = pooled(source, records, all_sizes=options.get("model_size") is not None)
         key = Question(tokens=tokens, **options).key(obs)
         if source.find_analysis(key) is not None:
             return f"already analysed (key {key})"

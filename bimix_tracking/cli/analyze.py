@@ -180,15 +180,21 @@ def _of_sizes(obs: Observations) -> str:
 def _told(found: Analysis | BimixError, folder: Path | None) -> dict[str, Any]:
     if isinstance(found, BimixError):
         return {"error": {"kind": type(found).__name__, "message": str(found)}}
+    from bimix_tracking.cli.summary import facts  # noqa: PLC0415  # --help must not wait for it
+
     checks = None if found.validation is None else found.validation.to_dict()
-    return found.decision() | {
-        "law": found.fit.law,
-        "runs": len(found.observations.runs),
-        "data_hash": found.fit.data_hash,
-        "held_out": None if checks is None else {n: v for n, v in checks.items() if n != "predictions"},
-        "selection": None if found.selection is None else found.selection.to_dict(),
-        "diagnostics": [vars(one) for one in found.diagnostics],
-        "notes": [str(note) for note in found.fit.notes],
-        "artifacts": folder,
-        "written_back": found.location,
-    }
+    return (
+        found.decision()
+        | dict(facts(found))
+        | {
+            "law": found.fit.law,
+            "runs": len(found.observations.runs),
+            "data_hash": found.fit.data_hash,
+            "held_out": None if checks is None else {n: v for n, v in checks.items() if n != "predictions"},
+            "selection": None if found.selection is None else found.selection.to_dict(),
+            "diagnostics": [vars(one) for one in found.diagnostics],
+            "notes": [str(note) for note in found.fit.notes],
+            "artifacts": folder,
+            "written_back": found.location,
+        }
+    )

@@ -30,6 +30,8 @@ OPTIONS = {
     ),
     "give the file's format if it is another": "give the file's format (--format) if it is another",
     "must be allowed a positive number of epochs": "must be allowed a positive number of epochs (--max-epochs)",
+    ", or model_size=7e9": "",
+    ", or obs.only(…)": "",
     "pass accept_warnings=True": "pass --accept-warnings",
     ". Use Mixture.normalized(...) for weights of any sum": "; divide each by their sum",
     ". For other names use Observations.from_wide": "; rename its columns",

@@ -16,11 +16,12 @@ from bimix_tracking.cli.console import (
     say,
     speak,
 )
-from bimix_tracking.cli.entries import tokens_of, weights_by_target
+from bimix_tracking.cli.entries import parameters_of, tokens_of, weights_by_target
 from bimix_tracking.cli.question import Lang, known_lang
 from bimix_tracking.cli.source import Filter, Mixtures, Source, TargetsFile, Unfinished, opened
 from bimix_tracking.cli.teaching import OUTPUT
 from bimix_tracking.messages import joined, said
+from bimix_tracking.quantities import MISSING
 
 if TYPE_CHECKING:
     from bimix_tracking.analysis.verification import Verification
@@ -33,7 +34,12 @@ _COLUMNS: Sequence[Column] = (
     (said("observed"), "right"),
     (said("verdict"), "left"),
 )
-_SIDES = {"inside": said("inside"), "above": said("above"), "below": said("below")}
+_SIDES = {
+    "inside": said("inside"),
+    "above": said("above"),
+    "below": said("below"),
+    "unknown": said("level unknown"),
+}
 
 
 def verify(
@@ -42,8 +48,16 @@ def verify(
     tokens: Annotated[
         str | None, typer.Option(help="Tokens the recommendation was for; else the analysis's, or the longest run's.")
     ] = None,
+    model_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARAMETERS",
+            help="Model size the recommendation was for, such as 7B; else the analysis's, or the largest run's.",
+        ),
+    ] = None,
     analysis: Annotated[
-        Path | None, typer.Option(help="Folder that `analyze --out` left: its runs, law and tokens are the prediction.")
+        Path | None,
+        typer.Option(help="Folder that `analyze --out` left: its runs and law predict, its question is kept."),
     ] = None,
     weight: Annotated[
         list[str] | None,
@@ -66,17 +80,21 @@ def verify(
 ) -> None:
     r"""Compare runs that followed a recommendation with its prediction.
 
-    Then the laws are fitted again with these runs, and the recommendation is renewed.
+    Each is compared at its own model size, and as far as it is in its schedule. Then the laws are fitted again with
+    these runs, and the recommendation is renewed, with all that the analysis was asked.
 
     \b
     Examples:
       bimix verify mlflow:my-sweep big-run-1 --analysis analysis --write-back
+      # a run of 7B that is still going, against proxies and anchors
+      bimix verify mlflow:my-sweep big-run-1 --analysis analysis --unfinished
       # two seeds, from plain files
       bimix verify jsonl:runs seed-1 seed-2 --analysis analysis --out verification
     """
     from bimix_tracking.analysis.verifying import verify as run  # noqa: PLC0415  # --help must not wait for SciPy
 
     target = None if tokens is None else tokens_of(tokens, "--tokens")
+    size = None if model_size is None else parameters_of(model_size)
     weights = weights_by_target(weight)
     options: dict[str, Any] = {"lang": known_lang(lang)} | ({} if weights is None else {"weights": weights})
     speak(lang)
@@ -85,6 +103,7 @@ def verify(
             opened(source, filter_, unfinished, mixtures, targets=targets),
             runs,
             tokens=target,
+            model_size=size,
             analysis=analysis,
             out=out,
             write_back=write_back,
@@ -120,7 +139,8 @@ def _print(found: Verification) -> None:
             found.shown(row["target"], row[column]) for column in ("predicted", "low", "high", "observed")
         )
         target = said("weighted sum") if row["target"] == SUM else isolated(printable(row["target"]))
-        rows.append((printable(row["run"]), target, predicted, f"{low}–{high}", observed, _SIDES[row["verdict"]]))
+        interval = MISSING if row["verdict"] == "unknown" else f"{low}–{high}"
+        rows.append((printable(row["run"]), target, predicted, interval, observed, _SIDES[row["verdict"]]))
     print_table(_COLUMNS, rows, ("predicted",))
     say()
     for text in rest:

@@ -83,12 +83,12 @@ def _level(fit: LawFit, terms: Mapping[str, float], size: float, of_run: FormErr
     """Return the level's variance as it is and that of one anchor, nats²; ∞ of a level that isn't known."""
     bridge = fit.bridge
     if bridge is None:
-        return math.inf, of_run.of_run
+        return math.inf, of_run.of_proxy
     try:
-        now = bridge.variance(size, terms, of_run.of_run)
+        now = bridge.variance(size, terms, of_run.of_proxy)
     except ValueError:
-        return math.inf, bridge.of_anchor(terms, of_run.of_run)
-    return now, bridge.of_anchor(terms, of_run.of_run)
+        return math.inf, bridge.of_anchor(terms, of_run.of_proxy)
+    return now, bridge.of_anchor(terms, of_run.of_proxy)
 
 
 def anchor_worth(

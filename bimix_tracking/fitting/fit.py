@@ -58,7 +58,7 @@ def fit_law(
     >>> {name: round(value, 6) for name, value in fit.targets["a"].parameters.items()}
     {'alpha': 0.1, 'beta': 0.5, 'B': 270.0, 'C': 2.1}
     """
-    alignment = align(obs, model_size)
+    alignment = align(obs, model_size, law)
     fit = fit_with(alignment.observations, law, FitOptions(huber_delta, zero_share, warmup))
     return bridged(fit, alignment, obs)
 

@@ -9,7 +9,7 @@ difference grows as the distance does, so it is scaled by it, and between a mixt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -62,12 +62,20 @@ class FormError:
         apart: Of the difference of two mixtures, by their distance in total variation: 2 (σ_cv² − σ_rep² − σ_est²)₊
             over the mean distance, σ_cv² the variance.
         of_run: Of one run about the law: `each` with σ_rep² in it.
+        of_sizes: What of these three (twice of `apart`, by distance) is that mixtures do otherwise at the model size of
+            the anchor runs, which tell it by contradicting one another.
     """
 
     mixtures: int
     each: float
     apart: float
     of_run: float
+    of_sizes: float = 0.0
+
+    @property
+    def of_proxy(self) -> float:
+        """Of one run about the law at the size that the law is of."""
+        return self.of_run - self.of_sizes
 
     @property
     def free(self) -> int:
@@ -182,6 +190,18 @@ class HeldOutErrors:
             apart=2 * max(variance - noise - estimated_apart, 0.0) / distance,
             of_run=max(square + noise_variance - noise - estimated, 0.0),
         )
+
+    def at_anchors(self, form: FormError, variance: float) -> FormError:
+        """Return the error where anchor runs stray from law and level by more than runs of the law's own size do.
+
+        Args:
+            form: At that size.
+            variance: Of an anchor run about law and level, nats²; see `Bridge.of_anchor`.
+        """
+        more = max(variance - form.of_run, 0.0)
+        distance = float(pdist(np.unique(np.round(self.shares, 9), axis=0), "cityblock").mean()) / 2
+        apart = form.apart + 2 * more / distance
+        return replace(form, each=form.each + more, apart=apart, of_run=form.of_run + more, of_sizes=more)
 
     def _sampled(self, weights: Mapping[str, float], known: npt.NDArray[np.bool_]) -> float:
         """Return the mean variance of a weighted sum by questions alone, nats²; questions of two targets differ."""

@@ -189,10 +189,7 @@ class LawFit:
         return only_volume(self.targets[target].tokens or self.tokens)
 
     def volume_for(self, tokens: float, weights: Mapping[str, float]) -> float:
-        """Return the data volume at which mixtures can be compared for a run of so many tokens.
-
-        See `comparable`.
-        """
+        """Return the data volume at which mixtures can be compared for a run of so many tokens (`comparable`)."""
         return comparable(tokens, (self.only_volume(t) for t, w in weights.items() if w > 0 and t in self.targets))
 
     def losses(

@@ -144,7 +144,8 @@ class Replicates:
             own = {target: 1.0}
             form = self.form(own)
             variance = self.beyond(own, volume) + (0.0 if form is None else form.each)
-            variance = variance + self.of_level(own, {target: float(np.nanmean(centre[:, i]))})
+            known = centre[np.isfinite(centre[:, i]), i]  # of a target that wasn't fitted there is none
+            variance = variance + (self.of_level(own, {target: float(known.mean())}) if len(known) else 0.0)
             low, high = self.sides(residuals[..., i], own, variance / centre[:, i] ** 2, level)
             ends = [self.fit.link(target).value(centre[:, i] * np.exp(end)) for end in (low, high)]
             lower[:, i], upper[:, i] = reversed(ends) if self.fit.link(target).rising else ends
@@ -234,7 +235,13 @@ class Replicates:
         if self.drawn is not None:
             place = self.residuals.index.get_indexer(pd.Index([one.run for one in held_out.runs]))
             out = (self.drawn[:, place] == 0) & (place >= 0)
-        return held_out.form(weights, self._at_held_out[..., use] @ weight[use], out)
+        found = held_out.form(weights, self._at_held_out[..., use] @ weight[use], out)
+        bridge = self.fit.bridge
+        if found is None or bridge is None or self.fit.origin is not None or bridge.of_reference.in_law:
+            return found
+        losses = self.fit.losses(held_out.shares, held_out.tokens).mean()
+        terms = {target: w * float(losses[target]) for target, w in weights.items() if w > 0}
+        return held_out.at_anchors(found, bridge.of_anchor(terms, found.of_run))
 
     def free(self, weights: Mapping[str, float]) -> int:
         """Return Student's degrees of freedom of a weighted sum's interval: n − 2, of mixtures held out or of runs."""
@@ -254,20 +261,13 @@ class Replicates:
         return np.asarray(np.square(np.nan_to_num(rate) * ahead))
 
     def of_level(self, weights: Mapping[str, float], losses: Mapping[str, float]) -> float:
-        """Return what the error of the model size's level adds to the variance of a weighted sum, nats².
-
-        See `Bridge.variance`; 0 where all runs have one size.
-
-        Args:
-            weights: Of the targets.
-            losses: Of the targets, nats.
-        """
+        """Return what the error of the level adds to the variance of a weighted sum, nats² (`Bridge.variance`)."""
         bridge, size = self.fit.bridge, self.fit.model_size
         if bridge is None or size is None:
             return 0.0
         known = {target: weight for target, weight in weights.items() if weight > 0}
         form = self.form(known)
-        of_run = self.run_noise(known) ** 2 if form is None else form.of_run
+        of_run = self.run_noise(known) ** 2 if form is None else form.of_proxy
         terms = {target: weight * losses[target] for target, weight in known.items()}
         return bridge.variance(size, terms, 0.0 if np.isnan(of_run) else of_run)
 

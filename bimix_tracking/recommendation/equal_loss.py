@@ -55,7 +55,8 @@ class EqualLoss:
         """Return the interval of the saved fraction; None where too few replicates could be fitted.
 
         It promises no more than the gain's: what the gain may owe to the law's form, and what it owes to the luck of
-        the chosen, move the loss that is to be reached.
+        the chosen, move the loss that is to be reached. So does the error of a model size's level, by what it differs
+        between targets: √ Var Σ_i w_i ε_i (L_i(reference, s) − L_i(recommended, s')), for a common ε is 0 there.
 
         Args:
             fit: The fit.
@@ -80,13 +81,25 @@ class EqualLoss:
         below, above = replicates.sides(
             ratio(kept, int(known.sum())) - float(ratio(None, 1)[0]), self.weights, 0.0, level
         )
-        form = replicates.times(self.weights, level) * ((gain.form_error or 0.0) if gain is not None else 0.0)
+        form = (gain.form_error or 0.0) if gain is not None else 0.0
+        form = replicates.times(self.weights, level) * math.hypot(form, self._level_error(fit, replicates, tokens))
         low = centre - math.hypot(float(below), centre - float(ratio(None, 1, form - luck)[0]))
         high = centre + math.hypot(float(above), float(ratio(None, 1, -form - luck)[0]) - centre)
         return (
             _as_saved(math.inf if high >= last else high),
             _as_saved(-math.inf if low <= first else low),
         )
+
+    def _level_error(self, fit: LawFit, replicates: Replicates, tokens: float) -> float:
+        """Return the standard deviation, nats, that the level's error has in the difference at equal loss."""
+        log_ratio = float(self._log_ratio(fit, tokens, None, 1)[0])
+        if fit.bridge is None or not math.isfinite(log_ratio):
+            return 0.0
+        ours, theirs = fit.losses(self.shares, [tokens * math.exp(log_ratio), tokens]).to_dict("records")
+        terms = {str(target): weight * (theirs[target] - ours[target]) for target, weight in self.weights.items()}
+        noise = {target: replicates.run_noise({target: 1.0}) / theirs[target] for target in terms}
+        of_run = math.fsum((term * noise[target]) ** 2 for target, term in terms.items())
+        return math.sqrt(fit.bridge.variance(fit.bridge.reference, terms, of_run))
 
     def _ends(self, tokens: float) -> tuple[float, float]:
         """Return between which log(s' / s) it is sought."""

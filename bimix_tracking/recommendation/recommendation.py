@@ -13,6 +13,7 @@ import pandas as pd
 
 from bimix_tracking import quantities
 from bimix_tracking.data.links import IDENTITY, Link
+from bimix_tracking.data.model_sizes import nearest
 from bimix_tracking.data.targets import Kind, Target, unit_of
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.display.proportions import STYLE, ProportionRow, mixture_chart
@@ -101,6 +102,12 @@ class Recommendation(Shown):
     path: SmallestChange | None = None
     model_size: float | None = None
     level_size: float | None = None
+
+    @property
+    def of_another_size(self) -> bool:
+        """Whether the figures are of models of another size than asked for, whose level is unknown."""
+        asked, own = self.model_size, self.level_size
+        return asked is not None and own is not None and nearest(asked, [own]) is None
 
     @property
     def unit(self) -> str:

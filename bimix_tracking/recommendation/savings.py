@@ -3,6 +3,9 @@
 How many tokens a loss is worth is told by the fall of the losses along training, so a saving is at a data volume that
 was observed. Beyond the largest one the laws part, and so do fits to all checkpoints and to late ones: to four times as
 many tokens the range over both is told, and nothing beyond.
+
+At a model size that proxies don't have, the fall is that of the anchors' curves. An error of the level moves the loss
+of both mixtures alike, so at equal loss only what it differs between targets counts.
 """
 
 from __future__ import annotations
@@ -20,9 +23,12 @@ from bimix_tracking.fitting.fit import fit_with
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.levels import SAME_VOLUME
 from bimix_tracking.fitting.replicates import Replicates
+from bimix_tracking.fitting.scale.applied import aligned_by
+from bimix_tracking.fitting.scale.bridge import Bridge
+from bimix_tracking.fitting.scale.size_level import SizeLevel
 from bimix_tracking.messages import few, said
 from bimix_tracking.progress import Progress
-from bimix_tracking.quantities import count, tokens
+from bimix_tracking.quantities import count, parameters, tokens
 from bimix_tracking.recommendation.costs import Costs
 from bimix_tracking.recommendation.equal_loss import (
     FARTHEST,
@@ -31,7 +37,7 @@ from bimix_tracking.recommendation.equal_loss import (
     late_part,
     mixtures_at_two_volumes,
 )
-from bimix_tracking.recommendation.investment.flops import Compute
+from bimix_tracking.recommendation.investment.flops import compute_of
 from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import LEVEL
@@ -48,7 +54,7 @@ def worth(
     replicates: Replicates | None = None,
     laws: Mapping[str, LawFit] | None = None,
     costs: Costs | None = None,
-    compute: Compute | None = None,
+    measured: Observations | None = None,
     level: float = LEVEL,
     progress: Progress | None = None,
 ) -> Worth:
@@ -61,14 +67,14 @@ def worth(
     part in the fit has its β at a bound, or where s' is at the end of the search.
 
     Args:
-        obs: The sweep.
+        obs: The sweep that the law was fitted to.
         fit: Its fit.
         rec: From `recommend`.
         replicates: From `bootstrap`: gives the interval.
         laws: Fits of single laws, over which the range is told, such as `Selection.plausible`; by default those with a
             part in the ensemble, or the law itself.
         costs: GPU-hours and costs, as far as known.
-        compute: Of the sweep's runs at their own sizes and tokens, see `compute_of`.
+        measured: All runs at their own sizes and tokens, anchors among them; `obs` where there is one size.
         level: Of the interval.
         progress: Is told how many laws of how many are fitted to the late evaluations.
 
@@ -88,10 +94,23 @@ def worth(
     weights = {target: w for target, w in working.items() if w > 0 and target in fit.targets}
     ends = [fit.targets[target].tokens or fit.tokens for target in weights]
     smallest, largest = max(low for low, _ in ends), min(high for _, high in ends)
+    measured, obs = measured or obs, aligned_by(obs, fit.bridge)
+    own = _own_runs(measured, rec, fit)
+    if own is not None and fit.bridge is not None:
+        largest = min(largest, max(one.reached * one.schedule for one in _own_levels(fit.bridge)))
     at = min(rec.tokens, largest)
     single = _single_laws(fit, laws, weights)
-    told = Worth(at, rec.tokens, None, runs=len(obs.runs), costs=costs or Costs(), compute=compute, level=level)
-    why = _untold(obs, single, weights, at, smallest)
+    told = Worth(
+        at,
+        rec.tokens,
+        None,
+        runs=len(measured.runs),
+        costs=costs or Costs(),
+        compute=compute_of(measured.sizes, measured.last_tokens, rec.model_size, rec.tokens),
+        anchors=0 if own is None else len(own.runs),
+        level=level,
+    )
+    why = _size_unknown(rec, fit, own, list(weights)) or _untold(obs, single, weights, at, smallest)
     shares = np.stack([rec.mixture.array(fit.domains), rec.reference.array(fit.domains)])
     search = EqualLoss(shares, weights, smallest, largest)
     fraction = math.nan if why else search.saved(fit, at)
@@ -110,6 +129,50 @@ def worth(
     noisy = rec.inside_noise or rec.below_run_noise
     found = replace(found, demonstrated=bool(interval and span and span[0] > 0 and not noisy))
     return _at_target(obs, found, single, search, progress) if found.beyond else found
+
+
+def _own_levels(bridge: Bridge) -> list[SizeLevel]:
+    """Return the levels of the size whose losses the law has, one for each length of schedule."""
+    return [one for one in bridge.sizes if one.size == bridge.reference]
+
+
+def _own_runs(measured: Observations, rec: Recommendation, fit: LawFit) -> Observations | None:
+    """Return the runs at the model size that was asked for; None where none was, or no run has it."""
+    bridge = fit.bridge
+    if rec.model_size is None or bridge is None or not bridge.known or not bridge.of_reference.observed:
+        return None
+    named = {run for one in _own_levels(bridge) for run in one.runs}
+    return measured.only(sorted(named)) if named & set(measured.runs) else None
+
+
+def _size_unknown(rec: Recommendation, fit: LawFit, own: Observations | None, targets: list[str]) -> str:
+    """Return why nothing is known of savings at the model size that was asked for; nothing where something is.
+
+    Args:
+        rec: The recommendation.
+        fit: The law.
+        own: The runs at that size.
+        targets: Those that count.
+    """
+    asked, bridge = rec.model_size, fit.bridge
+    if asked is None:
+        return ""
+    size = {"size": parameters(asked)}
+    if bridge is None or not bridge.known:
+        return said("the level of the losses at {size} parameters is unknown. One anchor run gives it", **size)
+    if bridge.rough:
+        return said(
+            "losses at {size} parameters are extrapolated over sizes, too roughly for a saving. One anchor run gives "
+            "their level",
+            **size,
+        )
+    if own is None or not mixtures_at_two_volumes(own, targets):
+        return said(
+            "runs of {size} parameters were evaluated once each, so the tokens that a loss is worth there are unknown. "
+            "Evaluate them at several points of training",
+            **size,
+        )
+    return ""
 
 
 def _single_laws(fit: LawFit, laws: Mapping[str, LawFit] | None, weights: Mapping[str, float]) -> dict[str, LawFit]:

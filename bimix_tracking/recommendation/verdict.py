@@ -215,6 +215,8 @@ def _held_out(validation: Validation) -> Iterator[Caveat]:
 
 
 def _volume(rec: Recommendation, fit: LawFit, extrapolation: Extrapolation | None) -> Iterator[Caveat]:
+    if rec.of_another_size and rec.volume != rec.tokens:  # what that means is said of the model size
+        return
     if rec.volume != rec.tokens:
         at = {"volume": tokens(rec.volume), "target": tokens(rec.tokens)}
         yield Caveat(

@@ -123,7 +123,7 @@ def _sure(
             "each": 0.0 if form is None else form.each,
             "apart": 0.0 if form is None else form.apart,
             "rate": rate if math.isfinite(rate) else 0.0,
-            "ofRun": 0.0 if form is None else form.of_run,
+            "ofRun": 0.0 if form is None else form.of_proxy,
         }
 
     return {

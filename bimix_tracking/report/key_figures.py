@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import about, count, signed, tokens
+from bimix_tracking.quantities import about, count, parameters, signed, tokens
 from bimix_tracking.recommendation.equal_loss import FARTHEST
 from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
@@ -60,7 +60,9 @@ def _gain(rec: Recommendation) -> KeyFigure:
         more = said("no interval: no replicates")
     else:
         more = said("{level:.0f} % interval {low} to {high}", level=100 * sure.level, **span_in_unit(rec, sure.gain))
-    if rec.volume != rec.tokens:
+    if rec.of_another_size and rec.level_size is not None:
+        more = joined([more, said("{size} model", size=parameters(rec.level_size))], ", ")
+    elif rec.volume != rec.tokens:
         more = joined([more, said("at {tokens} tokens", tokens=tokens(rec.volume))], ", ")
     return KeyFigure(said("predicted gain"), rec.amount(rec.gain), more)
 
@@ -112,8 +114,13 @@ def rows(found: Worth) -> Iterator[tuple[str, str]]:
     if found.costs.target_gpu_hours is not None:
         hours = found.gpu_hours_saved
         yield said("compute saved"), no_figure(found) if hours is None else _hours(found, hours)
+    if found.compute is not None:
+        share = about(found.compute.share)
+        yield said("compute of all runs"), said("{share} of the target run's, by 6 N D", share=share)
     pilot = found.pilot_gpu_hours
     if pilot is None:
+        if found.return_on_compute is not None:
+            yield said("return on compute"), times(found.return_on_compute)
         return
     runs = said("{hours} for {runs} runs", hours=_hours(found, (pilot, pilot)), runs=found.runs)
     yield said("pilot cost"), runs
@@ -174,6 +181,8 @@ def _saved(found: Worth) -> str:
         parts.append(said("{level:.0f} % interval {interval}", **known))
     if laws and laws != [found.fraction]:
         parts.append(said("by law {laws}", laws=percents((min(laws), max(laws)))))
+    if found.anchors:
+        parts.append(said("by the curves of {count} runs of that size", count=found.anchors))
     if found.beyond:
         parts.append(said("at {tokens} tokens, the largest volume observed", tokens=tokens(found.tokens)))
     if found.fraction > 0 and not found.demonstrated:

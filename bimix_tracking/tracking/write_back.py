@@ -16,6 +16,7 @@ from bimix_tracking.credentials import without_credentials
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.mixture import Mixture
+from bimix_tracking.quantities import parameters
 from bimix_tracking.tracking.ports import RunSource, WriteBack
 
 _LONGEST_SWEEP = 80
@@ -34,6 +35,7 @@ def leave(
     key: str,
     name: str,
     nest: bool = False,
+    model_size: float | None = None,
 ) -> str:
     """Write artifacts into a source as a run of role `analysis`; return where a person finds it.
 
@@ -48,6 +50,7 @@ def leave(
         key: Names the analysis by data and question: see `key_of`.
         name: What the new run is called: see `analysis_name`.
         nest: Whether the runs are shown under it.
+        model_size: The size that it is about; by default the one that all runs have.
     """
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder))
@@ -57,7 +60,7 @@ def leave(
             role="analysis",
             tokenizer=obs.shared.get("tokenizer"),
             eval_set=obs.shared.get("eval_set"),
-            model_size=_number(obs.shared.get("model_size")),
+            model_size=_number(obs.shared.get("model_size")) if model_size is None else round(model_size),
             batch_tokens=_number(obs.shared.get("batch_tokens")),
         )
         ids = [obs.run_ids.get(run, run) for run in runs]
@@ -65,8 +68,8 @@ def leave(
     return without_credentials(written)
 
 
-def analysis_name(obs: Observations, *about: str) -> str:
-    """Return what an analysis is called in a list of runs: its sweep, then what it is about.
+def analysis_name(obs: Observations, *about: str, model_size: float | None = None) -> str:
+    """Return what an analysis is called in a list of runs: its sweep, the model size asked for, what it is about.
 
     A sweep that doesn't say its name has that of its source: an experiment, a project, a folder.
 
@@ -76,14 +79,17 @@ def analysis_name(obs: Observations, *about: str) -> str:
     >>> obs = Observations(table, losses, source="mlflow+http://host:5000#my-sweep")
     >>> analysis_name(obs, "100B", "2026-11-30")
     'my-sweep · 100B · 2026-11-30'
+    >>> analysis_name(obs, "100B", "2026-11-30", model_size=7e9)
+    'my-sweep · 7B model · 100B · 2026-11-30'
     """
     place = without_credentials(obs.source).rstrip("/#")
     sweep = obs.shared.get("sweep") or re.split(r"[/#:]", place)[-1] or "sweep"
-    return " · ".join([" ".join(sweep.split())[:_LONGEST_SWEEP], *about])
+    size = [] if model_size is None else [f"{parameters(model_size)} model"]
+    return " · ".join([" ".join(sweep.split())[:_LONGEST_SWEEP], *size, *about])
 
 
 def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
+    return None if text is None else round(float(text))
 
 
 def key_of(kind: str, data_hash: str, question: Mapping[str, object]) -> str:

@@ -96,7 +96,7 @@ def _fitted(shares: Array, n: Array, d: Array, losses: Array, own: int, seed: in
     upper = np.r_[fixed + 4, np.full(k, 20.0), np.full(k, 2.0)]
 
     def residuals(theta: Array) -> Array:
-        return np.r_[_log_loss(theta, hot, shares, n, d)[0] - observed, pull @ (theta - centre)]
+        return np.concatenate([_log_loss(theta, hot, shares, n, d)[0] - observed, pull @ (theta - centre)])
 
     def jacobian(theta: Array) -> Array:
         return np.vstack([_log_loss(theta, hot, shares, n, d)[1], pull])

@@ -13,18 +13,19 @@ DECAY = 0.04
 """How much log loss the schedule's end takes off, beside what the tokens do."""
 
 
-def world(seed: int, *, domains: int = 5, mixtures: int = 40, noise: float = 0.003, depends: float = 0.15) -> Sweeps:
+def world(seed: int, *, domains: int = 5, mixtures: int = 40, noise: float = 0.003, depends: float = 0.06) -> Sweeps:
     """Return sweeps of the same mixtures at four sizes, each with a schedule of its own; the last is asked for.
 
-    L_i = (E_i + 1 / Σ_j C_ij h_j^γ + A_i(h) / N^α + B_i(h) / D^β) e^(κ (1 − p)²) with A_i(h), B_i(h) by as much as
-    `depends` apart, p the share of the schedule, and noise of each run and, a third of it, of each checkpoint.
+    L_i = (E_i + 1 / Σ_j C_ij h_j^γ + A_i(h) / N^α + B_i(h) / D^β) e^(κ (1 − p)²) with log A_i(h) and log B_i(h)
+    that vary by `depends`, p the share of the schedule, and noise of each run and, a third of it, of each checkpoint.
 
     Args:
         seed: Of all of it.
         domains: Of the mixtures.
         mixtures: At each size.
         noise: Standard deviation of a run's log loss about its law.
-        depends: Standard deviation of log A_i and log B_i between mixtures.
+        depends: Standard deviation of log A_i and log B_i between mixtures; by default mixture effects differ between
+            two sizes about as much as between the 122M and the 310M sweep, 0.26 %.
     """
     rng = np.random.default_rng([seed, domains])
     names = [f"domain {i}" for i in range(domains)]

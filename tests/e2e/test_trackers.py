@@ -19,6 +19,7 @@ from bimix_tracking import (
     EntropySettings,
     Mixture,
     Observations,
+    Wanted,
     analyze,
     corpus_entropies,
     log_entropies,
@@ -28,7 +29,7 @@ from bimix_tracking import (
 )
 from bimix_tracking.data.metric_names import slug
 from bimix_tracking.data.targets import Target
-from bimix_tracking.errors import SourceError
+from bimix_tracking.errors import ObservationsError, SourceError
 from tests.adapters.services import MlflowServer
 from tests.adapters.trainers.toys import callback, run_trainer
 from tests.adapters.wandb.wandb_server import serving
@@ -105,6 +106,57 @@ def test_the_way_of_a_sweep_through_a_tracker_and_back(places: tuple[str, str], 
     analyze(back, 1e6, replicates=0, write_back=True)  # what was there is the newest again
     assert recommended_mixture(back) == found.recommendation.mixture
     assert set(Observations.from_source(back).runs) == {"one", "two", "three"}
+
+
+def sized(uri: str, name: str, first: float, size: int | None, *, steps: int = 4, tokenizer: str = "t") -> None:
+    """Train a run that is stopped after so many of 8 planned steps, as a trainer's callback would say it."""
+    mixture = {"code": first, "web": 1 - first}
+    recorder = DomainLossRecorder(
+        list(mixture), mixture, open_tracker(uri, run_name=name), sweep="two", tokenizer=tokenizer
+    )
+    if size is not None:
+        recorder.complete(model_size=size, total_parameters=size + 500, schedule_steps=8)
+    for step in range(1, steps + 1):
+        recorder.add(
+            [0, 1], [3000.0 * share for share in mixture.values()], [round(1000 * s) for s in mixture.values()]
+        )
+        level = 1 if size is None else (1e6 / size) ** 0.05
+        recorder.add([0, 1], [64 * level * (2 + step**-0.3 + r**-0.2) for r in mixture.values()], 64, split="eval")
+        recorder.log_train(step)
+        recorder.log_eval(step)
+    recorder.finish()
+
+
+def test_runs_of_two_sizes_come_back_with_size_and_schedule_and_are_one_sweep_if_asked(
+    places: tuple[str, str],
+) -> None:
+    to, back = places
+    for number, first in enumerate((0.2, 0.5, 0.8)):
+        sized(to, f"small-{number}", first, 10**6, steps=8)
+    sized(to, "anchor", 0.5, 10**7)
+
+    manifests = {record.name: record.manifest for record in open_source(back).records()}
+    assert (manifests["anchor"].model_size, manifests["anchor"].total_parameters) == (10**7, 10**7 + 500)
+    obs = Observations.from_source(open_source(back, wanted=Wanted(pool_sizes=True)))
+    assert obs.sizes == {"small-0": 1e6, "small-1": 1e6, "small-2": 1e6, "anchor": 1e7}
+    assert obs.schedules == dict.fromkeys(obs.runs, 8000.0)
+    assert (obs.last_tokens["anchor"], obs.schedule_of("anchor")) == (4000.0, 8000.0)  # cut at half
+    assert not obs.notes
+    with pytest.raises(ObservationsError, match=r"differ in model size.*10M: anchor.*--group-by model_size"):
+        Observations.from_source(back)
+
+    sized(to, "stranger", 0.5, 10**7, tokenizer="u")
+    with pytest.raises(ObservationsError, match=r"differ in tokenizer.*'u': stranger"):
+        Observations.from_source(open_source(back, wanted=Wanted(pool_sizes=True)))
+
+
+def test_a_run_without_a_size_among_others_is_named(places: tuple[str, str]) -> None:
+    to, back = places
+    sized(to, "known", 0.3, 10**6)
+    sized(to, "unknown", 0.6, None)
+
+    with pytest.raises(ObservationsError, match=r"1 of 2 runs have no model size: 'unknown'\. The others have 1M"):
+        Observations.from_source(open_source(back, wanted=Wanted(pool_sizes=True)))
 
 
 TARGETS = (

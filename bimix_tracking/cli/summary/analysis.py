@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from bimix_tracking.analysis.result import Analysis
 from bimix_tracking.cli.console import Column, print_notes, print_table, say
 from bimix_tracking.cli.summary.changes import change_lines, has_changes, print_changes
+from bimix_tracking.cli.summary.model_sizes import next_command, notes_of, print_broken, size_lines, title
 from bimix_tracking.display.texts import isolated, printable
 from bimix_tracking.messages import joined, said
-from bimix_tracking.quantities import MISSING, about, nats, percent, signed, tokens
+from bimix_tracking.quantities import MISSING, about, nats, percent, signed
 from bimix_tracking.recommendation.investment.returns import Worth
 from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.recommendation.uncertainty import between
@@ -19,7 +20,7 @@ from bimix_tracking.report.key_figures import rows, tile
 from bimix_tracking.selection.cross_validation import Validation
 
 _MOST = 10
-"""Lines below the table."""
+"""Lines below the table, besides those of model sizes."""
 _CAREFUL = "bold yellow"
 _STYLES = {"act": "bold green", "inside_noise": _CAREFUL, "unchecked": _CAREFUL, "unusable": "bold red"}
 _COLUMNS: Sequence[Column] = (
@@ -51,10 +52,7 @@ def print_analysis(found: Analysis) -> None:
         say(joined([said("Warning:"), caveat.text]), "yellow")
     say()
     rec = found.recommendation
-    title = said(
-        "Mixture for {tokens} tokens, from {runs} runs", tokens=tokens(rec.tokens), runs=len(found.observations.runs)
-    )
-    say(title)
+    say(title(found))
     table = list(_rows(found))
     kept = [
         i
@@ -65,12 +63,17 @@ def print_analysis(found: Analysis) -> None:
     if verdict.usable and has_changes(rec):
         say()
         print_changes(rec)
+    print_broken(found)
     say()
-    lines = [*((line, "") for line in _lines(found)), *((line, "yellow") for line in _warnings(found))]
-    for line, style in lines if len(lines) <= _MOST else lines[: _MOST - 1]:
+    of_sizes = list(size_lines(found))
+    most = _MOST + len(of_sizes)
+    lines = [*((line, "") for line in (*of_sizes, *_lines(found))), *((line, "yellow") for line in _warnings(found))]
+    for line, style in lines if len(lines) <= most else lines[: most - 1]:
         say(line, style)
-    if len(lines) > _MOST:
-        say(said("{count} more lines are in the report.", count=len(lines) - _MOST + 1))
+    if len(lines) > most:
+        say(said("{count} more lines are in the report.", count=len(lines) - most + 1))
+    for line in next_command(found):
+        say(line, whole=True)  # to be copied
 
 
 def _rows(found: Analysis) -> Iterator[tuple[str, ...]]:
@@ -113,7 +116,7 @@ def _lines(found: Analysis) -> Iterator[str]:
 
 def _warnings(found: Analysis) -> Iterator[str]:
     diagnosed = (one.text for one in found.diagnostics if one.kind not in _SAID)
-    for text in (*found.warnings[len(found.verdict.caveats) :], *diagnosed):
+    for text in (*found.warnings[len(found.verdict.caveats) :], *notes_of(found), *diagnosed):
         yield joined([said("Warning:"), text])
 
 

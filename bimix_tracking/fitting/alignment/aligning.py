@@ -23,6 +23,7 @@ from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.fitting.scale.bridge import Bridge
 from bimix_tracking.fitting.scale.size_level import Anchor, SizeLevel
 from bimix_tracking.fitting.scale.trend import Trend
+from bimix_tracking.laws.registry import ENSEMBLE
 from bimix_tracking.messages import said
 from bimix_tracking.quantities import parameters, tokens
 
@@ -40,7 +41,7 @@ class Alignment:
     bridge: Bridge | None
 
 
-def align(obs: Observations, model_size: float | None = None) -> Alignment:
+def align(obs: Observations, model_size: float | None = None, law: str = ENSEMBLE) -> Alignment:
     """Bring runs of several model sizes to the level of one, so that one law has them all.
 
         log L_i(r, s, N) = law_i(r, u) + δ_i(N, p),   p = s / S_N,   u = p S_N₀
@@ -49,6 +50,7 @@ def align(obs: Observations, model_size: float | None = None) -> Alignment:
         obs: The sweep.
         model_size: The size that is asked for, in parameters. None: the largest observed. Where its level is unknown,
             the largest observed one is the reference, and the bridge says so.
+        law: From which levels are told: the ensemble of all misses least, a single one costs a tenth.
 
     Raises:
         ObservationsError: The size is smaller than all that were observed, or no size: names them.
@@ -63,10 +65,10 @@ def align(obs: Observations, model_size: float | None = None) -> Alignment:
         alone = SizeLevel(base.size, base.schedule, base.runs, base.mixtures, in_law=True, exact=True)
         bridge = Bridge(base.size, (alone,), asked=asked, known=meant is not None)
         return Alignment(obs, bridge)
-    law = BaseLaw.of(base)
+    first = BaseLaw.of(base, law)
     where = knots(base.curves["progress"].to_numpy(float))
     target = None if meant is None else _longest(groups, meant)
-    found = [_of_group(group, law, where, is_base=group is base) for group in groups]
+    found = [_of_group(group, first, where, is_base=group is base) for group in groups]
     trend = _trend(found)
     reference = target or _longest(groups, groups[-1].size)
     rough = target is None and trend is not None and asked is not None
@@ -80,7 +82,7 @@ def align(obs: Observations, model_size: float | None = None) -> Alignment:
         trend=_trend([replace(one, level=level) for one, level in zip(found, sizes, strict=True)]),
         notes=tuple(_notes(found)),
     )
-    bridge = next(one for one in found if one.group is reference).told(bridge, law)
+    bridge = next(one for one in found if one.group is reference).told(bridge, first)
     if rough and asked is not None:
         bridge = _extrapolated(bridge, asked)
     return Alignment(aligned_by(obs, bridge), bridge)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from bimix_tracking.errors import ObservationsError
 from bimix_tracking.fitting.alignment.groups import Group
 from bimix_tracking.fitting.ensemble import fit_ensemble
+from bimix_tracking.fitting.later import last_residuals
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.options import USUAL
 from bimix_tracking.fitting.single_law import fit_single
@@ -94,20 +96,26 @@ class BaseLaw:
 
     @cached_property
     def residual(self) -> dict[str, float]:
-        """Standard deviation of a held-out run about the law at its end, by target, log loss."""
+        """Standard deviation of a run about the law at its end, by target, log loss: held out where that was done."""
         held_out = self.fit.held_out
-        if held_out is None or not held_out.runs:
-            return {}
-        shares, tokens = held_out.shares, held_out.tokens
-        predicted = self.fit.losses(shares, tokens)
+        obs = self.group.observations
+        if held_out is not None and held_out.runs:
+            error = pd.DataFrame([dict(one.error) for one in held_out.runs])
+            predicted = self.fit.losses(held_out.shares, held_out.tokens)
+            wider = 1.0
+        else:
+            error = last_residuals(obs, self.fit).reset_index(drop=True)
+            last = np.array([obs.last_tokens[run] for run in obs.runs])
+            predicted = self.fit.losses(obs.mixtures.to_numpy(float), last)
+            wider = float(np.sqrt(len(last) / max(len(last) - 2, 1)))
         found = {}
         for target in self.targets:
-            error = np.array([one.error.get(target, np.nan) for one in held_out.runs]) / predicted[target].to_numpy()
-            if np.isfinite(error).any():
-                found[target] = float(np.sqrt(np.nanmean(error**2)))
+            relative = (error[target] / predicted[target]).to_numpy(float) if target in error else np.array([np.nan])
+            if np.isfinite(relative).any():
+                found[target] = wider * float(np.sqrt(np.nanmean(relative**2)))
         return found
 
-    @cached_property
+    @property
     def runs(self) -> int:
         """From how many runs `residual` is."""
-        return 0 if self.fit.held_out is None else len(self.fit.held_out.runs)
+        return len(self.group.runs) if self.fit.held_out is None else len(self.fit.held_out.runs)

@@ -14,6 +14,9 @@ FEWEST = 3
 """Two sizes give a line and nothing that it could be held against."""
 EXPONENT = 0.15
 """γ of log L = c + a N^−γ: levels of three sizes don't identify it, and this is what large sweeps found."""
+_STEEP = 2 * EXPONENT
+"""As good a guess: where most of a loss is a floor, it flattens sooner. Three sizes that happen to lie on the one curve
+make it no surer."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,16 @@ class Trend:
         return Trend(self.sizes, self.schedules, levels, self.left_out)
 
     def error(self, target: str, size: float) -> float:
-        """Return its standard deviation: the error of the largest size left out, by how much further this one is.
+        """Return its standard deviation: √(σ_left² + σ_γ²).
 
-        A target that the trend met by chance has at least the mean error of all.
+        σ_left is the error of the largest size left out, by how much further this one is; a target that the trend met
+        by chance has at least the mean error of all. σ_γ is what a trend that flattens twice as fast says otherwise.
         """
         step = np.log(self.sizes[-1] / self.sizes[-2])
         further = max(float(np.log(size / self.sizes[-1]) / step), 0.0)
-        return further * max(abs(self.left_out.error[target]), self.left_out.mean)
+        left = further * max(abs(self.left_out.error[target]), self.left_out.mean)
+        steeper = _extended(np.array(self.sizes), np.array(self.levels[target]), size, _STEEP)
+        return float(np.hypot(left, steeper - self.at(target, size)))
 
     def schedule(self, size: float) -> float:
         """Return the schedule that the sizes' own lead to: a power of the size, tokens."""
@@ -103,8 +109,8 @@ class Trend:
         return cls.of(content["sizes"], content["schedules"], content["levels"])
 
 
-def _extended(sizes: Array, levels: Array, size: float) -> float:
+def _extended(sizes: Array, levels: Array, size: float, exponent: float = EXPONENT) -> float:
     """Return the level at a size, by a line in N^−γ through the two largest sizes."""
-    x, to = sizes[-2:] ** -EXPONENT, size**-EXPONENT
+    x, to = sizes[-2:] ** -exponent, size**-exponent
     slope = (levels[-1] - levels[-2]) / (x[1] - x[0])
     return float(levels[-1] + slope * (to - x[1]))

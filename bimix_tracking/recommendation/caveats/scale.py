@@ -35,7 +35,7 @@ def scale_caveats(rec: Recommendation, fit: LawFit, ranks: RankTransfer | None) 
     if bridge.contradict:
         yield Caveat(KIND, said("anchor runs contradict one another"), _sentence(bridge.contradict))
     if rec.model_size is not None:
-        yield from _level(rec, bridge, rec.model_size, one_size=ranks is None)
+        yield from _level(rec, bridge, rec.model_size, one_size=len(bridge.observed) < 2)
     if bridge.far:
         yield Caveat(KIND, said("an anchor run is far outside the sweep"), _sentence(bridge.far))
 
@@ -85,14 +85,14 @@ def _level(rec: Recommendation, bridge: Bridge, asked: float, *, one_size: bool)
         )
         return
     left_out = bridge.left_out
-    known |= {"sizes": len(bridge.observed), "error": percent(float("nan") if left_out is None else left_out.mean)}
+    known |= {"sizes": str(len(bridge.observed)), "error": percent(float("nan") if left_out is None else left_out.mean)}
     yield Caveat(
         KIND,
         said("levels at {asked} are extrapolated", **known),
         joined(
             [
                 said("Levels at {asked}, {times}× the largest size observed, are extrapolated from {sizes}.", **known),
-                said("With {largest} left out, its levels are predicted with an error of {error}.", **known),
+                said("With {largest} held out, its levels are predicted with an error of {error}.", **known),
             ]
         ),
     )

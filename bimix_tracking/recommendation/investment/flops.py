@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bimix_tracking.data.model_sizes import nearest
 from bimix_tracking.recommendation.costs import Costs
 
 PER_TOKEN = 6.0
 """FLOPs by parameter and token: two forward, four backward."""
-_SAME_SIZE = 1.2
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Compute:
         rate = costs.gpu_hours_per_run / (sum(smallest) / len(smallest))
         hours = 0.0
         for number, (size, each) in enumerate(self.runs):
-            own = number and max(size / self.model_size, self.model_size / size) <= _SAME_SIZE
+            own = number and nearest(self.model_size, [size]) is not None
             known = costs.target_gpu_hours if own else None
             hours += sum(each) * (rate if known is None else known / self.target)
         return hours

@@ -72,7 +72,7 @@ def level_rows(bridge: Bridge, replicates: Replicates | None, losses: Mapping[st
         losses: By target the law's own loss, nats: of the recommended mixture, say.
     """
     sizes = others(bridge)
-    for target, loss in losses.items():
+    for target, loss in losses.items() if sizes else ():
         yield LevelRow(
             printable(target),
             tuple(_change(one, target, _deviation(bridge, one, target, replicates, loss)) for one in sizes),
@@ -104,7 +104,7 @@ def _deviation(bridge: Bridge, one: SizeLevel, target: str, replicates: Replicat
     form = None if replicates is None else replicates.form({target: 1.0})
     if form is None:
         return math.nan
-    variances = (bridge.variance(size, {target: loss}, form.of_run) for size in (one.size, bridge.reference))
+    variances = (bridge.variance(size, {target: loss}, form.of_proxy) for size in (one.size, bridge.reference))
     return math.sqrt(sum(variances)) / loss
 
 
@@ -168,7 +168,9 @@ def whose(bridge: Bridge) -> str:
         return joined(
             [
                 unknown(bridge),
-                said("All losses are those of the {size} model at the end of its runs.", size=size),
+                said("All losses are those of the {size} model at the end of its runs.", size=size)
+                if len(bridge.observed) > 1
+                else said("All losses are those of the {size} model.", size=size),
                 said("The recommended mixture stands as far as ranks carry over."),
             ]
         )

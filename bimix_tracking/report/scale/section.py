@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from bimix_tracking.data.observations import Observations
+from bimix_tracking.design.anchor_worth import anchor_worth
 from bimix_tracking.display.texts import printable
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
@@ -108,7 +110,7 @@ def scale_of(result: Sized) -> Scale | None:
         tile=None if found is None else _tile(found, bridge),
         whose="" if bridge is None else levels.whose(bridge),
         weak=bridge is not None and (bridge.rough or not bridge.known),
-        doubts=() if bridge is None else tuple(levels.doubts(bridge)),
+        doubts=() if bridge is None else (*levels.doubts(bridge), *_worth(result, bridge)),
         forecasts=forecasts(fit, rec, result.replicates),
         compute="" if took is None else took.sentence(),
         ranks="" if ranks is None else joined([ranks.sentence, *ranks.notes]),
@@ -125,6 +127,16 @@ def _losses(result: Sized) -> dict[str, float]:
     """Return the law's own losses of the recommended mixture, by target."""
     rec = result.recommendation
     return {str(target): float(loss) for target, loss in result.fit.losses(rec.mixture, rec.volume).iloc[0].items()}
+
+
+def _worth(result: Sized, bridge: Bridge) -> Iterator[str]:
+    """Return what anchor runs would buy where there are none."""
+    if bridge.asked is None or (bridge.known and not bridge.rough):
+        return
+    fit, weights = result.fit, result.recommendation.weights
+    found = anchor_worth(fit, model_size=bridge.asked, weights=weights, replicates=result.replicates)
+    if found:
+        yield found
 
 
 def _headline(bridge: Bridge | None, found: Mean | None, subject: str, took: str) -> str:

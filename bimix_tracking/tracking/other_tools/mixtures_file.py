@@ -15,6 +15,7 @@ from bimix_tracking.files.yaml_json import Entries, load_yaml, read_text, writte
 from bimix_tracking.mixture import Mixture, check_domains
 
 _LARGEST_PARAM = 2**16
+_BESIDE = ("model_size", "schedule_tokens")
 _RUN, _MIXTURES, _TARGETS, _METRIC = "run", "mixtures", "targets", "metric"
 
 
@@ -25,7 +26,7 @@ def read_fields(path: Path) -> dict[str, Any]:
         SourceError: The file cannot be read, is too large, or an entry is wrong; the text names the entry.
     """
     if path.suffix.lower() == ".csv":
-        return {"mixtures": _table(path)}
+        return _table(path)
     try:
         text = read_text(path)
     except OSError as error:
@@ -42,7 +43,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     fields: dict[str, object] = {}
     for name in document:
         if name == _MIXTURES:
-            fields[name] = _mixtures(document, path.parent)
+            fields = _mixtures(document, path.parent) | fields
         elif name == _TARGETS:
             fields[name], fields["target_metrics"] = _targets(document, path.parent)
         elif name in _READERS:
@@ -126,8 +127,11 @@ def _called(where: str, pair: Sequence[Any]) -> str:
     return str(pair[0])
 
 
-def _table(path: Path) -> dict[str, Mixture]:
-    """Return the mixtures of a table with a column `run` and one for each domain; an empty cell is no proportion."""
+def _table(path: Path) -> dict[str, Any]:
+    """Return what a table has by run: in a column for each domain its proportion, and in two more what else is known.
+
+    An empty cell is no proportion, and no model size or schedule either.
+    """
     try:
         table = read_table(read_text(path))
         rows = list(table.rows)
@@ -138,6 +142,7 @@ def _table(path: Path) -> dict[str, Mixture]:
     if _RUN not in table.header:
         raise SourceError(f"{path.name} needs one column {_RUN!r} and one for each domain, got {listed(table.header)}")
     mixtures: dict[str, Mixture] = {}
+    beside: dict[str, dict[str, str]] = {name: {} for name in _BESIDE if name in table.header}
     for line, cells in rows:
         where = f"{path.name}, line {line}"
         row = dict(zip(table.header, cells, strict=True))
@@ -147,8 +152,11 @@ def _table(path: Path) -> dict[str, Mixture]:
         if run in mixtures:
             raise SourceError(f"{where}: run {shown(run)} appears twice")
         logged = {name: cell for name, cell in row.items() if cell.strip()}
+        for name, said in beside.items():
+            if name in logged:
+                said[run] = logged.pop(name)
         mixtures[run] = _mixture(f"{where}, run {shown(run)}", logged)
-    return mixtures
+    return {_MIXTURES: mixtures, **beside}
 
 
 def _mixture(where: str, proportions: Mapping[str, Any]) -> Mixture:
@@ -158,7 +166,7 @@ def _mixture(where: str, proportions: Mapping[str, Any]) -> Mixture:
         raise SourceError(f"{where}: {error}") from error
 
 
-def _mixtures(document: Entries, folder: Path) -> dict[str, Mixture]:
+def _mixtures(document: Entries, folder: Path) -> dict[str, Any]:
     if isinstance(document[_MIXTURES], str):
         return _table(folder / document[_MIXTURES])
     mixtures = {}
@@ -176,7 +184,7 @@ def _mixtures(document: Entries, folder: Path) -> dict[str, Mixture]:
                 raise SourceError(f"{where}: {error}") from error
         else:
             mixtures[run] = _mixture(where, entry.numbers())
-    return mixtures
+    return {_MIXTURES: mixtures}
 
 
 def _targets(document: Entries, folder: Path) -> tuple[dict[str, Target], dict[str, str]]:
@@ -220,6 +228,20 @@ def _tokens(document: Entries, name: str) -> str | float | dict[str, float]:
     return _text(document, name) if isinstance(value, str) and math.isnan(number(value)) else _number(document, name)
 
 
+def _size(document: Entries, name: str) -> str | float | dict[str, str | float]:
+    """Return one such as 7e9 or `7B`, one a run, or the name of what holds one."""
+    value = document[name]
+    if not isinstance(value, Entries):
+        return _one_size(document, name)
+    return {run: _one_size(value, run, name) for run in value}
+
+
+def _one_size(within: Entries, place: str, entry: str | None = None) -> str | float:
+    """Return a number, or a text that may be one such as `7B`."""
+    value = within[place]
+    return value if isinstance(value, str) and math.isnan(number(value)) else _number(within, place, entry)
+
+
 def _number(within: Entries, place: str, entry: str | None = None) -> float:
     """Return a number; `1e9` is one, though PyYAML takes it for text."""
     value = within.numbers()[place]
@@ -250,5 +272,7 @@ _READERS: dict[str, Callable[[Entries, str], object]] = {
     "pattern": _text,
     "tokens": _tokens,
     "tokens_per_step": _number,
+    "model_size": _size,
+    "schedule_tokens": _size,
     "token_weighted": _flag,
 }

@@ -88,6 +88,8 @@ EVALUATIONS = (
     _tool("RegMix", r"metric/(?P<domain>.+)_val_loss", NOT_SAID),
 )
 """In this order; the first two and ms-swift's can read one name in two ways, see `recognise`."""
+_STEPPED = frozenset({"HF Trainer", "ms-swift", "Levanter", "OLMo-core", "Composer"})
+"""Tools that give a tracker the optimizer step, or log it beside."""
 TRAININGS = (_tool("ms-swift", r"(?:train/)?loss_(?P<domain>.+)", TRAINING),)
 """Losses of training batches: only where a run has none of held-out data."""
 
@@ -107,6 +109,10 @@ class Recognised:
     flaw: str | None
     domains: Mapping[str, str]
     others: Sequence[str] = ()
+
+    def counts_steps(self, metrics: Iterable[str]) -> bool:
+        """Return whether the tracker's steps are optimizer steps: else they may be W&B's, which count calls."""
+        return self.tool in _STEPPED or not {*STEP_METRICS}.isdisjoint(metrics)
 
 
 def recognise(metrics: Iterable[str], own: Tool | None = None) -> Recognised | None:

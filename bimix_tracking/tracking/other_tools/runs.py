@@ -25,16 +25,10 @@ from bimix_tracking.tracking.other_tools.patterns import (
     Tool,
     recognise,
 )
+from bimix_tracking.tracking.other_tools.series import series_of, with_tasks
+from bimix_tracking.tracking.other_tools.sizes import Given, Said, sized, tokens_per_step
 from bimix_tracking.tracking.other_tools.tasks import Facts, Tasks, tasks_of
-from bimix_tracking.tracking.other_tools.volume import (
-    EARLIER,
-    AsOf,
-    Volume,
-    at_step_zero,
-    counted_later,
-    last_points,
-    volume_of,
-)
+from bimix_tracking.tracking.other_tools.volume import at_step_zero, counted_later, volume_of
 
 SUMMARISED = "losses missing from its history are those of its summary: one point"
 _LONGEST_PATTERN = 2000
@@ -58,6 +52,9 @@ class ForeignRuns:
             the dotted name of a param, config or summary key that holds the run's volume, or that volume itself: one
             for all runs, or run's id or name → its own. One volume is that of a run's last losses.
         tokens_per_step: Tokens of an optimizer step, of runs whose volume `tokens` doesn't say.
+        model_size: Parameters of the model, such as 7e9 or "7B": of all runs, or run's id or name → its own. Or the
+            dotted name of what holds it; without it, the tools' own names are tried, see `sizes`.
+        schedule_tokens: Likewise, the tokens that the learning-rate schedule is made for.
         token_weighted: Whether the losses are means over tokens; None goes by the tool.
         targets: What targets are: those of benchmark tasks are recognised (see `tasks`), and described here where that
             isn't enough. One that is no main metric of its task is read if it is named here.
@@ -80,12 +77,15 @@ class ForeignRuns:
     pattern: str | None = None
     tokens: str | float | Mapping[str, float] | None = None
     tokens_per_step: float | None = None
+    model_size: Said = None
+    schedule_tokens: Said = None
     token_weighted: bool | None = None
     targets: Mapping[str, Target] = field(default_factory=dict)
     target_metrics: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._own()
+        _ = self.given  # checked as it is made
         volumes = self.tokens if isinstance(self.tokens, Mapping) else {"": self.tokens}
         for name, value in (
             *((f"tokens {run}".strip(), v) for run, v in volumes.items()),
@@ -108,6 +108,11 @@ class ForeignRuns:
             return cls(**read_fields(Path(path)))
         except SourceError as error:
             raise SourceError(f"{path}: {error}") from error
+
+    @property
+    def given(self) -> Given:
+        """What is given of model sizes and schedules."""
+        return Given(self.model_size, self.schedule_tokens)
 
     def wanted(self, metrics: Iterable[str]) -> list[str]:
         """Return which of a run's metrics `record` needs: none where no tool is recognised.
@@ -200,7 +205,7 @@ class ForeignRuns:
         if doubled:
             return _excluded(run_id, name, losses, f"{shown(doubled[0])} is a domain and a target: rename one")
         keys = {metric: metric_names.key(metric_names.EVAL_LOSS, domain) for metric, domain in metrics.items()}
-        series, excluded, late = _series(*_with_tasks(keys, history, tasks), volume)
+        series, excluded, late = series_of(*with_tasks(keys, history, tasks), volume)
         if (
             volume.per_step is not None
             and series[metric_names.TOKENS]
@@ -211,13 +216,15 @@ class ForeignRuns:
             return _excluded(run_id, name, losses, counted_later(volume.metric, logged))
         rows, mended = rows_of(series)
         batch = self.tokens_per_step
+        per_step = tokens_per_step(rows) if batch is None and recognised.counts_steps(history) else batch
         manifest = RunManifest(
             domains=(*mixture, *(domain for domain in losses if domain not in mixture)),
             mixture=mixture,
             batch_tokens=int(batch) if batch is not None and batch == int(batch) else None,
             targets=tuple(targets),
         )
-        notes = {f"logged by {recognised.tool}: {flaw}": 1 for flaw in self._flaws(recognised)}
+        manifest, unsized = sized(manifest, (run_id, name), self.given, logged, per_step)
+        notes = {f"logged by {recognised.tool}: {flaw}": 1 for flaw in self._flaws(recognised)} | unsized
         notes |= {**tasks.notes, **_without_loss(mixture, losses), **self._missing(targets)}
         if late:
             notes[_LATE_TOKENS] = late
@@ -276,21 +283,6 @@ class ForeignRuns:
         return None if self.mixture_from is None else logged_mixture(self.mixture_from, self.domains, logged)
 
 
-def _with_tasks(
-    keys: Mapping[str, str], history: Mapping[str, Sequence[Point]], tasks: Tasks
-) -> tuple[dict[str, str], dict[str, Sequence[Point]]]:
-    """Return metric → our name, of losses and of tasks, and the history with the tasks' values and questions in it."""
-    ours, points = dict(keys), dict(history)
-    for metric, one in tasks.metrics.items():
-        ours[metric] = metric_names.key(metric_names.TARGET, one.target.name)
-        points[metric] = [(place, time, one.value(value)) for place, time, value in history[metric]]
-        counts = one.counts(history, metric)
-        if counts:
-            ours[f"{metric} questions"] = metric_names.key(metric_names.QUESTIONS, one.target.name)
-            points[f"{metric} questions"] = counts
-    return ours, points
-
-
 def _without_loss(mixture: Mapping[str, float], losses: Sequence[str]) -> dict[str, int]:
     """Return a note for each domain of a mixture without a loss, or one where none has any."""
     if not losses:
@@ -301,41 +293,6 @@ def _without_loss(mixture: Mapping[str, float], losses: Sequence[str]) -> dict[s
             "the same, say which is which by `domains` in --mixtures FILE": 1
         }
     return {f"the mixture's domain {d!r} has no loss (of {listed(losses)})": 1 for d in mixture if d not in losses}
-
-
-def _series(
-    keys: Mapping[str, str], history: Mapping[str, Sequence[Point]], volume: Volume
-) -> tuple[dict[str, list[Point]], dict[str, int], int]:
-    """Return points by our names, what is excluded, and how many token counts are older than their evaluation."""
-    step_metric = next((metric for metric in STEP_METRICS if metric in history), None)
-    steps = None if step_metric is None else AsOf(history[step_metric])
-    whole, tokens = volume.whole, None if volume.metric is None else AsOf(history[volume.metric])
-    last = {} if whole is None else last_points(history, keys)
-    series: dict[str, list[Point]] = {metric_names.TOKENS: []}
-    stepless = late = earlier = 0
-    for metric, key in keys.items():
-        of_key = series.setdefault(key, [])
-        counts = metric_names.is_value(key)
-        for place, time, value in history[metric]:
-            at = (place, place) if steps is None else steps.at(place)
-            if whole is not None and (place, time, value) != last.get(metric):
-                earlier += counts
-                continue
-            if at is None and whole is None:
-                stepless += counts
-                continue
-            step = place if at is None else at[1]
-            of_key.append((step, time, value))
-            if whole is not None:
-                series[metric_names.TOKENS].append((step, time, whole))
-            elif volume.per_step is not None:
-                series[metric_names.TOKENS].append((step, time, step * volume.per_step))
-            elif tokens is not None and (seen := tokens.at(place)) is not None:
-                series[metric_names.TOKENS].append((step, time, seen[1]))
-                counted_at = (seen[0], seen[0]) if steps is None else steps.at(seen[0])
-                late += counts and (counted_at is None or counted_at[1] < step)
-    excluded = {f"a loss before the first {step_metric!r}, at an unknown step": stepless} if stepless else {}
-    return series, excluded | ({EARLIER: earlier} if earlier else {}), late
 
 
 def _excluded(run_id: str, name: str, domains: tuple[str, ...], reason: str) -> RunRecord:

@@ -25,6 +25,7 @@ from bimix_tracking import (
     DomainLossRecorder,
     Mixture,
     Observations,
+    Wanted,
     analyze,
     analyze_groups,
     open_source,
@@ -34,6 +35,7 @@ from bimix_tracking import (
 from bimix_tracking.data.manifest import RunManifest
 from bimix_tracking.data.metric_names import slug
 from bimix_tracking.errors import ObservationsError, SourceError
+from bimix_tracking.tracking.other_tools.runs import ForeignRuns
 from bimix_tracking.tracking.ports import Row
 
 # Its sweeps are small, and their mixtures come with warnings.
@@ -59,6 +61,9 @@ def runs_of(uri: str, role: str) -> Sequence[Run]:
     assert experiment is not None
     found: Sequence[Run] = client.search_runs([experiment.experiment_id], f"tags.`bimix.role` = '{role}'")
     return found
+
+
+SIZES = ("122M", "122000000", "7e9")
 
 
 def train(
@@ -275,6 +280,23 @@ def test_runs_of_another_model_size_are_analysed_apart(uri: str) -> None:
     assert list(found) == ["1000", "2000"]
     assert all(isinstance(one, Analysis) and len(one.observations.runs) == 3 for one in found.values())
     assert len(runs_of(uri, "analysis")) == 2
+
+
+def test_a_size_that_only_a_param_says_is_the_run_s(uri: str) -> None:
+    for number, share in enumerate((0.2, 0.5, 0.7)):
+        train(uri, {"a": share, "b": 1 - share}, f"run-{number}")
+    client = client_of(uri)
+    for run, size in zip(sorted(runs_of(uri, "train"), key=lambda run: str(run.info.run_name)), SIZES, strict=True):
+        client.log_param(run.info.run_id, "model_size", size)
+        client.log_param(run.info.run_id, "max_steps", 10)
+
+    obs = Observations.from_source(open_source(uri, wanted=Wanted(pool_sizes=True)))
+    assert obs.sizes == {"run-0": 122e6, "run-1": 122e6, "run-2": 7e9}
+    assert obs.schedules == dict.fromkeys(obs.runs, 10_000.0)  # 5 of 10 steps
+    with pytest.raises(ObservationsError, match=r"differ in model size.*122M: run-0, run-1"):
+        Observations.from_source(uri)
+    given = Wanted(foreign=ForeignRuns(model_size={"run-2": "122M"}))
+    assert Observations.from_source(open_source(uri, wanted=given)).model_sizes == (122e6,)
 
 
 def test_an_unfinished_run_is_left_out_and_named(uri: str) -> None:

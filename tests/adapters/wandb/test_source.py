@@ -215,7 +215,7 @@ def test_a_sweep_a_group_and_a_filter_choose_runs(server: WandbServer, project: 
 def test_runs_of_other_tools_are_read_by_their_patterns(server: WandbServer, project: str) -> None:
     rows = [{"eval/code_loss": 3.0 - step / 10, "eval/web_loss": 2.0, "train/global_step": step} for step in (1, 2)]
     run = stored(server, project, "hf", rows)
-    run.config = {"lr": {"value": 0.1}}
+    run.config = {"lr": {"value": 0.1}, "model/num_parameters": {"value": 5_000_000}, "max_steps": {"value": 8}}
     stored(server, project, "unknown", [{"accuracy": 1.0}])
     foreign = ForeignRuns(mixtures={"hf": Mixture({"code": 0.5, "web": 0.5})}, tokens_per_step=100)
 
@@ -223,6 +223,7 @@ def test_runs_of_other_tools_are_read_by_their_patterns(server: WandbServer, pro
         (record,) = source(project, foreign=foreign).records()
         assert dict(record.manifest.mixture or {}) == {"code": 0.5, "web": 0.5}
         assert [row[CODE] for row in record.rows] == [2.9, 2.8]
+        assert (record.manifest.model_size, record.manifest.schedule_tokens) == (5_000_000, 800)
     assert [state.run_id for state in source(project, foreign=foreign).states()] == ["hf"]
 
     with pytest.raises(

@@ -125,10 +125,23 @@ def test_an_unknown_level_is_no_number(unanchored: Analysis) -> None:
     assert found.whose.startswith("The loss at 7B is unknown: no anchor run there, and fewer than three model sizes.")
     assert page.key_figures[0].value == "unknown"
     assert page.key_figures[0].more == "no anchor run at 7B"
+    assert page.key_figures[1].more.endswith(", 400M model")
+    assert "known at" not in page.verdict
+    assert any("anchor" in text and "%" in text for text in found.doubts), "what one would buy"
     assert page.forecast == "The loss at 7B is unknown: no anchor run there, and fewer than three model sizes."
     read = Read(html.render(unanchored))
     assert f'<p class="box alert">{found.whose}</p>' in html.render(unanchored).replace("\u00a0", " ")
     assert "Losses at 7B" not in read.text
+
+
+def test_of_one_size_the_page_says_what_one_anchor_run_would_buy() -> None:
+    found = said_of(analyze(sized({1e8: 12}), 8e9, model_size=LARGE, replicates=40))
+    assert "All losses are those of the 100M model." in found.whose
+    assert any(
+        text.startswith("One anchor run at 1.6B parameters would bring the 90 % interval") for text in found.doubts
+    )
+    assert found.levels == ()
+    assert found.pairs == ()
 
 
 def test_levels_over_three_sizes_are_rough_beside_the_number(rough: Analysis) -> None:

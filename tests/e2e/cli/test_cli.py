@@ -173,7 +173,7 @@ def test_a_run_is_verified(table: Path, tmp_path: Path) -> None:
     done = bimix("verify", f"csv:{tmp_path}/all.csv", "big", "--out", tmp_path / "out")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Run 'big' at 64k tokens is worse than predicted")
+    assert done.stdout.startswith("Run 'big' (64k tokens) is worse than predicted")
     assert json.loads((tmp_path / "out" / "verification.json").read_text(encoding="utf-8"))["runs"] == ["big"]
     unknown = bimix("verify", f"csv:{tmp_path}/all.csv", "bug")
     assert unknown.returncode == 3

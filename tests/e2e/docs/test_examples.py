@@ -39,6 +39,7 @@ _TESTED_IN = {
     "notebook": "test_notebook.py",
     "pilot": "test_pilot.py",
     "recipes": "test_recipes.py",
+    "scale": "test_scale_example.py",
     "ray_entropy.py": "../test_ray_entropy.py",
 }
 _NOTHING_TO_RUN = {"README.md", "data", "tiny.py"}

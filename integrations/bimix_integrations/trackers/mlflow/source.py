@@ -31,6 +31,7 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import BimixError, RunError, SourceError, listed
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
+from bimix_tracking.tracking.other_tools.sizes import with_sizes
 from bimix_tracking.tracking.ports import RunState, Wanted, WriteBack
 from bimix_tracking.tracking.reading import read_each, why
 
@@ -74,7 +75,8 @@ class MlflowSource:
 
         def record(run: Run) -> RunRecord:
             with self._errors():
-                return kept.get(run.info.run_id) or self._record(reader, run, histories.get(run.info.run_id))
+                found = kept.get(run.info.run_id) or self._record(reader, run, histories.get(run.info.run_id))
+            return found if _role(run) is None else with_sizes(found, self._foreign.given, _logged(run))
 
         records = [*excluded, *read_each(runs, record, _named, progress=progress, threads=_THREADS)]
         if all(_broken(one) for one in records):
@@ -196,9 +198,8 @@ class MlflowSource:
                 raise RunError(self._store.redacted(error)) from None
         unread = reader.mended(run.info.run_id)
         if _role(run) is None:
-            logged = dict(run.data.metrics) | dict(run.data.params) | dict(run.data.tags)
             try:
-                return _with(self._foreign.record(*_named(run), history, logged), unread)
+                return _with(self._foreign.record(*_named(run), history, _logged(run)), unread)
             except SourceError as error:
                 raise RunError(str(error)) from error
         manifest, notes = self._manifest(run)
@@ -256,6 +257,11 @@ def _is_used(metric: str) -> bool:
 
 def _manifest_of(run: Run) -> RunManifest:
     return RunManifest.from_dict(fields_of(run.data.tags))
+
+
+def _logged(run: Run) -> dict[str, object]:
+    """Return what a run says of itself beside its manifest."""
+    return {**run.data.metrics, **run.data.params, **run.data.tags}
 
 
 def _role(run: Run) -> str | None:

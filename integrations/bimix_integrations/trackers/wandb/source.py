@@ -30,6 +30,7 @@ from bimix_tracking.errors import RunError, SourceError, did_you_mean
 from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.other_tools.patterns import unrecognised
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
+from bimix_tracking.tracking.other_tools.sizes import with_sizes
 from bimix_tracking.tracking.ports import RunState, Wanted, WriteBack
 from bimix_tracking.tracking.reading import read_each, reasons, why
 
@@ -175,7 +176,9 @@ class WandbSource:
             rows, mended = own_rows(self._rows(run)) if curves is None else (curves, {})
             if run.state == "finished":
                 cache.keep(place, state, {"rows": rows, "mended": mended})
-        return RunRecord(run.id, run.name or run.id, manifest, rows, exclusions=mended)
+        record = RunRecord(run.id, run.name or run.id, manifest, rows, exclusions=mended)
+        logged = summary_values(run.summary_metrics) | dict(_config(run))
+        return with_sizes(record, (self.wanted.foreign or ForeignRuns()).given, logged)
 
     def _curves(self, run: Run) -> list[dict[str, float]] | None:
         """Return the rows of the run's own artifact, if that is the cheaper way, and all that its history has."""

@@ -20,8 +20,8 @@ MIDDLE = Size(4e6, drawn(5, 1), schedule=1e7, level={name: level / 2 for name, l
 UNSEEN = np.array(drawn(6, 9))
 
 
-def large(anchors: int, **options: float) -> Size:
-    return Size(2e7, SMALL.mixtures[:anchors], schedule=2e7, **options)
+def large(anchors: int, reached: float = 1.0) -> Size:
+    return Size(2e7, SMALL.mixtures[:anchors], schedule=2e7, reached=reached)
 
 
 def predicted(fit: LawFit, size: float, tokens: float, mixtures: Array = UNSEEN) -> Array:
@@ -90,7 +90,7 @@ def test_intervals_are_wider_with_fewer_anchors() -> None:
         obs = observe(table_of([SMALL, large(anchors)], noise=0.005))
         fit = select_law(obs, ["bimix", "transfer"], model_size=2e7).fit
         low, high = bootstrap(obs, fit, replicates=60).interval(UNSEEN, 2e7)
-        widths[anchors] = float(np.log(high / low).to_numpy(float).mean())
+        widths[anchors] = float(np.log(high.to_numpy(float) / low.to_numpy(float)).mean())
     assert widths[1] > 1.1 * widths[3]
     assert widths[3] > widths[8]
 
@@ -208,7 +208,7 @@ def test_at_a_size_the_fit_predicts_its_level_times_the_law() -> None:
     for progress in (0.4, 1.0):
         found = small.predict(UNSEEN, progress * 5e6)
         pd.testing.assert_frame_equal(found, fit.predict(UNSEEN, progress * 5e6, model_size=1e6))
-        delta = [float(fit.bridge.level_at(1e6, t, progress)) for t in found]
+        delta = [float(fit.bridge.level_at(1e6, str(t), progress)) for t in found]
         assert (found / fit.predict(UNSEEN, progress * 2e7)).to_numpy(float) == pytest.approx(
             np.exp(delta) + np.zeros(found.shape), rel=1e-9
         )

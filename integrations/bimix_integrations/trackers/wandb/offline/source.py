@@ -28,6 +28,7 @@ from bimix_tracking.progress import Progress
 from bimix_tracking.tracking.local import JsonlSource
 from bimix_tracking.tracking.other_tools.patterns import unrecognised
 from bimix_tracking.tracking.other_tools.runs import ForeignRuns
+from bimix_tracking.tracking.other_tools.sizes import with_sizes
 from bimix_tracking.tracking.ports import RunState, Wanted, WriteBack
 from bimix_tracking.tracking.reading import read_each, reasons, why
 
@@ -181,6 +182,7 @@ class WandbOfflineSource:
         else:
             rows, mended = own_rows(row for file in run for row in file.rows)
             record = RunRecord(run_id=run_id, name=name, manifest=manifest, rows=rows, exclusions=mended)
+            record = with_sizes(record, (self.wanted.foreign or ForeignRuns()).given, _logged(run))
         for file in run:
             file.rows.clear()  # there is another copy
         cut = sum(file.cut_off for file in run)
@@ -207,11 +209,9 @@ class WandbOfflineSource:
         foreign = self.wanted.foreign or ForeignRuns()
         wanted = {*metrics, STEP, TIME}
         parts = [read_file(file.path, wanted.__contains__).rows for file in run]
-        summary = summary_of(run)
-        logged = summary | {name: value for name, value in merged(run).items() if name != "_wandb"}
         try:
-            history, notes = foreign.with_summary(histories(parts, metrics), summary)
-            record = foreign.record(run[-1].run_id, _name(run), history, logged)
+            history, notes = foreign.with_summary(histories(parts, metrics), summary_of(run))
+            record = foreign.record(run[-1].run_id, _name(run), history, _logged(run))
         except SourceError as error:
             raise RunError(str(error)) from error
         return dataclasses.replace(record, notes={**record.notes, **notes})
@@ -249,6 +249,11 @@ def _by_run(files: list[RunFile]) -> list[list[RunFile]]:
     for file in sorted(files, key=lambda file: file.started):
         runs.setdefault(file.run_id, []).append(file)
     return list(runs.values())
+
+
+def _logged(run: list[RunFile]) -> dict[str, object]:
+    """Return what a run's summary and config say of it."""
+    return {**summary_of(run), **{name: value for name, value in merged(run).items() if name != "_wandb"}}
 
 
 def _status(run: list[RunFile]) -> Literal["running", "finished", "failed"]:

@@ -1,10 +1,12 @@
-"""The sweep of an analysis, read from its source; names in the question are checked before."""
+"""The sweep of an analysis, read from its source: names in the question are checked before, sizes are pooled."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bimix_tracking.analysis.question import Question
+from bimix_tracking.data.manifest import RunRecord
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.targets import targets_of
 from bimix_tracking.errors import ObservationsError, SourceError
@@ -28,7 +30,7 @@ def read(
         ObservationsError: The runs must not be pooled; or they have several model sizes, and none is asked for.
         ConstraintError: A name that no run has.
         SourceError: The source cannot be read.
-        TypeError: Targets, or a size, are asked of what was opened without them.
+        TypeError: Targets are asked of what was opened without them.
     """
     if isinstance(source, Observations):
         if question.targets:
@@ -37,8 +39,6 @@ def read(
     sized = question.model_size is not None
     if isinstance(source, str):
         wanted = replace(wanted or Wanted(), pool_sizes=True) if sized else wanted
-    elif sized and not wanted_of(source).pool_sizes:
-        raise TypeError("an open source says itself whether sizes are pooled: open it with `Wanted(pool_sizes=True)`")
     if question.targets:
         if not isinstance(source, str):
             raise TypeError("an open source says itself what its targets are: open it with `Wanted(targets=…)`")
@@ -49,7 +49,8 @@ def read(
         described = targets_of(wanted_of(opened).targets)
         groups = [target.group for target in described.values() if target.group]
         question.check_names([*names, *described, *groups])
-    return of_one_level(opened.observations(progress), question), opened
+    obs = of_all_sizes(opened, progress) if sized else opened.observations(progress)
+    return of_one_level(obs, question), opened
 
 
 def of_one_level(obs: Observations, question: Question) -> Observations:
@@ -80,3 +81,29 @@ def names_of(source: RunSource) -> list[str]:
         return []
     known = [state.names for state in states if state.trouble is None]
     return list(dict.fromkeys(name for names in known for name in names)) if all(known) else []
+
+
+def of_all_sizes(source: RunSource, progress: Progress | None = None) -> Observations:
+    """Return a source's runs, of whatever model sizes.
+
+    Raises:
+        SourceError: It cannot be read.
+        ObservationsError: The runs must not be pooled for another reason, or nothing is left to fit.
+    """
+    try:
+        records = source.records(progress)
+    except SourceError:  # a table has no records, and what cannot be reached says so again
+        return source.observations(progress)
+    return pooled(source, records, all_sizes=True)
+
+
+def pooled(source: RunSource, records: Sequence[RunRecord], *, all_sizes: bool) -> Observations:
+    """Return runs that a source has read as observations, as it was opened to pool them.
+
+    Args:
+        source: Open.
+        records: Of its runs.
+        all_sizes: Whether they may be of several model sizes, even if it wasn't opened so.
+    """
+    wanted = wanted_of(source)
+    return replace(wanted, pool_sizes=wanted.pool_sizes or all_sizes).pooled(records, source.uri)
