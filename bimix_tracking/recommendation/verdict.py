@@ -100,7 +100,9 @@ def judge(
         ranks: Whether ranks hold between model sizes; None where runs have one.
     """
     caveats = tuple(_caveats(rec, obs, fit, validation, extrapolation, ranks))
-    bad = next((caveat for caveat in caveats if _refuses(caveat, validation)), None)
+    # What refuses by itself says why; poor held-out ranks may only follow from it.
+    first = sorted(caveats, key=lambda caveat: not caveat.refuses)
+    bad = next((caveat for caveat in first if _refuses(caveat, validation)), None)
     if bad is not None:
         return Verdict(Decision.UNUSABLE, said("Don't use this mixture: {why}.", why=bad.short), caveats)
     return Verdict(*_by_gain(rec, obs, caveats), caveats)
@@ -185,7 +187,7 @@ def _caveats(
             ),
         )
     if fit is not None:
-        yield from scale_caveats(rec, fit, ranks)
+        yield from scale_caveats(fit, ranks)
         yield from _volume(rec, fit, extrapolation)
     if obs is not None:
         yield from _mixtures(obs, validation)

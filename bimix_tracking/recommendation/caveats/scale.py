@@ -10,7 +10,6 @@ from bimix_tracking.fitting.scale.bridge import Bridge
 from bimix_tracking.messages import few, joined, said
 from bimix_tracking.quantities import about, count, parameters, percent
 from bimix_tracking.recommendation.caveats.caveat import Caveat
-from bimix_tracking.recommendation.recommendation import Recommendation
 from bimix_tracking.selection.rank_transfer import RankTransfer
 from bimix_tracking.selection.size_ranks import Transfer
 
@@ -19,11 +18,10 @@ _WHOLE = 0.95
 KIND = "scale"
 
 
-def scale_caveats(rec: Recommendation, fit: LawFit, ranks: RankTransfer | None) -> Iterator[Caveat]:
+def scale_caveats(fit: LawFit, ranks: RankTransfer | None) -> Iterator[Caveat]:
     """Yield what decides about a recommendation for a model size, the most serious first; nothing without sizes.
 
     Args:
-        rec: The recommendation.
         fit: The fit that was optimised.
         ranks: Whether ranks hold between the sizes; None where runs have one size.
     """
@@ -34,8 +32,8 @@ def scale_caveats(rec: Recommendation, fit: LawFit, ranks: RankTransfer | None) 
         return
     if bridge.contradict:
         yield Caveat(KIND, said("anchor runs contradict one another"), _sentence(bridge.contradict))
-    if rec.model_size is not None:
-        yield from _level(rec, bridge, rec.model_size, one_size=len(bridge.observed) < 2)
+    if bridge.asked is not None:
+        yield from _level(bridge, bridge.asked, one_size=len(bridge.observed) < 2)
     if bridge.far:
         yield Caveat(KIND, said("an anchor run is far outside the sweep"), _sentence(bridge.far))
 
@@ -56,7 +54,7 @@ def _ranks(ranks: RankTransfer) -> Iterator[Caveat]:
         yield Caveat(KIND, said("some targets' ranks break between model sizes"), broken)
 
 
-def _level(rec: Recommendation, bridge: Bridge, asked: float, *, one_size: bool) -> Iterator[Caveat]:
+def _level(bridge: Bridge, asked: float, *, one_size: bool) -> Iterator[Caveat]:
     known = {"asked": parameters(asked), "largest": parameters(bridge.observed[-1])}
     observed = nearest(asked, bridge.observed)
     if observed is not None:
@@ -70,8 +68,8 @@ def _level(rec: Recommendation, bridge: Bridge, asked: float, *, one_size: bool)
             )
         return
     known |= {"times": count(asked / bridge.observed[-1])}
-    if rec.level_size is None or nearest(asked, [rec.level_size]) is None:
-        known |= {"size": parameters(rec.level_size or bridge.reference)}
+    if not bridge.known:
+        known |= {"size": parameters(bridge.reference)}
         yield Caveat(
             KIND,
             said("losses are those of {size}", **known),
@@ -91,7 +89,7 @@ def _level(rec: Recommendation, bridge: Bridge, asked: float, *, one_size: bool)
         said("levels at {asked} are extrapolated", **known),
         joined(
             [
-                said("Levels at {asked}, {times}× the largest size observed, are extrapolated from {sizes}.", **known),
+                said("Levels at {asked}, {times}× the largest size observed, are extrapolated from {sizes} sizes.", **known),
                 said("With {largest} held out, its levels are predicted with an error of {error}.", **known),
             ]
         ),
@@ -99,4 +97,4 @@ def _level(rec: Recommendation, bridge: Bridge, asked: float, *, one_size: bool)
 
 
 def _sentence(text: str) -> str:
-    return said("{text}.", text=text)
+    return text if text.endswith(("?", ".")) else said("{text}.", text=text)
