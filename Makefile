@@ -52,6 +52,7 @@ bench: .venv/installed-dev .venv/installed-bench
 	$(BIN)/python tests/benchmarks/decisions.py
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/scale.py
+	$(BIN)/python tests/benchmarks/anchor_worth.py
 	$(BIN)/python tests/benchmarks/designs.py --only pool
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/reading.py
