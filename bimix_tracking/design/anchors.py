@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bimix_tracking.data.model_sizes import MEANT, checked_size
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import objective_weights, target_weights
 from bimix_tracking.design.anchor_worth import expected_errors
-from bimix_tracking.design.proxies import training_flops
+from bimix_tracking.design.anchored import FARTHEST, RECOMMENDED, REFERENCE, anchor_mixtures
+from bimix_tracking.design.options import training_flops
 from bimix_tracking.design.run_files import PlannedRuns, RunScale
 from bimix_tracking.design.stopping import PARTS, SUM, Stopping, stopping
-from bimix_tracking.errors import ConstraintError, MixtureError, ObservationsError
+from bimix_tracking.errors import ConstraintError, ObservationsError
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.replicates import Replicates
-from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import about, count, flops, parameters, percent
 from bimix_tracking.quantities import tokens as tokens_of
@@ -32,11 +31,6 @@ _WIDER = 1.25
 """An anchor is stopped where its error grows to no more than this."""
 _LEAST_ALONE = 0.5
 """A sweep of one size underrates what stopping earlier costs: at 20 % of SlimPajama's schedule by a factor of three."""
-_SAME = 0.01
-"""Total variation of mixtures that are one: two anchors on them are a repeat."""
-_OUTSIDE = 0.05
-"""A mixture is far outside the sweep where so much of it is beyond the proportions tried, as for `Anchor.far`."""
-RECOMMENDED, REFERENCE, FARTHEST = "recommended", "reference", "sweep"
 
 
 @dataclass(frozen=True, repr=False)
@@ -263,7 +257,7 @@ def plan_anchors(
         raise ConstraintError(f"the tokens of the target run must be a positive number, got {tokens!r}")
     if part is not None and not 0 < part <= 1:
         raise ConstraintError(f"an anchor is trained for a part of its schedule between 0 and 1, got {part!r}")
-    chosen, notes = _chosen(obs, fit, recommended, reference, anchors)
+    chosen, notes = anchor_mixtures(obs, fit, recommended, reference, anchors)
     working = objective_weights(
         target_weights(weights, fit.targets, fit.domains, fit.described, fit.links, unfit=fit.unfit), fit.links
     )
@@ -328,65 +322,6 @@ def _unsized(obs: Observations) -> list[str]:
         return []
     remedy = "Log it, or give it in a column model_size."
     return [f"The runs' model size is unknown, and without it they can't be pooled with an anchor. {remedy}"]
-
-
-def _chosen(
-    obs: Observations, fit: LawFit, recommended: Mixture, reference: Mixture, anchors: int
-) -> tuple[list[tuple[str, Mixture]], list[str]]:
-    """Return the mixtures to run, each with why, and what to know of them."""
-    domains = fit.domains
-    tried = obs.mixtures[list(domains)].drop_duplicates().to_numpy(float)
-    notes: list[str] = []
-    named = []
-    for what, mixture in ((RECOMMENDED, recommended), (REFERENCE, reference)):
-        try:
-            named.append((what, mixture.array(domains)))
-        except MixtureError as error:
-            raise MixtureError(f"the {what} mixture doesn't fit the sweep: {error}") from error
-    if _apart(named[0][1], named[1][1]) < _SAME:
-        notes.append("The reference is the recommended mixture.")
-        named.pop()
-    beyond = {what: _outside(row, tried) for what, row in named}
-    late = beyond.get(REFERENCE, 0.0) > _OUTSIDE
-    notes += [
-        f"{about(part)} of the {what} mixture is outside the proportions tried: what is measured there hardly bears on "
-        "the others."
-        for what, part in beyond.items()
-        if part > _OUTSIDE
-    ]
-    last = [named.pop()] if late and anchors > 1 else []
-    named = named[: 1 if late else anchors]
-    while len(named) + len(last) < anchors:
-        taken = np.stack([row for _, row in named])
-        nearest = _distances(tried, taken).min(1)
-        left = np.minimum(nearest, _distances(tried, tried)).sum(1)
-        left[nearest < _SAME] = np.inf
-        best = int(left.argmin())
-        if not np.isfinite(left[best]):
-            notes.append(f"The sweep has no more mixtures to run: {len(named) + len(last)} anchors instead.")
-            break
-        named.append((FARTHEST, tried[best]))
-    rows = [*named, *last]
-    return [(what, _mixture(domains, row)) for what, row in rows], notes
-
-
-def _mixture(domains: Sequence[str], row: Array) -> Mixture:
-    return Mixture.normalized(dict(zip(domains, row.tolist(), strict=True)))
-
-
-def _outside(row: Array, tried: Array) -> float:
-    """Return which part of a mixture is beyond the proportions tried."""
-    low, high = tried.min(0), tried.max(0)
-    return float((np.maximum(low - row, 0) + np.maximum(row - high, 0)).sum())
-
-
-def _apart(one: Array, other: Array) -> float:
-    return float(np.abs(one - other).sum() / 2)
-
-
-def _distances(some: Array, others: Array) -> Array:
-    """Return total variations, shape (some, others)."""
-    return np.asarray(np.abs(some[:, None] - others).sum(-1) / 2)
 
 
 def _named(number: int) -> str:

@@ -11,8 +11,9 @@ from bimix_tracking.cli.planning.sweep import print_mixtures
 from bimix_tracking.quantities import flops, parameters
 
 if TYPE_CHECKING:
+    from bimix_tracking.design.options import Option
     from bimix_tracking.design.pilot import Plan
-    from bimix_tracking.design.proxies import Option, ProxyPlan
+    from bimix_tracking.design.proxies import ProxyPlan
 
 
 def proxies(

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from bimix_tracking import LawFit, Mixture, Observations, bootstrap, select_law
 from bimix_tracking.design.anchor_worth import anchor_worth, expected_errors
-from bimix_tracking.design.anchors import FARTHEST, RECOMMENDED, REFERENCE, AnchorPlan, plan_anchors
-from bimix_tracking.design.proxies import training_flops
+from bimix_tracking.design.anchored import FARTHEST, RECOMMENDED, REFERENCE
+from bimix_tracking.design.anchors import AnchorPlan, plan_anchors
+from bimix_tracking.design.options import training_flops
 from bimix_tracking.design.stopping import SUM, stopping
 from bimix_tracking.errors import BimixError, ConstraintError, MixtureError, ObservationsError
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors, HeldOutRun
