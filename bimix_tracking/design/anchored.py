@@ -1,4 +1,4 @@
-"""Which mixtures to anchor: the recommended one, the present one, and those that leave no mixture far from an anchor."""
+"""Which mixtures to anchor: the recommended one, the present one, and those that leave none far from an anchor."""
 
 from __future__ import annotations
 
