@@ -71,6 +71,9 @@ def noise_floor(obs: Observations) -> NoiseFloor | None:
         losses = obs.losses[of_losses[target]].reset_index(drop=True)
         return noise_floor(replace(obs, losses=losses))
     mixture = mixture_codes(obs.mixtures.to_numpy(float))
+    # A mixture run at two model sizes is no repeat: between its runs is the error of a level.
+    size = np.unique([obs.sizes.get(run, 0.0) for run in obs.runs], return_inverse=True)[1].reshape(-1)
+    mixture = mixture * (int(size.max()) + 1) + size
     tokens = np.unique(obs.losses["tokens"].to_numpy(float), return_inverse=True)[1].reshape(-1)
     log_loss = np.log(obs.losses["loss"].to_numpy(float))
     key = (mixture[run] * (int(tokens.max()) + 1) + tokens) * len(obs.targets) + target

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bimix_tracking import LawFit, Mixture, bootstrap, fit_law, select_law
 from bimix_tracking.fitting.alignment import align
+from bimix_tracking.selection.repeats import noise_floor
 from tests.core.fitting.scale.worlds import DOMAINS, Array, Size, drawn, observe, table_of, truth
 
 LEVEL = {"code": 0.21, "math": 0.34, "web": 0.12}
@@ -231,3 +232,10 @@ def test_the_best_mixture_is_shared_where_effects_are() -> None:
         fit.predict(mixtures, tokens, model_size=n)["web"].to_numpy(float) for n, tokens in ((1e6, 5e6), (2e7, 2e7))
     ]
     assert list(np.argsort(losses[0])) == list(np.argsort(losses[1]))
+
+
+def test_a_mixture_run_at_two_sizes_is_no_repeat() -> None:
+    obs = observe(table_of([SMALL, Size(2e7, SMALL.mixtures, schedule=2e7)], noise=0.01))
+    aligned = align(obs, model_size=2e7).observations
+    assert len(aligned.runs) == len(obs.runs)
+    assert noise_floor(aligned) is None
