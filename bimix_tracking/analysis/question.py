@@ -115,7 +115,7 @@ def check_options(given: Iterable[str], also: Iterable[str] = ()) -> None:
 
     >>> check_options(["wieghts"])
     Traceback (most recent call last):
-    TypeError: no option 'wieghts'; did you mean 'weights'? Choose from 'law', 'weights', 'targets', ...
+    TypeError: no option 'wieghts'; did you mean 'weights'? Choose from 'model_size', 'law', ...
     """
     known = [*(one.name for one in fields(Question) if one.name != "tokens"), *also]
     for name in given:

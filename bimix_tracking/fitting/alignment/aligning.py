@@ -18,7 +18,7 @@ from bimix_tracking.fitting.alignment.base_law import BaseLaw
 from bimix_tracking.fitting.alignment.checks import contradiction, far_anchors, far_sentence
 from bimix_tracking.fitting.alignment.groups import Group, grouped, knots
 from bimix_tracking.fitting.alignment.level_curves import LevelCurve, RunLevel, level_curve, run_levels
-from bimix_tracking.fitting.alignment.stretching import centres, stretched, without_slope
+from bimix_tracking.fitting.alignment.stretching import centres, stretched
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.fitting.scale.applied import aligned_by
 from bimix_tracking.fitting.scale.bridge import Bridge
@@ -121,7 +121,6 @@ class _Found:
             return bridge
         used = [one for one in self.runs if one.run not in self.far] or list(self.runs)
         stretch = stretched(used, curve, law)
-        deviation = without_slope(self.runs, curve, stretch)
         domains = self.group.observations.domains
         last = self.group.observations.last_tokens
         anchors = tuple(
@@ -133,7 +132,7 @@ class _Found:
                 paired=one.paired,
                 deviation={
                     target: float(value)
-                    for target, value in zip(curve.targets, deviation[one.run], strict=True)
+                    for target, value in zip(curve.targets, curve.deviation[one.run], strict=True)
                     if np.isfinite(value)
                 },
                 far=one.run in self.far,

@@ -59,17 +59,3 @@ def centres(runs: Sequence[RunLevel], levels: Mapping[str, Levels], law: BaseLaw
             above = mean[:, i] + np.interp(np.log(at), np.log(where), level)
             found[target] = tuple(zip(at.tolist(), above.tolist(), strict=True))
     return found
-
-
-def without_slope(runs: Sequence[RunLevel], curve: LevelCurve, stretch: Mapping[str, float]) -> dict[str, Array]:
-    """Return the anchors' deviations that a slope leaves, by run.
-
-    Args:
-        runs: All anchors.
-        curve: Their level.
-        stretch: By target.
-    """
-    slope = np.array([stretch.get(target, 0.0) for target in curve.targets])
-    used = [one for one in runs if one.run in curve.deviation]
-    middle = np.mean([one.law[-1] for one in used], axis=0)
-    return {one.run: curve.deviation[one.run] - slope * (one.law[-1] - middle) for one in used}

@@ -82,7 +82,8 @@ class Anchor:
         tokens: Of its last losses.
         progress: Part of its schedule that they are at.
         paired: Whether its mixture was also run at the size of the law.
-        deviation: By target log observed − log predicted with the level of all anchors, at its end.
+        deviation: By target log observed − log predicted with the level of all anchors, at its end. What a slope of
+            mixture effects takes of it is left in: the slope was fitted to it.
         far: Whether its mixture is far outside the sweep's: then it tells a level only where no other anchor does.
         others: How many other anchors gave the level: none of a lone one, whose deviation is 0 whatever it lost.
     """

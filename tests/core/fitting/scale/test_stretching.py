@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from bimix_tracking import fit_law
 from bimix_tracking.fitting.alignment.aligning import align
@@ -42,12 +41,11 @@ def test_one_anchor_has_no_slope() -> None:
     assert (dict(bridge.stretch), dict(bridge.centre)) == ({}, {})
 
 
-def test_a_slope_takes_its_part_of_the_anchors_deviations() -> None:
-    deviations = [one.deviation["math"] for one in two_sizes(3, STRETCH).anchors]
-    assert np.sum(deviations) == pytest.approx(0, abs=1e-9)
-    with_slope = np.std(deviations)
-    table = [np.log(mixture[1]) * -LAW["math"][0] * STRETCH for mixture in SMALL.mixtures[:3]]
-    assert with_slope < 0.5 * np.std(table)
+def test_a_slope_takes_nothing_of_the_evidence_that_anchors_differ() -> None:
+    bridge = two_sizes(3, STRETCH)
+    deviations = np.array([one.deviation["math"] for one in bridge.anchors])
+    more = np.array([-LAW["math"][0] * STRETCH * np.log(mixture[1]) for mixture in SMALL.mixtures[:3]])
+    assert np.abs(deviations - (more - more.mean())).max() < 0.2 * np.ptp(more)
 
 
 def test_what_the_bridge_wrote_it_reads() -> None:
