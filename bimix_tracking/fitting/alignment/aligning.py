@@ -59,13 +59,11 @@ def align(obs: Observations, model_size: float | None = None, law: str = ENSEMBL
     if not obs.sizes or obs.reference is not None:
         return Alignment(obs, None)
     asked = None if model_size is None else _checked(model_size, obs.model_sizes)
+    meant = obs.model_sizes[-1] if asked is None else nearest(asked, obs.model_sizes)
+    if len(obs.model_sizes) == 1:
+        return Alignment(obs, _of_one_size(obs, asked, known=meant is not None))
     groups = grouped(obs)
     base = max(groups, key=lambda one: (one.mixtures, one.size))
-    meant = groups[-1].size if asked is None else nearest(asked, obs.model_sizes)
-    if len(groups) == 1:
-        alone = SizeLevel(base.size, base.schedule, base.runs, base.mixtures, in_law=True, exact=True)
-        bridge = Bridge(base.size, (alone,), asked=asked, known=meant is not None)
-        return Alignment(obs, bridge)
     first = BaseLaw.of(base, law)
     where = knots(base.curves["progress"].to_numpy(float))
     target = None if meant is None else _longest(groups, meant)
@@ -171,6 +169,14 @@ def _of_group(group: Group, law: BaseLaw, where: np.ndarray, *, is_base: bool) -
     curve = replace(curve, deviation={**others, **curve.deviation})
     error = {t: float(sd) for t, sd in zip(curve.targets, curve.extended, strict=True) if sd > 0}
     return _Found(group, replace(level, levels=curve.levels(), error=error), curve, runs, far)
+
+
+def _of_one_size(obs: Observations, asked: float | None, *, known: bool) -> Bridge:
+    """Return the bridge of runs of one size: by tokens, whatever their lengths, as if no size were known."""
+    (size,) = obs.model_sizes
+    whole = Group(size, max(map(obs.schedule_of, obs.runs)), obs)
+    alone = SizeLevel(size, whole.schedule, whole.runs, whole.mixtures, in_law=True, exact=True)
+    return Bridge(size, (alone,), asked=asked, known=known, axis="tokens")
 
 
 def _checked(size: float, known: Sequence[float]) -> float:

@@ -83,16 +83,13 @@ class BaseLaw:
                 np.interp(
                     np.log(progress),
                     np.log(one["progress"].to_numpy(float)),
-                    one["log_loss"].to_numpy(float) - self._at(shares, one["progress"].to_numpy(float))[:, i],
+                    one["log_loss"].to_numpy(float) - self.log_losses(shares, one["progress"].to_numpy(float))[:, i],
                 )
                 for _, one in curves[curves["domain"] == target].groupby("run", sort=False)
             ]
             if above:
                 law[:, i] += _OF_PAIR * np.mean(above, axis=0)
         return law, True
-
-    def _at(self, shares: Array, progress: Array) -> Array:
-        return self.log_losses(shares, progress)
 
     @cached_property
     def residual(self) -> dict[str, float]:

@@ -80,7 +80,7 @@ class LevelCurve:
     slope: float | None
     deviation: Mapping[str, Array]
 
-    def levels(self, below: Mapping[str, Levels] | None = None) -> dict[str, Levels]:
+    def levels(self) -> dict[str, Levels]:
         """Return δ by target as knots; the part that is known."""
         found: dict[str, Levels] = {}
         for i, target in enumerate(self.targets):

@@ -9,7 +9,7 @@ up by progress: where the learning rate is in its schedule makes a loss, more th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +45,7 @@ class Bridge:
         contradict: What is said where anchors differ by more than their errors; None: they don't.
         far: What is said of anchors outside the sweep; None: none is.
         notes: What was excluded on the way.
-        axis: What runs line up by.
+        axis: What runs line up by: progress over sizes, tokens where all runs have one.
     """
 
     reference: float
@@ -153,10 +153,6 @@ class Bridge:
     def level_at(self, size: float, target: str, progress: float | Array) -> Array:
         """Return δ of a target at a size and a progress, log loss."""
         return self.of(size).at(target, progress)
-
-    def unasked(self) -> Bridge:
-        """Return the bridge without the size that was asked for: the same whatever was asked."""
-        return replace(self, asked=None, known=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the bridge as JSON types; `from_dict` reads it back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -242,3 +243,18 @@ def test_a_mixture_run_at_two_sizes_is_no_repeat() -> None:
     aligned = align(obs, model_size=2e7).observations
     assert len(aligned.runs) == len(obs.runs)
     assert noise_floor(aligned) is None
+
+
+def test_runs_of_one_size_are_by_tokens_whatever_their_lengths() -> None:
+    short = table_of([Size(1e6, drawn(6), schedule=5e6)])
+    long = table_of([Size(1e6, drawn(6, seed=3), schedule=2e7)])
+    long["run"] = "long-" + long["run"]
+    obs = observe(pd.concat([short, long]))
+    sized = fit_law(obs, "bimix")
+    assert sized.bridge is not None
+    assert (sized.bridge.axis, len(sized.bridge.sizes), sized.bridge.anchors) == ("tokens", 1, ())
+    plain = fit_law(replace(obs, sizes={}, schedules={}), "bimix")
+    assert plain.bridge is None
+    pd.testing.assert_frame_equal(sized.predict(UNSEEN, 1e7), plain.predict(UNSEEN, 1e7))
+    drawn_sized, drawn_plain = (bootstrap(obs, fit, replicates=20) for fit in (sized, plain))
+    pd.testing.assert_frame_equal(drawn_sized.interval(UNSEEN, 1e7)[0], drawn_plain.interval(UNSEEN, 1e7)[0])
