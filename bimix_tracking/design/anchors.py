@@ -239,6 +239,7 @@ def plan_anchors(
         ObservationsError: A size that is none or smaller than the proxies', or one that the law was fitted to.
         MixtureError: A mixture of other domains.
 
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> rows = [{"a": a, "b": 1 - a, "tokens": 1e9 * s, "la": (a**-0.1 * (3 + s**-0.5)) * np.exp(0.01 * rng.normal()),
     ...          "lb": (1 - a)**-0.2 * (2 + s**-0.5)} for a in (0.2, 0.35, 0.5, 0.65, 0.8) for s in (0.3, 0.5, 0.7, 1)]
