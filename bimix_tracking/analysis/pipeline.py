@@ -173,7 +173,7 @@ def analyze(
         observations=obs,
         aligned=aligned,
         fitness=judged,
-        ranks=rank_transfer(obs, weights=weights, bridge=fit.bridge),
+        ranks=rank_transfer(obs, weights=counted, bridge=fit.bridge),
     )
     try:
         recommendation = _recommended(fit, counted, drawn, question, progress)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bimix_tracking.data.metric_names import STEP
-from bimix_tracking.data.model_sizes import SMALLEST, other_schedule
+from bimix_tracking.data.model_sizes import other_schedule
 from bimix_tracking.data.targets import Target, united
 from bimix_tracking.errors import BimixError, MixtureError, RecorderError, did_you_mean, listed, shown
 from bimix_tracking.mixture import Mixture, check_domains
+from bimix_tracking.quantities import LEAST_PARAMETERS
 
 SCHEMA = 1
 """Version of the manifest and of `bimix/curves.json`."""
@@ -151,7 +152,7 @@ class RunManifest:
         return replace(
             self,
             tokenizer=self.tokenizer or tokenizer,
-            model_size=self.model_size or (model_size if (model_size or 0) >= SMALLEST else None),
+            model_size=self.model_size or (model_size if (model_size or 0) >= LEAST_PARAMETERS else None),
             total_parameters=self.total_parameters or total_parameters,
         )
 

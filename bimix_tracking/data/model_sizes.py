@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from numbers import Real
 
 from bimix_tracking.errors import ObservationsError, listed, shown
-from bimix_tracking.quantities import parameters, parse_parameters, parse_tokens
+from bimix_tracking.quantities import LEAST_PARAMETERS, parameters, parse_parameters, parse_tokens
 
 SAME_SIZE = 1.02
 """Sizes within this factor of one another are one: a padded vocabulary makes no other model."""
 MEANT = 1.2
 """A size that is asked for means an observed one within this factor: 7B is what people call 6.7B."""
-SMALLEST = 1000
-"""Fewer parameters are no language model, but a number in millions or billions."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def checked_size(size: float, what: str = "the model size") -> float:
     """
     if not math.isfinite(size) or size <= 0:
         raise ValueError(f"{what} must be a positive number of parameters, got {shown(size)}")
-    if size < SMALLEST:
+    if size < LEAST_PARAMETERS:
         raise ValueError(f"{what} is {size:g} parameters: did you mean {size:g}e9 ({size:g}B)?")
     return float(size)
 

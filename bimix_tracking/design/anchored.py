@@ -8,6 +8,7 @@ import numpy as np
 
 from bimix_tracking.data.observations import Observations
 from bimix_tracking.errors import MixtureError
+from bimix_tracking.fitting.alignment.checks import OUTSIDE, part_outside
 from bimix_tracking.fitting.law_fit import LawFit
 from bimix_tracking.laws.protocol import Array
 from bimix_tracking.mixture import Mixture
@@ -15,8 +16,6 @@ from bimix_tracking.quantities import about
 
 _SAME = 0.01
 """Total variation of mixtures that are one: two anchors on them are a repeat."""
-_OUTSIDE = 0.05
-"""A mixture is far outside the sweep where so much of it is beyond the proportions tried, as for `Anchor.far`."""
 RECOMMENDED, REFERENCE, FARTHEST = "recommended", "reference", "sweep"
 
 
@@ -47,13 +46,13 @@ def anchor_mixtures(
     if _apart(named[0][1], named[1][1]) < _SAME:
         notes.append("The reference is the recommended mixture.")
         named.pop()
-    beyond = {what: _outside(row, tried) for what, row in named}
-    late = beyond.get(REFERENCE, 0.0) > _OUTSIDE
+    beyond = {what: part_outside(row, tried) for what, row in named}
+    late = beyond.get(REFERENCE, 0.0) > OUTSIDE
     notes += [
         f"{about(part)} of the {what} mixture is outside the proportions tried: what is measured there hardly bears on "
         "the others."
         for what, part in beyond.items()
-        if part > _OUTSIDE
+        if part > OUTSIDE
     ]
     last = [named.pop()] if late and anchors > 1 else []
     named = named[: 1 if late else anchors]
@@ -73,12 +72,6 @@ def anchor_mixtures(
 
 def _mixture(domains: Sequence[str], row: Array) -> Mixture:
     return Mixture.normalized(dict(zip(domains, row.tolist(), strict=True)))
-
-
-def _outside(row: Array, tried: Array) -> float:
-    """Return which part of a mixture is beyond the proportions tried."""
-    low, high = tried.min(0), tried.max(0)
-    return float((np.maximum(low - row, 0) + np.maximum(row - high, 0)).sum())
 
 
 def _apart(one: Array, other: Array) -> float:

@@ -14,7 +14,6 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.data.weights import objective_weights, target_weights
 from bimix_tracking.design.anchor_worth import expected_errors
 from bimix_tracking.design.anchored import FARTHEST, RECOMMENDED, REFERENCE, anchor_mixtures
-from bimix_tracking.design.options import training_flops
 from bimix_tracking.design.run_files import PlannedRuns, RunScale
 from bimix_tracking.design.stopping import PARTS, SUM, Stopping, stopping
 from bimix_tracking.errors import ConstraintError, ObservationsError
@@ -24,6 +23,7 @@ from bimix_tracking.mixture import Mixture
 from bimix_tracking.quantities import about, count, flops, parameters, percent
 from bimix_tracking.quantities import tokens as tokens_of
 from bimix_tracking.recommendation.costs import Costs
+from bimix_tracking.recommendation.investment.flops import training_flops
 
 _MOST = 3
 """Of so many anchors it is said what each is expected to buy."""

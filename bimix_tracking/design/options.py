@@ -7,9 +7,8 @@ from typing import Any
 
 from bimix_tracking.quantities import parameters
 from bimix_tracking.quantities import tokens as tokens_of
+from bimix_tracking.recommendation.investment.flops import training_flops
 
-OPERATIONS = 6.0
-"""FLOPs of training, by parameter and token: forward 2, backward 4 (arXiv 2001.08361, section 2.1)."""
 MEASURED_STEP = 310 / 122
 MEASURED_BY = "python tests/benchmarks/anchor_worth.py"
 MEASURED: tuple[tuple[float, tuple[float, float, float, float]], ...] = (
@@ -21,19 +20,6 @@ MEASURED: tuple[tuple[float, tuple[float, float, float, float]], ...] = (
 of runs at 122M with one, two and three anchors at 310M. SlimPajama, seven domains, whole runs of 20B tokens."""
 MEASURED_RANK = 0.97
 """Rank correlation of the mean loss of the same 60 mixtures at 122M and at 310M."""
-
-
-def training_flops(model_size: float, tokens: float) -> float:
-    """Return the FLOPs of a training run, 6 N D (arXiv 2001.08361, section 2.1).
-
-    Args:
-        model_size: N, parameters without embeddings.
-        tokens: D.
-
-    >>> f"{training_flops(7e9, 1e12):.1e}"
-    '4.2e+22'
-    """
-    return OPERATIONS * model_size * tokens
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,15 @@ from bimix_tracking.design.options import (
     MEASURED_BY,
     MEASURED_RANK,
     MEASURED_STEP,
-    OPERATIONS,
     Option,
     SizedRuns,
-    training_flops,
 )
 from bimix_tracking.display.card import Card, Shown
 from bimix_tracking.errors import ConstraintError
 from bimix_tracking.laws.registry import law as find_law
 from bimix_tracking.quantities import MISSING, about, count, flops, parameters, size_meant
 from bimix_tracking.quantities import percent as percent_of
+from bimix_tracking.recommendation.investment.flops import PER_TOKEN, training_flops
 
 TOKENS_PER_PARAMETER = 20.0
 """How long a proxy trains at least: the compute-optimal length (arXiv 2203.15556, Table 3)."""
@@ -204,7 +203,7 @@ class _Search:
         """Return an option with a sweep at one size or, with mixtures at a second one, at two."""
         times = _STEP if second else 1.0
         # FLOPs of the sweep are this times N²; a run at the second size is as long for its size.
-        square = OPERATIONS * self.per_parameter * (self.mixtures + second * _STEP**2)
+        square = PER_TOKEN * self.per_parameter * (self.mixtures + second * _STEP**2)
         most = self.model_size / (times * _STEP)
         least = square * self.smallest**2
         one = training_flops(self.model_size, self.tokens)
@@ -219,7 +218,7 @@ class _Search:
         size = max(_down(min(math.sqrt(left / square), most)), self.smallest)
         sizes = [(size, self.mixtures)] + ([(_down(_STEP * size), second)] if second else [])
         # What a larger size would take goes into longer runs, up to the target run's length for its size.
-        longest = left / (OPERATIONS * sum(runs * each**2 for each, runs in sizes))
+        longest = left / (PER_TOKEN * sum(runs * each**2 for each, runs in sizes))
         per_parameter = max(min(longest, self.tokens / self.model_size), self.per_parameter)
         proxies = [SizedRuns(each, _down(per_parameter * each), runs) for each, runs in sizes]
         found = replace(target, proxies=tuple(proxies), anchors=anchors, step=self.model_size / proxies[-1].model_size)

@@ -96,7 +96,7 @@ def stopping(
         law = BaseLaw.of(base) if smaller else BaseLaw(base, fit.at(base.size) if fit.bridge else fit)
     except ObservationsError:  # too few runs of the smaller size
         return None
-    curves = run_levels(largest, law) if smaller else _about_own(largest, law)
+    curves = run_levels(largest, law, beside_pairs=bool(smaller))
     whole = [one for one in curves if one.progress[-1] >= _REACHED][:_MOST]
     if len(whole) < _FEWEST_RUNS:
         return None
@@ -109,20 +109,6 @@ def stopping(
 def _alone(obs: Observations) -> Group:
     """Return the runs of a sweep whose sizes are unknown."""
     return Group(0.0, float(np.median([obs.schedule_of(run) for run in obs.runs])), obs)
-
-
-def _about_own(group: Group, law: BaseLaw) -> list[RunLevel]:
-    """Return how far runs are above their own law: not beside what such a run is expected to be, which is itself."""
-    shares = group.observations.mixtures.to_numpy(float)
-    found = []
-    for run, row in zip(group.runs, shares, strict=True):
-        mine = group.curves[group.curves["run"] == run]
-        table = mine.pivot_table(index="progress", columns="domain", values="log_loss").sort_index()
-        progress = table.index.to_numpy(float)
-        expected = law.log_losses(row, progress)
-        observed = table.reindex(columns=list(law.targets)).to_numpy(float)
-        found.append(RunLevel(run, row, progress, observed - expected, expected, paired=False))
-    return found
 
 
 def _error(run: RunLevel, part: float, law: BaseLaw, where: Array) -> tuple[Array, Array]:

@@ -11,11 +11,12 @@ from bimix_tracking.data.observations import Observations
 from bimix_tracking.fitting.alignment.base_law import BaseLaw
 from bimix_tracking.fitting.alignment.level_curves import RunLevel
 from bimix_tracking.fitting.scale.size_level import Anchor
+from bimix_tracking.laws.protocol import Array
 from bimix_tracking.messages import few, said
 from bimix_tracking.quantities import percent
 
-_OUTSIDE = 0.05
-"""An anchor is far outside where so much of its mixture is beyond the proportions tried."""
+OUTSIDE = 0.05
+"""A mixture is far outside a sweep where so much of it is beyond the proportions tried."""
 _FALSE_ALARM = 0.01
 """How often anchors that differ by their noise alone are said to contradict each other."""
 _FEWEST = 3
@@ -29,11 +30,18 @@ def far_anchors(runs: Sequence[RunLevel], obs: Observations) -> frozenset[str]:
         obs: The sweep of the law.
     """
     tried = obs.mixtures.to_numpy(float)
+    return frozenset(one.run for one in runs if part_outside(one.shares, tried) > OUTSIDE)
+
+
+def part_outside(shares: Array, tried: Array) -> float:
+    """Return which part of a mixture is beyond the proportions tried.
+
+    Args:
+        shares: The mixture, shape (domains,).
+        tried: Those of the sweep, shape (mixtures, domains).
+    """
     low, high = tried.min(0), tried.max(0)
-    outside = {
-        one.run: float((np.maximum(low - one.shares, 0) + np.maximum(one.shares - high, 0)).sum()) for one in runs
-    }
-    return frozenset(run for run, part in outside.items() if part > _OUTSIDE)
+    return float((np.maximum(low - shares, 0) + np.maximum(shares - high, 0)).sum())
 
 
 def far_sentence(anchors: Sequence[Anchor], *, used: bool) -> str | None:

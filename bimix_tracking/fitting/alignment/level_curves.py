@@ -89,8 +89,15 @@ class LevelCurve:
         return found
 
 
-def run_levels(group: Group, base: BaseLaw) -> list[RunLevel]:
-    """Return how far each run of a group is above the law."""
+def run_levels(group: Group, base: BaseLaw, *, beside_pairs: bool = True) -> list[RunLevel]:
+    """Return how far each run of a group is above the law.
+
+    Args:
+        group: The runs.
+        base: The law.
+        beside_pairs: Whether what the law's own run of a mixture is off is half expected of another one, too; not where
+            the group's runs are the law's.
+    """
     found = []
     shares = group.observations.mixtures.to_numpy(float)
     curves = group.curves
@@ -99,8 +106,9 @@ def run_levels(group: Group, base: BaseLaw) -> list[RunLevel]:
         table = mine.pivot_table(index="progress", columns="domain", values="log_loss").sort_index()
         observed = table.reindex(columns=list(base.targets)).to_numpy(float)
         progress = table.index.to_numpy(float)
-        expected, paired = base.expected(row, progress)
-        found.append(RunLevel(run, row, progress, observed - expected, base.log_losses(row, progress), paired))
+        law = base.log_losses(row, progress)
+        expected, paired = base.expected(row, progress) if beside_pairs else (law, False)
+        found.append(RunLevel(run, row, progress, observed - expected, law, paired))
     return found
 
 

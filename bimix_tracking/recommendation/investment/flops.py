@@ -17,6 +17,19 @@ PER_TOKEN = 6.0
 """FLOPs by parameter and token: two forward, four backward."""
 
 
+def training_flops(model_size: float, tokens: float) -> float:
+    """Return the FLOPs of a training run, 6 N D (arXiv 2001.08361, section 2.1).
+
+    Args:
+        model_size: N, parameters without embeddings.
+        tokens: D.
+
+    >>> f"{training_flops(7e9, 1e12):.1e}"
+    '4.2e+22'
+    """
+    return PER_TOKEN * model_size * tokens
+
+
 @dataclass(frozen=True)
 class Compute:
     """What the runs of a sweep took, by model size, and what the run takes that they are for.
@@ -91,6 +104,6 @@ def compute_of(
         return None
     by_size: dict[float, list[float]] = {}
     for run, seen in tokens.items():
-        by_size.setdefault(sizes[run], []).append(PER_TOKEN * sizes[run] * seen)
+        by_size.setdefault(sizes[run], []).append(training_flops(sizes[run], seen))
     runs = tuple((size, tuple(each)) for size, each in sorted(by_size.items()))
-    return Compute(runs, target_size, PER_TOKEN * target_size * target_tokens)
+    return Compute(runs, target_size, training_flops(target_size, target_tokens))

@@ -22,11 +22,11 @@ from bimix_tracking import LawFit, Mixture, Observations, bootstrap, select_law
 from bimix_tracking.design.anchor_worth import anchor_worth, expected_errors
 from bimix_tracking.design.anchored import FARTHEST, RECOMMENDED, REFERENCE
 from bimix_tracking.design.anchors import AnchorPlan, plan_anchors
-from bimix_tracking.design.options import training_flops
 from bimix_tracking.design.stopping import SUM, stopping
 from bimix_tracking.errors import BimixError, ConstraintError, MixtureError, ObservationsError
 from bimix_tracking.fitting.held_out_errors import HeldOutErrors, HeldOutRun
 from bimix_tracking.recommendation.costs import Costs
+from bimix_tracking.recommendation.investment.flops import training_flops
 from tests.core.anchor_sweeps import LARGE, SMALL, made_up, observed, on_made_up
 
 TARGET: dict[str, Any] = {"model_size": 7e9, "tokens": 1e12}

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bimix_tracking.design.options import MEASURED_STEP, training_flops
+from bimix_tracking.design.options import MEASURED_STEP
 from bimix_tracking.design.proxies import ONE_SIZE, TARGET_SIZE, TWO_SIZES, plan_proxies
 from bimix_tracking.errors import ConstraintError
+from bimix_tracking.recommendation.investment.flops import training_flops
 
 LARGE: dict[str, Any] = {"model_size": 7e9, "tokens": 1e12}
 
